@@ -1,0 +1,195 @@
+"""What happens around training: its record, the best weights, the test scores, and JNE."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Checkpoint
+
+from jne import nonlinearity, scoring
+from jne.config import JacobianConfig, StatsConfig
+from jne.errors import InputError
+from jne.files import whole_array
+from jne.jacobian import jacobian_deviation
+from jne.progress import progress_bar
+from jne.roi import check_known
+
+
+class EpochRecord(pl.Callback):
+    """One row an epoch (epoch, train/loss, val/loss, val/r2), kept, shown and sent on.
+
+    send: called after each epoch with the row.
+    """
+
+    CURVES = ("train/loss", "val/loss", "val/r2")
+
+    def __init__(self, send: Callable[[dict[str, float]], None] | None = None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.send = send  # not `log`: Lightning puts its own there
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._progress = progress_bar()
+        self._task = self._progress.add_task(
+            "training", total=trainer.max_epochs, unit="epochs", note="", completed=len(self.rows)
+        )
+        self._progress.start()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        row = {"epoch": trainer.current_epoch}
+        row |= {name: float(trainer.callback_metrics[name]) for name in self.CURVES}
+        self.rows.append(row)
+        self._progress.update(
+            self._task,
+            advance=1,
+            note=f"loss {row['train/loss']:.4f}  val {row['val/loss']:.4f}  R² {row['val/r2']:.3f}",
+        )
+        if self.send is not None:
+            self.send(row)
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._progress.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception) -> None:
+        if hasattr(self, "_progress"):
+            self._progress.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+
+class BestWeights(pl.Callback):
+    """Keeps the weights of the epoch with the lowest validation loss, and ends training on them.
+
+    They are kept in memory, which costs a copy an epoch where a file would cost a write; the
+    callback's state goes into checkpoints, so a resumed run still has them.
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.loss = -1, float("inf")
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        loss = float(trainer.callback_metrics["val/loss"])
+        if loss < self.loss:
+            self.epoch, self.loss = trainer.current_epoch, loss
+            self.weights = {
+                name: value.detach().cpu().clone()
+                for name, value in module.encoder.state_dict().items()
+            }
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not self.weights:
+            raise InputError("optimizer: the validation loss was never finite; lower optimizer.lr")
+        module.encoder.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes `path` at the end of an epoch, at most once in `seconds`.
+
+    A full checkpoint costs three times the weights; short epochs cannot afford one each.
+    """
+
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._written = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if time.monotonic() - self._written >= self.seconds:
+            trainer.save_checkpoint(self.path)
+            self._written = time.monotonic()
+
+
+class TestScores(pl.Callback):
+    """Predictions (N, V'), R2, bootstrap p and FDR-adjusted p (V',) of the test stimuli."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of its name
+
+    def __init__(self, settings: StatsConfig, seed: int) -> None:
+        self.settings, self.seed = settings, seed
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._batches: list[torch.Tensor] = []
+
+    def on_test_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
+        self._batches.append(outputs.cpu())
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.predictions = torch.cat(self._batches).numpy()
+        responses = trainer.datamodule.split("test")[1].numpy()
+        self.r2 = scoring.r2_score(responses, self.predictions)
+        resampled = scoring.bootstrap_r2(
+            responses, self.predictions, self.settings.n_bootstrap, self.seed
+        )
+        self.p = scoring.bootstrap_p(resampled, self.settings.p_form)
+        self.p_fdr = scoring.fdr(self.p)
+
+
+class JacobianNonlinearity(pl.Callback):
+    """After the test: the deviations of the Jacobians over the test stimuli, on the CPU.
+
+    Writes deviation.npy and jne_ss.npy, (n_test, n_voxels) float32, into `folder`, NaN for voxels
+    not asked for or not trained, and keeps `jne` and `mean_deviation`, (n_voxels,).
+    """
+
+    def __init__(self, settings: JacobianConfig, scores: TestScores, alpha: float, folder: Path):
+        self.settings, self.scores, self.alpha, self.folder = settings, scores, alpha, folder
+        self.seconds = 0.0
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        data = trainer.datamodule
+        start = time.monotonic()
+        outputs = self._outputs(data)
+        features = data.split("test")[0]
+        shape = (len(features), len(data.voxel_status))
+        encoder = module.encoder.to("cpu").eval()
+        with (
+            progress_bar() as progress,
+            whole_array(self.folder / "deviation.npy", shape, np.float32) as deviation,
+        ):
+            task = progress.add_task("Jacobians", total=len(features), unit="stimuli", note="")
+            every_voxel = len(outputs) == shape[1]
+            result = jacobian_deviation(
+                encoder,
+                features,
+                voxels=outputs,
+                out=deviation if every_voxel else None,
+                progress=lambda n: progress.advance(task, n),
+            )
+            if not every_voxel:
+                deviation[:] = np.nan
+                deviation[:, data.kept[outputs]] = result
+        deviation = np.load(self.folder / "deviation.npy", mmap_mode="r")
+        with whole_array(self.folder / "jne_ss.npy", shape, np.float32) as sample_specific:
+            nonlinearity.jne_ss(deviation, out=sample_specific)
+        self.jne = nonlinearity.jne(deviation)
+        self.mean_deviation = nonlinearity.mean_deviation(deviation)
+        self.seconds = time.monotonic() - start
+
+    def _outputs(self, data) -> NDArray[np.int64]:
+        """Which of the encoder's outputs `jacobian.voxels` asks for."""
+        chosen = self.settings.voxels
+        if chosen == "all":
+            return np.arange(len(data.kept))
+        if chosen == "significant":
+            return np.flatnonzero(self.scores.p_fdr < self.alpha)
+        rois = data.prepared.voxels["roi"]
+        check_known(chosen, rois, "jacobian.voxels")
+        return np.flatnonzero(rois.iloc[data.kept].isin(chosen))

@@ -1,0 +1,1 @@
+"""Data sources, the one prepared format they write, and the Lightning data module that reads it."""

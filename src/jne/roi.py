@@ -1,0 +1,28 @@
+"""The paper's ten regions of interest and their three tiers (PAPER 3.4)."""
+
+from collections.abc import Iterable
+
+from jne.errors import InputError
+
+TIERS: dict[str, tuple[str, ...]] = {
+    "PVC": ("V1",),
+    "IVC": ("V2", "V3", "V4"),
+    "HVC": ("EBA", "PPA", "RSC", "OPA", "FFA-1", "FFA-2"),
+}
+ROIS: tuple[str, ...] = tuple(roi for rois in TIERS.values() for roi in rois)
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """The ROI names present, without the empty one: the paper's first, in its order."""
+    present = {str(name) for name in names if str(name)}
+    return [roi for roi in ROIS if roi in present] + sorted(present.difference(ROIS))
+
+
+def check_known(chosen: Iterable[str], names: Iterable[str], key: str) -> None:
+    """Raises InputError, naming the config key, where a chosen ROI is not among the names."""
+    known = ordered(names)
+    unknown = [roi for roi in chosen if roi not in known]
+    if unknown:
+        raise InputError(
+            f"{key}: unknown ROI {unknown[0]!r}; this data has {', '.join(known) or 'no ROIs'}"
+        )

@@ -1,0 +1,202 @@
+"""A training run's record, from its first line to its last artifact: results folder and MLflow."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from hydra.core.hydra_config import HydraConfig
+from rich.table import Table
+
+from jne import plots
+from jne.callbacks import BestWeights, EpochRecord, JacobianNonlinearity, TestScores
+from jne.config import TrainConfig
+from jne.data.module import EncodingData
+from jne.errors import InputError
+from jne.files import read_table, write_table
+from jne.progress import console
+from jne.results import (
+    RunFolder,
+    load_weights,
+    open_run,
+    peak_memory_gb,
+    roi_table,
+    summarise,
+    voxel_table,
+)
+from jne.tracking import TrackedRun, track, ui_command
+from jne.training import EncodingModule
+
+# Lightning tells at every start which accelerators it did not find.
+logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+
+
+class Record:
+    """What a run writes, to its folder and to MLflow."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, tracked: TrackedRun) -> None:
+        self.config, self.folder, self.tracked = config, folder, tracked
+        self._started = time.monotonic()
+
+    def describe(self, data: EncodingData) -> None:
+        """Sizes and provenance of the data, once it is open; a warning for voxels left out."""
+        sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
+        sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
+        self.tracked.log_params(sizes)
+        self.folder.note(prepared=str(data.prepared.folder))
+        left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
+        for status, count in left_out.items():
+            console.print(
+                f"[yellow]{count} of {len(data.voxel_status)} voxels have {status} responses: "
+                f"kept in the tables, NaN in their scores[/yellow]"
+            )
+        self._fit_started = time.monotonic()
+
+    def finish(
+        self,
+        data: EncodingData,
+        module: EncodingModule,
+        epochs: EpochRecord,
+        best: BestWeights,
+        scores: TestScores,
+        nonlinearity: JacobianNonlinearity,
+    ) -> float:
+        """Write, draw and log everything, and show the table. Returns the best validation loss."""
+        ended = time.monotonic()
+        path, config = self.folder.path, self.config
+        jne_ss = np.load(path / "jne_ss.npy", mmap_mode="r")
+        voxels = voxel_table(
+            data.prepared.voxels,
+            data.voxel_status,
+            data.kept,
+            {"r2": scores.r2, "p": scores.p, "p_fdr": scores.p_fdr},
+            {
+                "jne": nonlinearity.jne,
+                "mean_deviation": nonlinearity.mean_deviation,
+                "jne_ss_p95": np.percentile(jne_ss, 95, axis=0),
+            },
+        )
+        predictions = np.full(jne_ss.shape, np.nan, dtype=np.float32)
+        predictions[:, data.kept] = scores.predictions
+        stimuli = data.prepared.stimuli.iloc[data.rows["test"]]
+        summary = summarise(voxels, config.stats.alpha)
+        summary["metrics"] |= {"epochs/best": best.epoch, "epochs/run": len(epochs.rows)}
+        self.folder.write(voxels, stimuli, epochs.rows, predictions, summary)
+        self.folder.write_encoder(
+            config.encoder,
+            module.encoder,
+            {
+                name: getattr(data, name)
+                for name in ("feature_mean", "feature_scale", "response_mean", "response_scale")
+            },
+        )
+        regions = roi_table(voxels)
+        write_table(path / "rois.csv", regions)
+        figures = plots.draw_run(
+            self.folder.figures,
+            config.name,
+            voxels,
+            read_table(path / "epochs.csv"),
+            best.epoch,
+            jne_ss,
+        )
+
+        durations = {
+            "time/prepare_s": self._fit_started - self._started,
+            "time/fit_test_s": ended - self._fit_started - nonlinearity.seconds,
+            "time/jacobian_s": nonlinearity.seconds,
+            "time/record_s": time.monotonic() - ended,
+            "memory/peak_gb": peak_memory_gb(),
+        }
+        self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
+        self.tracked.log_metrics(summary["metrics"] | durations)
+        for figure in figures:
+            self.tracked.log_file(figure, "figures")
+        for table in ("rois.csv", "epochs.csv", "summary.json"):
+            self.tracked.log_file(path / table, "tables")
+        (path / "last.ckpt").unlink(missing_ok=True)
+        self._show(regions)
+        return best.loss
+
+    def _show(self, regions: pd.DataFrame) -> None:
+        table = Table(title=self.config.name, title_justify="left")
+        table.add_column("ROI")
+        for heading in ("voxels", "R²", "JNE", "mean deviation", "JNE-SS"):
+            table.add_column(heading, justify="right")
+        for row in regions.itertuples():
+            if row.roi == "all":
+                table.add_section()
+            values = (row.r2, row.jne, row.mean_deviation, row.jne_ss_mean)
+            table.add_row(row.roi, str(row.n_voxels), *(f"{value:.3f}" for value in values))
+        console.print(table)
+        console.print(f"results  {self.folder.path}", soft_wrap=True)
+        console.print(f"figures  {self.folder.figures}", soft_wrap=True)
+        console.print(f"compare  {ui_command(self.config.tracking.uri)}", soft_wrap=True)
+
+
+@contextmanager
+def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
+    """The record of a run; its status, in the folder and in MLflow, is true when it closes."""
+    store = config.output.absolute() / "mlartifacts"
+    with (
+        open_run(folder, config.model_dump(mode="json")) as run_folder,
+        track(
+            config.tracking.uri,
+            config.tracking.experiment,
+            config.name,
+            _params(config),
+            {"kind": "train", "results": str(folder), "sweep": _sweep()},
+            store,
+        ) as tracked,
+    ):
+        run_folder.note(mlflow_run_id=tracked.run_id)
+        tracked.log_file(run_folder.path / "config.yaml")
+        yield Record(config, run_folder, tracked)
+
+
+def hydra_folder() -> str:
+    """The folder that Hydra made for this job, absolute."""
+    return os.path.abspath(HydraConfig.get().runtime.output_dir)
+
+
+def checked_checkpoint(path: Path | None, module: EncodingModule) -> Path | None:
+    """A checkpoint that fits the module. Raises InputError where it is damaged or another's."""
+    if path is None:
+        return None
+    saved = load_weights(path).get("state_dict", {})
+    own = module.state_dict()
+    shapes = {name: tuple(value.shape) for name, value in saved.items()}
+    if shapes != {name: tuple(value.shape) for name, value in own.items()}:
+        raise InputError(f"checkpoint={path} holds another encoder than this config describes")
+    return path
+
+
+def _sweep() -> str:
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).name if hydra.mode.name == "MULTIRUN" else ""
+
+
+def _params(config: TrainConfig) -> dict[str, object]:
+    encoder, optimizer = config.encoder, config.optimizer
+    linear = encoder.get("placement", config.placement) == "none"
+    return {
+        "subject": config.subject,
+        "data": config.data["name"],
+        "layer": config.data.get("layer", "-"),
+        "encoder": encoder.get("label", encoder["_target_"]).split("_")[0],
+        "activation": "none" if linear else config.activation,
+        "placement": "none" if linear else config.placement,
+        "hidden_width": encoder.get("hidden_width", "-"),
+        "n_hidden": encoder.get("n_hidden", "-"),
+        "bias": encoder.get("bias", "-"),
+        "optimizer": optimizer["_target_"].rsplit(".", 1)[-1],
+        "lr": optimizer.get("lr", "-"),
+        "batch_size": config.trainer.batch_size or "full",
+        "patience": config.trainer.patience,
+        "shuffle": config.shuffle,
+        "seed": config.seed,
+    }

@@ -1,0 +1,128 @@
+"""MLflow: the store, a run's life cycle, and what is logged."""
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from jne.errors import InputError
+from jne.results import ended_as
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+
+_FLUSH_SECONDS = 2.0  # a call costs 3 to 60 ms, as much as a short epoch: curves go in batches
+
+
+class TrackedRun:
+    """One MLflow run, open."""
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
+        self._pending: list[Metric] = []
+        self._flushed = time.monotonic()
+
+    def log_params(self, params: dict[str, object]) -> None:
+        self.client.log_batch(
+            self.run_id, params=[Param(key, str(value)) for key, value in params.items()]
+        )
+
+    def log_epoch(self, row: dict[str, float]) -> None:
+        """Curves of an epoch; the step is the epoch, so that runs of any batch size line up."""
+        step = int(row["epoch"])
+        self._add({name: value for name, value in row.items() if name != "epoch"}, step)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        self._add(metrics, 0)
+        self.flush()
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        self.client.log_artifact(self.run_id, str(path), folder)
+
+    def flush(self) -> None:
+        for start in range(0, len(self._pending), 1000):  # MLflow's limit a call
+            self.client.log_batch(self.run_id, metrics=self._pending[start : start + 1000])
+        self._pending = []
+        self._flushed = time.monotonic()
+
+    def _add(self, metrics: dict[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        self._pending += [Metric(k, _rounded(v), now, step) for k, v in metrics.items()]
+
+
+@contextmanager
+def track(
+    uri: str,
+    experiment: str,
+    name: str,
+    params: dict[str, object],
+    tags: dict[str, str],
+    artifacts: Path,
+) -> Iterator[TrackedRun]:
+    """An MLflow run that ends FINISHED, FAILED or KILLED as the block does.
+
+    uri: an sqlite, http or database URI. artifacts: where a new experiment keeps them.
+    Raises InputError, naming tracking.uri, where the store cannot be opened.
+    """
+    client, experiment_id = open_store(uri, experiment, artifacts)
+    run = client.create_run(experiment_id, run_name=name, tags=resolve_tags(tags))
+    tracked = TrackedRun(client, run.info.run_id, experiment_id)
+    try:
+        tracked.log_params(params)
+        yield tracked
+        tracked.flush()
+    except BaseException as error:
+        client.set_tag(tracked.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
+        client.set_terminated(tracked.run_id, ended_as(error))
+        raise
+    client.set_terminated(tracked.run_id, "FINISHED")
+
+
+def open_store(uri: str, experiment: str, artifacts: Path) -> tuple[MlflowClient, str]:
+    """The client, and the experiment's id; the store and the experiment are made if need be.
+
+    One process at a time: MLflow's first migration of a store breaks it for good when two
+    processes run it together, and two that create one experiment fail.
+    """
+    if uri.startswith("file:") or "://" not in uri:
+        raise InputError(
+            f"tracking.uri={uri}: MLflow no longer writes to plain folders; use sqlite:///PATH "
+            f"or the address of a server"
+        )
+    artifacts.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(artifacts.parent / ".mlflow.lock"):
+            client = MlflowClient(uri)
+            found = client.get_experiment_by_name(experiment)
+            if found is not None:
+                return client, found.experiment_id
+            # A server keeps artifacts where it is told to; a bare database does not know where.
+            location = None if uri.startswith("http") else artifacts.as_uri()
+            return client, client.create_experiment(experiment, artifact_location=location)
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
+
+
+def ui_command(uri: str) -> str:
+    """What to type to look at the store. One worker and no job runners: a fifth of the memory."""
+    if uri.startswith("http"):
+        return f"open {uri}"
+    return (
+        f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false mlflow ui --workers 1 --backend-store-uri {uri}"
+    )
+
+
+def _rounded(value: float) -> float:
+    # The UI prints every digit it is given.
+    return float(f"{value:.4g}") if math.isfinite(value) else value

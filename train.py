@@ -1,0 +1,78 @@
+"""One run: data -> encoder -> training -> test -> Jacobians -> JNE -> record.
+
+python train.py                                           # the synthetic cohort, a minute
+python train.py encoder=linear subject=s2
+python train.py experiment=v4 data.root=/path/to/v4_201025
+python train.py -m encoder=linear,nonlinear activation=relu,gelu placement=loc1,loc2,both
+"""
+
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from jne.cli import run_script
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def train(composed: DictConfig) -> float:
+    # Imported here: --help and a misspelt override answer before torch is loaded.
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import EarlyStopping
+
+    from jne import run
+    from jne.callbacks import (
+        BestWeights,
+        EpochRecord,
+        JacobianNonlinearity,
+        LastCheckpoint,
+        TestScores,
+    )
+    from jne.config import check_train
+    from jne.data.module import EncodingData
+    from jne.data.prepared import prepare
+    from jne.training import EncodingModule
+
+    config, source = check_train(composed)
+    with run.record(config, Path(run.hydra_folder())) as record:
+        prepared = prepare(source, config.output / "prepared")
+        data = EncodingData(
+            prepared,
+            batch_size=config.trainer.batch_size,
+            seed=config.seed,
+            shuffle=config.shuffle,
+        )
+        record.describe(data)
+        pl.seed_everything(config.seed, verbose=False)
+        model = EncodingModule(
+            data.features.shape[1], len(data.kept), config.encoder, config.optimizer
+        )
+        epochs = EpochRecord(record.tracked.log_epoch)
+        best = BestWeights()
+        scores = TestScores(config.stats, config.seed)
+        nonlinearity = JacobianNonlinearity(
+            config.jacobian, scores, config.stats.alpha, record.folder.path
+        )
+        trainer = pl.Trainer(
+            max_epochs=config.trainer.max_epochs,
+            accelerator=config.trainer.accelerator,
+            callbacks=[
+                epochs,
+                best,
+                EarlyStopping("val/loss", patience=config.trainer.patience),
+                LastCheckpoint(record.folder.path / "last.ckpt", config.trainer.checkpoint_seconds),
+                scores,
+                nonlinearity,
+            ],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        trainer.fit(model, data, ckpt_path=run.checked_checkpoint(config.checkpoint, model))
+        trainer.test(model, data, verbose=False)
+        return record.finish(data, model, epochs, best, scores, nonlinearity)
+
+
+if __name__ == "__main__":
+    run_script(train)
