@@ -6,8 +6,6 @@ python train.py experiment=v4 data.root=/path/to/v4_201025
 python train.py -m encoder=linear,nonlinear activation=relu,gelu placement=loc1,loc2,both
 """
 
-from pathlib import Path
-
 import hydra
 from omegaconf import DictConfig
 
@@ -28,13 +26,12 @@ def train(composed: DictConfig) -> float:
         LastCheckpoint,
         TestScores,
     )
-    from jne.config import check_train
     from jne.data.module import EncodingData
     from jne.data.prepared import prepare
     from jne.training import EncodingModule
 
-    config, source = check_train(composed)
-    with run.record(config, Path(run.hydra_folder())) as record:
+    config, source = run.check(composed)
+    with run.record(config, run.hydra_folder()) as record:
         prepared = prepare(source, config.output / "prepared")
         data = EncodingData(
             prepared,

@@ -16,8 +16,7 @@ from jne.config import JacobianConfig, StatsConfig
 from jne.errors import InputError
 from jne.files import whole_array
 from jne.jacobian import jacobian_deviation
-from jne.progress import progress_bar
-from jne.roi import check_known
+from jne.progress import stage_progress, training_progress
 
 
 class EpochRecord(pl.Callback):
@@ -33,9 +32,9 @@ class EpochRecord(pl.Callback):
         self.send = send  # not `log`: Lightning puts its own there
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._progress = progress_bar()
+        self._progress = training_progress()
         self._task = self._progress.add_task(
-            "training", total=trainer.max_epochs, unit="epochs", note="", completed=len(self.rows)
+            "", total=trainer.max_epochs, unit="epochs", note="", completed=len(self.rows)
         )
         self._progress.start()
 
@@ -46,12 +45,13 @@ class EpochRecord(pl.Callback):
         self._progress.update(
             self._task,
             advance=1,
-            note=f"loss {row['train/loss']:.4f}  val {row['val/loss']:.4f}  R² {row['val/r2']:.3f}",
+            note=f"loss {row['train/loss']:.3f} val {row['val/loss']:.3f} R² {row['val/r2']:.3f}",
         )
         if self.send is not None:
             self.send(row)
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._progress.update(self._task, total=len(self.rows))
         self._progress.stop()
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception) -> None:
@@ -161,10 +161,10 @@ class JacobianNonlinearity(pl.Callback):
         shape = (len(features), len(data.voxel_status))
         encoder = module.encoder.to("cpu").eval()
         with (
-            progress_bar() as progress,
+            stage_progress() as progress,
             whole_array(self.folder / "deviation.npy", shape, np.float32) as deviation,
         ):
-            task = progress.add_task("Jacobians", total=len(features), unit="stimuli", note="")
+            task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
             every_voxel = len(outputs) == shape[1]
             result = jacobian_deviation(
                 encoder,
@@ -191,5 +191,4 @@ class JacobianNonlinearity(pl.Callback):
         if chosen == "significant":
             return np.flatnonzero(self.scores.p_fdr < self.alpha)
         rois = data.prepared.voxels["roi"]
-        check_known(chosen, rois, "jacobian.voxels")
         return np.flatnonzero(rois.iloc[data.kept].isin(chosen))

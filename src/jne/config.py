@@ -12,7 +12,7 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from torch import nn
 
 from jne.data.prepared import Source
@@ -57,7 +57,7 @@ class StatsConfig(Section):
 class TrackingConfig(Section):
     """conf/tracking"""
 
-    uri: str
+    uri: str | None
     experiment: str = Field(min_length=1)
 
 
@@ -78,7 +78,12 @@ class TrainConfig(Section):
     seed: int = Field(ge=0, lt=2**32)
     shuffle: bool
     checkpoint: Path | None
-    output: Path
+    output: Annotated[Path, AfterValidator(Path.absolute)]
+
+    @property
+    def tracking_uri(self) -> str:
+        """Of the MLflow store: the one named, else an sqlite file under `output`."""
+        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
 
 
 def check_train(config: DictConfig) -> tuple[TrainConfig, Source]:

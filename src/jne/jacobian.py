@@ -52,8 +52,9 @@ def jacobian_deviation(
     if out.shape != (n, len(weights)):
         raise ValueError(f"out must be {(n, len(weights))}, found {out.shape}")
 
-    with torch.no_grad():
-        slopes = _activation_slopes(encoder, x)
+    # Lightning tests in inference mode, in which no derivative can be taken.
+    with torch.inference_mode(False), torch.no_grad():
+        slopes = _activation_slopes(encoder, x.clone())
         if all(slope is None for slope in slopes):
             out[:] = 0  # no activation: one Jacobian for all stimuli
             return out
@@ -98,8 +99,12 @@ def _activation_slopes(encoder: ResidualEncoder, x: Tensor) -> list[Tensor | Non
             step = a
             slopes.append(None)
         else:
-            step, slope = torch.func.jvp(activation, (a,), (torch.ones_like(a),))
-            slopes.append(slope)
+            with torch.enable_grad():
+                a = a.detach().requires_grad_()
+                step = activation(a)
+                # Elementwise, so the gradient of the sum is every element's own derivative
+                slopes.append(torch.autograd.grad(step.sum(), a)[0])
+            step = step.detach()
         h = step + h if skip else step
     return slopes
 

@@ -96,6 +96,7 @@ def r2_distribution(voxels: pd.DataFrame) -> Figure:
     if len(r2):
         bins = np.linspace(min(r2.min(), 0), max(r2.max(), 0.01), 41)
         axes.hist(r2, bins, color="#0072B2")
+        axes.margins(y=0.15)  # room for the label
         axes.axvline(r2.median(), color="#D55E00", lw=1)
         axes.annotate(
             f"median {r2.median():.3f}",

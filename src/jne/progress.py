@@ -6,6 +6,7 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    SpinnerColumn,
     Task,
     TextColumn,
     TimeRemainingColumn,
@@ -21,15 +22,28 @@ class _Rate(ProgressColumn):
         return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="dim")
 
 
-def progress_bar() -> Progress:
-    """A bar to use as a context manager; its tasks need the fields `unit` and `note`."""
+def training_progress() -> Progress:
+    """Epochs done, their rate, and a field `note`; no time left, as early stopping decides it."""
     return Progress(
+        SpinnerColumn(finished_text="✓"),
+        TextColumn("training   epoch"),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        _Rate(),
+        console=console,
+        refresh_per_second=4,
+    )
+
+
+def stage_progress() -> Progress:
+    """A bar with a rate and the time left; its tasks need a field `unit`."""
+    return Progress(
+        SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
         console=console,
         refresh_per_second=4,
     )

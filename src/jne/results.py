@@ -189,14 +189,14 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
         "jne/median": jne.median(),
         "jne_ss/mean": np.square(jne).mean(),
         "jne_ss/p95": voxels["jne_ss_p95"].mean(),
-        "deviation/mean": voxels["mean_deviation"].mean(),
+        "mean_deviation/mean": voxels["mean_deviation"].mean(),
     }
     regions = roi_table(voxels).set_index("roi").drop(index="all")
     paper = [roi for roi in ROIS if roi in regions.index]
     if len(regions) > _MAX_ROI_METRICS:
         regions = regions.loc[paper]
-    sections = {"r2": "r2", "jne": "jne", "jne_ss": "jne_ss_mean", "deviation": "mean_deviation"}
-    for section, column in sections.items():
+    for column in ("r2", "jne", "jne_ss_mean", "mean_deviation"):
+        section = column.removesuffix("_mean")
         metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
     counts = voxels["status"].value_counts()
     return {

@@ -1,7 +1,6 @@
 """A training run's record, from its first line to its last artifact: results folder and MLflow."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
 from rich.table import Table
 
 from jne import plots
 from jne.callbacks import BestWeights, EpochRecord, JacobianNonlinearity, TestScores
-from jne.config import TrainConfig
+from jne.config import TrainConfig, check_train
 from jne.data.module import EncodingData
+from jne.data.prepared import Source
 from jne.errors import InputError
 from jne.files import read_table, write_table
 from jne.progress import console
@@ -28,7 +29,8 @@ from jne.results import (
     summarise,
     voxel_table,
 )
-from jne.tracking import TrackedRun, track, ui_command
+from jne.roi import check_known
+from jne.tracking import TrackedRun, track, ui_hint
 from jne.training import EncodingModule
 
 # Lightning tells at every start which accelerators it did not find.
@@ -43,7 +45,13 @@ class Record:
         self._started = time.monotonic()
 
     def describe(self, data: EncodingData) -> None:
-        """Sizes and provenance of the data, once it is open; a warning for voxels left out."""
+        """Sizes and provenance of the data, once it is open; a warning for voxels left out.
+
+        Raises InputError where the config names an ROI that the data has not.
+        """
+        chosen = self.config.jacobian.voxels
+        if isinstance(chosen, list):
+            check_known(chosen, data.prepared.voxels["roi"], "jacobian.voxels")
         sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         self.tracked.log_params(sizes)
@@ -84,7 +92,7 @@ class Record:
         predictions[:, data.kept] = scores.predictions
         stimuli = data.prepared.stimuli.iloc[data.rows["test"]]
         summary = summarise(voxels, config.stats.alpha)
-        summary["metrics"] |= {"epochs/best": best.epoch, "epochs/run": len(epochs.rows)}
+        summary["metrics"] |= {"train/best_epoch": best.epoch, "train/epochs": len(epochs.rows)}
         self.folder.write(voxels, stimuli, epochs.rows, predictions, summary)
         self.folder.write_encoder(
             config.encoder,
@@ -135,17 +143,20 @@ class Record:
         console.print(table)
         console.print(f"results  {self.folder.path}", soft_wrap=True)
         console.print(f"figures  {self.folder.figures}", soft_wrap=True)
-        console.print(f"compare  {ui_command(self.config.tracking.uri)}", soft_wrap=True)
+        command, page = ui_hint(self.config.tracking_uri, self.tracked.experiment_id)
+        if command:
+            console.print(f"compare  {command}", soft_wrap=True, highlight=False)
+        console.print(f"at       {page}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
 def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
     """The record of a run; its status, in the folder and in MLflow, is true when it closes."""
-    store = config.output.absolute() / "mlartifacts"
+    store = config.output / "mlartifacts"
     with (
         open_run(folder, config.model_dump(mode="json")) as run_folder,
         track(
-            config.tracking.uri,
+            config.tracking_uri,
             config.tracking.experiment,
             config.name,
             _params(config),
@@ -158,9 +169,20 @@ def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
         yield Record(config, run_folder, tracked)
 
 
-def hydra_folder() -> str:
+def hydra_folder() -> Path:
     """The folder that Hydra made for this job, absolute."""
-    return os.path.abspath(HydraConfig.get().runtime.output_dir)
+    return Path(HydraConfig.get().runtime.output_dir).absolute()
+
+
+def check(composed: DictConfig) -> tuple[TrainConfig, Source]:
+    """`check_train`; a config that is refused leaves no empty run folder behind."""
+    try:
+        return check_train(composed)
+    except InputError:
+        folder = hydra_folder()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
 
 
 def checked_checkpoint(path: Path | None, module: EncodingModule) -> Path | None:

@@ -194,7 +194,7 @@ def _read(path: Path, key: str | None, config_key: str) -> NDArray:
     except InputError:
         raise
     except (ValueError, OSError, EOFError) as error:
-        if "Object arrays" in str(error) or "pickle" in str(error).lower():
+        if "Object arrays" in str(error) or "Python objects" in str(error):
             reason = "it holds Python objects, which are never unpickled; save a numeric array"
         else:
             reason = f"it cannot be read ({error})"

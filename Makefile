@@ -1,0 +1,29 @@
+PYTHON ?= python3
+BIN := .venv/bin
+UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
+
+.PHONY: demo test test-slow lint ui clean
+
+demo: .venv/installed  ## install, then one run on the synthetic cohort
+	$(BIN)/python train.py
+
+test: .venv/installed  ## the fast tests: under a minute, no network, no GPU
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+ui: .venv/installed  ## the MLflow UI on outputs/, at http://127.0.0.1:5000
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $(UI_STORE)
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,102 @@
+"""What Lightning and our callbacks cost over a bare PyTorch loop of the same steps.
+
+    python benchmarks/training_overhead.py
+
+Both train the default encoder on the default synthetic subject for the same number of epochs:
+the same batches, optimiser steps, validation passes and copies of the best weights. The fit
+includes the record of every epoch in an MLflow store. Pairs are run in turn; the ratio quoted is
+the median over pairs.
+"""
+
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from pytorch_lightning.callbacks import EarlyStopping
+from torch.nn.functional import mse_loss
+
+from jne import cli  # noqa: F401  (registers the config's resolver)
+from jne.callbacks import BestWeights, EpochRecord, LastCheckpoint
+from jne.config import check_train
+from jne.data.module import EncodingData
+from jne.data.prepared import prepare
+from jne.tracking import track
+from jne.training import EncodingModule
+
+EPOCHS, PAIRS = 20, 5
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def bare_loop(data: EncodingData, module: EncodingModule) -> float:
+    encoder, optimizer = module.encoder, module.configure_optimizers()
+    features, responses = data.split("train")
+    val_features, val_responses = data.split("val")
+    best = float("inf")
+    start = time.perf_counter()
+    for epoch in range(EPOCHS):
+        order = np.random.default_rng([data.seed, epoch]).permutation(len(features))
+        for rows in torch.from_numpy(order).split(data.batch_size):
+            optimizer.zero_grad()
+            mse_loss(encoder(features[rows]), responses[rows]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            loss = mse_loss(encoder(val_features), val_responses).item()
+        if loss < best:
+            best = loss
+            _weights = {name: value.clone() for name, value in encoder.state_dict().items()}
+    return time.perf_counter() - start
+
+
+def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
+    store = f"sqlite:///{folder}/mlflow.db"
+    with track(store, "overhead", "fit", {}, {}, folder / "artifacts") as tracked:
+        trainer = pl.Trainer(
+            max_epochs=EPOCHS,
+            accelerator="cpu",
+            callbacks=[
+                EpochRecord(tracked.log_epoch),
+                BestWeights(),
+                EarlyStopping("val/loss", patience=EPOCHS),
+                LastCheckpoint(folder / "last.ckpt", 60),
+            ],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        start = time.perf_counter()
+        trainer.fit(module, data)
+        return time.perf_counter() - start
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            composed = compose("train", overrides=[f"output={folder}", "tracking.uri=unused://"])
+        config, source = check_train(composed)
+        data = EncodingData(
+            prepare(source, folder / "prepared"), batch_size=config.trainer.batch_size, seed=0
+        )
+
+        def module() -> EncodingModule:
+            torch.manual_seed(0)
+            return EncodingModule(
+                data.features.shape[1], len(data.kept), config.encoder, config.optimizer
+            )
+
+        pairs = [(bare_loop(data, module()), fit(data, module(), folder)) for _ in range(PAIRS + 1)]
+    pairs = pairs[1:]  # the first warms up
+    bare, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
+    overhead = statistics.median(ours / bare for bare, ours in pairs) - 1
+    print(f"{EPOCHS} epochs of {len(data.rows['train'])} stimuli, median of {PAIRS} pairs")
+    print(f"bare loop {bare:.2f} s   trainer.fit {ours:.2f} s   overhead {100 * overhead:.1f} %")
+
+
+if __name__ == "__main__":
+    main()

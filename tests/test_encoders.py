@@ -1,0 +1,63 @@
+"""The encoder against its equations, written out (PAPER 2.2)."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from jne.encoders import ACTIVATIONS, ResidualEncoder, activated_layers
+
+PHI = {
+    "relu": torch.relu,
+    "leaky_relu": lambda a: torch.where(a > 0, a, 0.01 * a),
+    "gelu": lambda a: a * torch.distributions.Normal(0, 1).cdf(a),
+    "swish": lambda a: a / (1 + torch.exp(-a)),
+    "tanh": torch.tanh,
+}
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("placement", ["none", "loc1", "loc2", "both"])
+def test_forward_is_the_equation(activation, placement):
+    encoder = ResidualEncoder(
+        6, 4, hidden_width=5, n_hidden=3, activation=activation, placement=placement
+    ).double()
+    x = torch.randn(9, 6, dtype=torch.double)
+    identity = lambda a: a  # noqa: E731
+    phi1 = PHI[activation] if placement in ("loc1", "both") else identity
+    phi2 = PHI[activation] if placement in ("loc2", "both") else identity
+    w = [layer.weight for layer in (*encoder.hidden, encoder.readout)]
+    b = [layer.bias for layer in (*encoder.hidden, encoder.readout)]
+    h = phi1(x @ w[0].T + b[0])
+    h = phi2(h @ w[1].T + b[1]) + h
+    h = phi2(h @ w[2].T + b[2]) + h
+    torch.testing.assert_close(encoder(x), h @ w[3].T + b[3])
+
+
+def test_skip_first_adds_the_features():
+    encoder = ResidualEncoder(6, 4, hidden_width=6, n_hidden=1, skip_first=True)
+    x = torch.randn(3, 6)
+    expected = functional.linear(torch.relu(encoder.hidden[0](x)) + x, encoder.readout.weight)
+    torch.testing.assert_close(encoder(x), expected + encoder.readout.bias)
+
+
+def test_placement_names_the_layers():
+    assert activated_layers("loc1", 3) == [True, False, False]
+    assert activated_layers("loc2", 3) == [False, True, True]
+    assert activated_layers("both", 2) == [True, True]
+    assert activated_layers("none", 2) == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"activation": "sine"}, "unknown activation 'sine'; choose one of relu"),
+        ({"placement": "loc3"}, "unknown placement 'loc3'"),
+        ({"placement": "loc2", "n_hidden": 1}, "loc2 needs n_hidden of at least 2"),
+        ({"n_hidden": 0}, "n_hidden must be at least 1"),
+        ({"hidden_width": 0}, "hidden_width must be at least 1"),
+        ({"skip_first": True, "hidden_width": 5}, "must equal the number of features"),
+    ],
+)
+def test_impossible_encoders_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ResidualEncoder(6, 4, **arguments)
