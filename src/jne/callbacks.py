@@ -15,7 +15,7 @@ from jne import nonlinearity, scoring
 from jne.config import JacobianConfig, StatsConfig
 from jne.errors import InputError
 from jne.files import whole_array
-from jne.jacobian import jacobian_deviation
+from jne.jacobian import jacobian_deviation, variant_file
 from jne.progress import stage_progress, training_progress
 
 
@@ -143,10 +143,11 @@ class TestScores(pl.Callback):
 
 
 class JacobianNonlinearity(pl.Callback):
-    """After the test: the deviations of the Jacobians over the test stimuli, on the CPU.
+    """After the test: the deviations of the Jacobians over the test stimuli.
 
     Writes deviation.npy and jne_ss.npy, (n_test, n_voxels) float32, into `folder`, NaN for voxels
-    not asked for or not trained, and keeps `jne` and `mean_deviation`, (n_voxels,).
+    not asked for or not trained, and for every other variant deviation_VARIANT.npy. Keeps the
+    columns that they add to the voxel table, (n_voxels,) each.
     """
 
     def __init__(self, settings: JacobianConfig, scores: TestScores, alpha: float, folder: Path):
@@ -154,34 +155,54 @@ class JacobianNonlinearity(pl.Callback):
         self.seconds = 0.0
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        data = trainer.datamodule
         start = time.monotonic()
+        data = trainer.datamodule
         outputs = self._outputs(data)
-        features = data.split("test")[0]
-        shape = (len(features), len(data.voxel_status))
-        encoder = module.encoder.to("cpu").eval()
-        with (
-            stage_progress() as progress,
-            whole_array(self.folder / "deviation.npy", shape, np.float32) as deviation,
-        ):
-            task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
-            every_voxel = len(outputs) == shape[1]
-            result = jacobian_deviation(
-                encoder,
-                features,
-                voxels=outputs,
-                out=deviation if every_voxel else None,
-                progress=lambda n: progress.advance(task, n),
-            )
+        every_voxel = len(outputs) == len(data.voxel_status)
+        path = self.folder / "deviation.npy"
+        # Of some voxels only: measured.npy first, then scattered into a table of all voxels.
+        target = path if every_voxel else path.with_name("measured.npy")
+        if len(outputs):
+            self._measure(module, data, outputs, target)
+        for variant in self.settings.variants:
+            final, measured = variant_file(path, variant), variant_file(target, variant)
             if not every_voxel:
-                deviation[:] = np.nan
-                deviation[:, data.kept[outputs]] = result
-        deviation = np.load(self.folder / "deviation.npy", mmap_mode="r")
-        with whole_array(self.folder / "jne_ss.npy", shape, np.float32) as sample_specific:
-            nonlinearity.jne_ss(deviation, out=sample_specific)
-        self.jne = nonlinearity.jne(deviation)
-        self.mean_deviation = nonlinearity.mean_deviation(deviation)
+                shape = (len(data.rows["test"]), len(data.voxel_status))
+                with whole_array(final, shape, np.float32) as deviation:
+                    deviation[:] = np.nan
+                    if len(outputs):
+                        deviation[:, data.kept[outputs]] = np.load(measured, mmap_mode="r")
+                measured.unlink(missing_ok=True)
+        self.columns = {}
+        for variant in self.settings.variants:
+            deviation = np.load(variant_file(path, variant), mmap_mode="r")
+            suffix = "" if variant == "l1" else f"_{variant}"
+            self.columns[f"jne{suffix}"] = nonlinearity.jne(deviation)
+            self.columns[f"mean_deviation{suffix}"] = nonlinearity.mean_deviation(deviation)
+        deviation = np.load(path, mmap_mode="r")
+        with whole_array(self.folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
+            nonlinearity.jne_ss(deviation, out=jne_ss)
+            self.columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
         self.seconds = time.monotonic() - start
+
+    def _measure(self, module, data, outputs: NDArray[np.int64], path: Path) -> None:
+        features = data.split("test")[0]
+        with stage_progress() as progress:
+            task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
+            try:
+                jacobian_deviation(
+                    module.encoder.to("cpu").eval(),
+                    features,
+                    variant=self.settings.variants,
+                    voxels=None if len(outputs) == len(data.kept) else outputs,
+                    precision=self.settings.precision,
+                    device=self.settings.device,
+                    max_memory_gb=self.settings.max_memory_gb,
+                    path=path,
+                    progress=lambda done: progress.update(task, completed=done * len(features)),
+                )
+            except ValueError as error:
+                raise InputError(f"jacobian.{error}") from error
 
     def _outputs(self, data) -> NDArray[np.int64]:
         """Which of the encoder's outputs `jacobian.voxels` asks for."""

@@ -12,11 +12,21 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 from torch import nn
 
 from jne.data.prepared import Source
 from jne.errors import InputError
+from jne.jacobian import VARIANTS
+from jne.product import PRECISIONS
 
 
 class Section(BaseModel):
@@ -33,6 +43,15 @@ class TrainerConfig(Section):
     checkpoint_seconds: float = Field(ge=0)
 
 
+_VOXELS = ("all", "significant")
+
+
+def _device(name: str) -> str:
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("this machine has no usable GPU")
+    return name
+
+
 class JacobianConfig(Section):
     """conf/jacobian"""
 
@@ -41,9 +60,17 @@ class JacobianConfig(Section):
         # A single ROI may be written without brackets: jacobian.voxels=V1
         BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _VOXELS else v),
     ]
+    variants: list[Literal[VARIANTS]]
+    precision: Literal[PRECISIONS]
+    device: Annotated[str, AfterValidator(_device)]
+    max_memory_gb: float = Field(gt=0)
 
-
-_VOXELS = ("all", "significant")
+    @field_validator("variants")
+    @classmethod
+    def _has_l1(cls, variants: list[str]) -> list[str]:
+        if "l1" not in variants:
+            raise ValueError("l1 must be among them: it is the one that JNE is defined by")
+        return variants
 
 
 class StatsConfig(Section):
@@ -137,4 +164,5 @@ def _first_complaint(prefix: str, error: ValidationError) -> str:
         return f"{key}: there is no such key"
     if first["type"] == "missing":
         return f"{key}: this key is missing"
-    return f"{key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"
+    complaint = first["msg"].removeprefix("Value error, ")
+    return f"{key}={first['input']}: {complaint[0].lower()}{complaint[1:]}"

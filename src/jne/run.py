@@ -82,11 +82,7 @@ class Record:
             data.voxel_status,
             data.kept,
             {"r2": scores.r2, "p": scores.p, "p_fdr": scores.p_fdr},
-            {
-                "jne": nonlinearity.jne,
-                "mean_deviation": nonlinearity.mean_deviation,
-                "jne_ss_p95": np.percentile(jne_ss, 95, axis=0),
-            },
+            nonlinearity.columns,
         )
         predictions = np.full(jne_ss.shape, np.nan, dtype=np.float32)
         predictions[:, data.kept] = scores.predictions
@@ -139,7 +135,7 @@ class Record:
             if row.roi == "all":
                 table.add_section()
             values = (row.r2, row.jne, row.mean_deviation, row.jne_ss_mean)
-            table.add_row(row.roi, str(row.n_voxels), *(f"{value:.3f}" for value in values))
+            table.add_row(row.roi, str(row.n_voxels), *map(_shown, values))
         console.print(table)
         console.print(f"results  {self.folder.path}", soft_wrap=True)
         console.print(f"figures  {self.folder.figures}", soft_wrap=True)
@@ -147,6 +143,10 @@ class Record:
         if command:
             console.print(f"compare  {command}", soft_wrap=True, highlight=False)
         console.print(f"at       {page}", soft_wrap=True, highlight=False)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
 
 
 @contextmanager

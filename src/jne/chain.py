@@ -1,0 +1,158 @@
+"""Jacobians of an encoder's hidden layers by the chain rule (PAPER A.4 eq. 8), and of any module.
+
+N stimuli, D features, H hidden width, v voxels of a block.
+
+    G_i = (S_n + D_n W_n) ... (S_2 + D_2 W_2) (S_1 + D_1 W_1)     (H, D)
+
+D_k holds the slopes of layer k's activation at stimulus i on its diagonal (the identity where it
+has none), and S_k is the identity where the layer has a skip connection, else zero.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jne.encoders import ResidualEncoder
+
+_SPARSE = 0.75  # below this share of nonzero slopes, leaving the other rows out pays
+
+
+@dataclass(frozen=True)
+class _Layer:
+    weight: Tensor
+    """(H, H), the first (H, D)."""
+    slope: Tensor | None
+    """The activation's derivative at every stimulus, (N, H); None without an activation."""
+    skip: bool
+
+
+class Chain:
+    """The hidden layers of an encoder at N stimuli, ready for either direction."""
+
+    def __init__(self, encoder: ResidualEncoder, x: Tensor) -> None:
+        n_features = encoder.hidden[0].in_features
+        if x.shape[1] != n_features:
+            raise ValueError(
+                f"features must be (n_stimuli, {n_features}) for this encoder, "
+                f"found {tuple(x.shape)}"
+            )
+        self.n = len(x)
+        self.layers: list[_Layer] = []
+        self.parameters: list[Tensor] = []
+        h = x
+        for linear, activation, skip in zip(
+            encoder.hidden, encoder.activations, encoder.skips, strict=True
+        ):
+            parameters = [p.detach().to(x.device) for p in linear.parameters()]
+            step = slope = nn.functional.linear(h, *parameters)
+            if isinstance(activation, nn.Identity):
+                slope = None
+            else:
+                with torch.enable_grad():
+                    argument = step.detach().requires_grad_()
+                    value = activation(argument)
+                    # Elementwise, so the gradient of the sum is each element's own derivative
+                    slope = torch.autograd.grad(value.sum(), argument)[0]
+                step = value.detach()
+            h = step + h if skip else step
+            self.parameters += parameters
+            self.layers.append(_Layer(parameters[0], slope, skip))
+
+    @property
+    def linear(self) -> bool:
+        """True without a single activation: one Jacobian for all stimuli."""
+        return all(layer.slope is None for layer in self.layers)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the slopes, plus the two activations that their making held."""
+        slopes = [layer.slope for layer in self.layers if layer.slope is not None]
+        return (
+            sum(s.numel() * s.element_size() for s in slopes)
+            * (len(slopes) + 3)
+            // len(slopes or [0])
+        )
+
+    def forward_operations(self, n_features: int) -> float:
+        """Of `hidden_jacobian`, for one stimulus, on average."""
+        total, inner = 0.0, 1.0
+        for k, layer in enumerate(self.layers):
+            share = 1.0 if layer.slope is None else _worked_share(layer.slope)
+            if k:
+                total += 2 * layer.weight.numel() * n_features * share * inner
+            inner = 1.0 if layer.skip else share * (inner if k else 1.0)
+        return total
+
+    def reverse_operations(self, n_features: int) -> float:
+        """Of `reverse`, for one stimulus and voxel."""
+        return sum(2 * layer.weight.numel() for layer in self.layers)
+
+    def hidden_jacobian(self, i: int) -> Tensor:
+        """G_i (H, D) of stimulus i, in memory of its own.
+
+        Rows whose slope is exactly zero (half of them, for ReLU) are left out of the products.
+        """
+        g = None
+        rows = None  # the rows of g that are not all zero, where that is worth knowing
+        for layer in self.layers:
+            weight, slope = layer.weight, None if layer.slope is None else layer.slope[i]
+            active = None
+            if slope is not None and torch.count_nonzero(slope) < _SPARSE * len(slope):
+                active = slope.nonzero().squeeze(1)
+            if g is None:
+                step = weight.clone() if slope is None else weight * slope[:, None]
+            else:
+                used = weight if active is None else weight[active]
+                step = used @ g if rows is None else used[:, rows] @ g[rows]
+                if slope is not None:
+                    step *= (slope if active is None else slope[active])[:, None]
+            if layer.skip:
+                if g is None:
+                    g = torch.eye(len(step), dtype=step.dtype, device=step.device)
+                    g += step
+                elif active is None:
+                    g += step
+                else:
+                    g.index_add_(0, active, step)
+                rows = None
+            else:
+                if g is not None and active is not None:
+                    full = torch.zeros(len(weight), step.shape[1], dtype=step.dtype)
+                    step = full.to(step.device).index_copy_(0, active, step)
+                g, rows = step, active
+        return g
+
+    def mean_hidden_jacobian(self) -> Tensor:
+        """Gbar (H, D), as the first plus the mean difference from it: exact where all are equal."""
+        first = self.hidden_jacobian(0)
+        shift = torch.zeros_like(first)
+        for i in range(1, self.n):
+            shift += self.hidden_jacobian(i).sub_(first)
+        return first.add_(shift, alpha=1 / self.n)
+
+    def reverse(self, weights: Tensor) -> Tensor:
+        """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
+        g = weights.expand(self.n, *weights.shape)
+        for layer in reversed(self.layers):
+            step = (g if layer.slope is None else g * layer.slope[:, None, :]) @ layer.weight
+            g = g + step if layer.skip else step
+        return g
+
+
+def _worked_share(slope: Tensor) -> float:
+    share = float(torch.count_nonzero(slope)) / slope.numel()
+    return share if share < _SPARSE else 1.0
+
+
+def functional_jacobian(module: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
+    """J (v, D) of any module at one stimulus x (D,), for the outputs with these indices (v,).
+
+    Forward mode, one pass a feature, where there are more outputs than features; else reverse.
+    """
+
+    def row(features: Tensor) -> Tensor:
+        return module(features[None])[0, outputs]
+
+    differentiate = torch.func.jacfwd if len(outputs) > len(x) else torch.func.jacrev
+    return differentiate(row)(x).detach()
