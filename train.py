@@ -26,11 +26,12 @@ def train(composed: DictConfig) -> float:
         LastCheckpoint,
         TestScores,
     )
+    from jne.config import check_train
     from jne.data.module import EncodingData
     from jne.data.prepared import prepare
     from jne.training import EncodingModule
 
-    config, source = run.check(composed)
+    config, source = run.check(check_train, composed)
     with run.record(config, run.hydra_folder()) as record:
         prepared = prepare(source, config.output / "prepared")
         data = EncodingData(

@@ -54,7 +54,7 @@ def bare_loop(data: EncodingData, module: EncodingModule) -> float:
 
 def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
     store = f"sqlite:///{folder}/mlflow.db"
-    with track(store, "overhead", "fit", {}, {}, folder / "artifacts") as tracked:
+    with track(store, "overhead", "fit", {}, folder / "artifacts") as tracked:
         trainer = pl.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",

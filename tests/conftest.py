@@ -42,19 +42,30 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def run_train(tmp_path, store, monkeypatch, capsys):
-    """`python train.py OVERRIDES` in this process; returns the run folders it made, in order."""
+def run_script(tmp_path, store, monkeypatch):
+    """`python SCRIPT OVERRIDES` in this process; returns the results folders it made, in order."""
+
+    def run(script: str, *overrides: str) -> list[Path]:
+        GlobalHydra.instance().clear()
+        path = Path(ROOT) / script
+        settings = [f"output={tmp_path}", f"tracking.uri={store}", *overrides]
+        settings.sort(key=lambda setting: setting != "-m")
+        monkeypatch.setattr("sys.argv", [str(path), *settings])
+        before = set(tmp_path.rglob("status.json"))
+        runpy.run_path(str(path), run_name="__main__")
+        made = set(tmp_path.rglob("status.json")) - before
+        return sorted((status.parent for status in made), key=str)
+
+    return run
+
+
+@pytest.fixture
+def run_train(run_script):
+    """`python train.py OVERRIDES` on the tiny cohort and encoder."""
 
     def run(*overrides: str) -> list[Path]:
-        GlobalHydra.instance().clear()
-        script = Path(ROOT) / "train.py"
         cohort = () if "data=arrays" in overrides else TINY_COHORT
-        settings = [f"output={tmp_path}", f"tracking.uri={store}", *cohort, *TINY, *overrides]
-        settings.sort(key=lambda setting: setting != "-m")
-        monkeypatch.setattr("sys.argv", [str(script), *settings])
-        before = set(tmp_path.glob("*/*/**/status.json"))
-        runpy.run_path(str(script), run_name="__main__")
-        made = set(tmp_path.glob("*/*/**/status.json")) - before
-        return sorted((path.parent for path in made), key=str)
+        tiny = () if "~encoder" in overrides else TINY
+        return run_script("train.py", *cohort, *tiny, *overrides)
 
     return run

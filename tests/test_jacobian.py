@@ -304,6 +304,7 @@ def test_what_another_computation_left_is_not_taken(net, tmp_path, monkeypatch):
             file.unlink()
 
 
+@pytest.mark.slow  # two processes of its own
 def test_a_kill_is_survived(tmp_path):
     """A process killed with SIGKILL, and another that goes on."""
     script = """

@@ -91,7 +91,7 @@ def test_the_same_seed_gives_the_same_bytes(run_train):
     (one,) = run_train()
     two = next(path for path in run_train() if path != one)
     for path in sorted(one.rglob("*")):
-        if path.is_file() and path.name != "status.json":
+        if path.is_file() and path.name not in ("status.json", "train.log"):  # these tell times
             assert path.read_bytes() == (two / path.relative_to(one)).read_bytes(), path.name
 
 
@@ -285,3 +285,52 @@ def test_jne_follows_the_planted_nonlinearity(run_train):
 def test_sqlite_is_whole(store):
     path = store.removeprefix("sqlite:///")
     assert sqlite3.connect(path).execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+class TwoLayers(torch.nn.Sequential):
+    """An encoder of the user's own."""
+
+    def __init__(self, n_features, n_voxels, width):
+        super().__init__(
+            torch.nn.Linear(n_features, width), torch.nn.Tanh(), torch.nn.Linear(width, n_voxels)
+        )
+
+
+def test_an_encoder_of_ones_own(run_train):
+    """Against its own closed form: J = W2 diag(1 - tanh^2(a)) W1."""
+    own = "{_target_: tests.test_train.TwoLayers, label: mine, width: 16}"
+    (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
+    results = Results(folder)
+    prepared = load(Path(results.status["prepared"]))
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    x = torch.tensor(prepared.features[prepared.rows("test")])
+    x = (x - saved["feature_mean"]) / saved["feature_scale"]
+    first, _, second = results.encoder()
+    with torch.no_grad():
+        slopes = 1 - torch.tanh(first(x)) ** 2
+        jacobians = second.weight @ (slopes[:, :, None] * first.weight)
+        truth = (jacobians - jacobians.mean(dim=0)).abs().sum(dim=2)
+    np.testing.assert_allclose(results.array("deviation"), truth, rtol=1e-3)
+    assert folder.name.endswith("subj01_mine_s0")
+
+
+def test_every_variant_has_its_column_and_array(run_train):
+    (folder,) = run_train("jacobian.variants=[l1,l2,zscore_l1,zscore_l2]")
+    results = Results(folder)
+    for variant in ("l2", "zscore_l1", "zscore_l2"):
+        np.testing.assert_allclose(
+            results.voxels[f"jne_{variant}"], jne(results.array(f"deviation_{variant}")), rtol=1e-6
+        )
+
+
+def test_significant_voxels_alone_are_measured(run_train):
+    (folder,) = run_train(
+        "jacobian.voxels=significant",
+        "data.n_train=1000",
+        "data.n_test=60",
+        "trainer.max_epochs=40",
+        "optimizer.lr=3e-3",
+    )
+    voxels = Results(folder).voxels
+    assert voxels["jne"].notna().tolist() == (voxels["p_fdr"] < 0.05).tolist()
+    assert 0 < voxels["jne"].count() < len(voxels)

@@ -28,34 +28,41 @@ class _Layer:
 
 
 class Chain:
-    """The hidden layers of an encoder at N stimuli, ready for either direction."""
+    """The hidden layers of an encoder at N stimuli, ready for either direction.
 
-    def __init__(self, encoder: ResidualEncoder, x: Tensor) -> None:
+    memo: what encoders of the same weights, at the same stimuli, share of the forward pass; pass
+    one dict to all of them.
+    """
+
+    def __init__(
+        self, encoder: ResidualEncoder, x: Tensor, memo: dict[tuple, Tensor] | None = None
+    ) -> None:
         n_features = encoder.hidden[0].in_features
         if x.shape[1] != n_features:
             raise ValueError(
                 f"features must be (n_stimuli, {n_features}) for this encoder, "
                 f"found {tuple(x.shape)}"
             )
+        memo = {} if memo is None else memo
         self.n = len(x)
         self.layers: list[_Layer] = []
         self.parameters: list[Tensor] = []
+        active = [not isinstance(activation, nn.Identity) for activation in encoder.activations]
+        layers = zip(encoder.hidden, encoder.activations, encoder.skips, strict=True)
         h = x
-        for linear, activation, skip in zip(
-            encoder.hidden, encoder.activations, encoder.skips, strict=True
-        ):
+        path: tuple[str, ...] = ()  # the activations so far: what the values at a layer depend on
+        for k, (linear, activation, skip) in enumerate(layers):
             parameters = [p.detach().to(x.device) for p in linear.parameters()]
-            step = slope = nn.functional.linear(h, *parameters)
-            if isinstance(activation, nn.Identity):
-                slope = None
-            else:
-                with torch.enable_grad():
-                    argument = step.detach().requires_grad_()
-                    value = activation(argument)
-                    # Elementwise, so the gradient of the sum is each element's own derivative
-                    slope = torch.autograd.grad(value.sum(), argument)[0]
-                step = value.detach()
-            h = step + h if skip else step
+            slope = None
+            if any(active[k:]):  # behind the last activation nobody asks for the values
+                if path not in memo:
+                    memo[path] = nn.functional.linear(h, *parameters)
+                step = memo[path]
+                path += (repr(activation),)
+                if active[k]:
+                    step, slope = _value_and_slope(activation, step)
+                if any(active[k + 1 :]):
+                    h = step + h if skip else step
             self.parameters += parameters
             self.layers.append(_Layer(parameters[0], slope, skip))
 
@@ -118,26 +125,41 @@ class Chain:
                 rows = None
             else:
                 if g is not None and active is not None:
-                    full = torch.zeros(len(weight), step.shape[1], dtype=step.dtype)
-                    step = full.to(step.device).index_copy_(0, active, step)
+                    step = step.new_zeros(len(weight), step.shape[1]).index_copy_(0, active, step)
                 g, rows = step, active
         return g
 
-    def mean_hidden_jacobian(self) -> Tensor:
-        """Gbar (H, D), as the first plus the mean difference from it: exact where all are equal."""
+    def mean_hidden_jacobian(self, keep: int = 0) -> tuple[Tensor, Tensor]:
+        """Gbar (H, D), and G_i of the first `keep` stimuli, (keep, H, D), which saves their making.
+
+        The mean is the first plus the mean difference from it: exact where all are equal.
+        """
         first = self.hidden_jacobian(0)
         shift = torch.zeros_like(first)
-        for i in range(1, self.n):
-            shift += self.hidden_jacobian(i).sub_(first)
-        return first.add_(shift, alpha=1 / self.n)
+        kept = first.new_empty(keep, *first.shape)
+        for i in range(self.n):
+            g = self.hidden_jacobian(i)
+            if i < keep:
+                kept[i] = g
+            shift += g.sub_(first)
+        return first.add_(shift, alpha=1 / self.n), kept
 
     def reverse(self, weights: Tensor) -> Tensor:
         """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
-        g = weights.expand(self.n, *weights.shape)
+        g = weights[None]  # the same for all stimuli until the first slope
         for layer in reversed(self.layers):
             step = (g if layer.slope is None else g * layer.slope[:, None, :]) @ layer.weight
             g = g + step if layer.skip else step
-        return g
+        return g if len(g) == self.n else g.repeat(self.n, 1, 1)
+
+
+def _value_and_slope(activation: nn.Module, argument: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.enable_grad():
+        argument = argument.detach().requires_grad_()
+        value = activation(argument)
+        # Elementwise, so the gradient of the sum is each element's own derivative
+        slope = torch.autograd.grad(value.sum(), argument)[0]
+    return value.detach(), slope
 
 
 def _worked_share(slope: Tensor) -> float:

@@ -33,23 +33,23 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _device(name: str) -> str:
+    if name.startswith(("cuda", "gpu")) and not torch.cuda.is_available():
+        raise ValueError("this machine has no usable GPU")
+    return name
+
+
 class TrainerConfig(Section):
     """conf/trainer"""
 
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)
     batch_size: int | None = Field(ge=1)
-    accelerator: Literal["cpu", "gpu", "auto"]
+    accelerator: Annotated[Literal["cpu", "gpu", "auto"], AfterValidator(_device)]
     checkpoint_seconds: float = Field(ge=0)
 
 
 _VOXELS = ("all", "significant")
-
-
-def _device(name: str) -> str:
-    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("this machine has no usable GPU")
-    return name
 
 
 class JacobianConfig(Section):
@@ -62,7 +62,7 @@ class JacobianConfig(Section):
     ]
     variants: list[Literal[VARIANTS]]
     precision: Literal[PRECISIONS]
-    device: Annotated[str, AfterValidator(_device)]
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$"), AfterValidator(_device)]
     max_memory_gb: float = Field(gt=0)
 
     @field_validator("variants")
@@ -88,7 +88,25 @@ class TrackingConfig(Section):
     experiment: str = Field(min_length=1)
 
 
-class TrainConfig(Section):
+class ScriptConfig(Section):
+    """What every script takes."""
+
+    tracking: TrackingConfig
+    output: Annotated[Path, AfterValidator(Path.absolute)]
+
+    @property
+    def tracking_uri(self) -> str:
+        """Of the MLflow store: the one named, else an sqlite file under `output`."""
+        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+
+
+class SimulateConfig(ScriptConfig):
+    """conf/simulate.yaml: studies by name, each of a class named by `_target_`."""
+
+    simulation: dict[str, dict[str, Any]] = Field(min_length=1)
+
+
+class TrainConfig(ScriptConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
     name: str = Field(min_length=1)
@@ -101,16 +119,9 @@ class TrainConfig(Section):
     trainer: TrainerConfig
     jacobian: JacobianConfig
     stats: StatsConfig
-    tracking: TrackingConfig
     seed: int = Field(ge=0, lt=2**32)
     shuffle: bool
     checkpoint: Path | None
-    output: Annotated[Path, AfterValidator(Path.absolute)]
-
-    @property
-    def tracking_uri(self) -> str:
-        """Of the MLflow store: the one named, else an sqlite file under `output`."""
-        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
 
 
 def check_train(config: DictConfig) -> tuple[TrainConfig, Source]:
@@ -127,6 +138,16 @@ def check_train(config: DictConfig) -> tuple[TrainConfig, Source]:
     encoder = _named("encoder", lambda: build_encoder(checked.encoder, 1, 1))
     _named("optimizer", lambda: build_optimizer(checked.optimizer, encoder))
     return checked, source
+
+
+def check_simulate(config: DictConfig) -> tuple[SimulateConfig, dict[str, Any]]:
+    """The checked config and its studies, made. Raises InputError naming the key."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    checked = _named("", lambda: SimulateConfig.model_validate(plain))
+    return checked, {
+        name: _named(f"simulation.{name}", lambda study=study: instantiate(study))
+        for name, study in checked.simulation.items()
+    }
 
 
 def build_encoder(config: dict[str, Any], n_features: int, n_voxels: int) -> nn.Module:

@@ -7,6 +7,8 @@
 Letters: N stimuli, D features, H hidden width, V voxels.
 """
 
+from collections.abc import Sequence
+from copy import copy
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -21,20 +23,36 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 PLACEMENTS = ("none", "loc1", "loc2", "both")
 
 
-def activated_layers(placement: str, n_hidden: int) -> list[bool]:
+def activated_layers(placement: str | Sequence[int], n_hidden: int) -> list[bool]:
     """Which hidden layers have an activation, first to last.
 
     `loc1` is the first hidden layer (shallow), `loc2` the layers after it (deep), `both` all of
-    them (the paper's nonlinear encoder), `none` makes the encoder linear.
+    them (the paper's nonlinear encoder), `none` makes the encoder linear. A list of numbers
+    names the layers themselves, counted from 1.
     """
-    if placement not in PLACEMENTS:
-        raise ValueError(f"unknown placement {placement!r}; choose one of {', '.join(PLACEMENTS)}")
     if n_hidden < 1:
         raise ValueError(f"n_hidden must be at least 1, found {n_hidden}")
+    if not isinstance(placement, str):
+        outside = [layer for layer in placement if not 1 <= layer <= n_hidden]
+        if outside:
+            raise ValueError(f"placement names layer {outside[0]}, but n_hidden is {n_hidden}")
+        return [layer in placement for layer in range(1, n_hidden + 1)]
+    if placement not in PLACEMENTS:
+        raise ValueError(f"unknown placement {placement!r}; choose one of {', '.join(PLACEMENTS)}")
     if placement == "loc2" and n_hidden < 2:
         raise ValueError("placement loc2 needs n_hidden of at least 2: it acts after layer 1")
     first, rest = placement in ("loc1", "both"), placement in ("loc2", "both")
     return [first] + [rest] * (n_hidden - 1)
+
+
+def _activations(activation: str, placement: str | Sequence[int], n_hidden: int) -> nn.ModuleList:
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
+    return nn.ModuleList(
+        ACTIVATIONS[activation]() if active else nn.Identity()
+        for active in activated_layers(placement, n_hidden)
+    )
 
 
 class ResidualEncoder(nn.Module):
@@ -54,14 +72,11 @@ class ResidualEncoder(nn.Module):
         hidden_width: int = 1024,
         n_hidden: int = 3,
         activation: str = "relu",
-        placement: str = "both",
+        placement: str | Sequence[int] = "both",
         bias: bool = True,
         skip_first: bool = False,
     ) -> None:
         super().__init__()
-        if activation not in ACTIVATIONS:
-            known = ", ".join(ACTIVATIONS)
-            raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
         if min(n_features, n_voxels, hidden_width) < 1:
             raise ValueError(
                 f"n_features, n_voxels and hidden_width must be at least 1, "
@@ -76,12 +91,16 @@ class ResidualEncoder(nn.Module):
         self.hidden = nn.ModuleList(
             nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(widths)
         )
-        self.activations = nn.ModuleList(
-            ACTIVATIONS[activation]() if active else nn.Identity()
-            for active in activated_layers(placement, n_hidden)
-        )
+        self.activations = _activations(activation, placement, n_hidden)
         self.skips = [skip_first] + [True] * (n_hidden - 1)
         self.readout = nn.Linear(hidden_width, n_voxels, bias=bias)
+
+    def with_activation(self, activation: str, placement: str | Sequence[int]) -> "ResidualEncoder":
+        """An encoder of the very same weights with other activations."""
+        other = copy(self)
+        other._modules = dict(self._modules)  # the weights are shared, the activations are not
+        other.activations = _activations(activation, placement, len(self.hidden))
+        return other
 
     def forward(self, features: Tensor) -> Tensor:  # (N, D) -> (N, V)
         h = features

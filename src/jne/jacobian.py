@@ -16,6 +16,7 @@ The N x V x D tensor (61 GB for 20,000 voxels) is never formed. Three orders of 
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -47,6 +48,8 @@ class Plan:
     n_blocks: int
     """Blocks of voxels, one after the other; within them, stimulus by stimulus."""
     operations: float
+    kept: int
+    """Hidden Jacobians kept from the pass for their mean: as many as there is memory for."""
     memory_gb: float
     """Beside the encoder, the features and the result."""
 
@@ -65,10 +68,11 @@ def jacobian_deviation(
     voxels: NDArray | None = None,
     precision: str = "float32",
     device: str = "cpu",
-    max_memory_gb: float = 1.0,
+    max_memory_gb: float = 0.6,
     order: str | None = None,
     path: Path | None = None,
     progress: Callable[[float], None] | None = None,
+    memo: dict | None = None,
 ) -> NDArray | dict[str, NDArray]:
     """s[i, v] = sum_d |J_i[v, d] - Jbar[v, d]|, how far each Jacobian is from the mean (eq. 3-4).
 
@@ -87,6 +91,8 @@ def jacobian_deviation(
         computation that was killed goes on from what lies beside it, if that is of the same
         encoder, features and settings.
     progress: called with the share done, from 0 to 1.
+    memo: an empty dict at first; calls that are given the same one share the forward passes of
+        encoders with the same hidden weights and features, but other activations.
 
     Returns (N, V') of the encoder's dtype, in standardised response per standardised feature
     (z-score variants: without unit); a dict of them by name where `variant` is a sequence. Exactly
@@ -97,7 +103,7 @@ def jacobian_deviation(
     _check_words(variants, order)
     # Lightning tests in inference mode, in which no derivative can be taken.
     with torch.inference_mode(False), torch.no_grad():
-        job = _Job(encoder, features, voxels, variants, precision, torch.device(device))
+        job = _Job(encoder, features, voxels, variants, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)
         files = identity = None
@@ -129,7 +135,7 @@ def variant_file(path: Path, variant: str) -> Path:
 class _Job:
     """The checked inputs, on the device of the computation."""
 
-    def __init__(self, encoder, features, voxels, variants, precision, device) -> None:
+    def __init__(self, encoder, features, voxels, variants, precision, device, memo=None) -> None:
         parameter = next(encoder.parameters())
         self.dtype = parameter.dtype
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
@@ -143,10 +149,11 @@ class _Job:
             raise ValueError("features hold NaN or infinite values")
         self.x, self.n, self.d = x, *x.shape
         chosen = None if voxels is None else torch.as_tensor(np.array(voxels), dtype=torch.long)
+        self.chosen = chosen is not None
         self.analytic = isinstance(encoder, ResidualEncoder)
         self.precision = precision
         if self.analytic:
-            self.chain = Chain(encoder, x)
+            self.chain = Chain(encoder, x, memo)
             self.readout = encoder.readout.weight.detach()
             if chosen is not None:
                 self.readout = self.readout[chosen]
@@ -155,7 +162,9 @@ class _Job:
         else:
             if precision != "float32":
                 raise ValueError(f"precision {precision} needs a ResidualEncoder")
-            self.module, self.outputs = encoder.to(device), chosen
+            # Moved as a copy: the user's own module stays where it is.
+            self.module = encoder if parameter.device == device else deepcopy(encoder).to(device)
+            self.outputs = chosen
             self.v = len(chosen) if chosen is not None else self._count_outputs()
             self.h, self.constant = 0, False
 
@@ -216,6 +225,7 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
     fixed = 3e7  # what libraries take for themselves
     if job.analytic:
         fixed += job.chain.nbytes + 6 * h * max(h, d) * item  # G_i, its mean and its steps
+        fixed += job.readout.nbytes if job.chosen else 0
         fixed += job.product.nbytes if order != "reverse" else 0
     per_voxel = {
         "centred": d * (item + job.product.bytes_a_value) if job.analytic else 0,
@@ -235,8 +245,10 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
     if order == "centred":
         block = min(block, _VOXEL_BLOCK)
     n_blocks = 1 if order == "centred" else -(-v // block)
-    memory = (fixed + block * per_voxel) / 1e9
-    return Plan(order, block, n_blocks, float(operations[order]), memory)
+    memory = fixed + block * per_voxel
+    kept = min(n, int((budget - memory) / (h * d * item))) if order == "centred" else 0
+    memory += kept * h * d * item
+    return Plan(order, block, n_blocks, float(operations[order]), kept, memory / 1e9)
 
 
 def _check_words(variants: Sequence[str], order: str | None) -> None:
@@ -254,11 +266,12 @@ def _check_words(variants: Sequence[str], order: str | None) -> None:
 
 
 def _centred(job: _Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
-    mean = job.chain.mean_hidden_jacobian()  # (H, D)
+    mean, kept = job.chain.mean_hidden_jacobian(plan.kept)  # (H, D), (kept, H, D)
     rows = {name: torch.empty(job.v, dtype=job.dtype, device=job.device) for name in out}
     last = job.variants[-1]
     for i in range(done, job.n):
-        right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
+        hidden = kept[i] if i < plan.kept else job.chain.hidden_jacobian(i)
+        right = job.product.right(hidden.sub_(mean))
         for start in range(0, job.v, plan.voxel_block):
             block = slice(start, start + plan.voxel_block)
             product = job.product.rows(block, right)

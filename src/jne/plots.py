@@ -20,7 +20,7 @@ from jne.roi import TIERS, ordered
 TIER_COLOURS = {"PVC": "#0072B2", "IVC": "#009E73", "HVC": "#D55E00"}
 _OTHER = "#7F7F7F"
 _ROI_COLOUR = {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
-_STYLE = {
+STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -46,7 +46,7 @@ def draw_run(
 
     voxels, epochs, jne_ss: as in the results folder.
     """
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figures = {
             "training": training_curves(epochs, best_epoch),
             "r2": r2_distribution(voxels),

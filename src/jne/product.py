@@ -11,6 +11,7 @@ from torch import Tensor
 
 PRECISIONS = ("float32", "bfloat16", "int8")
 _INT8_MAX = 127
+_ROWS = 8192
 
 
 class Product:
@@ -23,8 +24,12 @@ class Product:
             raise ValueError("precision int8 is for the CPU; use bfloat16 on a GPU")
         self.precision, self.dtype = precision, readout.dtype
         if precision == "int8":
-            self.row_scale = _scale(readout, dim=1)  # (V, 1)
-            self.weights = (readout / self.row_scale).round_().to(torch.int8)
+            self.row_scale = readout.new_empty(len(readout), 1)
+            self.weights = torch.empty(readout.shape, dtype=torch.int8)
+            for start in range(0, len(readout), _ROWS):  # no float copy of all rows
+                block = slice(start, start + _ROWS)
+                self.row_scale[block] = _scale(readout[block], dim=1)
+                self.weights[block] = (readout[block] / self.row_scale[block]).round_()
         else:
             self.weights = readout.to(
                 device, torch.bfloat16 if precision == "bfloat16" else readout.dtype

@@ -14,8 +14,8 @@
     encoder.pt        the best weights, what built them, and the standardisation; load_encoder
     figures/          PNG
 
-NaN stands for a voxel that was left out. Everything but status.json depends only on the config
-and the data: the same seed gives the same bytes.
+NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
+the config and the data: the same seed gives the same bytes.
 """
 
 import json

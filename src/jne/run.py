@@ -1,10 +1,11 @@
-"""A training run's record, from its first line to its last artifact: results folder and MLflow."""
+"""A run's record, from its first line to its last artifact: results folder and MLflow."""
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,13 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.table import Table
 
-from jne import plots
+from jne import plots, simulation_plots
 from jne.callbacks import BestWeights, EpochRecord, JacobianNonlinearity, TestScores
-from jne.config import TrainConfig, check_train
+from jne.config import ScriptConfig, SimulateConfig, TrainConfig
 from jne.data.module import EncodingData
-from jne.data.prepared import Source
 from jne.errors import InputError
-from jne.files import read_table, write_table
-from jne.progress import console
+from jne.files import read_table, write_json, write_table
+from jne.progress import console, stage_progress
 from jne.results import (
     RunFolder,
     load_weights,
@@ -30,6 +30,7 @@ from jne.results import (
     voxel_table,
 )
 from jne.roi import check_known
+from jne.simulation import Study
 from jne.tracking import TrackedRun, track, ui_hint
 from jne.training import EncodingModule
 
@@ -137,12 +138,7 @@ class Record:
             values = (row.r2, row.jne, row.mean_deviation, row.jne_ss_mean)
             table.add_row(row.roi, str(row.n_voxels), *map(_shown, values))
         console.print(table)
-        console.print(f"results  {self.folder.path}", soft_wrap=True)
-        console.print(f"figures  {self.folder.figures}", soft_wrap=True)
-        command, page = ui_hint(self.config.tracking_uri, self.tracked.experiment_id)
-        if command:
-            console.print(f"compare  {command}", soft_wrap=True, highlight=False)
-        console.print(f"at       {page}", soft_wrap=True, highlight=False)
+        _show_places(self.config, self.folder, self.tracked)
 
 
 def _shown(value: float) -> str:
@@ -151,22 +147,65 @@ def _shown(value: float) -> str:
 
 @contextmanager
 def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
-    """The record of a run; its status, in the folder and in MLflow, is true when it closes."""
-    store = config.output / "mlartifacts"
+    """The record of a training run."""
+    with _opened(config, config.model_dump(mode="json"), folder, config.name, "train") as (
+        run_folder,
+        tracked,
+    ):
+        tracked.log_params(_params(config))
+        yield Record(config, run_folder, tracked)
+
+
+def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) -> None:
+    """Run one simulation and write its table, its scalars and its figure."""
+    settings = {"simulation": {name: study.model_dump(mode="json")}}
+    with _opened(config, settings, folder, name, "simulation") as (run_folder, tracked):
+        tracked.log_params(study.model_dump(mode="json"))
+        with stage_progress() as progress:
+            task = progress.add_task(name, total=100, unit="%")
+            table = study.run(lambda done: progress.update(task, completed=round(100 * done)))
+        metrics = {key: float(value) for key, value in study.summary(table).items()}
+        write_table(folder / "table.csv", table)
+        write_json(folder / "summary.json", {"metrics": metrics})
+        figure = simulation_plots.draw(name, study, table, run_folder.figures)
+        tracked.log_metrics(metrics)
+        tracked.log_file(figure, "figures")
+        for file in ("table.csv", "summary.json"):
+            tracked.log_file(folder / file, "tables")
+        shown = Table(title=name, title_justify="left", show_header=False)
+        for key, value in metrics.items():
+            shown.add_row(key, f"{value:.4g}")
+        console.print(shown)
+        _show_places(config, run_folder, tracked)
+
+
+@contextmanager
+def _opened(
+    config: ScriptConfig, settings: dict, folder: Path, name: str, kind: str
+) -> Iterator[tuple[RunFolder, TrackedRun]]:
+    """A results folder and an MLflow run whose statuses are true when they close."""
     with (
-        open_run(folder, config.model_dump(mode="json")) as run_folder,
+        open_run(folder, settings) as run_folder,
         track(
             config.tracking_uri,
             config.tracking.experiment,
-            config.name,
-            _params(config),
-            {"kind": "train", "results": str(folder), "sweep": _sweep()},
-            store,
+            name,
+            {"kind": kind, "results": str(folder), "sweep": _sweep()},
+            config.output / "mlartifacts",
         ) as tracked,
     ):
         run_folder.note(mlflow_run_id=tracked.run_id)
         tracked.log_file(run_folder.path / "config.yaml")
-        yield Record(config, run_folder, tracked)
+        yield run_folder, tracked
+
+
+def _show_places(config: ScriptConfig, folder: RunFolder, tracked: TrackedRun) -> None:
+    console.print(f"results  {folder.path}", soft_wrap=True)
+    console.print(f"figures  {folder.figures}", soft_wrap=True)
+    command, page = ui_hint(config.tracking_uri, tracked.experiment_id)
+    if command:
+        console.print(f"compare  {command}", soft_wrap=True, highlight=False)
+    console.print(f"at       {page}", soft_wrap=True, highlight=False)
 
 
 def hydra_folder() -> Path:
@@ -174,10 +213,10 @@ def hydra_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir).absolute()
 
 
-def check(composed: DictConfig) -> tuple[TrainConfig, Source]:
-    """`check_train`; a config that is refused leaves no empty run folder behind."""
+def check(checker: Callable[[DictConfig], Any], composed: DictConfig) -> Any:
+    """`checker(composed)`; a config that is refused leaves no empty run folder behind."""
     try:
-        return check_train(composed)
+        return checker(composed)
     except InputError:
         folder = hydra_folder()
         if not any(folder.iterdir()):

@@ -79,7 +79,6 @@ def track(
     uri: str,
     experiment: str,
     name: str,
-    params: dict[str, object],
     tags: dict[str, str],
     artifacts: Path,
 ) -> Iterator[TrackedRun]:
@@ -92,7 +91,6 @@ def track(
     run = client.create_run(experiment_id, run_name=name, tags=resolve_tags(tags))
     tracked = TrackedRun(client, run.info.run_id, experiment_id)
     try:
-        tracked.log_params(params)
         yield tracked
         tracked.flush()
     except BaseException as error:
