@@ -209,12 +209,12 @@ def growth(table: Table) -> None:
 def memory(table: Table) -> None:
     """Each in a process of its own, whose peak is then its own."""
     for v, n, precision, budget in (
-        (400, 1000, "float32", 0.6),
-        (6_500, 300, "float32", 0.6),
-        (20_000, 300, "float32", 0.6),
-        (226_000, 20, "float32", 0.6),
-        (226_000, 20, "bfloat16", 0.6),
-        (226_000, 20, "int8", 0.6),
+        (400, 1000, "float32", 1.0),
+        (6_500, 300, "float32", 1.0),
+        (20_000, 300, "float32", 1.0),
+        (226_000, 20, "float32", 1.0),
+        (226_000, 20, "bfloat16", 1.0),
+        (226_000, 20, "int8", 1.0),
     ):
         command = [sys.executable, __file__, "--extra", str(n), str(v), precision, str(budget)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
@@ -242,13 +242,16 @@ def brain(table: Table) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", default=PARTS, help=" ".join(PARTS))
     parser.add_argument("--extra", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.extra:
         n, v, precision, budget = arguments.extra
         print(extra_memory(int(n), int(v), precision, float(budget)))
         return
+    unknown = set(arguments.parts).difference(PARTS)
+    if unknown:
+        parser.error(f"unknown part {unknown.pop()}; choose from {' '.join(PARTS)}")
     for part in arguments.parts:
         table = Table(title=part, title_justify="left", show_header=False)
         globals()[part](table)

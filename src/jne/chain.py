@@ -5,7 +5,7 @@ N stimuli, D features, H hidden width, v voxels of a block.
     G_i = (S_n + D_n W_n) ... (S_2 + D_2 W_2) (S_1 + D_1 W_1)     (H, D)
 
 D_k holds the slopes of layer k's activation at stimulus i on its diagonal (the identity where it
-has none), and S_k is the identity where the layer has a skip connection, else zero.
+has none), and S_k is the identity, for the skip connection; S_1 is zero unless the first has one.
 """
 
 from dataclasses import dataclass
@@ -73,13 +73,9 @@ class Chain:
 
     @property
     def nbytes(self) -> int:
-        """Of the slopes, plus the two activations that their making held."""
-        slopes = [layer.slope for layer in self.layers if layer.slope is not None]
-        return (
-            sum(s.numel() * s.element_size() for s in slopes)
-            * (len(slopes) + 3)
-            // len(slopes or [0])
-        )
+        """Of the slopes, and of what lay beside them while they were made."""
+        sizes = [layer.slope.nbytes for layer in self.layers if layer.slope is not None]
+        return sum(sizes) + 3 * max(sizes, default=0)
 
     def forward_operations(self, n_features: int) -> float:
         """Of `hidden_jacobian`, for one stimulus, on average."""
@@ -91,7 +87,7 @@ class Chain:
             inner = 1.0 if layer.skip else share * (inner if k else 1.0)
         return total
 
-    def reverse_operations(self, n_features: int) -> float:
+    def reverse_operations(self) -> float:
         """Of `reverse`, for one stimulus and voxel."""
         return sum(2 * layer.weight.numel() for layer in self.layers)
 
@@ -100,49 +96,29 @@ class Chain:
 
         Rows whose slope is exactly zero (half of them, for ReLU) are left out of the products.
         """
-        g = None
-        rows = None  # the rows of g that are not all zero, where that is worth knowing
-        for layer in self.layers:
-            weight, slope = layer.weight, None if layer.slope is None else layer.slope[i]
-            active = None
-            if slope is not None and torch.count_nonzero(slope) < _SPARSE * len(slope):
-                active = slope.nonzero().squeeze(1)
-            if g is None:
-                step = weight.clone() if slope is None else weight * slope[:, None]
-            else:
-                used = weight if active is None else weight[active]
-                step = used @ g if rows is None else used[:, rows] @ g[rows]
-                if slope is not None:
-                    step *= (slope if active is None else slope[active])[:, None]
-            if layer.skip:
-                if g is None:
-                    g = torch.eye(len(step), dtype=step.dtype, device=step.device)
-                    g += step
-                elif active is None:
-                    g += step
-                else:
-                    g.index_add_(0, active, step)
-                rows = None
-            else:
-                if g is not None and active is not None:
-                    step = step.new_zeros(len(weight), step.shape[1]).index_copy_(0, active, step)
-                g, rows = step, active
+        first, *later = self.layers
+        slope, rows = _slope_and_rows(first, i)
+        g = first.weight.clone() if slope is None else first.weight * slope[:, None]
+        if first.skip:
+            g.diagonal().add_(1)
+            rows = None
+        for layer in later:  # each with a skip connection
+            slope, active = _slope_and_rows(layer, i)
+            weight = layer.weight if active is None else layer.weight[active]
+            step = weight @ g if rows is None else weight[:, rows] @ g[rows]
+            if slope is not None:
+                step *= (slope if active is None else slope[active])[:, None]
+            g = g.add_(step) if active is None else g.index_add_(0, active, step)
+            rows = None
         return g
 
-    def mean_hidden_jacobian(self, keep: int = 0) -> tuple[Tensor, Tensor]:
-        """Gbar (H, D), and G_i of the first `keep` stimuli, (keep, H, D), which saves their making.
-
-        The mean is the first plus the mean difference from it: exact where all are equal.
-        """
+    def mean_hidden_jacobian(self) -> Tensor:
+        """Gbar (H, D), as the first plus the mean difference from it: exact where all are equal."""
         first = self.hidden_jacobian(0)
         shift = torch.zeros_like(first)
-        kept = first.new_empty(keep, *first.shape)
-        for i in range(self.n):
-            g = self.hidden_jacobian(i)
-            if i < keep:
-                kept[i] = g
-            shift += g.sub_(first)
-        return first.add_(shift, alpha=1 / self.n), kept
+        for i in range(1, self.n):
+            shift += self.hidden_jacobian(i).sub_(first)
+        return first.add_(shift, alpha=1 / self.n)
 
     def reverse(self, weights: Tensor) -> Tensor:
         """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
@@ -151,6 +127,15 @@ class Chain:
             step = (g if layer.slope is None else g * layer.slope[:, None, :]) @ layer.weight
             g = g + step if layer.skip else step
         return g if len(g) == self.n else g.repeat(self.n, 1, 1)
+
+
+def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None]:
+    """The slopes at stimulus i, and which rows have any, where leaving out the others pays."""
+    if layer.slope is None:
+        return None, None
+    slope = layer.slope[i]
+    few = torch.count_nonzero(slope) < _SPARSE * len(slope)
+    return slope, slope.nonzero().squeeze(1) if few else None
 
 
 def _value_and_slope(activation: nn.Module, argument: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,8 +48,6 @@ class Plan:
     n_blocks: int
     """Blocks of voxels, one after the other; within them, stimulus by stimulus."""
     operations: float
-    kept: int
-    """Hidden Jacobians kept from the pass for their mean: as many as there is memory for."""
     memory_gb: float
     """Beside the encoder, the features and the result."""
 
@@ -68,7 +66,7 @@ def jacobian_deviation(
     voxels: NDArray | None = None,
     precision: str = "float32",
     device: str = "cpu",
-    max_memory_gb: float = 0.6,
+    max_memory_gb: float = 1.0,
     order: str | None = None,
     path: Path | None = None,
     progress: Callable[[float], None] | None = None,
@@ -212,7 +210,7 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
         operations = {
             "centred": 2 * forward + 2 * n * v * h * d,
             "streamed": 2 * forward + 2 * passes * n * v * h * d,
-            "reverse": n * v * job.chain.reverse_operations(d),
+            "reverse": n * v * job.chain.reverse_operations(),
         }
         del operations["centred" if job.zscored else "streamed"]
     else:
@@ -245,10 +243,8 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
     if order == "centred":
         block = min(block, _VOXEL_BLOCK)
     n_blocks = 1 if order == "centred" else -(-v // block)
-    memory = fixed + block * per_voxel
-    kept = min(n, int((budget - memory) / (h * d * item))) if order == "centred" else 0
-    memory += kept * h * d * item
-    return Plan(order, block, n_blocks, float(operations[order]), kept, memory / 1e9)
+    memory = (fixed + block * per_voxel) / 1e9
+    return Plan(order, block, n_blocks, float(operations[order]), memory)
 
 
 def _check_words(variants: Sequence[str], order: str | None) -> None:
@@ -266,12 +262,11 @@ def _check_words(variants: Sequence[str], order: str | None) -> None:
 
 
 def _centred(job: _Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
-    mean, kept = job.chain.mean_hidden_jacobian(plan.kept)  # (H, D), (kept, H, D)
+    mean = job.chain.mean_hidden_jacobian()  # (H, D)
     rows = {name: torch.empty(job.v, dtype=job.dtype, device=job.device) for name in out}
     last = job.variants[-1]
     for i in range(done, job.n):
-        hidden = kept[i] if i < plan.kept else job.chain.hidden_jacobian(i)
-        right = job.product.right(hidden.sub_(mean))
+        right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
         for start in range(0, job.v, plan.voxel_block):
             block = slice(start, start + plan.voxel_block)
             product = job.product.rows(block, right)
