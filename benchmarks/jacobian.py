@@ -210,8 +210,8 @@ def memory(table: Table) -> None:
     """Each in a process of its own, whose peak is then its own."""
     for v, n, precision, budget in (
         (400, 1000, "float32", 1.0),
-        (6_500, 300, "float32", 1.0),
-        (20_000, 300, "float32", 1.0),
+        (6_500, 100, "float32", 1.0),
+        (20_000, 100, "float32", 1.0),
         (226_000, 20, "float32", 1.0),
         (226_000, 20, "bfloat16", 1.0),
         (226_000, 20, "int8", 1.0),
