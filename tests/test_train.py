@@ -139,6 +139,7 @@ def test_jne_of_chosen_voxels_only(run_train):
     assert len(measured) == 6
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
     """Stopped after 3 of 6 epochs and continued: the same curves, weights and JNE, bit for bit."""
     (whole,) = run_train("trainer.max_epochs=6")

@@ -207,10 +207,10 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
     passes = 2 if job.zscored else 1
     if job.analytic:
         forward = n * job.chain.forward_operations(d)
-        operations = {
+        operations = {  # of equals the first: reverse takes all stimuli at once
+            "reverse": n * v * job.chain.reverse_operations(),
             "centred": 2 * forward + 2 * n * v * h * d,
             "streamed": 2 * forward + 2 * passes * n * v * h * d,
-            "reverse": n * v * job.chain.reverse_operations(),
         }
         del operations["centred" if job.zscored else "streamed"]
     else:
