@@ -226,7 +226,7 @@ def make_plan(job: _Job, max_memory_gb: float, order: str | None = None) -> Plan
         fixed += job.readout.nbytes if job.chosen else 0
         fixed += job.product.nbytes if order != "reverse" else 0
     per_voxel = {
-        "centred": d * (item + job.product.bytes_a_value) if job.analytic else 0,
+        "centred": d * (item + (job.product.bytes_a_value if order == "centred" else 0)),
         # of all stimuli: the Jacobian so far, its product with the slopes, the step and their sum
         "reverse": n * (4 * max(h, d) + d) * item,
         "streamed": (5 + 3 * bool(job.zscored)) * d * item,

@@ -34,11 +34,9 @@ class Product:
             self.weights = readout.to(
                 device, torch.bfloat16 if precision == "bfloat16" else readout.dtype
             )
-        self.nbytes = 0 if self.weights.data_ptr() == readout.data_ptr() else self._weight_bytes()
+        copied = self.weights.data_ptr() != readout.data_ptr()
+        self.nbytes = self.weights.nbytes if copied else 0  # beside the readout itself
         self._buffers: dict[str, Tensor] = {}
-
-    def _weight_bytes(self) -> int:
-        return self.weights.numel() * self.weights.element_size()
 
     @property
     def bytes_a_value(self) -> int:
