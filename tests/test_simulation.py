@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import torch
 from mlflow import MlflowClient
 
@@ -17,6 +18,7 @@ from jne.simulation import (
     Network,
     PlacementGrid,
     SampleSize,
+    means,
 )
 
 ACTIVATIONS = ["relu", "leaky_relu", "gelu", "swish"]
@@ -245,6 +247,18 @@ def test_bad_input_is_one_sentence(run_script, tmp_path, study, setting, message
         run_script("simulate.py", f"simulation={study}", f"simulation.{study}.{setting}")
     assert "\n" not in str(stopped.value)
     assert not list(tmp_path.rglob("status.json"))
+
+
+def test_means_carry_their_standard_error():
+    study = PlacementGrid(**(GRID | {"n_draws": 5}))
+    table = study.run(quiet)
+    cells = means(table)
+    assert len(cells) == table.groupby(["activation", "placement"]).ngroups
+    for cell in cells.itertuples():
+        draws = table.query("activation == @cell.activation and placement == @cell.placement")
+        assert cell.n_draws == len(draws) == 5
+        assert cell.mean == pytest.approx(np.mean(draws["jne"]))
+        assert cell.standard_error == pytest.approx(scipy.stats.sem(draws["jne"]))
 
 
 def test_input_scale_is_relative_to_the_first():

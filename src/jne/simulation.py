@@ -42,6 +42,20 @@ class Study(BaseModel, ABC):
         """The scalars of a table, by their names in MLflow."""
 
 
+def means(table: pd.DataFrame) -> pd.DataFrame | None:
+    """Mean JNE of each cell over the draws of the weights, with its standard error.
+
+    None for a study that draws no weights.
+    """
+    if "draw" not in table:
+        return None
+    cell = [name for name in table if name not in ("draw", "jne", "mean_deviation")]
+    draws = table.groupby(cell, sort=False)["jne"]
+    return pd.DataFrame(
+        {"mean": draws.mean(), "standard_error": draws.sem(), "n_draws": draws.count()}
+    ).reset_index()
+
+
 # --- (a) activation curves (A.5) ----------------------------------------------------------------
 
 

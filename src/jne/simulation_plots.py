@@ -64,19 +64,22 @@ def activation_curves(table: pd.DataFrame) -> Figure:
         for row, quantity in enumerate(rows):
             axes[row, column].plot(curve["x"], curve[quantity], color=_COLOURS[0])
         bottom = axes[3, column]
-        bottom.plot(
-            curve["x"], curve["expected"], color="#BBBBBB", lw=4, label="|φ″| d / √12", zorder=1
-        )
-        bottom.plot(curve["x"], curve["jne"], color=_COLOURS[1], lw=1, label="JNE")
+        closed_form = {"color": "#BBBBBB", "lw": 4, "label": "|φ″| d / √12", "zorder": 1}
+        bottom.plot(curve["x"], 1000 * curve["expected"], **closed_form)
+        bottom.plot(curve["x"], 1000 * curve["jne"], color=_COLOURS[1], lw=1, label="JNE")
         bottom.set_xlabel("x")
         axes[0, column].set_title(_name(activation))
-    for row, label in enumerate(("φ(x)", "φ′(x)", "φ″(x)", "JNE(x)")):
+    for row, label in enumerate(("φ(x)", "φ′(x)", "φ″(x)", "1000 JNE(x)")):
         axes[row, 0].set_ylabel(label)
-    axes[3, -1].legend(fontsize=6)
+    for axis in axes[2]:  # a second derivative of zero is a line, not noise about it
+        if np.ptp(axis.lines[0].get_ydata()) == 0:
+            axis.set_ylim(-1, 1)
+    axes[3, 0].legend(fontsize=6, loc="upper left", bbox_to_anchor=(-0.02, 1.05), handlelength=1)
     return figure
 
 
 def placement_grid(table: pd.DataFrame) -> Figure:
+    """Violins over the draws of the weights with their mean: rows networks, columns activations."""
     networks = table["network"].unique()
     activations = table["activation"].unique()
     placements = list(table["placement"].unique())
@@ -97,7 +100,8 @@ def placement_grid(table: pd.DataFrame) -> Figure:
                 if len(values) > 2 and np.ptp(values) > 0:
                     violin = panel.violinplot(values, [position], widths=0.8, showextrema=False)
                     violin["bodies"][0].set(facecolor=colour, alpha=0.45)
-                panel.hlines(np.mean(values), position - 0.3, position + 0.3, color="black", lw=1)
+                ends = (position - 0.3, position + 0.3)
+                panel.hlines(np.mean(values), *ends, color="black", lw=1.5, clip_on=False, zorder=5)
             panel.set_xticks(range(len(placements)), [_name(p) for p in placements])
             panel.set_title(_name(activation))
         row[0].set_ylabel("JNE" if len(networks) == 1 else f"JNE\n{network}")
@@ -155,7 +159,7 @@ def depth(table: pd.DataFrame) -> Figure:
         for colour, n_hidden in zip(colours, depths, strict=True):
             curve = means[activation][n_hidden]
             panel.plot(curve.index, curve, "o-", ms=3, lw=1, color=colour, label=n_hidden)
-        panel.set(title=_name(activation), xlabel="activated layers")
+        panel.set(title=_name(activation), xlabel="activated layers", xticks=depths)
     axes[0, 0].set_ylabel("mean JNE")
     axes[0, 0].set_ylim(bottom=0)
     axes[0, -1].legend(title="hidden layers", bbox_to_anchor=(1.02, 1), loc="upper left")
