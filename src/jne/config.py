@@ -106,6 +106,32 @@ class SimulateConfig(ScriptConfig):
     simulation: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
+class SelectivityConfig(Section):
+    """conf/evaluate.yaml: selectivity"""
+
+    clusters: Literal["auto", "categories", "tsne"]
+    max_clusters: int = Field(ge=2)
+    n_permutations: int = Field(ge=99)
+
+
+class EvaluateConfig(ScriptConfig):
+    """conf/evaluate.yaml"""
+
+    runs: Annotated[
+        Literal["newest"] | list[str],
+        # A single run may be written without brackets: runs=outputs/runs/...
+        BeforeValidator(lambda v: [v] if isinstance(v, str) and v != "newest" else v),
+        Field(min_length=1),
+    ]
+    filter: str
+    voxels: Literal["significant", "all"]
+    rois: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    variants: list[Literal[VARIANTS]]
+    selectivity: SelectivityConfig
+    stats: StatsConfig
+    seed: int = Field(ge=0, lt=2**32)
+
+
 class TrainConfig(ScriptConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
@@ -148,6 +174,12 @@ def check_simulate(config: DictConfig) -> tuple[SimulateConfig, dict[str, Any]]:
         name: _named(f"simulation.{name}", lambda study=study: instantiate(study))
         for name, study in checked.simulation.items()
     }
+
+
+def check_evaluate(config: DictConfig) -> EvaluateConfig:
+    """The checked config. Raises InputError naming the key."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    return _named("", lambda: EvaluateConfig.model_validate(plain))
 
 
 def build_encoder(config: dict[str, Any], n_features: int, n_voxels: int) -> nn.Module:

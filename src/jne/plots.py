@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from jne.roi import TIERS, ordered
 # Okabe and Ito's colours, told apart by colour-blind readers.
 TIER_COLOURS = {"PVC": "#0072B2", "IVC": "#009E73", "HVC": "#D55E00"}
 _OTHER = "#7F7F7F"
-_ROI_COLOUR = {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
+COLOURS = TIER_COLOURS | {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
 STYLE = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -117,25 +118,11 @@ def jne_by_roi(voxels: pd.DataFrame) -> Figure:
     rois = ordered(measured["roi"]) or [""]
     width = max(3.2, 1.2 + 0.42 * len(rois))
     figure, axes = plt.subplots(2, 1, figsize=(width, 4.4), sharex=True, layout="constrained")
-    rng = np.random.default_rng(0)  # of the points' sideways jitter only
     for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
-        for position, roi in enumerate(rois):
-            values = measured.loc[measured["roi"] == roi, column].to_numpy()
-            colour = _ROI_COLOUR.get(roi, _OTHER)
-            if len(values) > 2 and np.ptp(values) > 0:
-                body = panel.violinplot(values, [position], widths=0.85, showextrema=False)
-                body["bodies"][0].set(facecolor=colour, alpha=0.3)
-            shown = values if len(values) <= 300 else rng.choice(values, 300, replace=False)
-            jitter = position + rng.uniform(-0.15, 0.15, len(shown))
-            panel.plot(jitter, shown, ".", ms=2, color=colour, alpha=0.6)
-            if len(values):
-                panel.hlines(np.median(values), position - 0.3, position + 0.3, color="black", lw=1)
-        panel.set_ylim(bottom=0)
+        violins(panel, [measured.loc[measured["roi"] == roi, column] for roi in rois], rois)
     axes[0].set(ylabel="JNE", title="JNE by ROI (line: median)")
     axes[1].set(ylabel="mean deviation", title="Mean deviation of the Jacobians")
-    axes[1].set_xticks(range(len(rois)), [roi or "all voxels" for roi in rois])
-    for label in axes[1].get_xticklabels():
-        label.set_color(_ROI_COLOUR.get(label.get_text(), "black"))
+    name_groups(axes[1], rois)
     handles = [
         plt.Line2D([], [], marker="o", ls="", color=colour, label=tier)
         for tier, colour in TIER_COLOURS.items()
@@ -144,6 +131,35 @@ def jne_by_roi(voxels: pd.DataFrame) -> Figure:
     if handles:
         axes[0].legend(handles=handles, ncols=3, loc="upper left", handletextpad=0)
     return figure
+
+
+def violins(panel: Axes, samples: list[pd.Series], names: list[str]) -> None:
+    """A violin with its points and median for each sample, in the colour of its ROI or tier."""
+    rng = np.random.default_rng(0)  # of the points' sideways jitter only
+    for position, (sample, name) in enumerate(zip(samples, names, strict=True)):
+        values = sample.to_numpy()
+        colour = COLOURS.get(name, _OTHER)
+        if len(values) > 2 and np.ptp(values) > 0:
+            body = panel.violinplot(values, [position], widths=0.85, showextrema=False)
+            body["bodies"][0].set(facecolor=colour, alpha=0.3)
+        shown = values if len(values) <= 300 else rng.choice(values, 300, replace=False)
+        jitter = position + rng.uniform(-0.15, 0.15, len(shown))
+        panel.plot(jitter, shown, ".", ms=2, color=colour, alpha=0.6, rasterized=True)
+        if len(values):
+            panel.hlines(np.median(values), position - 0.3, position + 0.3, color="black", lw=1)
+    panel.set_ylim(bottom=0)
+
+
+def name_groups(panel: Axes, names: list[str]) -> None:
+    """The names below the violins, in the colours of their tiers."""
+    many = len(names) > 12
+    panel.set_xticks(
+        range(len(names)),
+        [name or "all voxels" for name in names],
+        rotation=90 if many else 0,
+    )
+    for label in panel.get_xticklabels():
+        label.set_color(COLOURS.get(label.get_text(), "black"))
 
 
 def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:

@@ -8,10 +8,13 @@
                       mean_deviation, jne_ss_p95
     stimuli.csv       the test stimuli, row by row those of the arrays
     epochs.csv        the training curves
-    predictions.npy   (n_test, n_voxels) float32, standardised responses
+    features.npy      (n_test, n_features) float32, standardised: what the encoder was given
+    responses.npy     (n_test, n_voxels) float32, standardised
+    predictions.npy   (n_test, n_voxels) float32, of the standardised responses
     deviation.npy     (n_test, n_voxels) float32
     jne_ss.npy        (n_test, n_voxels) float32
-    encoder.pt        the best weights, what built them, and the standardisation; load_encoder
+    encoder.pt        the best weights, what built them, and the standardisation
+    space.json        of a volume's voxels (columns i, j, k): its shape and affine
     figures/          PNG
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
@@ -90,14 +93,18 @@ class RunFolder:
         voxels: pd.DataFrame,
         stimuli: pd.DataFrame,
         epochs: list[dict],
-        predictions: NDArray,
+        arrays: dict[str, NDArray],
         summary: dict,
+        space: dict | None = None,
     ) -> None:
-        """Everything the callbacks did not write themselves."""
+        """What the callbacks did not write themselves. arrays: by the names of their files."""
         write_table(self.path / "voxels.csv", voxels)
         write_table(self.path / "stimuli.csv", stimuli)
         write_table(self.path / "epochs.csv", pd.DataFrame(epochs))
-        write_array(self.path / "predictions.npy", predictions)
+        for name, array in arrays.items():
+            write_array(self.path / f"{name}.npy", array)
+        if space is not None:
+            write_json(self.path / "space.json", space)
         write_json(self.path / "summary.json", summary)
 
     def write_encoder(self, config: dict, encoder: nn.Module, scaling: dict) -> None:
@@ -227,9 +234,13 @@ class Results:
         self.voxels = read_table(self.path / "voxels.csv")
         self.stimuli = read_table(self.path / "stimuli.csv")
         self.epochs = read_table(self.path / "epochs.csv")
+        space = self.path / "space.json"
+        self.space = json.loads(space.read_text()) if space.exists() else None
 
     def array(self, name: str) -> NDArray:
-        """predictions, deviation or jne_ss, (n_test, n_voxels), memory-mapped."""
+        """features (n_test, n_features), or responses, predictions, deviation or jne_ss
+        (n_test, n_voxels), memory-mapped.
+        """
         return np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
 
     def encoder(self) -> nn.Module:

@@ -12,6 +12,11 @@ TIERS: dict[str, tuple[str, ...]] = {
 ROIS: tuple[str, ...] = tuple(roi for rois in TIERS.values() for roi in rois)
 
 
+def tier_of(roi: str) -> str:
+    """The tier of one of the paper's ROIs; empty for any other."""
+    return next((tier for tier, rois in TIERS.items() if roi in rois), "")
+
+
 def ordered(names: Iterable[str]) -> list[str]:
     """The ROI names present, without the empty one: the paper's first, in its order."""
     present = {str(name) for name in names if str(name)}

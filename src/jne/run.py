@@ -13,14 +13,17 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.table import Table
 
-from jne import plots, simulation_plots
+from jne import plots, report, report_plots, simulation_plots
 from jne.callbacks import BestWeights, EpochRecord, JacobianNonlinearity, TestScores
-from jne.config import ScriptConfig, SimulateConfig, TrainConfig
+from jne.cohort import Subject, by_subject
+from jne.config import EvaluateConfig, ScriptConfig, SimulateConfig, TrainConfig
 from jne.data.module import EncodingData
 from jne.errors import InputError
-from jne.files import read_table, write_json, write_table
+from jne.evaluation import SubjectTables, joined
+from jne.files import make_folder, read_table, write_array, write_json, write_table
 from jne.progress import console, stage_progress
 from jne.results import (
+    Results,
     RunFolder,
     load_weights,
     open_run,
@@ -31,7 +34,14 @@ from jne.results import (
 )
 from jne.roi import check_known
 from jne.simulation import Study, means
-from jne.tracking import TrackedRun, track, ui_hint
+from jne.tracking import (
+    TrackedRun,
+    newest_runs,
+    open_store,
+    results_folder,
+    track,
+    ui_hint,
+)
 from jne.training import EncodingModule
 
 # Lightning tells at every start which accelerators it did not find.
@@ -85,12 +95,15 @@ class Record:
             {"r2": scores.r2, "p": scores.p, "p_fdr": scores.p_fdr},
             nonlinearity.columns,
         )
-        predictions = np.full(jne_ss.shape, np.nan, dtype=np.float32)
-        predictions[:, data.kept] = scores.predictions
+        features, responses = (tensor.numpy() for tensor in data.split("test"))
+        arrays = {"features": features}
+        for name, values in (("responses", responses), ("predictions", scores.predictions)):
+            arrays[name] = np.full(jne_ss.shape, np.nan, dtype=np.float32)
+            arrays[name][:, data.kept] = values
         stimuli = data.prepared.stimuli.iloc[data.rows["test"]]
         summary = summarise(voxels, config.stats.alpha)
         summary["metrics"] |= {"train/best_epoch": best.epoch, "train/epochs": len(epochs.rows)}
-        self.folder.write(voxels, stimuli, epochs.rows, predictions, summary)
+        self.folder.write(voxels, stimuli, epochs.rows, arrays, summary, data.prepared.space)
         self.folder.write_encoder(
             config.encoder,
             module.encoder,
@@ -207,6 +220,107 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
     for key, values in zip(wide.index, wide.to_numpy(), strict=True):
         table.add_row(*map(str, key if isinstance(key, tuple) else (key,)), *values)
     console.print(table)
+
+
+class Report:
+    """What evaluate.py writes, to its folder and to MLflow."""
+
+    def __init__(
+        self,
+        config: EvaluateConfig,
+        subjects: list[Subject],
+        folder: RunFolder,
+        tracked: TrackedRun,
+    ) -> None:
+        self.config, self.subjects = config, subjects
+        self.folder, self.tracked = folder, tracked
+
+    def write(self, found: list[SubjectTables]) -> None:
+        """Tables, MoJ, figures, maps and the page; then log them and show what was found."""
+        path = self.folder.path
+        tables = joined(found)
+        for name, table in tables.items():
+            write_table(make_folder(path / "tables") / f"{name}.csv", table)
+        for one in found:
+            write_array(path / f"moj_{one.name}.npy", one.moj.astype(np.float32))
+        figures = {one.name: report_plots.draw_subject(one, self.folder.figures) for one in found}
+        maps = {one.name: {} for one in found}
+        page = path / "report.html"
+        report.write_report(page, self.config, self.subjects, found, tables, figures, maps)
+        metrics = _report_metrics(found, tables)
+        write_json(path / "summary.json", {"metrics": metrics})
+
+        self.tracked.log_metrics(metrics)
+        self.tracked.log_file(page)
+        self.tracked.log_file(path / "summary.json", "tables")
+        for name in tables:
+            if name != "voxels":  # arrays stay in the folder
+                self.tracked.log_file(path / "tables" / f"{name}.csv", "tables")
+        for figure in (figure for drawn in figures.values() for figure in drawn.values()):
+            self.tracked.log_file(figure, "figures")
+        for line in report.findings(found, tables, self.config):
+            console.print(f"• {line}", highlight=False)
+        console.print(f"report   {page}", soft_wrap=True, highlight=False)
+
+
+def _report_metrics(
+    found: list[SubjectTables], tables: dict[str, pd.DataFrame]
+) -> dict[str, float]:
+    metrics = {}
+    for row in tables["trend"].query("measure == 'jne'").itertuples():
+        metrics[f"trend_tau/{row.subject}"] = row.tau
+    for row in tables["reliability"].itertuples():
+        metrics[f"split_half_r/{row.subject}"] = row.split_half_r
+    if "comparison" in tables:
+        for row in tables["comparison"].query("roi == 'all'").itertuples():
+            metrics[f"r2_map_r/{row.subject}"] = row.r
+    return {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
+
+
+@contextmanager
+def record_report(
+    config: EvaluateConfig, subjects: list[Subject], folder: Path
+) -> Iterator[Report]:
+    """The record of an evaluation, tied to the runs it reads."""
+    read = {
+        subject.name: [
+            {"results": str(run.path), "mlflow_run_id": run.status["mlflow_run_id"]}
+            for run in subject.runs
+        ]
+        for subject in subjects
+    }
+    settings = config.model_dump(mode="json") | {"read": read}
+    name = f"report_{'_'.join(read)}"
+    with _opened(config, settings, folder, name, "report") as (run_folder, tracked):
+        ids = [run["mlflow_run_id"] for runs in read.values() for run in runs]
+        tracked.log_params(
+            {
+                "subject": ", ".join(read),
+                "data": subjects[0].nonlinear.config["data"]["name"],
+                "voxels": config.voxels,
+                "clusters": config.selectivity.clusters,
+                "seed": config.seed,
+            }
+        )
+        tracked.tag("reads", " ".join(ids))
+        yield Report(config, subjects, run_folder, tracked)
+
+
+def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
+    """The runs that `runs` names, by subject. Raises InputError where one cannot be read."""
+    client, experiment_id = open_store(
+        config.tracking_uri, config.tracking.experiment, config.output / "mlartifacts"
+    )
+    if config.runs == "newest":
+        folders = newest_runs(client, experiment_id, config.filter)
+    elif config.filter:
+        raise InputError(f"filter={config.filter} chooses among runs=newest; leave one of them out")
+    else:
+        folders = [
+            Path(name) if Path(name).is_dir() else results_folder(client, name)
+            for name in config.runs
+        ]
+    return by_subject([Results(folder) for folder in folders])
 
 
 @contextmanager

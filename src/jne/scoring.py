@@ -27,6 +27,29 @@ def r2_score(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
     return r2
 
 
+def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
+    """Pearson's r of responses and predictions, NaN where either is constant.
+
+    responses, predictions: (N, V). Returns (V,) float64.
+    """
+    _same_shape(responses, predictions)
+    r = np.empty(responses.shape[1])
+    for columns, y, error in _blocks(responses, predictions):
+        prediction = y - error
+        centred, fitted = y - y.mean(axis=0), prediction - prediction.mean(axis=0)
+        norms = np.linalg.norm(centred, axis=0) * np.linalg.norm(fitted, axis=0)
+        varies = (np.ptp(y, axis=0) > 0) & (np.ptp(prediction, axis=0) > 0)
+        covariance = (centred * fitted).sum(axis=0)
+        r[columns] = np.divide(covariance, norms, out=np.full_like(norms, np.nan), where=varies)
+    return r
+
+
+def resample_counts(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:
+    """How often each of n stimuli is drawn in each resample with replacement, (n_bootstrap, n)."""
+    draws = np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))
+    return np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(np.float64)
+
+
 def bootstrap_r2(
     responses: NDArray, predictions: NDArray, n_bootstrap: int = 200, seed: int = 0
 ) -> NDArray[np.float64]:
@@ -40,8 +63,7 @@ def bootstrap_r2(
     """
     _same_shape(responses, predictions)
     n = len(responses)
-    draws = np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))
-    counts = np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(np.float64)
+    counts = resample_counts(n, n_bootstrap, seed)
     r2 = np.empty((n_bootstrap, responses.shape[1]))
     for columns, y, error in _blocks(responses, predictions):
         centred = y - y.mean(axis=0)  # the variance of a resample does not move, its rounding does

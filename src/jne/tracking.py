@@ -19,7 +19,7 @@ from jne.results import ended_as
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, Run
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
@@ -48,6 +48,9 @@ class TrackedRun:
         self.client.log_batch(
             self.run_id, params=[Param(key, str(value)) for key, value in params.items()]
         )
+
+    def tag(self, name: str, value: str) -> None:
+        self.client.set_tag(self.run_id, name, value[:5000])  # MLflow's limit
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Curves of an epoch; the step is the epoch, so that runs of any batch size line up."""
@@ -126,6 +129,60 @@ def open_store(uri: str, experiment: str, artifacts: Path) -> tuple[MlflowClient
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
+
+
+def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) -> list[Path]:
+    """Results folders of the newest linear and nonlinear training run of each subject.
+
+    Of finished runs on the newest run's data, null controls left out. The nonlinear run brings its
+    like with other seeds, the newest of each. filter_string: MLflow's filter syntax, '' for none.
+    Raises InputError where nothing is left or the filter cannot be read.
+    """
+    wanted = " and ".join(
+        part for part in ("tags.kind = 'train'", "params.shuffle = 'False'", filter_string) if part
+    )
+    try:
+        found = client.search_runs(
+            [experiment_id],
+            f"attributes.status = 'FINISHED' and {wanted}",
+            max_results=5000,
+            order_by=["attributes.start_time DESC"],
+        )
+    except MlflowException as error:
+        raise InputError(f"filter={filter_string}: MLflow cannot read it ({error})") from error
+    if not found:
+        what = f"filter={filter_string}: no" if filter_string else "runs=newest: no"
+        raise InputError(f"{what} finished training run in the MLflow experiment")
+    data = found[0].data.params["data"]
+    newest: dict[tuple, Run] = {}
+    for run in found:
+        params = run.data.params
+        if params["data"] != data:
+            continue
+        first = newest.setdefault((params["subject"], params["encoder"]), run)
+        if params["encoder"] != "linear" and _but_for_seed(params) == _but_for_seed(
+            first.data.params
+        ):
+            newest.setdefault((params["subject"], params["encoder"], params["seed"]), run)
+    folders = (Path(run.data.tags["results"]) for run in newest.values())
+    return list(dict.fromkeys(folders))
+
+
+def _but_for_seed(params: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in params.items() if name != "seed"}
+
+
+def results_folder(client: MlflowClient, run_id: str) -> Path:
+    """Where a run, named by its MLflow id, left its results. Raises InputError."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        raise InputError(
+            f"runs: {run_id} is neither a results folder nor the id of a run in the MLflow store"
+        ) from error
+    if run.data.tags.get("kind") != "train":
+        raise InputError(f"runs: {run_id} is not a training run")
+    return Path(run.data.tags["results"])
 
 
 def save_view(client: MlflowClient, experiment_id: str) -> None:

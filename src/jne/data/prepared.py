@@ -4,6 +4,7 @@
     responses.npy     (n_stimuli, n_voxels) float32, mean over repeats, NaN where there is none
     stimuli.csv       one row a stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row a voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
+    space.json        of a volume's voxels (columns i, j, k): its shape and affine
     provenance.json   the source, its settings and input files; written last: its presence says
                       that the folder is whole
 
@@ -58,6 +59,12 @@ class Prepared:
     stimuli: pd.DataFrame
     voxels: pd.DataFrame
     provenance: dict
+
+    @property
+    def space(self) -> dict | None:
+        """{"shape": [X, Y, Z], "affine": (4, 4)} of a volume's voxels; None for all others."""
+        path = self.folder / "space.json"
+        return json.loads(path.read_text()) if path.exists() else None
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """The rows of a split, in the order of the stimulus table."""
