@@ -41,22 +41,24 @@ def store(tmp_path_factory):
     return uri
 
 
-@pytest.fixture
-def run_script(tmp_path, store, monkeypatch):
-    """`python SCRIPT OVERRIDES` in this process; returns the results folders it made, in order."""
-
-    def run(script: str, *overrides: str) -> list[Path]:
-        GlobalHydra.instance().clear()
-        path = Path(ROOT) / script
-        settings = [f"output={tmp_path}", f"tracking.uri={store}", *overrides]
-        settings.sort(key=lambda setting: setting != "-m")
-        monkeypatch.setattr("sys.argv", [str(path), *settings])
-        before = set(tmp_path.rglob("status.json"))
+def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[Path]:
+    """`python SCRIPT OVERRIDES` in this process; the results folders it made below `output`."""
+    GlobalHydra.instance().clear()
+    path = Path(ROOT) / script
+    settings = [f"output={output}", f"tracking.uri={store}", *overrides]
+    settings.sort(key=lambda setting: setting != "-m")
+    before = set(output.rglob("status.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [str(path), *settings])
         runpy.run_path(str(path), run_name="__main__")
-        made = set(tmp_path.rglob("status.json")) - before
-        return sorted((status.parent for status in made), key=str)
+    made = set(output.rglob("status.json")) - before
+    return sorted((status.parent for status in made), key=str)
 
-    return run
+
+@pytest.fixture
+def run_script(tmp_path, store):
+    """`run_quietly` into a folder of the test's own."""
+    return lambda script, *overrides: run_quietly(tmp_path, store, script, *overrides)
 
 
 @pytest.fixture

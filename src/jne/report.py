@@ -16,7 +16,7 @@ from jne.config import EvaluateConfig
 from jne.evaluation import SubjectTables
 from jne.files import whole_file
 from jne.hierarchy import MIN_VOXELS
-from jne.report_plots import CAPTIONS
+from jne.report_plots import CAPTIONS, MEASURES
 from jne.selectivity import WHOLE_BRAIN
 
 _TITLES = {
@@ -97,7 +97,8 @@ def findings(
             row = one.tables["comparison"].iloc[0]
             lines[-1] += (
                 f" The R² maps of the linear and the nonlinear encoder correlate at r = {row.r:.2f}"
-                f"; the nonlinear one is {_signed(row.difference)} better on average."
+                f"; the nonlinear one's R² is {'higher' if row.difference > 0 else 'lower'} by "
+                f"{abs(row.difference):.3f} on average."
             )
         trend = one.tables["trend"].iloc[0]
         if np.isfinite(trend.tau):
@@ -287,6 +288,8 @@ def _pixel_width(png: Path) -> int:
 
 
 def _table(table: pd.DataFrame) -> dict:
+    if "measure" in table:
+        table = table.assign(measure=table["measure"].map(lambda name: MEASURES.get(name, name)))
     columns = [
         {
             "name": name,
@@ -308,7 +311,3 @@ def _cell(value: object) -> str:
 
 def _p(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}"

@@ -20,7 +20,7 @@ _QUALITATIVE = (
     "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
     "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
 )  # fmt: skip
-_NAMES = {
+MEASURES = {
     "jne": "JNE",
     "mean_deviation": "mean deviation",
     "jne_l2": "JNE-L2",
@@ -173,7 +173,7 @@ def jne_by_region(subject: SubjectTables) -> Figure:
     for row, measure in zip(axes, ("jne", "mean_deviation"), strict=True):
         for panel, (level, names) in zip(row, levels, strict=True):
             violins(panel, [analysed.loc[analysed[level] == n, measure] for n in names], names)
-        row[0].set_ylabel(_NAMES[measure])
+        row[0].set_ylabel(MEASURES[measure])
     for panel, (_, names) in zip(axes[1], levels, strict=True):
         name_groups(panel, names)
     for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):
@@ -233,7 +233,7 @@ def variants(subject: SubjectTables) -> Figure | None:
     for (i, j), value in np.ndenumerate(matrix.to_numpy()):
         colour = "black" if value > middle else "white"
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    shown = [_NAMES.get(name, name) for name in names]
+    shown = [MEASURES.get(name, name) for name in names]
     axes.set_xticks(range(len(names)), shown, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), shown)
     axes.spines[:].set_visible(False)
