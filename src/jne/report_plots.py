@@ -68,6 +68,8 @@ def draw_subject(subject: SubjectTables, folder: Path) -> dict[str, Path]:
 
 def save(figure: Figure, path: Path) -> Path:
     """As PNG and, beside it, as PDF."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # laid out once: it costs more than the drawing
     for suffix in (".pdf", ".png"):
         with whole_file(path.with_suffix(suffix)) as temporary:
             metadata = {"CreationDate": None} if suffix == ".pdf" else None
