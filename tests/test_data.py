@@ -10,6 +10,7 @@ from jne.data.module import Batches, EncodingData
 from jne.data.prepared import load, prepare
 from jne.data.synthetic import CATEGORIES, Synthetic
 from jne.errors import InputError
+from jne.files import read_table, write_table
 from jne.roi import ROIS
 
 SMALL = {
@@ -286,3 +287,10 @@ def test_shuffling_breaks_the_pairs_and_nothing_else(recorded):
         np.sort(raw, axis=0), np.sort(prepared.responses, axis=0), rtol=1e-4, atol=1e-5
     )
     assert not np.allclose(raw, prepared.responses)
+
+
+def test_a_column_of_empty_text_stays_text(tmp_path):
+    write_table(tmp_path / "voxels.csv", pd.DataFrame({"voxel": [0, 1], "roi": "", "r2": np.nan}))
+    table = read_table(tmp_path / "voxels.csv")
+    assert list(table["roi"]) == ["", ""]
+    assert table["r2"].isna().all()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import pearsonr
 from sklearn.metrics import r2_score as sklearn_r2
 from statsmodels.stats.multitest import fdrcorrection
 
@@ -82,3 +83,12 @@ def test_noise_ceiling_of_the_extremes():
     never_repeated = np.full((5, 1, 2), np.nan)
     never_repeated[:, :, 0] = np.arange(5)[:, None]
     assert np.isnan(scoring.noise_ceiling_snr(never_repeated)).all()
+
+
+def test_pearson_r_is_scipys(predicted):
+    y, yhat = (array.copy() for array in predicted)
+    yhat[:, 0] = 1.0
+    r = scoring.pearson_r(y, yhat)
+    expected = [pearsonr(*pair).statistic for pair in zip(y.T[1:], yhat.T[1:], strict=True)]
+    np.testing.assert_allclose(r[1:], expected, rtol=1e-12)
+    assert np.isnan(r[0]), "a constant prediction correlates with nothing"

@@ -6,7 +6,7 @@ that have a JNE, by the key `voxels`.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -302,28 +302,25 @@ def _levels(analysed: pd.DataFrame, rois: list[str]) -> list[tuple[str, NDArray,
 def _hierarchy(
     analysed: pd.DataFrame, rois: list[str], measures: list[str], config: EvaluateConfig
 ) -> pd.DataFrame:
-    tables = [pd.DataFrame()]
-    for level, groups, order in _levels(analysed, rois):
-        for measure in measures:
-            found = hierarchy.summary(
-                analysed[measure].to_numpy(), groups, order, _N_RESAMPLES, config.seed
-            )
-            tables.append(found.assign(level=level, measure=measure))
-    return _leading(pd.concat(tables, ignore_index=True), ["level", "measure"])
+    return _stacked(
+        hierarchy.summary(
+            analysed[measure].to_numpy(), groups, order, _N_RESAMPLES, config.seed
+        ).assign(level=level, measure=measure)
+        for level, groups, order in _levels(analysed, rois)
+        for measure in measures
+    )
 
 
 def _pairwise(
     analysed: pd.DataFrame, rois: list[str], measures: list[str], config: EvaluateConfig
 ) -> pd.DataFrame:
-    tables = [
+    return _stacked(
         hierarchy.pairwise(analysed[measure].to_numpy(), groups, order, config.stats.alpha).assign(
             level=level, measure=measure
         )
         for level, groups, order in _levels(analysed, rois)
         for measure in measures
-    ]
-    full = [table for table in tables if len(table)] or tables[:1]
-    return _leading(pd.concat(full, ignore_index=True), ["level", "measure"])
+    )
 
 
 def _trend(analysed: pd.DataFrame, rois: list[str], measures: list[str]) -> pd.DataFrame:
@@ -387,5 +384,9 @@ def _mom(mom: pd.DataFrame, clusters: Clusters) -> pd.DataFrame:
     )
 
 
-def _leading(table: pd.DataFrame, first: list[str]) -> pd.DataFrame:
+def _stacked(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """One table of those of every level and measure, these two first."""
+    tables = list(tables)
+    table = pd.concat([one for one in tables if len(one)] or tables[:1], ignore_index=True)
+    first = ["level", "measure"]
     return table[[*first, *table.columns.difference(first, sort=False)]]

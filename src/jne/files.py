@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from jne.errors import InputError
 
+# Columns of text that may be empty from top to bottom, which would read as numbers.
+_TEXT = ("roi", "tier", "category", "hemisphere", "image")
+
 
 def temporary_name(path: Path) -> Path:
     """A fresh name beside `path`, so that the rename stays on one file system."""
@@ -71,7 +74,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """A CSV of ours: an empty text cell stays an empty text, an empty number is NaN."""
-    table = pd.read_csv(path)
+    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
     text = table.select_dtypes(exclude="number").columns
     return table.assign(**{name: table[name].fillna("") for name in text})
 

@@ -15,6 +15,8 @@ from statsmodels.stats.multitest import multipletests
 MIN_VOXELS = 3
 """Fewer voxels than this are reported and left out of the tests."""
 _CONFIDENCE = 0.95
+_ENDS = ("", "_low", "_high")
+_SUMMARY = ["group", "n_voxels", *(f"{name}{end}" for name in ("mean", "median") for end in _ENDS)]
 
 
 def summary(
@@ -46,7 +48,7 @@ def summary(
                 low, high = found.confidence_interval
             row |= {f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=_SUMMARY)
 
 
 def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: float) -> pd.DataFrame:

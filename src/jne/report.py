@@ -107,13 +107,19 @@ def findings(
                 f"{one.name}: JNE {verdict} from tier to tier (Kendall's tau {trend.tau:.2f}, "
                 f"{_p(trend.p)}){_tier_steps(one)}."
             )
-        preferred = one.tables["preferences"].query("preferred and roi != @WHOLE_BRAIN")
+        preferred = one.tables["preferences"].query("preferred")
+        if one.rois:
+            preferred = preferred.query("roi != @WHOLE_BRAIN")
         if len(preferred):
-            by_roi = preferred.sort_values("ratio", ascending=False).groupby("roi", sort=False)
-            parts = [f"{roi} for {', '.join(rows['cluster'][:3])}" for roi, rows in by_roi]
+            preferred = preferred.sort_values("ratio", ascending=False)
+            named = preferred["roi"].replace(WHOLE_BRAIN, "all voxels")
+            parts = [
+                f"{roi} for {', '.join(clusters[:3])}"
+                for roi, clusters in preferred["cluster"].groupby(named, sort=False)
+            ]
             lines.append(f"{one.name}: more nonlinear than for other stimuli: {'; '.join(parts)}.")
         else:
-            lines.append(f"{one.name}: no region prefers a cluster of stimuli significantly.")
+            lines.append(f"{one.name}: no significant preference for a cluster of stimuli.")
         reliability = one.tables["reliability"].iloc[0]
         lines.append(
             f"{one.name}: JNE from two halves of the {int(reliability.n_stimuli)} test stimuli "
@@ -183,6 +189,7 @@ def _settings(config: EvaluateConfig) -> str:
 def _sections(one: SubjectTables, figures: dict[str, Path], maps: dict[str, Path]) -> list[dict]:
     tables = one.tables
     jne = tables["hierarchy"].query("measure == 'jne'").drop(columns=["subject", "measure"])
+    trend = tables["trend"].dropna(subset="tau").drop(columns="subject")
     few = [row.group for row in jne.itertuples() if row.n_voxels < MIN_VOXELS]
     left_out = f" Below {MIN_VOXELS} voxels, so not tested: {', '.join(few)}." if few else ""
     preferred = tables["preferences"].query("preferred").sort_values("p_fdr")
@@ -221,8 +228,9 @@ def _sections(one: SubjectTables, figures: dict[str, Path], maps: dict[str, Path
         {
             "title": "Does the choice of measure matter?",
             "text": "JNE is the spread of the Jacobians' deviations, the mean deviation their "
-            "size; the z-score variants take a voxel's response gain out.",
-            "tables": [_table(tables["trend"].drop(columns="subject"))],
+            "size; the z-score variants take a voxel's response gain out."
+            + (" Kendall's tau: of each with the tier." if len(trend) else ""),
+            "tables": [_table(trend)] if len(trend) else [],
             "figures": _figures(figures, "variants"),
         },
         {
@@ -251,14 +259,17 @@ def _caveats(found: list[SubjectTables], tables: dict[str, pd.DataFrame]) -> lis
         "Voxels are the units of the tests between regions. Neighbouring voxels of a real brain "
         "are correlated and one encoder predicts them all, so these p are smaller than "
         "independent voxels would give; effects that hold in every subject say more.",
-        "Combining p over subjects asks whether there is an effect in these subjects, not in the "
-        "population they come from.",
         "JNE keeps scale: a voxel that is predicted better has larger Jacobians. The z-score "
         "variants, and R² beside JNE, show whether that explains a difference.",
         "JNE is 0 for a unit that switches between two maps with equal odds; its mean deviation "
         "is not. Read them together.",
         "There is no absolute threshold of JNE that calls a voxel nonlinear.",
     ]
+    if len(found) > 1:
+        lines.append(
+            "Combining p over subjects asks whether there is an effect in these subjects, not in "
+            "the population they come from."
+        )
     without = tables["performance"].query("roi == @WHOLE_BRAIN and encoder == 'nonlinear'")
     for row in without.itertuples():
         if row.n_without_p:
@@ -288,6 +299,7 @@ def _pixel_width(png: Path) -> int:
 
 
 def _table(table: pd.DataFrame) -> dict:
+    table = table.dropna(axis="columns", how="all")
     if "measure" in table:
         table = table.assign(measure=table["measure"].map(lambda name: MEASURES.get(name, name)))
     columns = [

@@ -8,7 +8,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jne.evaluation import SubjectTables
+from jne.evaluation import N_SPLITS, SubjectTables
 from jne.files import whole_file
 from jne.plots import STYLE, name_groups, violins
 from jne.reliability import correlation
@@ -331,6 +331,6 @@ def reliability(subject: SubjectTables) -> Figure:
     right.set(
         xlabel="JNE, one half of the stimuli",
         ylabel="JNE, the other half",
-        title=f"Split half: r = {r:.3f}",
+        title=f"Split half (one of {N_SPLITS}): r = {r:.3f}",
     )
     return figure
