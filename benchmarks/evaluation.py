@@ -12,6 +12,7 @@ import logging
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,7 @@ def trained(folder: Path, seed: int, shuffle: bool) -> tuple[EncodingData, Encod
 
 def errors() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
     logging.getLogger("jne").setLevel(logging.WARNING)
     nominal = 0.05
     claims = {

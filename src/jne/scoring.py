@@ -34,8 +34,8 @@ def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
     """
     _same_shape(responses, predictions)
     r = np.empty(responses.shape[1])
-    for columns, y, error in _blocks(responses, predictions):
-        prediction = y - error
+    for columns, y, _ in _blocks(responses, predictions):
+        prediction = np.asarray(predictions[:, columns], dtype=np.float64)
         centred, fitted = y - y.mean(axis=0), prediction - prediction.mean(axis=0)
         norms = np.linalg.norm(centred, axis=0) * np.linalg.norm(fitted, axis=0)
         varies = (np.ptp(y, axis=0) > 0) & (np.ptp(prediction, axis=0) > 0)
