@@ -28,7 +28,16 @@ MEASURES = {
     "jne_zscore_l2": "JNE-zscore-L2",
 }
 
+# name: column of the voxel table, label, colour map
+MAPS = {
+    "r2": ("r2_nonlinear", "R²", "viridis"),
+    "jne": ("jne", "JNE", "magma"),
+}
+
 CAPTIONS = {
+    "map_r2": "R² of the nonlinear encoder on the test stimuli, from 0; negative values are drawn "
+    "as 0.",
+    "map_jne": "JNE of every voxel that has one, significant or not.",
     "r2_scatter": "R² of the nonlinear against the linear encoder, a point (or a bin) a voxel; r "
     "is Pearson's over voxels.",
     "r2_ceiling": "R² against the noise ceiling of R². Solid line: 100 % of what is explainable; "
@@ -78,6 +87,12 @@ def save(figure: Figure, path: Path) -> Path:
             )
     plt.close(figure)
     return path
+
+
+def map_limit(values: np.ndarray) -> float:
+    """The top of a map's colour scale: the 99th percentile, so that no single voxel sets it."""
+    finite = values[np.isfinite(values)]
+    return max(float(np.percentile(finite, 99)), 1e-6) if len(finite) else 1.0
 
 
 def _points(panel: Axes, x: np.ndarray, y: np.ndarray, limits: tuple[float, float]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from matplotlib import pyplot as plt
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -244,7 +245,10 @@ class Report:
         for one in found:
             write_array(path / f"moj_{one.name}.npy", one.moj.astype(np.float32))
         figures = {one.name: report_plots.draw_subject(one, self.folder.figures) for one in found}
-        maps = {one.name: {} for one in found}
+        maps = {
+            one.name: self._draw_maps(subject, one)
+            for subject, one in zip(self.subjects, found, strict=True)
+        }
         page = path / "report.html"
         report.write_report(page, self.config, self.subjects, found, tables, figures, maps)
         metrics = _report_metrics(found, tables)
@@ -256,11 +260,42 @@ class Report:
         for name in tables:
             if name != "voxels":  # arrays stay in the folder
                 self.tracked.log_file(path / "tables" / f"{name}.csv", "tables")
-        for figure in (figure for drawn in figures.values() for figure in drawn.values()):
-            self.tracked.log_file(figure, "figures")
+        for drawn in (*figures.values(), *maps.values()):
+            for figure in drawn.values():
+                self.tracked.log_file(figure, "figures")
         for line in report.findings(found, tables, self.config):
             console.print(f"• {line}", highlight=False)
         console.print(f"report   {page}", soft_wrap=True, highlight=False)
+
+    def _draw_maps(self, subject: Subject, one: SubjectTables) -> dict[str, Path]:
+        """Maps for nilearn, and pictures of them, where the voxels have a place in a brain."""
+        if not {"vertex", "k"} & set(one.voxels):
+            return {}
+        from jne import brain  # nilearn takes seconds to import
+
+        space = subject.nonlinear.space
+        if not brain.has_place(one.voxels, space):
+            return {}
+        synthetic = subject.nonlinear.config["data"]["_target_"].endswith(".Synthetic")
+        pictures = {}
+        for name, (column, label, cmap) in report_plots.MAPS.items():
+            values = one.voxels[column].to_numpy()
+            brain.write_maps(
+                self.folder.path / "maps", f"{one.name}_{name}", one.voxels, values, space
+            )
+            with plt.rc_context(plots.STYLE):
+                figure = brain.draw(
+                    one.voxels,
+                    values,
+                    space,
+                    label=label,
+                    cmap=cmap,
+                    vmax=report_plots.map_limit(values),
+                    note="synthetic data" if synthetic else "",
+                )
+                path = self.folder.figures / f"{one.name}_map_{name}.png"
+                pictures[f"map_{name}"] = report_plots.save(figure, path)
+        return pictures
 
 
 def _report_metrics(

@@ -28,7 +28,7 @@ from jne.files import read_table, whole_folder, write_array, write_json, write_t
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a spread of deviations says anything
-_FORMAT = 1  # raise it when what a source writes for the same settings changes
+_FORMAT = 2  # raise it when what a source writes for the same settings changes
 
 
 class Source(BaseModel, ABC):

