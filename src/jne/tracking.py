@@ -164,8 +164,8 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
             first.data.params
         ):
             newest.setdefault((params["subject"], params["encoder"], params["seed"]), run)
-    folders = (Path(run.data.tags["results"]) for run in newest.values())
-    return list(dict.fromkeys(folders))
+    by_subject = sorted(newest.values(), key=lambda run: run.data.params["subject"])
+    return list(dict.fromkeys(Path(run.data.tags["results"]) for run in by_subject))
 
 
 def _but_for_seed(params: dict[str, str]) -> dict[str, str]:
