@@ -140,6 +140,7 @@ class TrainConfig(ScriptConfig):
     activation: str
     placement: str
     data: dict[str, Any]
+    features: dict[str, Any]
     encoder: dict[str, Any]
     optimizer: dict[str, Any]
     trainer: TrainerConfig

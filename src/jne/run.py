@@ -420,13 +420,21 @@ def _sweep() -> str:
     return Path(hydra.sweep.dir).name if hydra.mode.name == "MULTIRUN" else ""
 
 
+def _layer(config: TrainConfig) -> object:
+    found = config.data.get("layer")
+    if found is None:
+        found = config.features.get("layer")
+    return "-" if found is None else found
+
+
 def _params(config: TrainConfig) -> dict[str, object]:
     encoder, optimizer = config.encoder, config.optimizer
     linear = encoder.get("placement", config.placement) == "none"
     return {
         "subject": config.subject,
         "data": config.data["name"],
-        "layer": config.data.get("layer", "-"),
+        "features": config.features["name"],
+        "layer": _layer(config),
         "encoder": encoder.get("label", encoder["_target_"]).split("_")[0],
         "activation": "none" if linear else config.activation,
         "placement": "none" if linear else config.placement,

@@ -8,14 +8,16 @@ repeat is missing; repeats are averaged and give the noise ceiling.
 from pathlib import Path
 from typing import Annotated, Literal
 
-import h5py
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, model_validator
 
 from jne.data.prepared import SPLITS, Source, write_prepared
 from jne.errors import InputError
+from jne.features import Features, OwnFeatures, layer_of
+from jne.files import read_array
+from jne.images import Images, open_images
 from jne.scoring import noise_ceiling, noise_ceiling_snr
 
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -26,7 +28,11 @@ class Arrays(Source):
     """`data=arrays`. Paths may be relative to `root`."""
 
     root: Path
-    features: Path
+    features: Path | None = None
+    image_path: Path | None = Field(default=None, alias="images")
+    """A folder, zip or HDF5 file of images, image i in sorted order that of row i of responses."""
+    image_features: SerializeAsAny[Features] = OwnFeatures(name="own", layer=None)
+    """What is taken from the images."""
     responses: Path
     features_key: str | None = None
     """The dataset inside an HDF5 or .npz file; needed where the file has several."""
@@ -51,13 +57,29 @@ class Arrays(Source):
     """Of a random split: a share of the stimuli or a number of them."""
     split_seed: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _features_from_one_place(self) -> "Arrays":
+        if (self.features is None) == (self.image_path is None):
+            raise ValueError("give either data.features or data.images (and not both)")
+        if self.image_path is not None and isinstance(self.image_features, OwnFeatures):
+            raise ValueError("data.images needs features of them; choose features=clip_vit_b32")
+        return self
+
     def input_files(self) -> list[Path]:
-        named = (self.features, self.responses, self.voxels, self.stimuli)
-        return [self.root / path for path in named if path is not None]
+        named = (self.features, self.image_path, self.responses, self.voxels, self.stimuli)
+        own = [self.root / path for path in named if path is not None]
+        return own + self.image_features.input_files()
+
+    def images(self) -> Images | None:
+        return None if self.image_path is None else open_images(self.root / self.image_path)
 
     def write(self, folder: Path) -> None:
-        features = self._features()
-        responses = _read(self.root / self.responses, self.responses_key, "data.responses")
+        responses = read_array(
+            self.root / self.responses,
+            self.responses_key,
+            "data.responses",
+            "data.responses_key",
+        )
         if responses.ndim not in (2, 3):
             raise InputError(
                 f"data.responses must be (n_stimuli, n_voxels) or (n_stimuli, n_voxels, "
@@ -65,8 +87,12 @@ class Arrays(Source):
             )
         if self.transpose_responses:
             responses = responses.swapaxes(0, 1)
+        features = self._features(len(responses))
         self._check_same_stimuli(features, responses)
         stimuli = self._stimuli(len(features))
+        images = self.images()
+        if images is not None:
+            stimuli["image"] = images.names
         voxels = self._voxels(responses.shape[1])
         if responses.ndim == 3:
             repeats, counts = responses, np.isfinite(responses).sum(axis=2)
@@ -83,27 +109,22 @@ class Arrays(Source):
             )
         write_prepared(folder, features, responses, stimuli, voxels)
 
-    def _features(self) -> NDArray:
-        features = _read(self.root / self.features, self.features_key, "data.features")
-        if self.layer is None:
-            if features.ndim != 2:
-                raise InputError(
-                    f"data.features must be (n_stimuli, n_features), found shape "
-                    f"{features.shape}; choose one of its layers with data.layer"
-                )
-            return features.T if self.transpose_features else features
-        if features.ndim != 3:
-            raise InputError(
-                f"data.layer={self.layer} needs features of shape (n_stimuli, n_layers, "
-                f"n_features), found {features.shape}; set data.layer=null"
+    def _features(self, n_stimuli: int) -> NDArray:
+        images = self.images()
+        if images is None:
+            features = read_array(
+                self.root / self.features, self.features_key, "data.features", "data.features_key"
             )
-        last = self.first_layer + features.shape[1] - 1
-        if not self.first_layer <= self.layer <= last:
+            if self.transpose_features:
+                features = features.T
+            path = self.root / self.features
+            return layer_of(features, self.layer, self.first_layer, "data", path)
+        if len(images) != n_stimuli:
             raise InputError(
-                f"data.layer={self.layer} is out of range: {self.root / self.features} has "
-                f"layers {self.first_layer} to {last}"
+                f"data.images: {images.path} holds {len(images)} images, but data.responses has "
+                f"{n_stimuli} stimuli"
             )
-        return features[:, self.layer - self.first_layer]
+        return self.image_features.of(images, np.arange(n_stimuli), n_stimuli)
 
     def _check_same_stimuli(self, features: NDArray, responses: NDArray) -> None:
         n, found = len(features), responses.shape
@@ -170,47 +191,6 @@ class Arrays(Source):
         split[order[:n_test]] = "test"
         split[order[n_test : n_test + n_val]] = "val"
         return split
-
-
-def _read(path: Path, key: str | None, config_key: str) -> NDArray:
-    """A numeric array from a .npy (memory-mapped), .npz or HDF5 file. Nothing is unpickled."""
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                array = archive[_only(list(archive), key, path, config_key)]
-        elif path.suffix in (".h5", ".hdf5", ".hdf", ".mat"):
-            with h5py.File(path, "r") as file:
-                names: list[str] = []
-                file.visititems(
-                    lambda name, item: (
-                        names.append(name) if isinstance(item, h5py.Dataset) else None
-                    )
-                )
-                array = file[_only(names, key, path, config_key)][()]
-        else:
-            raise InputError(f"{config_key}: {path} is not a .npy, .npz or HDF5 file")
-    except InputError:
-        raise
-    except (ValueError, OSError, EOFError) as error:
-        if "Object arrays" in str(error) or "Python objects" in str(error):
-            reason = "it holds Python objects, which are never unpickled; save a numeric array"
-        else:
-            reason = f"it cannot be read ({error})"
-        raise InputError(f"{config_key}: {path}: {reason}") from error
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise InputError(f"{config_key}: {path} is not an array of real numbers")
-    return array
-
-
-def _only(names: list[str], key: str | None, path: Path, config_key: str) -> str:
-    if key is None and len(names) == 1:
-        return names[0]
-    if key in names:
-        return key
-    found = ", ".join(names) or "nothing"
-    raise InputError(f"{config_key}_key={key}: choose one dataset of {path}, which holds {found}")
 
 
 def _read_csv(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:

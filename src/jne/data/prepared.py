@@ -25,6 +25,7 @@ from pydantic import BaseModel, ConfigDict
 from jne import __version__
 from jne.errors import InputError
 from jne.files import read_table, whole_folder, write_array, write_json, write_table
+from jne.images import Images
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a spread of deviations says anything
@@ -43,6 +44,10 @@ class Source(BaseModel, ABC):
     def input_files(self) -> list[Path]:
         """The files read; a change of their size or date makes a new prepared folder."""
         return []
+
+    def images(self) -> Images | None:
+        """The images that the stimuli are, where there are any; column `image` names each."""
+        return None
 
     @abstractmethod
     def write(self, folder: Path) -> None:
