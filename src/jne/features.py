@@ -74,8 +74,16 @@ class Precomputed(Features):
     def input_files(self) -> list[Path]:
         return [self.path]
 
+    def n_rows(self) -> int:
+        return len(self._array())
+
+    def _array(self) -> NDArray:
+        if not self.path.exists():
+            raise InputError(f"features.path: no such file: {self.path}")
+        return read_array(self.path, self.key, "features.path", "features.key")
+
     def of(self, images, rows, n):
-        array = read_array(self.path, self.key, "features.path", "features.key")
+        array = self._array()
         if len(array) < n:
             raise InputError(
                 f"features.path={self.path} has {len(array)} rows, but there are {n} images"

@@ -11,6 +11,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pandas as pd
+from filelock import FileLock
 from numpy.typing import NDArray
 
 from jne.errors import InputError
@@ -36,12 +37,24 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def whole_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
     """Yields a temporary folder; renamed to `path` if nothing was raised.
 
-    Where another process made `path` first, its folder stays and this one is dropped.
+    Where another process made `path` first, its folder stays and this one is dropped. resume: what
+    an interrupted block left is found again; one process at a time, and None for one that waited
+    while another made `path`.
     """
     make_folder(path.parent)
+    if resume:
+        temporary = path.with_name(f".{path.name}.partial")
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.exists():  # made while we waited
+                yield None
+            else:
+                temporary.mkdir(exist_ok=True)
+                yield temporary
+                os.replace(temporary, path)
+        return
     temporary = temporary_name(path)
     temporary.mkdir()
     try:

@@ -108,9 +108,6 @@ def fdr(p: NDArray) -> NDArray[np.float64]:
 def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
     """ncsnr[v]: standard deviation of the signal over that of the noise, as in NSD.
 
-    The noise variance is the variance between the repeats of a stimulus, pooled over stimuli;
-    the signal variance is what is left of the variance of all single trials.
-
     repeats: (N, V, R), NaN where a repeat is missing. Returns (V,) float64; 0 where the noise
     explains everything, NaN where no stimulus of a voxel was repeated or nothing varies.
     """
@@ -123,16 +120,36 @@ def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
         count = there.sum(axis=2)  # (N, v)
         total = np.where(there, trials, 0).sum(axis=2)
         mean = total / np.maximum(count, 1)
-        squares = np.where(there, np.square(trials - mean[:, :, None]), 0).sum(axis=2)
-        n_trials = count.sum(axis=0)
-        grand_mean = total.sum(axis=0) / np.maximum(n_trials, 1)
+        within = np.where(there, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
+        grand_mean = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
         between = (count * np.square(mean - grand_mean)).sum(axis=0)
-        free = np.maximum(count - 1, 0).sum(axis=0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            noise = squares.sum(axis=0) / free
-            signal = (squares.sum(axis=0) + between) / (n_trials - 1) - noise
-            ncsnr[columns] = np.sqrt(np.maximum(signal, 0) / noise)
+        ncsnr[columns] = _ncsnr(count, within, within + between)
     return ncsnr
+
+
+def ncsnr_from_sums(count: NDArray, mean: NDArray, squares: NDArray) -> NDArray[np.float64]:
+    """`noise_ceiling_snr` of trials that are no longer there.
+
+    count, mean: (N, V) trials of each stimulus and their mean. squares: (V,) sum over all trials
+    of their squares. Returns (V,) float64.
+    """
+    grand_mean = (count * mean).sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+    within = squares - (count * np.square(mean)).sum(axis=0)
+    total = squares - count.sum(axis=0) * np.square(grand_mean)
+    return _ncsnr(count, np.maximum(within, 0), total)
+
+
+def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float64]:
+    """From the sums of squares (V,) within stimuli and of all trials around their mean.
+
+    The noise variance is the variance between the repeats of a stimulus, pooled over stimuli;
+    the signal variance is what is left of the variance of all single trials.
+    """
+    free = np.maximum(count - 1, 0).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = within / free
+        signal = total / (count.sum(axis=0) - 1) - noise
+        return np.sqrt(np.maximum(signal, 0) / noise)
 
 
 def noise_ceiling(ncsnr: NDArray, mean_inverse_repeats: NDArray | float) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
-from jne.data.prepared import SPLITS, Source, write_prepared
+from jne.data.prepared import SPLITS, Source, random_split, write_prepared
 from jne.errors import InputError
 from jne.features import Features, OwnFeatures, layer_of
 from jne.files import read_array
@@ -166,7 +166,7 @@ class Arrays(Source):
                     f"stimulus as a third axis of data.responses"
                 )
         if self.split == "random":
-            table["split"] = self._random_split(n_stimuli)
+            table["split"] = random_split(n_stimuli, self.n_val, self.n_test, self.split_seed)
         elif "split" not in table:
             raise InputError("data.split=fixed needs a column `split` in data.stimuli")
         unknown = sorted(set(table["split"].astype(str)).difference(SPLITS))
@@ -175,22 +175,6 @@ class Arrays(Source):
                 f"data.stimuli: unknown split {unknown[0]!r}; write {', '.join(SPLITS)}"
             )
         return table
-
-    def _random_split(self, n: int) -> NDArray[np.str_]:
-        n_test, n_val = (
-            round(size * n) if isinstance(size, float) else size
-            for size in (self.n_test, self.n_val)
-        )
-        if n_test + n_val >= n:
-            raise InputError(
-                f"data.n_test and data.n_val take {n_test} + {n_val} of {n} stimuli and leave "
-                f"none to train on"
-            )
-        split = np.full(n, "train", dtype="<U5")
-        order = np.random.default_rng(self.split_seed).permutation(n)
-        split[order[:n_test]] = "test"
-        split[order[n_test : n_test + n_val]] = "val"
-        return split
 
 
 def _read_csv(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:

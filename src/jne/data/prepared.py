@@ -16,6 +16,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -36,6 +37,11 @@ class Source(BaseModel, ABC):
     """Where stimuli and responses come from. Its fields are the keys of its file in conf/data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resumable: ClassVar[bool] = False
+    """Whether `write` goes on from what an interrupted one left in the folder."""
+    citation: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
 
     name: str
     """What the data set is called in the record."""
@@ -93,9 +99,11 @@ def prepare(source: Source, root: Path) -> Prepared:
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     folder = root / f"{_slug(source.name)}-{_slug(source.subject)}-{digest[:12]}"
     if not (folder / "provenance.json").exists():
-        with whole_folder(folder) as temporary:
-            source.write(temporary)
-            write_json(temporary / "provenance.json", {"jne": __version__, **provenance})
+        about = {"jne": __version__, "citation": source.citation, "licence": source.licence}
+        with whole_folder(folder, resume=source.resumable) as temporary:
+            if temporary is not None:
+                source.write(temporary)
+                write_json(temporary / "provenance.json", about | provenance)
     return load(folder)
 
 
@@ -116,12 +124,15 @@ def load(folder: Path) -> Prepared:
 def write_prepared(
     folder: Path,
     features: NDArray,
-    responses: NDArray,
+    responses: NDArray | None,
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
 ) -> None:
-    """Check and write arrays that fit in memory. Raises InputError on what cannot be trained on."""
-    n_stimuli = len(responses)
+    """Check and write. Raises InputError on what cannot be trained on.
+
+    responses: None where responses.npy is already in the folder.
+    """
+    n_stimuli = len(stimuli) if responses is None else len(responses)
     if len(features) != n_stimuli:
         raise InputError(
             f"data.features has {len(features)} stimuli but data.responses has {n_stimuli}"
@@ -145,9 +156,25 @@ def write_prepared(
                 f"change data.n_val, data.n_test or data.split"
             )
     write_array(folder / "features.npy", features.astype(np.float32))
-    write_array(folder / "responses.npy", responses.astype(np.float32))
+    if responses is not None:
+        write_array(folder / "responses.npy", responses.astype(np.float32))
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
+
+
+def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.str_]:
+    """(n,) train, val or test; sizes are shares (float) or numbers (int) of the n stimuli."""
+    test, val = (round(size * n) if isinstance(size, float) else size for size in (n_test, n_val))
+    if test + val >= n:
+        raise InputError(
+            f"data.n_test and data.n_val take {test} + {val} of {n} stimuli and leave none to "
+            f"train on"
+        )
+    split = np.full(n, "train", dtype="<U5")
+    order = np.random.default_rng(seed).permutation(n)
+    split[order[:test]] = "test"
+    split[order[test : test + val]] = "val"
+    return split
 
 
 def _slug(name: str) -> str:
