@@ -60,7 +60,7 @@ class NSD(Source):
     """All of the brain mask (of fsaverage: every vertex), or ROI sets, ROIs, tiers, labels."""
     zscore: Literal["run", "session", "none"]
     feature_zscore: Literal["train", "run"]
-    """train: on the training stimuli, when they are read. run: over the trials of each run, here."""
+    """train: on the training stimuli, when read. run: over the trials of each run, here."""
     noise_ceiling: Literal["ncsnr", "repeats"]
     """From NSD's ncsnr maps, or computed from the repeats read."""
     n_val: Share | Count
