@@ -13,12 +13,16 @@ from conftest import TINY, TINY_COHORT, run_quietly
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
+from PIL import Image
 from scipy import stats
 from sklearn.metrics import r2_score
 
+from jne import report_plots
 from jne.cohort import by_subject
 from jne.config import EvaluateConfig
 from jne.errors import InputError
+from jne.evaluation import SubjectTables
+from jne.images import FolderImages
 from jne.nonlinearity import jne
 from jne.results import Results
 from jne.run import chosen_subjects
@@ -231,3 +235,18 @@ def test_runs_that_do_not_belong_together(runs, tmp_path):
     (unfinished / "status.json").write_text(json.dumps(status | {"status": "KILLED"}))
     with pytest.raises(InputError, match="is KILLED, not FINISHED"):
         Results(unfinished)
+
+
+def test_examples_are_the_stimuli_nearest_the_middle_of_their_cluster(tmp_path):
+    shades = {f"{i:02d}.png": 8 * i for i in range(22)}
+    for name, shade in shades.items():
+        Image.new("RGB", (20, 10), (shade, 0, 0)).save(tmp_path / name)
+    x = np.r_[np.arange(11.0), 100 + np.arange(11.0)]
+    cluster = np.repeat(["left", "right"], 11)
+    stimuli = pd.DataFrame({"image": list(shades), "cluster": cluster, "x": x, "y": 0.0})
+    mom = pd.DataFrame({"roi": "all", "cluster": ["left", "right"], "mom": [0.1, 0.2]})
+    tables = SubjectTables("s", pd.DataFrame(), [], {"mom": mom}, None, None, stimuli)
+    figure = report_plots.examples(tables, FolderImages(tmp_path))
+    rows = np.reshape(figure.axes, (2, -1))
+    shown = [{int(panel.images[0].get_array()[0, 0, 0]) // 8 for panel in row} for row in rows]
+    assert shown == [set(range(13, 20)), set(range(2, 9))]  # the more nonlinear cluster first

@@ -10,10 +10,12 @@ from matplotlib.figure import Figure
 
 from jne.evaluation import N_SPLITS, SubjectTables
 from jne.files import whole_file
+from jne.images import Images
 from jne.plots import STYLE, name_groups, violins
 from jne.reliability import correlation
 from jne.selectivity import WHOLE_BRAIN
 
+_N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
 _MANY = 400  # more points than this are drawn as a density
 # Paul Tol's muted scheme, told apart by colour-blind readers
 _QUALITATIVE = (
@@ -50,13 +52,18 @@ CAPTIONS = {
     "mom": "Mean JNE-SS by region and stimulus cluster (MoM): raw, and from 0 to 1 within each "
     "region. A star: higher inside the cluster than outside (permutation of stimuli, FDR).",
     "embedding": "t-SNE of the test stimuli's features, coloured by cluster.",
+    "examples": "The stimuli in the middle of each cluster of the t-SNE, the most nonlinear "
+    "cluster first.",
     "reliability": "Left: each voxel's JNE with its 95 % interval over the test stimuli. Right: "
     "JNE of two halves of the test stimuli.",
 }
 
 
-def draw_subject(subject: SubjectTables, folder: Path) -> dict[str, Path]:
-    """All figures of a subject as PNG and PDF; the paths of the PNGs by name, in reading order."""
+def draw_subject(subject: SubjectTables, images: Images | None, folder: Path) -> dict[str, Path]:
+    """All figures of a subject as PNG and PDF; the paths of the PNGs by name, in reading order.
+
+    images: the stimuli, by the names in column `image`; without them no examples are drawn.
+    """
     with plt.rc_context(STYLE):
         figures = {
             "r2_scatter": r2_scatter(subject),
@@ -66,6 +73,7 @@ def draw_subject(subject: SubjectTables, folder: Path) -> dict[str, Path]:
             "variants": variants(subject),
             "mom": mom(subject),
             "embedding": embedding(subject),
+            "examples": examples(subject, images) if images is not None else None,
             "reliability": reliability(subject),
         }
         return {
@@ -323,6 +331,32 @@ def embedding(subject: SubjectTables) -> Figure:
         axes[0, 1].set(
             xlabel="clusters", ylabel="mean silhouette", title=f"{len(clusters.names)} clusters"
         )
+    return figure
+
+
+def examples(subject: SubjectTables, images: Images) -> Figure:
+    table = subject.tables["mom"].query("roi == @WHOLE_BRAIN").sort_values("mom", ascending=False)
+    clusters = list(table["cluster"])[:_N_EXAMPLE_ROWS]
+    figure, axes = plt.subplots(
+        len(clusters),
+        _N_EXAMPLES,
+        figsize=(6.6, 0.2 + 0.92 * len(clusters)),
+        squeeze=False,
+        gridspec_kw={"wspace": 0.04, "hspace": 0.06},
+    )
+    number = {name: i for i, name in enumerate(images.names)}
+    for panel in axes.flat:
+        panel.set(xticks=[], yticks=[])
+        panel.spines[:].set_visible(False)
+    for row, cluster in zip(axes, clusters, strict=True):
+        own = subject.stimuli[subject.stimuli["cluster"] == cluster]
+        place = own[["x", "y"]].to_numpy()
+        nearest = np.argsort(np.linalg.norm(place - np.median(place, axis=0), axis=1))
+        for panel, name in zip(row, own["image"].iloc[nearest].astype(str), strict=False):
+            image = images.read(number[name])
+            image.thumbnail((160, 160))
+            panel.imshow(image)
+        row[0].set_ylabel(cluster, rotation=0, ha="right", va="center")
     return figure
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
 from matplotlib import pyplot as plt
 from omegaconf import DictConfig
 from rich.table import Table
@@ -22,6 +23,7 @@ from jne.data.module import EncodingData
 from jne.errors import InputError
 from jne.evaluation import SubjectTables, joined
 from jne.files import make_folder, read_table, write_array, write_json, write_table
+from jne.images import Images
 from jne.progress import console, stage_progress
 from jne.results import (
     Results,
@@ -244,7 +246,10 @@ class Report:
             write_table(make_folder(path / "tables") / f"{name}.csv", table)
         for one in found:
             write_array(path / f"moj_{one.name}.npy", one.moj.astype(np.float32))
-        figures = {one.name: report_plots.draw_subject(one, self.folder.figures) for one in found}
+        figures = {
+            one.name: report_plots.draw_subject(one, _images(subject), self.folder.figures)
+            for subject, one in zip(self.subjects, found, strict=True)
+        }
         maps = {
             one.name: self._draw_maps(subject, one)
             for subject, one in zip(self.subjects, found, strict=True)
@@ -296,6 +301,17 @@ class Report:
                 path = self.folder.figures / f"{one.name}_map_{name}.png"
                 pictures[f"map_{name}"] = report_plots.save(figure, path)
         return pictures
+
+
+def _images(subject: Subject) -> Images | None:
+    """The stimuli as images, where the data has them and they are still where they were."""
+    if "image" not in subject.nonlinear.stimuli:
+        return None
+    try:
+        return instantiate(subject.nonlinear.config["data"]).images()
+    except (InputError, OSError) as error:
+        console.print(f"[yellow]no example stimuli in the report: {error}[/yellow]")
+        return None
 
 
 def _report_metrics(
