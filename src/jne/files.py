@@ -52,6 +52,8 @@ def whole_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
                 yield None
             else:
                 temporary.mkdir(exist_ok=True)
+                for half_written in temporary.glob(".*.tmp"):  # by the interrupted block
+                    half_written.unlink()
                 yield temporary
                 os.replace(temporary, path)
         return

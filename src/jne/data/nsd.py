@@ -145,6 +145,7 @@ class NSD(Source):
         if space is not None:
             write_json(folder / "space.json", space)
         write_prepared(folder, features, None, stimuli, voxels)
+        (folder / "state.npz").unlink()
         _tell(voxels, len(valid))
 
     def _trials(self) -> pd.DataFrame:
@@ -311,7 +312,6 @@ class NSD(Source):
         responses.flush()
         voxels["ncsnr"] = computed if self.noise_ceiling == "repeats" else self._map("ncsnr")[kept]
         voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
-        (folder / "state.npz").unlink(missing_ok=True)
 
     def _check_disk(self, folder: Path, n_images: int, n_voxels: int) -> None:
         needed = 4 * n_voxels * (n_images + 750)
