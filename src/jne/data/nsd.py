@@ -8,6 +8,7 @@ from the session it was at.
 import shutil
 from collections.abc import Iterator
 from functools import cached_property
+from math import ceil
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -172,15 +173,15 @@ class NSD(Source):
         by_id = trials.groupby("id")
         shared = by_id["shared"].first().loc[ids].to_numpy()
         others = np.flatnonzero(~shared)
-        if isinstance(self.n_val, int) and self.n_val >= len(others) - 1:
+        n_val = self.n_val if isinstance(self.n_val, int) else ceil(self.n_val * len(others))
+        if n_val >= len(others) - 1:
             raise InputError(
                 f"data.n_val={self.n_val} of the {len(others)} images outside the shared ones "
                 f"leaves none to train on; give a smaller number or a share"
             )
         split = np.where(shared, "test", "train").astype("<U5")
-        split[train_test_split(others, test_size=self.n_val, random_state=self.split_seed)[1]] = (
-            "val"
-        )
+        _, val = train_test_split(others, test_size=n_val, random_state=self.split_seed)
+        split[val] = "val"
         return pd.DataFrame(
             {
                 "stimulus": ids,
