@@ -54,6 +54,8 @@ def train(composed: DictConfig) -> float:
         trainer = pl.Trainer(
             max_epochs=config.trainer.max_epochs,
             accelerator=config.trainer.accelerator,
+            precision=config.trainer.precision,
+            accumulate_grad_batches=data.n_parts,
             callbacks=[
                 epochs,
                 best,

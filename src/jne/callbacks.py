@@ -100,21 +100,24 @@ class BestWeights(pl.Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `path` at the end of an epoch, at most once in `seconds`.
+    """Writes `path` at the end of an epoch, at most once in `seconds`, and never for more than a
+    twentieth of the time.
 
-    A full checkpoint costs three times the weights; short epochs cannot afford one each.
+    A full checkpoint costs four times the weights; short epochs cannot afford one each.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
         self.path, self.seconds = path, seconds
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._written = time.monotonic()
+        self._next = time.monotonic() + self.seconds
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        if time.monotonic() - self._written >= self.seconds:
+        start = time.monotonic()
+        if start >= self._next:
             trainer.save_checkpoint(self.path)
-            self._written = time.monotonic()
+            end = time.monotonic()
+            self._next = end + max(self.seconds, 19 * (end - start))
 
 
 class TestScores(pl.Callback):
@@ -129,7 +132,7 @@ class TestScores(pl.Callback):
         self._batches: list[torch.Tensor] = []
 
     def on_test_batch_end(self, trainer, module, outputs, batch, batch_idx, dataloader_idx=0):
-        self._batches.append(outputs.cpu())
+        self._batches.append(outputs.float().cpu())
 
     def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.predictions = torch.cat(self._batches).numpy()

@@ -45,6 +45,7 @@ class TrainerConfig(Section):
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)
     batch_size: int | None = Field(ge=1)
+    precision: Literal["32-true", "bf16-mixed"]
     accelerator: Annotated[Literal["cpu", "gpu", "auto"], AfterValidator(_device)]
     checkpoint_seconds: float = Field(ge=0)
 

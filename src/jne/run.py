@@ -101,8 +101,10 @@ class Record:
         features, responses = (tensor.numpy() for tensor in data.split("test"))
         arrays = {"features": features}
         for name, values in (("responses", responses), ("predictions", scores.predictions)):
-            arrays[name] = np.full(jne_ss.shape, np.nan, dtype=np.float32)
-            arrays[name][:, data.kept] = values
+            arrays[name] = values
+            if len(data.kept) < jne_ss.shape[1]:
+                arrays[name] = np.full(jne_ss.shape, np.nan, dtype=np.float32)
+                arrays[name][:, data.kept] = values
         stimuli = data.prepared.stimuli.iloc[data.rows["test"]]
         summary = summarise(voxels, config.stats.alpha)
         summary["metrics"] |= {"train/best_epoch": best.epoch, "train/epochs": len(epochs.rows)}

@@ -8,6 +8,7 @@ from torch.nn.functional import mse_loss
 from torchmetrics import R2Score
 
 from jne.config import build_encoder, build_optimizer
+from jne.data.module import Batch
 
 
 class EncodingModule(pl.LightningModule):
@@ -30,14 +31,14 @@ class EncodingModule(pl.LightningModule):
     def forward(self, features: Tensor) -> Tensor:  # (N, D) -> (N, V)
         return self.encoder(features)
 
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        features, responses = batch
+    def training_step(self, batch: Batch) -> Tensor:
+        features, responses, weight = batch
         loss = mse_loss(self(features), responses)
         self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
-        return loss
+        return loss * weight
 
-    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        features, responses = batch
+    def validation_step(self, batch: Batch) -> None:
+        features, responses, _ = batch
         predictions = self(features)
         loss = mse_loss(predictions, responses)
         self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
@@ -47,8 +48,8 @@ class EncodingModule(pl.LightningModule):
         self.log("val/r2", self.val_r2.compute())
         self.val_r2.reset()
 
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        return self(batch[0])
+    def test_step(self, batch: Batch) -> Tensor:
+        return self(batch.features)
 
     def configure_optimizers(self):
         return build_optimizer(self.hparams.optimizer, self.encoder)

@@ -1,6 +1,7 @@
 """Prepared data as standardised batches for Lightning."""
 
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,33 +12,96 @@ from torch import Tensor
 from jne.data.prepared import Prepared
 from jne.errors import InputError
 
+_IN_MEMORY = 2**30  # bytes of responses that are standardised once and held
+_AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
+_BLOCK = 4096  # voxels at a time
+
+
+class Batch(NamedTuple):
+    features: Tensor
+    responses: Tensor
+    weight: float
+    """Of its mean loss in the gradient: 1, or what makes a batch taken in parts exact."""
+
+
+class Responses:
+    """Standardised responses (N, V') of all stimuli, by rows.
+
+    Up to a gigabyte is standardised once and held; a larger array stays on disk, memory-mapped,
+    and rows are standardised whenever they are asked for.
+    """
+
+    def __init__(
+        self, values: NDArray, order: NDArray | None, kept: NDArray, mean: Tensor, scale: Tensor
+    ) -> None:
+        """values: (N, V) as on disk. order: (N,) row of each stimulus, None as they are.
+        kept: (V',) columns.
+        """
+        self._values, self._order, self._kept = values, order, kept
+        self._mean, self._scale = mean, scale
+        self.shape = (len(values), len(kept))
+        self._held = None
+        if 4 * len(values) * len(kept) <= _IN_MEMORY:
+            self._held = self._standardised(np.arange(len(values)))
+
+    def __getitem__(self, rows: NDArray | slice) -> Tensor:
+        if self._held is not None:
+            return self._held[rows]
+        return self._standardised(np.arange(self.shape[0])[rows])
+
+    def _standardised(self, rows: NDArray) -> Tensor:
+        rows = rows if self._order is None else self._order[rows]
+        values = np.asarray(self._values[rows], dtype=np.float32)
+        if self.shape[1] < values.shape[1]:
+            values = values[:, self._kept]
+        return torch.from_numpy(values).sub_(self._mean).div_(self._scale)
+
 
 class Batches:
-    """(features, responses) already in memory, cut into batches: no workers and no collation."""
+    """Batches of some rows, cut from memory or from disk: no workers and no collation.
+
+    A batch too large for one pass comes in `n_parts` parts, for a Trainer with
+    `accumulate_grad_batches=n_parts`. That divides a part's mean loss by n_parts whatever its
+    size, which the weights make good.
+    """
 
     def __init__(
         self,
         features: Tensor,
-        responses: Tensor,
+        responses: Responses,
+        rows: NDArray,
         batch_size: int,
+        n_parts: int = 1,
         order: Callable[[], NDArray] | None = None,
     ) -> None:
-        self.features, self.responses = features, responses
-        self.batch_size = min(batch_size, len(features))
-        self.order = order
+        """features: (N, D). rows: those of N that are meant. order: a new one every epoch."""
+        self.features, self.responses, self.rows = features, responses, rows
+        self.batch_size, self.n_parts, self.order = min(batch_size, len(rows)), n_parts, order
+        self._whole: Batch | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.features) // self.batch_size)
+        return sum(1 for _ in self._cut(self.rows))
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # One batch of everything needs no order, and so no copy.
-        if self.order is None or len(self) == 1:
-            for start in range(0, len(self.features), self.batch_size):
-                rows = slice(start, start + self.batch_size)
-                yield self.features[rows], self.responses[rows]
-        else:
-            for rows in torch.from_numpy(self.order()).split(self.batch_size):
-                yield self.features[rows], self.responses[rows]
+    def __iter__(self) -> Iterator[Batch]:
+        if self.batch_size == len(self.rows) and self.n_parts == 1:
+            # One batch of everything needs no order, and is cut once.
+            if self._whole is None:
+                self._whole = self._batch(self.rows, 1.0)
+            yield self._whole
+            return
+        rows = self.rows if self.order is None else self.rows[self.order()]
+        for part, weight in self._cut(rows):
+            yield self._batch(part, weight)
+
+    def _cut(self, rows: NDArray) -> Iterator[tuple[NDArray, float]]:
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            for part in np.array_split(batch, self.n_parts):
+                if len(part):
+                    yield part, len(part) * self.n_parts / len(batch)
+
+    def _batch(self, rows: NDArray, weight: float) -> Batch:
+        return Batch(self.features[rows], self.responses[rows], weight)
 
 
 class EncodingData(pl.LightningDataModule):
@@ -46,6 +110,8 @@ class EncodingData(pl.LightningDataModule):
     Mean and standard deviation are those of the training rows. Of the V voxels, the V' with a
     finite response to every stimulus that is not constant over the training rows are kept;
     `kept` holds their indices, `voxel_status` says why the others are not.
+
+    A batch of more than a gigabyte of responses is taken in `n_parts` parts.
 
     batch_size: None is the full batch. shuffle: pair every stimulus's features with the
     responses to another one, a null control. Raises InputError where no voxel can be kept.
@@ -59,24 +125,31 @@ class EncodingData(pl.LightningDataModule):
         self.rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
         self.batch_size = batch_size or len(self.rows["train"])
         features = np.asarray(prepared.features, dtype=np.float32)
-        responses = np.asarray(prepared.responses, dtype=np.float32)
-        if shuffle:
-            responses = responses[np.random.default_rng(seed).permutation(len(responses))]
+        train, values = self.rows["train"], prepared.responses
+        mean, scale = features[train].mean(axis=0, dtype=np.float64), _scale(features[train])
+        self.feature_mean, self.feature_scale = _float32(mean), _float32(scale)
+        self.features = torch.from_numpy(
+            (features - self.feature_mean.numpy()) / self.feature_scale.numpy()
+        )
 
-        train = self.rows["train"]
-        missing = ~np.isfinite(responses).all(axis=0)
-        constant = ~missing & (np.ptp(responses[train], axis=0) == 0)
-        self.voxel_status = np.where(missing, "missing", np.where(constant, "constant", "ok"))
+        order = np.random.default_rng(seed).permutation(len(values)) if shuffle else None
+        self.voxel_status, mean, scale = _survey(values, train if order is None else order[train])
         self.kept = np.flatnonzero(self.voxel_status == "ok")
         if not len(self.kept):
             raise InputError(
-                f"data.responses: no voxel can be trained on: of {len(constant)}, "
-                f"{missing.sum()} have missing and {constant.sum()} constant responses"
+                f"data.responses: no voxel can be trained on: of {len(mean)}, "
+                f"{(self.voxel_status == 'missing').sum()} have missing and "
+                f"{(self.voxel_status == 'constant').sum()} constant responses"
             )
-        if len(self.kept) < responses.shape[1]:
-            responses = responses[:, self.kept]
-        self.features, self.feature_mean, self.feature_scale = _standardise(features, train)
-        self.responses, self.response_mean, self.response_scale = _standardise(responses, train)
+        self.response_mean, self.response_scale = (
+            _float32(mean[self.kept]),
+            _float32(scale[self.kept]),
+        )
+        self.responses = Responses(
+            values, order, self.kept, self.response_mean, self.response_scale
+        )
+        rows_at_once = max(_AT_ONCE // (4 * len(self.kept)), 1)
+        self.n_parts = -(-min(self.batch_size, len(train)) // rows_at_once)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Standardised (features, responses) of a split."""
@@ -88,22 +161,40 @@ class EncodingData(pl.LightningDataModule):
             epoch = self.trainer.current_epoch
             return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows["train"]))
 
-        return Batches(*self.split("train"), self.batch_size, order)
+        return self._batches("train", self.n_parts, order)
 
     def val_dataloader(self) -> Batches:
-        return Batches(*self.split("val"), self.batch_size)
+        return self._batches("val")
 
     def test_dataloader(self) -> Batches:
-        return Batches(*self.split("test"), self.batch_size)
+        return self._batches("test")
+
+    def _batches(self, split: str, n_parts: int = 1, order=None) -> Batches:
+        size = self.batch_size if split == "train" else -(-self.batch_size // self.n_parts)
+        return Batches(self.features, self.responses, self.rows[split], size, n_parts, order)
 
 
-def _standardise(values: NDArray, train: NDArray) -> tuple[Tensor, Tensor, Tensor]:
-    mean = values[train].mean(axis=0, dtype=np.float64)
-    scale = values[train].std(axis=0, dtype=np.float64)
+def _survey(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Status, mean and scale (V,) over the training rows of values (N, V), a block at a time."""
+    n_voxels = values.shape[1]
+    status = np.full(n_voxels, "ok", dtype="<U8")
+    mean, scale = np.empty(n_voxels), np.empty(n_voxels)
+    for start in range(0, n_voxels, _BLOCK):
+        v = slice(start, start + _BLOCK)
+        block = np.asarray(values[:, v], dtype=np.float32)
+        own = block[train]
+        status[v][np.ptp(own, axis=0) == 0] = "constant"
+        status[v][~np.isfinite(block).all(axis=0)] = "missing"
+        with np.errstate(invalid="ignore", over="ignore"):  # of the missing
+            mean[v], scale[v] = own.mean(axis=0, dtype=np.float64), _scale(own)
+    return status, mean, scale
+
+
+def _scale(train: NDArray) -> NDArray[np.float64]:
+    scale = train.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1  # a constant feature becomes 0, as in scikit-learn
-    mean, scale = mean.astype(np.float32), scale.astype(np.float32)
-    return (
-        torch.from_numpy((values - mean) / scale),
-        torch.from_numpy(mean),
-        torch.from_numpy(scale),
-    )
+    return scale
+
+
+def _float32(values: NDArray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
