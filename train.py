@@ -29,6 +29,7 @@ def train(composed: DictConfig) -> float:
     from jne.config import check_train
     from jne.data.module import EncodingData
     from jne.data.prepared import prepare
+    from jne.memory import keep_freed_memory
     from jne.training import EncodingModule
 
     config, source = run.check(check_train, composed)
@@ -41,6 +42,7 @@ def train(composed: DictConfig) -> float:
             shuffle=config.shuffle,
         )
         record.describe(data)
+        keep_freed_memory()
         pl.seed_everything(config.seed, verbose=False)
         model = EncodingModule(
             data.features.shape[1], len(data.kept), config.encoder, config.optimizer

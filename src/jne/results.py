@@ -23,7 +23,6 @@ the config and the data: the same seed gives the same bytes.
 
 import json
 import platform
-import resource
 import signal
 import socket
 import sys
@@ -44,6 +43,7 @@ from jne import __version__
 from jne.config import build_encoder
 from jne.errors import InputError
 from jne.files import make_folder, read_table, whole_file, write_array, write_json, write_table
+from jne.memory import peak_memory_gb
 from jne.roi import ROIS, ordered
 
 _MAX_ROI_METRICS = 12  # more make a section of the MLflow UI unreadable; the table has them all
@@ -142,12 +142,6 @@ def _termination_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def peak_memory_gb() -> float:
-    """Peak resident memory of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e9 if sys.platform == "darwin" else 1e6), 3)
 
 
 def voxel_table(

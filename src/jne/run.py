@@ -24,13 +24,13 @@ from jne.errors import InputError
 from jne.evaluation import SubjectTables, joined
 from jne.files import make_folder, read_table, write_array, write_json, write_table
 from jne.images import Images
+from jne.memory import peak_memory_gb
 from jne.progress import console, stage_progress
 from jne.results import (
     Results,
     RunFolder,
     load_weights,
     open_run,
-    peak_memory_gb,
     roi_table,
     summarise,
     voxel_table,

@@ -1,0 +1,140 @@
+"""Training at whole-brain size beside its bare matrix products: time per epoch and memory.
+
+python benchmarks/train_whole_brain.py FOLDER [VOXELS]
+
+8,000 training, 1,000 validation and 1,000 test stimuli of 226,000 voxels: synthetic responses of
+9 GB are written into FOLDER and deleted at the end.
+"""
+
+import gc
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+
+from jne.callbacks import BestWeights, EpochRecord
+from jne.data.module import EncodingData
+from jne.data.prepared import Prepared
+from jne.files import whole_array
+from jne.memory import keep_freed_memory, peak_memory_gb
+from jne.training import EncodingModule
+
+N = {"train": 8000, "val": 1000, "test": 1000}
+D, H, N_HIDDEN, N_EPOCHS = 768, 1024, 3, 3
+ENCODER = {
+    "_target_": "jne.encoders.ResidualEncoder",
+    "hidden_width": H,
+    "n_hidden": N_HIDDEN,
+    "bias": True,
+    "activation": "relu",
+    "placement": "both",
+}
+OPTIMIZER = {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True}
+
+
+def write_subject(folder: Path, n_voxels: int) -> Prepared:
+    rng = np.random.default_rng(0)
+    n = sum(N.values())
+    features = rng.standard_normal((n, D), dtype=np.float32)
+    weights = rng.standard_normal((64, n_voxels), dtype=np.float32) / 8
+    with whole_array(folder / "responses.npy", (n, n_voxels), np.float32) as responses:
+        for start in range(0, n, 500):
+            rows = slice(start, start + 500)
+            responses[rows] = np.maximum(features[rows, :64], 0) @ weights
+            responses[rows] += rng.standard_normal((500, n_voxels), dtype=np.float32)
+    split = np.repeat(list(N), list(N.values()))
+    stimuli = pd.DataFrame({"stimulus": np.arange(n), "split": split})
+    voxels = pd.DataFrame({"voxel": np.arange(n_voxels), "roi": ""})
+    values = np.load(folder / "responses.npy", mmap_mode="r")
+    return Prepared(folder, features, values, stimuli, voxels, {})
+
+
+def products(rows: int, n_parts: int, n_voxels: int) -> float:
+    """Seconds of an epoch's matrix products alone, of the shapes and in the parts of training."""
+    x, h = torch.randn(rows, D), torch.randn(rows, H)
+    first, hidden, last = torch.randn(H, D), torch.randn(H, H), torch.randn(n_voxels, H)
+    y = torch.empty(rows, n_voxels)
+    gradient = torch.empty_like(last)
+
+    def forward() -> None:
+        x @ first.T
+        for _ in range(N_HIDDEN - 1):
+            h @ hidden.T
+        torch.mm(h, last.T, out=y)
+
+    def backward() -> None:
+        torch.mm(y.T, h, out=gradient)
+        y @ last
+        for _ in range(N_HIDDEN - 1):
+            h.T @ h
+            h @ hidden
+        h.T @ x
+
+    forward()
+    backward()
+    start = time.perf_counter()
+    for _ in range(n_parts):
+        forward()
+        backward()
+    seconds = time.perf_counter() - start
+    start = time.perf_counter()
+    forward()
+    return seconds + (time.perf_counter() - start) * N["val"] / rows
+
+
+def epochs(prepared: Prepared, batch_size: int | None) -> None:
+    start = time.perf_counter()
+    data = EncodingData(prepared, batch_size=batch_size, seed=0)
+    opened = time.perf_counter() - start
+    pl.seed_everything(0, verbose=False)
+    module = EncodingModule(D, len(data.kept), ENCODER, OPTIMIZER)
+    ends: list[float] = []
+    trainer = pl.Trainer(
+        max_epochs=N_EPOCHS,
+        accelerator="cpu",
+        accumulate_grad_batches=data.n_parts,
+        callbacks=[EpochRecord(lambda _: ends.append(time.perf_counter())), BestWeights()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, data)
+    epoch = min(np.diff(ends))
+    peak = peak_memory_gb()
+    del trainer, module
+    gc.collect()
+    size = data.batch_size
+    rows = -(-size // data.n_parts)
+    bare = products(rows, -(-N["train"] // size) * data.n_parts, len(data.kept))
+    print(
+        f"batch of {size} in {data.n_parts} parts: {epoch:.1f} s an epoch, bare products "
+        f"{bare:.1f} s, {epoch / bare:.2f} times; opened in {opened:.0f} s; peak {peak:.1f} GB, of "
+        f"which up to {prepared.responses.nbytes / 1e9:.1f} GB is the file's page cache"
+    )
+
+
+if __name__ == "__main__":
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    keep_freed_memory()
+    folder = Path(sys.argv[1]) / "whole_brain"
+    folder.mkdir(parents=True)
+    try:
+        start = time.perf_counter()
+        subject = write_subject(folder, int(sys.argv[2]) if len(sys.argv) > 2 else 226_000)
+        os.sync()  # or the writing goes on beside the training
+        print(f"written in {time.perf_counter() - start:.0f} s")
+        for batch_size in (None, 1000, 256):
+            epochs(subject, batch_size)
+    finally:
+        shutil.rmtree(folder)
