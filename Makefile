@@ -18,7 +18,7 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 
 ui: .venv/installed  ## the MLflow UI on outputs/, at http://127.0.0.1:5000
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow ui --workers 1 --backend-store-uri $(UI_STORE)
+	$(BIN)/python -m jne.tracking ui $(UI_STORE)
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -17,6 +17,7 @@ def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override answer before torch is loaded.
     import pytorch_lightning as pl
     from pytorch_lightning.callbacks import EarlyStopping
+    from pytorch_lightning.plugins.environments import LightningEnvironment
 
     from jne import run
     from jne.callbacks import (
@@ -29,11 +30,16 @@ def train(composed: DictConfig) -> float:
     from jne.config import check_train
     from jne.data.module import EncodingData
     from jne.data.prepared import prepare
-    from jne.memory import keep_freed_memory
+    from jne.machine import keep_freed_memory, use_given_cores
     from jne.training import EncodingModule
 
     config, source = run.check(check_train, composed)
-    with run.record(config, run.hydra_folder()) as record:
+    folder = run.folder_of(config)
+    done = run.result_of(folder)
+    if done is not None:
+        return done
+    use_given_cores()
+    with run.record(config, folder) as record:
         prepared = prepare(source, config.output / "prepared")
         data = EncodingData(
             prepared,
@@ -47,12 +53,11 @@ def train(composed: DictConfig) -> float:
         model = EncodingModule(
             data.features.shape[1], len(data.kept), config.encoder, config.optimizer
         )
+        last = folder / "last.ckpt"
         epochs = EpochRecord(record.tracked.log_epoch)
         best = BestWeights()
         scores = TestScores(config.stats, config.seed)
-        nonlinearity = JacobianNonlinearity(
-            config.jacobian, scores, config.stats.alpha, record.folder.path
-        )
+        nonlinearity = JacobianNonlinearity(config.jacobian, scores, config.stats.alpha, folder)
         trainer = pl.Trainer(
             max_epochs=config.trainer.max_epochs,
             accelerator=config.trainer.accelerator,
@@ -62,16 +67,20 @@ def train(composed: DictConfig) -> float:
                 epochs,
                 best,
                 EarlyStopping("val/loss", patience=config.trainer.patience),
-                LastCheckpoint(record.folder.path / "last.ckpt", config.trainer.checkpoint_seconds),
+                LastCheckpoint(last, config.trainer.checkpoint_seconds),
                 scores,
                 nonlinearity,
             ],
+            plugins=[LightningEnvironment()],  # one process, also where SLURM starts it
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(model, data, ckpt_path=run.checked_checkpoint(config.checkpoint, model))
+        checkpoint = last if last.exists() else config.checkpoint
+        saved = run.checked_checkpoint(checkpoint, model) if checkpoint else {}
+        if not run.restore(saved, model, epochs, best, config.trainer.max_epochs):
+            trainer.fit(model, data, ckpt_path=checkpoint)
         trainer.test(model, data, verbose=False)
         return record.finish(data, model, epochs, best, scores, nonlinearity)
 

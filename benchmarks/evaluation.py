@@ -25,7 +25,7 @@ from jne.data.module import EncodingData
 from jne.data.prepared import prepare
 from jne.data.synthetic import Synthetic
 from jne.jacobian import jacobian_deviation
-from jne.memory import peak_memory_gb
+from jne.machine import peak_memory_gb
 from jne.nonlinearity import jne, jne_ss
 from jne.roi import ROIS, TIERS, tier_of
 from jne.training import EncodingModule

@@ -24,7 +24,7 @@ from jne.callbacks import BestWeights, EpochRecord
 from jne.data.module import EncodingData
 from jne.data.prepared import Prepared
 from jne.files import whole_array
-from jne.memory import keep_freed_memory, peak_memory_gb
+from jne.machine import keep_freed_memory, peak_memory_gb
 from jne.training import EncodingModule
 
 N = {"train": 8000, "val": 1000, "test": 1000}

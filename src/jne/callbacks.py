@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from jne import nonlinearity, scoring
 from jne.config import JacobianConfig, StatsConfig
 from jne.errors import InputError
-from jne.files import whole_array
+from jne.files import whole_array, whole_file
 from jne.jacobian import jacobian_deviation, variant_file
 from jne.progress import stage_progress, training_progress
 
@@ -101,23 +101,32 @@ class BestWeights(pl.Callback):
 
 class LastCheckpoint(Checkpoint):
     """Writes `path` at the end of an epoch, at most once in `seconds`, and never for more than a
-    twentieth of the time.
+    twentieth of the time; and once more when training is over.
 
     A full checkpoint costs four times the weights; short epochs cannot afford one each.
     """
 
     def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds = path, seconds
+        self.path, self.seconds, self.over = path, seconds, False
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._next = time.monotonic() + self.seconds
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Early stopping has had its say: Lightning calls checkpoints last.
+        self.over = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         start = time.monotonic()
-        if start >= self._next:
-            trainer.save_checkpoint(self.path)
+        if start >= self._next or self.over:
+            with whole_file(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
             end = time.monotonic()
             self._next = end + max(self.seconds, 19 * (end - start))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"over": self.over}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.over = state["over"]
 
 
 class TestScores(pl.Callback):

@@ -7,15 +7,32 @@ import secrets
 import sys
 import warnings
 from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
 
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jne import sweep
 from jne.errors import InputError
 
 # Part of a run folder's name: runs started in the same second must not share a folder.
 OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True)
+
+
+def _sweep_name(output: str, resume: bool) -> str:
+    """A new name; to resume, that of the newest sweep below `output`, where there is one."""
+    if resume:
+        earlier = Path(output, "sweeps").glob("*/multirun.yaml")
+        newest = max(earlier, key=lambda path: path.stat().st_mtime, default=None)
+        if newest is not None:
+            return newest.parent.name
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+# Hydra hands the cache on to the jobs, on whatever machine, so all of them give the same name.
+OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True)
 
 _CANNOT_WRITE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
@@ -27,18 +44,28 @@ def run_script(main: Callable[[], None]) -> None:
     """
     # Lightning 2.6 under torch 2.15; nothing that a user can change.
     warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # Hydra would print a trimmed traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except (HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {_one_sentence(str(error))}")
-    except OSError as error:
-        if error.errno not in _CANNOT_WRITE:
-            raise
-        sys.exit(f"error: output: cannot write to {error.filename} ({error.strerror})")
+    except Exception as error:
+        # What ended a job of a sweep is in its log and in the sweep's table.
+        if not sweep.finish():
+            sys.exit(f"error: {_told(error)}")
+        sys.exit(1)
+    sweep.finish()
+
+
+def _told(error: Exception) -> str:
+    """The sentence for bad input. Raises `error` where the input is not at fault."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return _one_sentence(str(error))
+    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+        return f"output: cannot write to {error.filename} ({error.strerror})"
+    raise error
 
 
 def _one_sentence(message: str) -> str:

@@ -3,6 +3,8 @@
 Hydra composes it from conf/; these models say which keys there are and which values they take.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -87,6 +89,8 @@ class TrackingConfig(Section):
 
     uri: str | None
     experiment: str = Field(min_length=1)
+    required: Literal["always", "start", "never"]
+    nested: bool
 
 
 class ScriptConfig(Section):
@@ -99,6 +103,13 @@ class ScriptConfig(Section):
     def tracking_uri(self) -> str:
         """Of the MLflow store: the one named, else an sqlite file under `output`."""
         return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+
+    @property
+    def store(self) -> dict[str, str]:
+        """The store, its experiment, and where that keeps artifacts."""
+        artifacts = str(self.output / "mlartifacts")
+        experiment = self.tracking.experiment
+        return {"uri": self.tracking_uri, "experiment": experiment, "artifacts": artifacts}
 
 
 class SimulateConfig(ScriptConfig):
@@ -150,6 +161,14 @@ class TrainConfig(ScriptConfig):
     seed: int = Field(ge=0, lt=2**32)
     shuffle: bool
     checkpoint: Path | None
+    sweep: str = Field(pattern=r"^[\w.-]+$")
+    resume: bool
+
+    def identity(self) -> str:
+        """A digest of all that a run's results depend on; what another attempt has in common."""
+        left_out = {"name", "tracking", "output", "checkpoint", "sweep", "resume"}
+        settings = self.model_dump(mode="json", exclude=left_out)
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def check_train(config: DictConfig) -> tuple[TrainConfig, Source]:

@@ -1,8 +1,8 @@
 """One results folder a run: what is in it, how it is written, and how it is read and checked.
 
-    config.yaml       the resolved config, written first and never changed
+    config.yaml       the resolved config, written first
     status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
-                      durations, peak memory
+                      durations, peak memory, and what a restart needs to know it by
     summary.json      the scalars, by the names they have in MLflow; counts of voxels left out
     voxels.csv        one row a voxel: the prepared table, then status, r2, p, p_fdr, jne,
                       mean_deviation, jne_ss_p95
@@ -17,6 +17,8 @@
     space.json        of a volume's voxels (columns i, j, k): its shape and affine
     figures/          PNG
 
+While it is written there are also .lock, held by the process that writes, last.ckpt and *.partial.
+
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.
 """
@@ -27,7 +29,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
@@ -43,7 +46,7 @@ from jne import __version__
 from jne.config import build_encoder
 from jne.errors import InputError
 from jne.files import make_folder, read_table, whole_file, write_array, write_json, write_table
-from jne.memory import peak_memory_gb
+from jne.machine import peak_memory_gb
 from jne.roi import ROIS, ordered
 
 _MAX_ROI_METRICS = 12  # more make a section of the MLflow UI unreadable; the table has them all
@@ -52,13 +55,18 @@ _MAX_ROI_METRICS = 12  # more make a section of the MLflow UI unreadable; the ta
 class RunFolder:
     """The results folder of a run while it is written, and its status."""
 
-    def __init__(self, path: Path, config: dict) -> None:
+    def __init__(self, path: Path, config: dict, identity: str) -> None:
         self.path = make_folder(path)
         make_folder(self.figures)
         self._start = time.monotonic()
+        # What an earlier attempt said: {} where there was none
+        self.before = _status(path)
+        self.attempt = self.before.get("attempt", 0) + 1
         self.status = {
             "status": "RUNNING",
-            "started": _now(),
+            "identity": identity,
+            "attempt": self.attempt,
+            "started": self.before.get("started", _now()),
             "host": socket.gethostname(),
             "versions": {
                 "jne": __version__,
@@ -66,6 +74,8 @@ class RunFolder:
                 "torch": torch.__version__,
             },
         }
+        if "mlflow_run_id" in self.before:
+            self.status["mlflow_run_id"] = self.before["mlflow_run_id"]
         with whole_file(self.path / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False))
         self._write_status()
@@ -114,16 +124,66 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, config: dict) -> Iterator[RunFolder]:
-    """A results folder whose status is true when the block is left, however it is left."""
-    folder = RunFolder(path, config)
+def open_run(path: Path, config: dict, identity: str = "") -> Iterator[RunFolder]:
+    """A results folder whose status is true when the block is left, however it is left.
+
+    identity: what makes another attempt at the same run the same. Raises InputError where another
+    process is writing to the folder.
+    """
+    with _claimed(make_folder(path)):
+        for half_written in path.rglob(".*.tmp"):  # by an attempt that was killed
+            half_written.unlink()
+        folder = RunFolder(path, config, identity)
+        try:
+            with _termination_raises():
+                yield folder
+        except BaseException as error:
+            folder.end(ended_as(error), f"{type(error).__name__}: {error}")
+            raise
+        folder.end("FINISHED")
+        (path / "last.ckpt").unlink(missing_ok=True)
+
+
+def earlier_attempts(folders: Iterable[Path], identity: str) -> list[Path]:
+    """The folders that hold an attempt at the run of this identity, finished ones first."""
+    found = [folder for folder in folders if _status(folder).get("identity") == identity]
+    return sorted(found, key=lambda folder: _status(folder)["status"] != "FINISHED")
+
+
+def finished(path: Path) -> dict | None:
+    """The status of a finished run; None where the folder holds none."""
+    status = _status(path)
+    return status if status.get("status") == "FINISHED" else None
+
+
+def abandoned(path: Path) -> bool:
+    """Whether nobody writes to a run's folder any more: its writer has ended, however."""
     try:
-        with _termination_raises():
-            yield folder
-    except BaseException as error:
-        folder.end(ended_as(error), f"{type(error).__name__}: {error}")
-        raise
-    folder.end("FINISHED")
+        with _claimed(path):
+            return True
+    except InputError:
+        return False
+
+
+@contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    # The system lets go of the lock when the process dies, kill -9 included.
+    lock = FileLock(path / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another process is writing to {path}; wait for it, or end it") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _status(path: Path) -> dict:
+    try:
+        return json.loads((path / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def ended_as(error: BaseException) -> str:

@@ -1,10 +1,12 @@
 """A run's record, from its first line to its last artifact: results folder and MLflow."""
 
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from socket import gethostname
 from typing import Any
 
 import numpy as np
@@ -24,11 +26,13 @@ from jne.errors import InputError
 from jne.evaluation import SubjectTables, joined
 from jne.files import make_folder, read_table, write_array, write_json, write_table
 from jne.images import Images
-from jne.memory import peak_memory_gb
+from jne.machine import peak_memory_gb
 from jne.progress import console, stage_progress
 from jne.results import (
     Results,
     RunFolder,
+    earlier_attempts,
+    finished,
     load_weights,
     open_run,
     roi_table,
@@ -37,6 +41,7 @@ from jne.results import (
 )
 from jne.roi import check_known
 from jne.simulation import Study, means
+from jne.sweep import PARENT
 from jne.tracking import (
     TrackedRun,
     newest_runs,
@@ -69,7 +74,10 @@ class Record:
         sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         self.tracked.log_params(sizes)
-        self.folder.note(prepared=str(data.prepared.folder))
+        prepared = str(data.prepared.folder)
+        if self.folder.before.get("prepared") != prepared:  # of other data
+            (self.folder.path / "last.ckpt").unlink(missing_ok=True)
+        self.folder.note(prepared=prepared)
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
         for status, count in left_out.items():
             console.print(
@@ -141,7 +149,7 @@ class Record:
             self.tracked.log_file(figure, "figures")
         for table in ("rois.csv", "epochs.csv", "summary.json"):
             self.tracked.log_file(path / table, "tables")
-        (path / "last.ckpt").unlink(missing_ok=True)
+        self.folder.note(val_loss=best.loss)
         self._show(regions)
         return best.loss
 
@@ -166,12 +174,38 @@ def _shown(value: float) -> str:
 @contextmanager
 def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
     """The record of a training run."""
-    with _opened(config, config.model_dump(mode="json"), folder, config.name, "train") as (
-        run_folder,
-        tracked,
-    ):
-        tracked.log_params(_params(config))
+    settings = config.model_dump(mode="json", exclude={"sweep", "resume"})
+    identity = config.identity()
+    with _opened(config, settings, folder, config.name, "train", identity) as (run_folder, tracked):
+        params = _params(config)
+        run_folder.note(params=params, overrides=list(HydraConfig.get().overrides.task))
+        tracked.log_params(params)
         yield Record(config, run_folder, tracked)
+
+
+def folder_of(config: TrainConfig) -> Path:
+    """Where this run goes: Hydra's folder for it, or that of an earlier attempt at the same run.
+
+    An earlier attempt is looked for in Hydra's own folder, which is there already where SLURM
+    starts a job again, among the runs of its sweep, and by `resume` among all single runs.
+    """
+    own = hydra_folder()
+    found = earlier_attempts([own], config.identity())
+    if not found and (config.resume or sweep_name()):
+        others = sorted(own.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        found = earlier_attempts(others, config.identity())
+    if found and found[0] != own and not any(own.iterdir()):
+        own.rmdir()
+    return found[0] if found else own
+
+
+def result_of(folder: Path) -> float | None:
+    """The best validation loss of a run that is finished, which is told; else None."""
+    status = finished(folder)
+    if status is None:
+        return None
+    console.print(f"finished already: {folder}", soft_wrap=True)
+    return status["val_loss"]
 
 
 def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) -> None:
@@ -361,9 +395,7 @@ def record_report(
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
     """The runs that `runs` names, by subject. Raises InputError where one cannot be read."""
-    client, experiment_id = open_store(
-        config.tracking_uri, config.tracking.experiment, config.output / "mlartifacts"
-    )
+    client, experiment_id = open_store(**config.store)
     if config.runs == "newest":
         folders = newest_runs(client, experiment_id, config.filter)
     elif config.filter:
@@ -378,20 +410,29 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
 
 @contextmanager
 def _opened(
-    config: ScriptConfig, settings: dict, folder: Path, name: str, kind: str
+    config: ScriptConfig, settings: dict, folder: Path, name: str, kind: str, identity: str = ""
 ) -> Iterator[tuple[RunFolder, TrackedRun]]:
     """A results folder and an MLflow run whose statuses are true when they close."""
+    tags = {"kind": kind, "results": str(folder), "sweep": sweep_name(), "host": gethostname()}
+    if "SLURM_JOB_ID" in os.environ:
+        tags["slurm_job"] = os.environ["SLURM_JOB_ID"]
+    if PARENT in os.environ:
+        tags["mlflow.parentRunId"] = os.environ[PARENT]
     with (
-        open_run(folder, settings) as run_folder,
+        open_run(folder, settings, identity) as run_folder,
         track(
-            config.tracking_uri,
-            config.tracking.experiment,
+            config.store,
+            config.tracking.required,
             name,
-            {"kind": kind, "results": str(folder), "sweep": _sweep()},
-            config.output / "mlartifacts",
+            tags,
+            folder,
+            run_folder.status.get("mlflow_run_id"),
         ) as tracked,
     ):
-        run_folder.note(mlflow_run_id=tracked.run_id)
+        if tracked.run_id is not None:
+            run_folder.note(mlflow_run_id=tracked.run_id)
+        if run_folder.attempt > 1:
+            tracked.tag("attempt", str(run_folder.attempt))
         tracked.log_file(run_folder.path / "config.yaml")
         yield run_folder, tracked
 
@@ -421,19 +462,35 @@ def check(checker: Callable[[DictConfig], Any], composed: DictConfig) -> Any:
         raise
 
 
-def checked_checkpoint(path: Path | None, module: EncodingModule) -> Path | None:
+def restore(
+    saved: dict, module: EncodingModule, epochs: EpochRecord, best: BestWeights, max_epochs: int
+) -> bool:
+    """Whether training is over in this checkpoint; its record and best weights are then put back.
+
+    Lightning would train one more epoch before it stops again.
+    """
+    states = saved.get("callbacks", {})
+    rows = states.get("EpochRecord", {}).get("rows", ())
+    if not states.get("LastCheckpoint", {}).get("over") and len(rows) < max_epochs:
+        return False
+    epochs.load_state_dict(states["EpochRecord"])
+    best.load_state_dict(states["BestWeights"])
+    module.encoder.load_state_dict(best.weights)
+    return True
+
+
+def checked_checkpoint(path: Path, module: EncodingModule) -> dict:
     """A checkpoint that fits the module. Raises InputError where it is damaged or another's."""
-    if path is None:
-        return None
-    saved = load_weights(path).get("state_dict", {})
+    checkpoint = load_weights(path)
+    saved = checkpoint.get("state_dict", {})
     own = module.state_dict()
     shapes = {name: tuple(value.shape) for name, value in saved.items()}
     if shapes != {name: tuple(value.shape) for name, value in own.items()}:
         raise InputError(f"checkpoint={path} holds another encoder than this config describes")
-    return path
+    return checkpoint
 
 
-def _sweep() -> str:
+def sweep_name() -> str:
     hydra = HydraConfig.get()
     return Path(hydra.sweep.dir).name if hydra.mode.name == "MULTIRUN" else ""
 

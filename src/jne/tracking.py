@@ -1,22 +1,36 @@
 """MLflow: the store, a run's life cycle, and what is logged."""
 
+import argparse
 import base64
 import json
 import logging
 import math
 import os
+import shutil
+import sqlite3
+import subprocess
+import sys
 import time
+import traceback
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 from filelock import FileLock
 
 from jne.errors import InputError
-from jne.results import ended_as
+from jne.files import write_json
+from jne.progress import console
+from jne.results import abandoned, ended_as
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
+# A server that is gone is noticed in a quarter of a minute, not in four.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run
@@ -27,7 +41,10 @@ from mlflow.tracking.context.registry import resolve_tags
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
+ARTIFACTS = "mlartifacts"  # the folder beside the store
+UNRECORDED = "unrecorded.json"
 _VIEW = "jne"  # key of the saved view
+_WORKFLOW = "machine_learning"  # else the UI opens on the tools for language models
 _VIEW_COLUMNS = [
     *(f"params.`{name}`" for name in ("subject", "encoder", "activation", "placement", "seed")),
     *(f"metrics.`{name}`" for name in ("r2/mean", "jne/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
@@ -37,20 +54,60 @@ _FLUSH_SECONDS = 2.0  # a call costs 3 to 60 ms, as much as a short epoch: curve
 
 
 class TrackedRun:
-    """One MLflow run, open."""
+    """One MLflow run, open.
 
-    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
-        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
-        self._pending: list[Metric] = []
+    Where the store is lost in the middle of it, the run goes on (`required` is start or never):
+    all that it has to say is then kept in `unrecorded.json` of its results folder, for `record`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: dict[str, str],
+        required: str,
+        name: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """store: its uri, experiment and artifacts, for `record`."""
+        self.folder, self.required = folder, required
+        self.client: MlflowClient | None = None
+        self.run_id: str | None = None
+        self.experiment_id = ""
+        self._said: dict[str, Any] = {
+            "store": store, "name": name, "run_id": None, "tags": tags or {}, "params": {},
+            "metrics": [], "files": [], "status": "RUNNING",
+        }  # fmt: skip
+        self._pending: list[list] = []
         self._flushed = time.monotonic()
 
+    @property
+    def lost(self) -> bool:
+        return self.client is None
+
+    def start(self, run_id: str | None = None) -> None:
+        """Open the store and a run in it: the one of this id where there is one, else a new one."""
+        store = self._said["store"]
+        try:
+            client, self.experiment_id = open_store(**store)
+            self.run_id = _reopened(client, run_id)
+            if self.run_id is None:
+                tags = resolve_tags(self._said["tags"])
+                run = client.create_run(self.experiment_id, run_name=self._said["name"], tags=tags)
+                self.run_id = run.info.run_id
+            self._said["run_id"], self.client = self.run_id, client
+        except (InputError, MlflowException, OSError) as error:
+            if self.required != "never":
+                raise
+            self._lose(error)
+
     def log_params(self, params: dict[str, object]) -> None:
-        self.client.log_batch(
-            self.run_id, params=[Param(key, str(value)) for key, value in params.items()]
-        )
+        texts = {key: str(value)[:500] for key, value in params.items()}
+        self._said["params"] |= texts
+        self._send("log_batch", params=[Param(key, text) for key, text in texts.items()])
 
     def tag(self, name: str, value: str) -> None:
-        self.client.set_tag(self.run_id, name, value[:5000])  # MLflow's limit
+        self._said["tags"][name] = value[:5000]  # MLflow's limit
+        self._send("set_tag", name, value[:5000])
 
     def log_epoch(self, row: dict[str, float]) -> None:
         """Curves of an epoch; the step is the epoch, so that runs of any batch size line up."""
@@ -64,47 +121,166 @@ class TrackedRun:
         self.flush()
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        self.client.log_artifact(self.run_id, str(path), folder)
+        self._said["files"].append([os.path.relpath(path, self.folder), folder])
+        self._send("log_artifact", str(path), folder)
 
     def flush(self) -> None:
         for start in range(0, len(self._pending), 1000):  # MLflow's limit a call
-            self.client.log_batch(self.run_id, metrics=self._pending[start : start + 1000])
+            batch = [Metric(*metric) for metric in self._pending[start : start + 1000]]
+            self._send("log_batch", metrics=batch)
         self._pending = []
         self._flushed = time.monotonic()
 
+    def end(self, status: str) -> None:
+        self._said["status"] = status
+        self._send("set_terminated", status)
+        if self.lost:
+            console.print(
+                f"[yellow]not in MLflow: {self._why}; to record it later:[/yellow]\n"
+                f"  python -m jne.tracking record {self.folder}",
+                soft_wrap=True,
+            )
+
     def _add(self, metrics: dict[str, float], step: int) -> None:
         now = int(time.time() * 1000)
-        self._pending += [Metric(k, _rounded(v), now, step) for k, v in metrics.items()]
+        rows = [[name, _rounded(value), now, step] for name, value in metrics.items()]
+        self._pending += rows
+        self._said["metrics"] += rows
+
+    def _send(self, method: str, *arguments, **named) -> None:
+        if not self.lost:
+            try:
+                getattr(self.client, method)(self.run_id, *arguments, **named)
+                return
+            except (MlflowException, OSError) as error:
+                if self.required == "always":
+                    raise
+                self._lose(error)
+        write_json(self.folder / UNRECORDED, self._said)
+
+    def _lose(self, error: Exception) -> None:
+        self.client, self._why = None, str(error).splitlines()[0][:200]
+        console.print(f"[yellow]MLflow: {self._why}; going on without it[/yellow]", soft_wrap=True)
+
+
+def _reopened(client: MlflowClient, run_id: str | None) -> str | None:
+    """`run_id` where the store has that run, RUNNING again; else None."""
+    if run_id is None:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    client.update_run(run_id, status="RUNNING")
+    if "error" in run.data.tags:
+        client.delete_tag(run_id, "error")
+    return run_id
 
 
 @contextmanager
 def track(
-    uri: str,
-    experiment: str,
+    store: dict[str, str],
+    required: str,
     name: str,
     tags: dict[str, str],
-    artifacts: Path,
+    folder: Path,
+    run_id: str | None = None,
 ) -> Iterator[TrackedRun]:
     """An MLflow run that ends FINISHED, FAILED or KILLED as the block does.
 
-    uri: an sqlite, http or database URI. artifacts: where a new experiment keeps them.
-    Raises InputError, naming tracking.uri, where the store cannot be opened.
+    store: `uri` (sqlite, http or a database), `experiment` and `artifacts`, the folder in which a
+    new experiment keeps them. required: always, start or never must the store be there; where it
+    need not, the run goes on and `record` catches up. folder: the results folder. run_id: a run to
+    go on with. Raises InputError, naming tracking.uri, where the store cannot be opened.
     """
-    client, experiment_id = open_store(uri, experiment, artifacts)
-    run = client.create_run(experiment_id, run_name=name, tags=resolve_tags(tags))
-    tracked = TrackedRun(client, run.info.run_id, experiment_id)
+    tracked = TrackedRun(folder, store, required, name, tags)
+    tracked.start(run_id)
     try:
         yield tracked
         tracked.flush()
     except BaseException as error:
-        client.set_tag(tracked.run_id, "error", f"{type(error).__name__}: {error}"[:5000])
-        client.set_terminated(tracked.run_id, ended_as(error))
+        tracked.tag("error", f"{type(error).__name__}: {error}")
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+            tracked.log_file(folder / "error.txt")
+        tracked.end(ended_as(error))
         raise
-    client.set_terminated(tracked.run_id, "FINISHED")
+    tracked.end("FINISHED")
 
 
-def open_store(uri: str, experiment: str, artifacts: Path) -> tuple[MlflowClient, str]:
+def record(folder: Path, uri: str | None = None) -> str:
+    """Record a run that MLflow could not be told of; its id. uri: another store than it was for.
+
+    Raises InputError where there is nothing to record or the store cannot be opened.
+    """
+    path = folder / UNRECORDED
+    try:
+        said = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder} holds nothing that is still to be recorded") from error
+    store = said["store"] | ({"uri": uri} if uri else {})
+    tracked = TrackedRun(folder, store, "always", said["name"], said["tags"])
+    tracked.start(said["run_id"])
+    tracked.log_params(said["params"])
+    for name, value in said["tags"].items():
+        tracked.tag(name, value)
+    tracked._pending = said["metrics"]
+    tracked.flush()
+    for file, place in said["files"]:
+        tracked.log_file(folder / file, place)
+    tracked.end(said["status"])
+    status = json.loads((folder / "status.json").read_text())
+    write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
+    path.unlink()
+    return tracked.run_id
+
+
+def find_run(store: dict[str, str], kind: str, sweep: str) -> str | None:
+    """The newest run of a kind in a sweep; None where there is none or no store."""
+    try:
+        client, experiment_id = open_store(**store)
+        wanted = f"tags.kind = '{kind}' and tags.sweep = '{sweep}'"
+        found = client.search_runs([experiment_id], wanted, max_results=1)
+    except (InputError, MlflowException):
+        return None
+    return found[0].info.run_id if found else None
+
+
+def close_dead(client: MlflowClient, experiment_id: str) -> list[str]:
+    """Close as KILLED the runs that say RUNNING and whose process is gone; their names.
+
+    A run whose folder cannot be reached from here, and whose SLURM job may still be there, is left
+    alone.
+    """
+    closed = []
+    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=5000)
+    for run in running:
+        tags = run.data.tags
+        folder = Path(tags.get("results", ""))
+        if (folder / "status.json").exists():
+            dead = abandoned(folder)
+        else:
+            dead = _slurm_job_ended(tags.get("slurm_job"))
+        if dead:
+            client.set_tag(run.info.run_id, "error", "its process ended without a word")
+            client.set_terminated(run.info.run_id, "KILLED")
+            closed.append(run.info.run_name)
+    return closed
+
+
+def _slurm_job_ended(job: str | None) -> bool:
+    if job is None or shutil.which("squeue") is None:
+        return False
+    asked = subprocess.run(
+        ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False
+    )
+    return not asked.stdout.strip() and (asked.returncode == 0 or "Invalid job id" in asked.stderr)
+
+
+def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[MlflowClient, str]:
     """The client, and the experiment's id; the store and the experiment are made if need be.
+
+    An sqlite store that was copied with its artifacts to another place is told of the new one.
 
     One process at a time: MLflow's first migration of a store breaks it for good when two
     processes run it together, and two that create one experiment fail.
@@ -114,21 +290,60 @@ def open_store(uri: str, experiment: str, artifacts: Path) -> tuple[MlflowClient
             f"tracking.uri={uri}: MLflow no longer writes to plain folders; use sqlite:///PATH "
             f"or the address of a server"
         )
+    artifacts = Path(artifacts)
     artifacts.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(artifacts.parent / ".mlflow.lock"):
+            settle(uri)
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
             if found is not None:
                 return client, found.experiment_id
             # A server keeps artifacts where it is told to; a bare database does not know where.
             location = None if uri.startswith("http") else artifacts.as_uri()
-            experiment_id = client.create_experiment(experiment, artifact_location=location)
-            save_view(client, experiment_id)
+            try:
+                experiment_id = client.create_experiment(experiment, artifact_location=location)
+            except MlflowException:  # made from another machine, whose lock is not ours
+                return client, client.get_experiment_by_name(experiment).experiment_id
+            save_views(client, experiment_id)
             return client, experiment_id
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
+
+
+def settle(uri: str) -> None:
+    """Where an sqlite store lies in another folder than it was made in, with `mlartifacts` beside
+    it as train.py leaves them, change the addresses in it to that folder.
+
+    MLflow writes artifacts down with their whole path, so that a copied store would show none.
+    """
+    database = Path(uri.removeprefix("sqlite:///"))
+    here = database.absolute().parent
+    if not (uri.startswith("sqlite:///") and database.exists() and (here / ARTIFACTS).is_dir()):
+        return
+    with closing(sqlite3.connect(database)) as connection, connection:
+        tables = {name for (name,) in connection.execute("select name from sqlite_master")}
+        if "experiments" not in tables:
+            return
+        locations = connection.execute("select distinct artifact_location from experiments")
+        ours = [old for (old,) in locations if old and old.endswith(f"/{ARTIFACTS}")]
+        for old in ours:
+            new = (here / ARTIFACTS).as_uri()
+            if old == new:
+                continue
+            for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+                connection.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) "
+                    f"where {column} = ? or {column} like ? || '/%'",
+                    (new, len(old) + 1, old, old),
+                )
+            before = str(Path(url2pathname(urlparse(old).path)).parent)
+            connection.execute(
+                "update tags set value = ? || substr(value, ?) "
+                "where key = 'results' and value like ? || '/%'",
+                (str(here), len(before) + 1, before),
+            )
 
 
 def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) -> list[Path]:
@@ -185,34 +400,84 @@ def results_folder(client: MlflowClient, run_id: str) -> Path:
     return Path(run.data.tags["results"])
 
 
-def save_view(client: MlflowClient, experiment_id: str) -> None:
-    """Leave a saved view of the runs table: what was run, R2 and JNE, most nonlinear first.
+def save_views(client: MlflowClient, experiment_id: str, sweep: str = "") -> None:
+    """Leave saved views of the runs table: what was run, R2 and JNE, most nonlinear first.
 
-    The format is the UI's own and undocumented: a view that it cannot read is ignored there.
+    One of all training runs, one grouped by sweep, and one of a sweep alone where it is named. The
+    format is the UI's own and undocumented: a view that it cannot read is ignored there.
     """
-    state = {
+    plain = {
         "selectedColumns": _VIEW_COLUMNS,
         "columnOrder": _VIEW_COLUMNS,
         "orderByKey": "metrics.`jne/mean`",
         "orderByAsc": False,
         "runsHiddenMode": "FIRST_20_RUNS",
+        "searchFilter": "tags.kind = 'train'",
     }
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    view = {"name": "R² and JNE", "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
-    client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{_VIEW}", json.dumps(view))
+    grouped = plain | {
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": "sweep"}],
+        }
+    }
+    views = {_VIEW: ("R² and JNE", plain), f"{_VIEW}-sweeps": ("R² and JNE by sweep", grouped)}
+    if sweep:
+        alone = plain | {"searchFilter": f"tags.sweep = '{sweep}' and tags.kind = 'train'"}
+        views = {f"{_VIEW}-{sweep}": (f"Sweep {sweep}", alone)}
+    for key, (name, state) in views.items():
+        packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+        view = {"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+        client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
 
 
-def ui_hint(uri: str, experiment_id: str) -> tuple[str, str]:
+def ui_hint(uri: str, experiment_id: str, sweep: str = "") -> tuple[str, str]:
     """The command that opens the UI on this store, and the address of the saved view there."""
-    query = f"viewStateShareKey={_VIEW}&workflowType=machine_learning"
-    page = f"/#/experiments/{experiment_id}/runs?{query}"
+    key = f"{_VIEW}-{sweep}" if sweep else _VIEW
+    page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType={_WORKFLOW}"
     if uri.startswith("http"):
         return "", uri.rstrip("/") + page
-    # One worker and no job runners: a fifth of the memory.
-    command = f"mlflow ui --workers 1 --backend-store-uri {uri}"
-    return f"MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false {command}", "http://127.0.0.1:5000" + page
+    return f"python -m jne.tracking ui {uri}", "http://127.0.0.1:5000" + page
 
 
 def _rounded(value: float) -> float:
     # The UI prints every digit it is given.
     return float(f"{value:.4g}") if math.isfinite(value) else value
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m jne.tracking", description="What is done to an MLflow store between runs."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    default = f"sqlite:///{Path('outputs/mlflow.db').absolute()}"
+    add = commands.add_parser("record", help="record runs that MLflow could not be told of")
+    add.add_argument("folders", nargs="+", type=Path, help="results folders")
+    add.add_argument("--uri", help="another store than the run was meant for")
+    add = commands.add_parser("close", help="close, as KILLED, runs whose process is gone")
+    add.add_argument("uri", nargs="?", default=default)
+    add.add_argument("--experiment", default="jne")
+    add = commands.add_parser("ui", help="the MLflow UI on a store, also on one that was moved")
+    add.add_argument("uri", nargs="?", default=default)
+    add.add_argument("--port", default="5000")
+    given = parser.parse_args()
+    try:
+        if given.command == "record":
+            for folder in given.folders:
+                print(f"{folder}: recorded as {record(folder, given.uri)}")
+        elif given.command == "close":
+            client = MlflowClient(given.uri)
+            found = client.get_experiment_by_name(given.experiment)
+            closed = close_dead(client, found.experiment_id) if found else []
+            print(f"{len(closed)} dead runs closed{': ' if closed else ''}{', '.join(closed)}")
+        else:
+            settle(given.uri)
+            # One worker and no job runners: a fifth of the memory.
+            os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+            command = ["-m", "mlflow", "ui", "--workers", "1", "--port", given.port]
+            os.execv(sys.executable, [sys.executable, *command, "--backend-store-uri", given.uri])
+    except (InputError, MlflowException) as error:
+        sys.exit(f"error: {str(error).splitlines()[0]}")
+
+
+if __name__ == "__main__":
+    main()

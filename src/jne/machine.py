@@ -1,11 +1,23 @@
-"""Memory of the process: how much it has taken, and what becomes of what it frees."""
+"""What of the machine this process uses: its cores and its memory."""
 
 import ctypes
+import os
 import resource
 import sys
 
+import torch
+
 # mallopt's names for them, in glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+
+
+def use_given_cores() -> None:
+    """As many threads as SLURM gave the job cores. OMP_NUM_THREADS, where it is set, stands: joblib
+    sets it to each job's share.
+    """
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    if cores and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(int(cores))
 
 
 def keep_freed_memory() -> None:
