@@ -22,7 +22,7 @@ ui: .venv/installed  ## the MLflow UI on outputs/, at http://127.0.0.1:5000
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,atlas]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,atlas,launchers]"
 	touch $@
 
 clean:

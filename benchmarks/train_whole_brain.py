@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import time
 import warnings
@@ -40,7 +41,7 @@ ENCODER = {
 OPTIMIZER = {"_target_": "torch.optim.Adam", "lr": 1e-3, "fused": True}
 
 
-def write_subject(folder: Path, n_voxels: int) -> Prepared:
+def write_subject(folder: Path, n_voxels: int) -> None:
     rng = np.random.default_rng(0)
     n = sum(N.values())
     features = rng.standard_normal((n, D), dtype=np.float32)
@@ -50,10 +51,16 @@ def write_subject(folder: Path, n_voxels: int) -> Prepared:
             rows = slice(start, start + 500)
             responses[rows] = np.maximum(features[rows, :64], 0) @ weights
             responses[rows] += rng.standard_normal((500, n_voxels), dtype=np.float32)
+    np.save(folder / "features.npy", features)
+
+
+def subject(folder: Path) -> Prepared:
+    features = np.load(folder / "features.npy")
+    values = np.load(folder / "responses.npy", mmap_mode="r")
+    n, n_voxels = values.shape
     split = np.repeat(list(N), list(N.values()))
     stimuli = pd.DataFrame({"stimulus": np.arange(n), "split": split})
     voxels = pd.DataFrame({"voxel": np.arange(n_voxels), "roi": ""})
-    values = np.load(folder / "responses.npy", mmap_mode="r")
     return Prepared(folder, features, values, stimuli, voxels, {})
 
 
@@ -97,11 +104,18 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
     pl.seed_everything(0, verbose=False)
     module = EncodingModule(D, len(data.kept), ENCODER, OPTIMIZER)
     ends: list[float] = []
+    held: list[float] = []
+
+    def note(_: dict) -> None:
+        ends.append(time.perf_counter())
+        status = Path("/proc/self/status").read_text()
+        held.append(int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e9)
+
     trainer = pl.Trainer(
         max_epochs=N_EPOCHS,
         accelerator="cpu",
         accumulate_grad_batches=data.n_parts,
-        callbacks=[EpochRecord(lambda _: ends.append(time.perf_counter())), BestWeights()],
+        callbacks=[EpochRecord(note), BestWeights()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -118,23 +132,29 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
     bare = products(rows, -(-N["train"] // size) * data.n_parts, len(data.kept))
     print(
         f"batch of {size} in {data.n_parts} parts: {epoch:.1f} s an epoch, bare products "
-        f"{bare:.1f} s, {epoch / bare:.2f} times; opened in {opened:.0f} s; peak {peak:.1f} GB, of "
-        f"which up to {prepared.responses.nbytes / 1e9:.1f} GB is the file's page cache"
+        f"{bare:.1f} s, {epoch / bare:.2f} times; opened in {opened:.0f} s; peak {peak:.1f} GB, "
+        f"{max(held):.1f} GB beyond the file's page cache"
     )
+
+
+def main(folder: Path, n_voxels: int) -> None:
+    folder.mkdir(parents=True)
+    try:
+        start = time.perf_counter()
+        write_subject(folder, n_voxels)
+        os.sync()  # or the writing goes on beside the training
+        print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
+        for batch_size in ("None", "1000", "256"):  # a process each: their memory must not add up
+            subprocess.run([sys.executable, __file__, "child", folder, batch_size], check=True)
+    finally:
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
-    keep_freed_memory()
-    folder = Path(sys.argv[1]) / "whole_brain"
-    folder.mkdir(parents=True)
-    try:
-        start = time.perf_counter()
-        subject = write_subject(folder, int(sys.argv[2]) if len(sys.argv) > 2 else 226_000)
-        os.sync()  # or the writing goes on beside the training
-        print(f"written in {time.perf_counter() - start:.0f} s")
-        for batch_size in (None, 1000, 256):
-            epochs(subject, batch_size)
-    finally:
-        shutil.rmtree(folder)
+    if sys.argv[1] == "child":
+        keep_freed_memory()
+        epochs(subject(Path(sys.argv[2])), None if sys.argv[3] == "None" else int(sys.argv[3]))
+    else:
+        main(Path(sys.argv[1], "whole_brain"), int(sys.argv[2]) if sys.argv[2:] else 226_000)

@@ -61,6 +61,8 @@ def _told(error: Exception) -> str:
     """The sentence for bad input. Raises `error` where the input is not at fault."""
     if isinstance(error, InputError):
         return str(error)
+    if "hydra_plugins" in str(error):
+        return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:

@@ -138,11 +138,11 @@ class SweepRecord(Callback):
                 print(f"✓ job {name}", flush=True)
             return
         error = job_return._return_value  # `return_value` would raise it
+        folder.mkdir(parents=True, exist_ok=True)  # a refused job has left none
         # Hydra shows the first failure of a sweep alone.
         _log.error("job %s: %s", name, error,
                    exc_info=None if isinstance(error, InputError) else error)  # fmt: skip
         if not (folder / "status.json").exists():  # refused before it had a folder of its own
-            folder.mkdir(parents=True, exist_ok=True)
             told = {"status": "FAILED", "error": f"{type(error).__name__}: {error}"}
             overrides = list(config.hydra.overrides.task)
             write_json(folder / "status.json", told | {"overrides": overrides})

@@ -47,7 +47,7 @@ _VIEW = "jne"  # key of the saved view
 _WORKFLOW = "machine_learning"  # else the UI opens on the tools for language models
 _VIEW_COLUMNS = [
     *(f"params.`{name}`" for name in ("subject", "encoder", "activation", "placement", "seed")),
-    *(f"metrics.`{name}`" for name in ("r2/mean", "jne/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
+    *(f"metrics.`{name}`" for name in ("jne/mean", "r2/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
     "attributes.`Duration`",
 ]
 _FLUSH_SECONDS = 2.0  # a call costs 3 to 60 ms, as much as a short epoch: curves go in batches
