@@ -145,6 +145,8 @@ def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, h
 def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monkeypatch, stage):
     """From its last epoch, or where training was over, from there."""
     (whole,) = run_train("trainer.max_epochs=6")
+    expected = contents(whole)
+    shutil.rmtree(whole)
 
     class Interrupted(Exception):
         pass
@@ -170,19 +172,19 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monk
         else:
             patch.setattr("jne.run.roi_table", stop)
         with pytest.raises(Interrupted):
-            run_train("trainer.max_epochs=6", "seed=0", "name=other")
-    (folder,) = (tmp_path / "runs").glob("*_other")
+            run_train("trainer.max_epochs=6")
+    (folder,) = (tmp_path / "runs").iterdir()
     assert (folder / "last.ckpt").exists()
     epochs = []
     if stage != "training":
         monkeypatch.setattr(
             "jne.training.EncodingModule.training_step", lambda *_: epochs.append(1)
         )
-    run_train("trainer.max_epochs=6", "name=other", "resume=true")
+    run_train("trainer.max_epochs=6", "resume=true")
     assert not epochs
-    assert contents(folder) == contents(whole)
+    assert contents(folder) == expected
     assert not (folder / "last.ckpt").exists()
-    assert len(list((tmp_path / "runs").iterdir())) == 2
+    assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
 def test_training_stopped_early_is_not_gone_on_with(run_train, tmp_path, monkeypatch):
@@ -190,13 +192,15 @@ def test_training_stopped_early_is_not_gone_on_with(run_train, tmp_path, monkeyp
     settings = ("trainer.max_epochs=200", "trainer.patience=2", "optimizer.lr=0.05")
     (whole,) = run_train(*settings)
     assert len(Results(whole).epochs) < 200
+    expected = contents(whole)
+    shutil.rmtree(whole)
     with monkeypatch.context() as patch:
         patch.setattr(BestWeights, "on_fit_end", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            run_train(*settings, "name=other")
-    run_train(*settings, "name=other", "resume=true")
-    (folder,) = (tmp_path / "runs").glob("*_other")
-    assert contents(folder) == contents(whole)
+            run_train(*settings)
+    run_train(*settings, "resume=true")
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert contents(folder) == expected
 
 
 def test_a_finished_run_is_not_done_again(run_train, tmp_path, capsys):
@@ -305,7 +309,8 @@ def test_a_store_that_must_be_there_always(run_train, monkeypatch):
 
 
 def test_a_store_that_is_not_there_at_the_start(run_train, tmp_path, store):
-    nowhere = f"tracking.uri=sqlite:///{tmp_path}/no/folder/mlflow.db"
+    (tmp_path / "file").write_text("in the way")
+    nowhere = f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db"
     with pytest.raises(SystemExit, match="cannot open the MLflow store"):
         run_train(nowhere)
     (folder,) = run_train(nowhere, "tracking.required=never", "name=alone")

@@ -194,9 +194,15 @@ def folder_of(config: TrainConfig) -> Path:
     if not found and (config.resume or sweep_name()):
         others = sorted(own.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
         found = earlier_attempts(others, config.identity())
-    if found and found[0] != own and not any(own.iterdir()):
+    if not found or found[0] == own:
+        return own
+    for handler in logging.getLogger().handlers:  # the log goes where the run goes
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+            handler.baseFilename = str(found[0] / Path(handler.baseFilename).name)
+    if not any(own.iterdir()):
         own.rmdir()
-    return found[0] if found else own
+    return found[0]
 
 
 def result_of(folder: Path) -> float | None:
