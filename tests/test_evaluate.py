@@ -169,7 +169,10 @@ def test_one_nonlinear_run_is_enough_and_is_left_as_it_was(evaluate, runs):
 
 def test_runs_are_chosen_by_id_and_by_filter(runs, store, tmp_path):
     def chosen(**keys):
-        keys = {"output": tmp_path, "tracking": {"uri": store, "experiment": "runs"}} | keys
+        keys = {
+            "output": tmp_path,
+            "tracking": {"uri": store, "experiment": "runs", "required": "start", "nested": False},
+        } | keys
         with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
             plain = OmegaConf.to_container(compose("evaluate"), resolve=True)
         config = EvaluateConfig.model_validate(plain | keys)
