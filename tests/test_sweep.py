@@ -111,7 +111,7 @@ def test_a_job_refused_before_it_starts_is_in_the_table(run_train, tmp_path, cap
     assert "1 of 2 jobs" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("how", ["resume=true", "sweep"])
+@pytest.mark.parametrize("how", ["resume=true", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, how):
     run_train("-m", "activation=relu,gelu", "encoder=linear,nonlinear")
     sweep = sweep_folder(tmp_path)
@@ -141,7 +141,15 @@ def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, h
     assert "error" not in run.data.tags
 
 
-@pytest.mark.parametrize("stage", ["training", "trained", "testing", "writing"])
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "training",
+        "trained",
+        pytest.param("testing", marks=pytest.mark.slow),
+        pytest.param("writing", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monkeypatch, stage):
     """From its last epoch, or where training was over, from there."""
     (whole,) = run_train("trainer.max_epochs=6")
@@ -187,6 +195,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monk
     assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
+@pytest.mark.slow
 def test_training_stopped_early_is_not_gone_on_with(run_train, tmp_path, monkeypatch):
     """Lightning alone would train one more epoch."""
     settings = ("trainer.max_epochs=200", "trainer.patience=2", "optimizer.lr=0.05")
@@ -271,7 +280,7 @@ class Unreachable(MlflowClient):
             raise MlflowException("connection refused")
 
 
-@pytest.mark.parametrize("calls", [0, 1, 4])
+@pytest.mark.parametrize("calls", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_store_lost_in_the_middle_is_caught_up_with(
     run_train, tmp_path, store, monkeypatch, calls, capsys
 ):

@@ -57,12 +57,22 @@ def draw_run(
         paths = []
         for name, figure in figures.items():
             figure.suptitle(title, x=0.01, ha="left", fontsize=7, color="#555555")
-            path = folder / f"{name}.png"
-            with whole_file(path) as temporary:
-                figure.savefig(temporary, format="png", bbox_inches="tight")
-            plt.close(figure)
-            paths.append(path)
+            paths.append(save(figure, folder / f"{name}.png"))
     return paths
+
+
+def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
+    """Write a figure and close it; pdf: also as PDF beside it."""
+    figure.canvas.draw()
+    figure.set_layout_engine("none")  # laid out once: it costs more than the drawing
+    for suffix in (".png", ".pdf") if pdf else (".png",):
+        with whole_file(path.with_suffix(suffix)) as temporary:
+            metadata = {"CreationDate": None} if suffix == ".pdf" else None
+            figure.savefig(
+                temporary, format=suffix[1:], bbox_inches="tight", dpi=dpi, metadata=metadata
+            )
+    plt.close(figure)
+    return path
 
 
 def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:

@@ -9,13 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jne.evaluation import N_SPLITS, SubjectTables
-from jne.files import whole_file
 from jne.images import Images
-from jne.plots import STYLE, name_groups, violins
+from jne.plots import STYLE, name_groups, save, violins
 from jne.reliability import correlation
 from jne.selectivity import WHOLE_BRAIN
 
 _N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
+DPI = 150
 _MANY = 400  # more points than this are drawn as a density
 # Paul Tol's muted scheme, told apart by colour-blind readers
 _QUALITATIVE = (
@@ -77,24 +77,10 @@ def draw_subject(subject: SubjectTables, images: Images | None, folder: Path) ->
             "reliability": reliability(subject),
         }
         return {
-            name: save(figure, folder / f"{subject.name}_{name}.png")
+            name: save(figure, folder / f"{subject.name}_{name}.png", dpi=DPI, pdf=True)
             for name, figure in figures.items()
             if figure is not None
         }
-
-
-def save(figure: Figure, path: Path) -> Path:
-    """As PNG and, beside it, as PDF."""
-    figure.canvas.draw()
-    figure.set_layout_engine("none")  # laid out once: it costs more than the drawing
-    for suffix in (".pdf", ".png"):
-        with whole_file(path.with_suffix(suffix)) as temporary:
-            metadata = {"CreationDate": None} if suffix == ".pdf" else None
-            figure.savefig(
-                temporary, format=suffix[1:], bbox_inches="tight", dpi=150, metadata=metadata
-            )
-    plt.close(figure)
-    return path
 
 
 def map_limit(values: np.ndarray) -> float:

@@ -341,7 +341,7 @@ class Report:
                     note="synthetic data" if synthetic else "",
                 )
                 path = self.folder.figures / f"{one.name}_map_{name}.png"
-                pictures[f"map_{name}"] = report_plots.save(figure, path)
+                pictures[f"map_{name}"] = plots.save(figure, path, dpi=report_plots.DPI, pdf=True)
         return pictures
 
 

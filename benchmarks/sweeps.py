@@ -1,0 +1,149 @@
+"""What sweeps and restarts are worth, with real processes.
+
+python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each gone on with
+python benchmarks/sweeps.py parallel  # 12 processes at once on a store that is not there yet, 5 times
+python benchmarks/sweeps.py cost      # a job's fixed cost: start to first step, last result to exit
+python benchmarks/sweeps.py sweep     # 48 jobs, two at a time: failures, memory, time beside the work
+"""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["data.n_features=256", "data.n_train=1000", "data.n_val=200", "data.n_test=200",
+         "data.voxels_per_roi=10", "encoder.hidden_width=256"]  # fmt: skip
+TINY = ["data.n_features=64", "data.n_train=80", "data.n_val=20", "data.n_test=20",
+        "data.voxels_per_roi=3", "encoder.hidden_width=32", "trainer.max_epochs=3"]  # fmt: skip
+
+
+def command(output: Path, *settings: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *settings, f"output={output}"]
+
+
+def run(output: Path, *settings: str) -> None:
+    done = subprocess.run(command(output, *settings), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """All that a run leaves and that does not tell times: by file."""
+    left_out = ("status.json", "train.log", "last.ckpt", "config.yaml")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in left_out and path.name[0] != "."
+        and ".partial" not in path.name
+    }  # fmt: skip
+
+
+def stage(folder: Path) -> str:
+    status = json.loads((folder / "status.json").read_text())
+    for stage, sign in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
+                        ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
+                        ("training", "last.ckpt")):  # fmt: skip
+        if (folder / sign).exists():
+            return stage
+    return "training" if "prepared" in status else "preparing"
+
+
+def kill(folder: Path) -> None:
+    # Slow enough to be hit: 60 epochs, a checkpoint whenever one may be written.
+    settings = [*SMALL, "trainer.max_epochs=60", "trainer.patience=60",
+                "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.01"]  # fmt: skip
+    run(folder / "whole", *settings)
+    (reference,) = (folder / "whole" / "runs").iterdir()
+    expected = results(reference)
+    status = json.loads((reference / "status.json").read_text())
+    span = sum(status[f"time/{part}_s"] for part in ("prepare", "fit_test", "jacobian", "record"))
+    draw, same, hit = random.Random(0), 0, []
+    for k in range(20):
+        output = folder / f"kill{k}"
+        shutil.copytree(folder / "whole" / "prepared", output / "prepared")
+        process = subprocess.Popen(command(output, *settings), stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)  # fmt: skip
+        while process.poll() is None and not list(output.glob("runs/*/status.json")):
+            time.sleep(0.01)
+        time.sleep(draw.uniform(0, span))
+        process.kill()
+        process.wait()
+        (killed,) = (output / "runs").iterdir()
+        hit.append(stage(killed))
+        for name, content in results(killed).items():  # what has its name is whole
+            assert name.endswith("error.txt") or content == expected[name], name
+        run(output, *settings, "resume=true")
+        found = results(killed)
+        runs = MlflowClient(f"sqlite:///{output / 'mlflow.db'}").search_runs(["1"])
+        same += found == expected and {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
+        shutil.rmtree(output)
+    told = ", ".join(f"{hit.count(name)} in {name}" for name in dict.fromkeys(hit))
+    print(f"killed at 20 random moments ({told}): {same} of 20 end with identical files, the "
+          f"MLflow run FINISHED")  # fmt: skip
+
+
+def parallel(folder: Path) -> None:
+    recorded = 0
+    for repeat in range(5):
+        output = folder / f"store{repeat}"
+        started = [
+            subprocess.Popen(command(output, *TINY, f"seed={seed}"), stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
+            for seed in range(12)
+        ]  # fmt: skip
+        codes = [process.wait() for process in started]
+        runs = MlflowClient(f"sqlite:///{output / 'mlflow.db'}").search_runs(["1"])
+        finished = [run for run in runs if run.info.status == "FINISHED"]
+        recorded += len(finished) if not any(codes) else 0
+        print(f"store {repeat}: {len(finished)} of 12 recorded, {sum(map(bool, codes))} failed",
+              flush=True)  # fmt: skip
+    print(f"12 processes at once, 5 times: {recorded} of 60")
+
+
+def cost(folder: Path) -> None:
+    run(folder, *TINY)  # makes the store and the data
+    rows = []
+    for seed in range(1, 4):
+        start = time.time()
+        run(folder, *TINY, f"seed={seed}")
+        wall = time.time() - start
+        (path,) = folder.glob(f"runs/*_s{seed}/status.json")
+        status = json.loads(path.read_text())
+        work = status["time/fit_test_s"] + status["time/jacobian_s"]
+        rows.append((wall - work, status["time/record_s"], status["seconds"], wall))
+    fixed, record, inside, wall = np.mean(rows, axis=0)
+    print(f"a job's fixed cost: {fixed:.1f} s: {wall - inside:.1f} s before and after the run "
+          f"(imports, Hydra, exit), {record:.1f} s tables, figures and MLflow")  # fmt: skip
+
+
+def sweep(folder: Path) -> None:
+    jobs = ["subject=s1,s2", "encoder=linear,nonlinear", "activation=relu,gelu",
+            "placement=loc1,loc2,both", "seed=0,1"]  # fmt: skip
+    run(folder, *SMALL, "subject=s1", "seed=9")
+    start = time.time()
+    run(folder, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, *jobs)
+    wall = time.time() - start
+    (made,) = (folder / "sweeps").iterdir()
+    statuses = [json.loads(path.read_text()) for path in made.glob("*/status.json")]
+    work = sum(status["seconds"] for status in statuses)
+    memory = pd.Series({s["started"]: s["peak_memory_gb"] for s in statuses}).sort_index()
+    first, last = memory.iloc[8:16].mean(), memory.iloc[-8:].mean()
+    print(f"{len(statuses)} jobs, {sum(s['status'] == 'FINISHED' for s in statuses)} finished: "
+          f"{wall:.0f} s, {wall / (work / 2):.2f} times the sum of the work over two cores; peak "
+          f"memory of a process {first:.2f} GB after 8 jobs, {last:.2f} GB at the end")  # fmt: skip
+
+
+if __name__ == "__main__":
+    parts = {"kill": kill, "parallel": parallel, "cost": cost, "sweep": sweep}
+    for name in sys.argv[1:] or parts:
+        with tempfile.TemporaryDirectory() as temporary:
+            parts[name](Path(temporary))
