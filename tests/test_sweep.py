@@ -393,3 +393,61 @@ def test_a_kill_is_gone_on_from(tmp_path):
     runs = MlflowClient(f"sqlite:///{killed / 'mlflow.db'}").search_runs(["1"])
     assert [run.info.status for run in runs] == ["FINISHED"]
     assert np.isfinite(runs[0].data.metrics["jne/mean"])
+
+
+# --- SLURM ---
+
+
+@pytest.fixture
+def slurm():
+    """Skipped where no SLURM answers; bring one up first."""
+    if shutil.which("sbatch") is None or shutil.which("sinfo") is None:
+        pytest.skip("no SLURM commands here")
+    asked = subprocess.run(["sinfo", "--noheader"], capture_output=True, text=True, check=False)
+    if asked.returncode or "main" not in asked.stdout:
+        pytest.skip(f"no SLURM answers: {asked.stderr.strip()}")
+
+
+@pytest.mark.slurm
+def test_a_sweep_on_slurm(slurm, tmp_path):
+    """Eight jobs, one of which fails; then one of them killed by the scheduler and gone on with."""
+    jobs = ("encoder=linear,nonlinear", "seed=0,1,2", "hydra.launcher.cpus_per_task=1")
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=2")
+    done = launch(tmp_path, *launcher, *jobs, "hydra.launcher.timeout_min=10", "activation=relu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    done = launch(tmp_path, *launcher, "jacobian.voxels=all,[V9]", "hydra.launcher.timeout_min=10")
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "1 of 2 jobs are not finished" in done.stdout
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    runs = client.search_runs(["1"], "tags.kind = 'train'")
+    assert sorted(run.info.status for run in runs) == ["FAILED"] + ["FINISHED"] * 7
+    assert all("slurm_job" in run.data.tags for run in runs)
+
+
+@pytest.mark.slurm
+def test_a_job_put_back_into_the_queue_goes_on_by_itself(slurm, tmp_path):
+    """`scontrol requeue` in training: the same folder, the same MLflow run, the whole result."""
+    settings = ("trainer.max_epochs=400", "trainer.patience=400", "trainer.checkpoint_seconds=0.2",
+                "data.n_train=2000", "encoder.hidden_width=128")  # fmt: skip
+    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1",
+                "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=10")  # fmt: skip
+    assert launch(tmp_path / "whole", *settings, "seed=5").returncode == 0
+    output = tmp_path / "requeued"
+    command = [sys.executable, "train.py", "-m", f"output={output}", *TINY_COHORT, *TINY]
+    sweep = subprocess.Popen(
+        [*command, *settings, *launcher, "seed=5"], cwd=ROOT, stdout=subprocess.PIPE
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("sweeps/*/*/last.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    asked = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
+    job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    assert sweep.wait(timeout=400) == 0
+    (folder,) = (path.parent for path in output.glob("sweeps/*/*/status.json"))
+    (reference,) = (path.parent for path in (tmp_path / "whole").glob("sweeps/*/*/status.json"))
+    assert status(folder)["attempt"] == 2
+    assert contents(folder) == contents(reference)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"], "tags.kind = 'train'")
+    assert run.info.status == "FINISHED"

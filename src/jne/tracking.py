@@ -23,7 +23,7 @@ from urllib.request import url2pathname
 from filelock import FileLock
 
 from jne.errors import InputError
-from jne.files import write_json
+from jne.files import whole_file, write_json
 from jne.progress import console
 from jne.results import abandoned, ended_as
 
@@ -294,6 +294,7 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     artifacts.parent.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(artifacts.parent / ".mlflow.lock"):
+            _make(uri)
             settle(uri)
             client = MlflowClient(uri)
             found = client.get_experiment_by_name(experiment)
@@ -310,6 +311,14 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     except (MlflowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
+
+
+def _make(uri: str) -> None:
+    """An sqlite store's tables, whole or not at all: a kill among its migrations breaks it."""
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.exists() and database.parent.is_dir():
+        with whole_file(database) as temporary:
+            MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
 
 def settle(uri: str) -> None:
