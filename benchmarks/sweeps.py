@@ -1,12 +1,14 @@
 """What sweeps and restarts are worth, with real processes.
 
 python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each gone on with
-python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times
+python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times;
+                                        MLFLOW_TRACKING_URI=... for a server's or PostgreSQL's
 python benchmarks/sweeps.py cost      # a job's fixed cost: start to first step, last result to exit
 python benchmarks/sweeps.py sweep     # 48 jobs, two at a time: failures, memory, time
 """
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -95,13 +97,17 @@ def parallel(folder: Path) -> None:
     recorded = 0
     for repeat in range(5):
         output = folder / f"store{repeat}"
+        uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
+        experiment = f"parallel-{time.time_ns()}"
         started = [
-            subprocess.Popen(command(output, *TINY, f"seed={seed}"), stdout=subprocess.DEVNULL,
+            subprocess.Popen(command(output, *TINY, f"seed={seed}", f"tracking.experiment={experiment}"), stdout=subprocess.DEVNULL,
                              stderr=subprocess.DEVNULL)
             for seed in range(12)
         ]  # fmt: skip
         codes = [process.wait() for process in started]
-        runs = MlflowClient(f"sqlite:///{output / 'mlflow.db'}").search_runs(["1"])
+        client = MlflowClient(uri)
+        own = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([own.experiment_id]) if own else []
         finished = [run for run in runs if run.info.status == "FINISHED"]
         recorded += len(finished) if not any(codes) else 0
         print(f"store {repeat}: {len(finished)} of 12 recorded, {sum(map(bool, codes))} failed",
