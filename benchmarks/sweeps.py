@@ -100,8 +100,11 @@ def parallel(folder: Path) -> None:
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
         experiment = f"parallel-{time.time_ns()}"
         started = [
-            subprocess.Popen(command(output, *TINY, f"seed={seed}", f"tracking.experiment={experiment}"), stdout=subprocess.DEVNULL,
-                             stderr=subprocess.DEVNULL)
+            subprocess.Popen(
+                command(output, *TINY, f"seed={seed}", f"tracking.experiment={experiment}"),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
             for seed in range(12)
         ]  # fmt: skip
         codes = [process.wait() for process in started]

@@ -53,8 +53,9 @@ def bare_loop(data: EncodingData, module: EncodingModule) -> float:
 
 
 def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
-    store = f"sqlite:///{folder}/mlflow.db"
-    with track(store, "overhead", "fit", {}, folder / "artifacts") as tracked:
+    store = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "overhead"}
+    store["artifacts"] = str(folder / "artifacts")
+    with track(store, "always", "fit", {}, folder) as tracked:
         trainer = pl.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",

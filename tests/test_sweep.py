@@ -111,6 +111,17 @@ def test_a_job_refused_before_it_starts_is_in_the_table(run_train, tmp_path, cap
     assert "1 of 2 jobs" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_runs_below_a_parent_by_a_key(run_train, tmp_path, store):
+    (folder,) = run_train("-m", "seed=4", "tracking.nested=true")
+    client = MlflowClient(store)
+    run = client.get_run(status(folder)["mlflow_run_id"])
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    assert parent.data.tags["kind"] == "sweep"
+    assert parent.info.status == "FINISHED"
+    assert parent.data.metrics["jobs/finished"] == 1
+
+
 @pytest.mark.parametrize("how", ["resume=true", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, how):
     run_train("-m", "activation=relu,gelu", "encoder=linear,nonlinear")

@@ -157,4 +157,5 @@ def finish() -> bool:
     """End the sweep that this process launched; whether it did, and a job of it was started."""
     global _launched
     launched, _launched = _launched, None
+    os.environ.pop(PARENT, None)
     return launched is not None and launched.finish()
