@@ -44,6 +44,7 @@ from jne.simulation import Study, means
 from jne.sweep import PARENT
 from jne.tracking import (
     TrackedRun,
+    close_dead,
     newest_runs,
     open_store,
     results_folder,
@@ -180,6 +181,8 @@ def record(config: TrainConfig, folder: Path) -> Iterator[Record]:
         params = _params(config)
         run_folder.note(params=params, overrides=list(HydraConfig.get().overrides.task))
         tracked.log_params(params)
+        if not sweep_name() and not tracked.lost:  # a sweep has done it before its jobs
+            close_dead(tracked.client, tracked.experiment_id)
         yield Record(config, run_folder, tracked)
 
 

@@ -14,7 +14,7 @@ import time
 import traceback
 import zlib
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -253,18 +253,21 @@ def close_dead(client: MlflowClient, experiment_id: str) -> list[str]:
     alone.
     """
     closed = []
-    running = client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=5000)
-    for run in running:
-        tags = run.data.tags
-        folder = Path(tags.get("results", ""))
-        if (folder / "status.json").exists():
-            dead = abandoned(folder)
-        else:
-            dead = _slurm_job_ended(tags.get("slurm_job"))
-        if dead:
-            client.set_tag(run.info.run_id, "error", "its process ended without a word")
-            client.set_terminated(run.info.run_id, "KILLED")
-            closed.append(run.info.run_name)
+    with suppress(MlflowException):  # of a store that is lost meanwhile
+        running = client.search_runs(
+            [experiment_id], "attributes.status = 'RUNNING'", max_results=5000
+        )
+        for run in running:
+            tags = run.data.tags
+            folder = Path(tags.get("results", ""))
+            if (folder / "status.json").exists():
+                dead = abandoned(folder)
+            else:
+                dead = _slurm_job_ended(tags.get("slurm_job"))
+            if dead:
+                client.set_tag(run.info.run_id, "error", "its process ended without a word")
+                client.set_terminated(run.info.run_id, "KILLED")
+                closed.append(run.info.run_name)
     return closed
 
 
