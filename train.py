@@ -48,7 +48,8 @@ def train(composed: DictConfig) -> float:
             shuffle=config.shuffle,
         )
         record.describe(data)
-        keep_freed_memory()
+        if data.batch_bytes > 2**26:
+            keep_freed_memory()
         pl.seed_everything(config.seed, verbose=False)
         model = EncodingModule(
             data.features.shape[1], len(data.kept), config.encoder, config.optimizer

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,8 @@ import pandas as pd
 from mlflow import MlflowClient
 
 ROOT = Path(__file__).parents[1]
-SMALL = ["data.n_features=256", "data.n_train=1000", "data.n_val=200", "data.n_test=200",
-         "data.voxels_per_roi=10", "encoder.hidden_width=256"]  # fmt: skip
+SMALL = ["data.n_features=256", "data.n_train=2000", "data.n_val=300", "data.n_test=300",
+         "data.voxels_per_roi=20", "encoder.hidden_width=512"]  # fmt: skip
 TINY = ["data.n_features=64", "data.n_train=80", "data.n_val=20", "data.n_test=20",
         "data.voxels_per_roi=3", "encoder.hidden_width=32", "trainer.max_epochs=3"]  # fmt: skip
 
@@ -139,16 +140,23 @@ def sweep(folder: Path) -> None:
             "placement=loc1,loc2,both", "seed=0,1"]  # fmt: skip
     run(folder, *SMALL, "subject=s1", "seed=9")
     start = time.time()
-    run(folder, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", *SMALL, *jobs)
+    run(folder, "-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2", *SMALL, *jobs)
     wall = time.time() - start
     (made,) = (folder / "sweeps").iterdir()
     statuses = [json.loads(path.read_text()) for path in made.glob("*/status.json")]
     work = sum(status["seconds"] for status in statuses)
+    starts = [datetime.fromisoformat(status["started"]).timestamp() for status in statuses]
+    ends = [datetime.fromisoformat(status["ended"]).timestamp() for status in statuses]
+    before, after = min(starts) - start, start + wall - max(ends)
     memory = pd.Series({s["started"]: s["peak_memory_gb"] for s in statuses}).sort_index()
     first, last = memory.iloc[8:16].mean(), memory.iloc[-8:].mean()
-    print(f"{len(statuses)} jobs, {sum(s['status'] == 'FINISHED' for s in statuses)} finished: "
-          f"{wall:.0f} s, {wall / (work / 2):.2f} times the sum of the work over two cores; peak "
-          f"memory of a process {first:.2f} GB after 8 jobs, {last:.2f} GB at the end")  # fmt: skip
+    finished = sum(status["status"] == "FINISHED" for status in statuses)
+    print(
+        f"{len(statuses)} jobs of {work / len(statuses):.1f} s, {finished} finished: {wall:.0f} s, "
+        f"{wall / (work / 2):.2f} times the sum of the work over two cores; {before:.0f} s before "
+        f"the first job began, {after:.0f} s after the last ended; peak memory of a process "
+        f"{first:.2f} GB after 8 jobs, {last:.2f} GB at the end"
+    )
 
 
 if __name__ == "__main__":

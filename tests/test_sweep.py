@@ -367,7 +367,7 @@ def launch(output: Path, *settings: str) -> subprocess.CompletedProcess:
 @pytest.mark.skipif(
     importlib.util.find_spec("hydra_plugins") is None, reason="needs the extra [launchers]"
 )
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
 def test_launchers(tmp_path, launcher):
     jobs = ("encoder=linear,nonlinear", "jacobian.voxels=all,[V9]")
     done = launch(tmp_path, f"hydra/launcher={launcher}", *jobs)
@@ -423,7 +423,7 @@ def slurm():
 def test_a_sweep_on_slurm(slurm, tmp_path):
     """Eight jobs, one of which fails; then one of them killed by the scheduler and gone on with."""
     jobs = ("encoder=linear,nonlinear", "seed=0,1,2", "hydra.launcher.cpus_per_task=1")
-    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.mem_gb=2")
+    launcher = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=2")
     done = launch(tmp_path, *launcher, *jobs, "hydra.launcher.timeout_min=10", "activation=relu")
     assert done.returncode == 0, done.stdout + done.stderr
     done = launch(tmp_path, *launcher, "jacobian.voxels=all,[V9]", "hydra.launcher.timeout_min=10")
@@ -440,7 +440,7 @@ def test_a_job_put_back_into_the_queue_goes_on_by_itself(slurm, tmp_path):
     """`scontrol requeue` in training: the same folder, the same MLflow run, the whole result."""
     settings = ("trainer.max_epochs=400", "trainer.patience=400", "trainer.checkpoint_seconds=0.2",
                 "data.n_train=2000", "encoder.hidden_width=128")  # fmt: skip
-    launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1",
+    launcher = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1",
                 "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=10")  # fmt: skip
     assert launch(tmp_path / "whole", *settings, "seed=5").returncode == 0
     output = tmp_path / "requeued"

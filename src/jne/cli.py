@@ -5,7 +5,6 @@ import os
 import re
 import secrets
 import sys
-import warnings
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -42,9 +41,6 @@ def run_script(main: Callable[[], None]) -> None:
 
     Any other exception keeps its traceback: it is a bug, and the traceback is what to report.
     """
-    # Lightning 2.6 under torch 2.15; nothing that a user can change.
-    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-    warnings.filterwarnings("ignore", message="The `srun` command is available")
     # Hydra would print a trimmed traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -61,7 +57,7 @@ def _told(error: Exception) -> str:
     """The sentence for bad input. Raises `error` where the input is not at fault."""
     if isinstance(error, InputError):
         return str(error)
-    if "hydra_plugins" in str(error):
+    if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
         return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))

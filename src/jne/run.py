@@ -3,6 +3,7 @@
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,6 +56,9 @@ from jne.training import EncodingModule
 
 # Lightning tells at every start which accelerators it did not find.
 logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+# Lightning 2.6 under torch 2.15, and where SLURM is installed; nothing that a user can change.
+warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 
 class Record:

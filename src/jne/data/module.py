@@ -111,7 +111,7 @@ class EncodingData(pl.LightningDataModule):
     finite response to every stimulus that is not constant over the training rows are kept;
     `kept` holds their indices, `voxel_status` says why the others are not.
 
-    A batch of more than a gigabyte of responses is taken in `n_parts` parts.
+    A batch of more than a gigabyte of responses (`batch_bytes`) is taken in `n_parts` parts.
 
     batch_size: None is the full batch. shuffle: pair every stimulus's features with the
     responses to another one, a null control. Raises InputError where no voxel can be kept.
@@ -148,8 +148,9 @@ class EncodingData(pl.LightningDataModule):
         self.responses = Responses(
             values, order, self.kept, self.response_mean, self.response_scale
         )
-        rows_at_once = max(_AT_ONCE // (4 * len(self.kept)), 1)
-        self.n_parts = -(-min(self.batch_size, len(train)) // rows_at_once)
+        rows = min(self.batch_size, len(train))
+        self.batch_bytes = 4 * rows * len(self.kept)
+        self.n_parts = -(-rows // max(_AT_ONCE // (4 * len(self.kept)), 1))
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Standardised (features, responses) of a split."""
