@@ -61,6 +61,9 @@ warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
 warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 
+_GRACE_SECONDS = 600
+
+
 class Record:
     """What a run writes, to its folder and to MLflow."""
 
@@ -431,23 +434,30 @@ def _opened(
         tags["slurm_job"] = os.environ["SLURM_JOB_ID"]
     if PARENT in os.environ:
         tags["mlflow.parentRunId"] = os.environ[PARENT]
-    with (
-        open_run(folder, settings, identity) as run_folder,
-        track(
-            config.store,
-            config.tracking.required,
-            name,
-            tags,
-            folder,
-            run_folder.status.get("mlflow_run_id"),
-        ) as tracked,
-    ):
-        if tracked.run_id is not None:
-            run_folder.note(mlflow_run_id=tracked.run_id)
-        if run_folder.attempt > 1:
-            tracked.tag("attempt", str(run_folder.attempt))
-        tracked.log_file(run_folder.path / "config.yaml")
-        yield run_folder, tracked
+    try:
+        with (
+            open_run(folder, settings, identity) as run_folder,
+            track(
+                config.store,
+                config.tracking.required,
+                name,
+                tags,
+                folder,
+                run_folder.status.get("mlflow_run_id"),
+            ) as tracked,
+        ):
+            if tracked.run_id is not None:
+                run_folder.note(mlflow_run_id=tracked.run_id)
+            if run_folder.attempt > 1:
+                tracked.tag("attempt", str(run_folder.attempt))
+            tracked.log_file(run_folder.path / "config.yaml")
+            yield run_folder, tracked
+    except SystemExit:
+        # SLURM puts a preempted job back into the queue only if it has to kill it: a job that
+        # ends by itself in its time of grace counts as over. All is written; wait for the kill.
+        if "SLURM_JOB_ID" in os.environ:
+            time.sleep(_GRACE_SECONDS)
+        raise
 
 
 def _show_places(config: ScriptConfig, folder: RunFolder, tracked: TrackedRun) -> None:
