@@ -14,13 +14,14 @@ from jne.cli import run_script
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def evaluate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    from jne import run
     from jne.config import check_evaluate
     from jne.evaluation import evaluate_subjects
+    from jne.evaluation_run import chosen_subjects, record_report
+    from jne.record import check, hydra_folder
 
-    config = run.check(check_evaluate, composed)
-    subjects = run.check(run.chosen_subjects, config)
-    with run.record_report(config, subjects, run.hydra_folder()) as report:
+    config = check(check_evaluate, composed)
+    subjects = check(chosen_subjects, config)
+    with record_report(config, subjects, hydra_folder()) as report:
         report.write(evaluate_subjects(subjects, config))
 
 

@@ -14,12 +14,13 @@ from jne.cli import run_script
 @hydra.main(version_base="1.3", config_path="conf", config_name="simulate")
 def simulate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    from jne import run
     from jne.config import check_simulate
+    from jne.record import check, hydra_folder
+    from jne.simulation_run import record_study
 
-    config, studies = run.check(check_simulate, composed)
+    config, studies = check(check_simulate, composed)
     for name, study in studies.items():
-        run.record_study(config, name, study, run.hydra_folder() / name)
+        record_study(config, name, study, hydra_folder() / name)
 
 
 if __name__ == "__main__":

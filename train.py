@@ -19,7 +19,7 @@ def train(composed: DictConfig) -> float:
     from pytorch_lightning.callbacks import EarlyStopping
     from pytorch_lightning.plugins.environments import LightningEnvironment
 
-    from jne import run
+    from jne import training_run as run
     from jne.callbacks import (
         BestWeights,
         EpochRecord,
@@ -31,9 +31,10 @@ def train(composed: DictConfig) -> float:
     from jne.data.module import EncodingData
     from jne.data.prepared import prepare
     from jne.machine import keep_freed_memory, use_given_cores
+    from jne.record import check
     from jne.training import EncodingModule
 
-    config, source = run.check(check_train, composed)
+    config, source = check(check_train, composed)
     folder = run.folder_of(config)
     done = run.result_of(folder)
     if done is not None:

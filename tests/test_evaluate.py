@@ -22,10 +22,10 @@ from jne.cohort import by_subject
 from jne.config import EvaluateConfig
 from jne.errors import InputError
 from jne.evaluation import SubjectTables
+from jne.evaluation_run import chosen_subjects
 from jne.images import FolderImages
 from jne.nonlinearity import jne
 from jne.results import Results
-from jne.run import chosen_subjects
 
 QUICK = ("selectivity.n_permutations=99", "stats.n_bootstrap=20", "voxels=all")
 

@@ -22,7 +22,8 @@ from mlflow.exceptions import MlflowException
 from jne import tracking
 from jne.callbacks import BestWeights, LastCheckpoint
 from jne.errors import InputError
-from jne.results import Results, abandoned
+from jne.results import Results
+from jne.run_folder import abandoned
 from jne.tracking import close_dead, open_store, record, settle
 
 FILES = ("voxels.csv", "epochs.csv", "summary.json", "deviation.npy", "jne_ss.npy",
@@ -93,7 +94,7 @@ def test_an_error_of_ours_is_kept_with_its_traceback(run_train, tmp_path, store,
     def fail(*_, **__):
         raise ZeroDivisionError("of ours")
 
-    monkeypatch.setattr("jne.run.summarise", fail)
+    monkeypatch.setattr("jne.training_run.summarise", fail)
     with pytest.raises(SystemExit):
         run_train("-m", "seed=3")
     (folder,) = sweep_folder(tmp_path).glob("0_*")
@@ -189,7 +190,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monk
         elif stage == "testing":
             patch.setattr("jne.scoring.bootstrap_p", stop)
         else:
-            patch.setattr("jne.run.roi_table", stop)
+            patch.setattr("jne.training_run.roi_table", stop)
         with pytest.raises(Interrupted):
             run_train("trainer.max_epochs=6")
     (folder,) = (tmp_path / "runs").iterdir()

@@ -215,12 +215,12 @@ def test_a_failed_run_says_so_everywhere(run_train, tmp_path, store):
 
 @pytest.mark.parametrize("stage", ["draw_run", "summarise"])
 def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, monkeypatch, stage):
-    import jne.run
+    import jne.training_run
 
     def fail(*_, **__):
         raise OSError("no space left on device")
 
-    target = jne.run.plots if stage == "draw_run" else jne.run
+    target = jne.training_run.plots if stage == "draw_run" else jne.training_run
     monkeypatch.setattr(target, stage, fail)
     with pytest.raises(OSError, match="no space left"):
         run_train()

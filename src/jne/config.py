@@ -16,9 +16,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     field_validator,
@@ -29,10 +27,7 @@ from jne.data.prepared import Source
 from jne.errors import InputError
 from jne.jacobian import VARIANTS
 from jne.product import PRECISIONS
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from jne.script_config import ScriptConfig, Section
 
 
 def _device(name: str) -> str:
@@ -82,34 +77,6 @@ class StatsConfig(Section):
     n_bootstrap: int = Field(ge=1)
     p_form: Literal["sound", "paper"]
     alpha: float = Field(gt=0, lt=1)
-
-
-class TrackingConfig(Section):
-    """conf/tracking"""
-
-    uri: str | None
-    experiment: str = Field(min_length=1)
-    required: Literal["always", "start", "never"]
-    nested: bool
-
-
-class ScriptConfig(Section):
-    """What every script takes."""
-
-    tracking: TrackingConfig
-    output: Annotated[Path, AfterValidator(Path.absolute)]
-
-    @property
-    def tracking_uri(self) -> str:
-        """Of the MLflow store: the one named, else an sqlite file under `output`."""
-        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
-
-    @property
-    def store(self) -> dict[str, str]:
-        """The store, its experiment, and where that keeps artifacts."""
-        artifacts = str(self.output / "mlartifacts")
-        experiment = self.tracking.experiment
-        return {"uri": self.tracking_uri, "experiment": experiment, "artifacts": artifacts}
 
 
 class SimulateConfig(ScriptConfig):

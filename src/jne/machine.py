@@ -5,8 +5,6 @@ import os
 import resource
 import sys
 
-import torch
-
 # mallopt's names for them, in glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 
@@ -17,6 +15,8 @@ def use_given_cores() -> None:
     """
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     if cores and "OMP_NUM_THREADS" not in os.environ:
+        import torch  # its seconds are not for those who ask for the memory alone
+
         torch.set_num_threads(int(cores))
 
 

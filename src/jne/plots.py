@@ -63,13 +63,15 @@ def draw_run(
 
 def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
     """Write a figure and close it; pdf: also as PDF beside it."""
-    figure.canvas.draw()
-    figure.set_layout_engine("none")  # laid out once: it costs more than the drawing
+    figure.draw_without_rendering()
+    # Laid out once, which costs more than the drawing, and "constrained" leaves nothing to trim.
+    bounds = None if figure.get_layout_engine() else "tight"
+    figure.set_layout_engine("none")
     for suffix in (".png", ".pdf") if pdf else (".png",):
         with whole_file(path.with_suffix(suffix)) as temporary:
             metadata = {"CreationDate": None} if suffix == ".pdf" else None
             figure.savefig(
-                temporary, format=suffix[1:], bbox_inches="tight", dpi=dpi, metadata=metadata
+                temporary, format=suffix[1:], bbox_inches=bounds, dpi=dpi, metadata=metadata
             )
     plt.close(figure)
     return path

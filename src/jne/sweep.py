@@ -41,7 +41,7 @@ class SweepRecord(Callback):
         global _launched
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-        from jne.config import ScriptConfig
+        from jne.script_config import ScriptConfig
         from jne.tracking import close_dead, open_store, save_views
 
         overrides = list(config.hydra.overrides.task)
@@ -104,7 +104,7 @@ class SweepRecord(Callback):
 
     def _status(self, job: list[str]) -> dict:
         """What is known of a job: {} where it never started."""
-        from jne.results import abandoned
+        from jne.run_folder import abandoned
 
         found: dict = {}
         for path in self.folder.glob("*/status.json"):

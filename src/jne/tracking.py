@@ -25,7 +25,7 @@ from filelock import FileLock
 from jne.errors import InputError
 from jne.files import whole_file, write_json
 from jne.progress import console
-from jne.results import abandoned, ended_as
+from jne.run_folder import abandoned, ended_as
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 # A server that is gone is noticed in a quarter of a minute, not in four.
