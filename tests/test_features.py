@@ -168,6 +168,7 @@ def test_only_missing_images_are_computed_and_only_of_the_same(pictures, tmp_pat
     assert not np.allclose(changed, clip(tmp_path).of(images, np.array([1]), N))
 
 
+@pytest.mark.slow  # a process of its own
 def test_a_killed_extraction_goes_on_to_the_same_bytes(pictures, tmp_path):
     folder, _ = pictures
     script = f"""

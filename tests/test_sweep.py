@@ -5,16 +5,20 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, redirect_stdout, suppress
+from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
+from urllib.request import urlopen
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, TINY, TINY_COHORT
+from conftest import ROOT, TINY, TINY_COHORT, run_quietly
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -30,6 +34,11 @@ FILES = ("voxels.csv", "epochs.csv", "summary.json", "deviation.npy", "jne_ss.np
          "predictions.npy", "encoder.pt")  # fmt: skip
 
 
+def only_run(output: Path) -> Path:
+    (folder,) = (output / "runs").iterdir()
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in FILES}
 
@@ -38,30 +47,56 @@ def status(folder: Path) -> dict:
     return json.loads((folder / "status.json").read_text())
 
 
-def sweep_folder(tmp_path: Path) -> Path:
-    (folder,) = (tmp_path / "sweeps").iterdir()
+def sweep_folder(output: Path) -> Path:
+    (folder,) = (output / "sweeps").iterdir()
     return folder
 
 
-def test_a_sweep_has_its_table_its_figure_and_its_run(run_train, tmp_path, store, capsys):
-    run_train("-m", "activation=relu,gelu", "seed=0,1")
-    folder = sweep_folder(tmp_path)
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory, store):
+    """The output of a sweep of four jobs, and what it printed."""
+    output = tmp_path_factory.mktemp("sweep")
+    jobs = ("-m", "activation=relu,gelu", "encoder=linear,nonlinear")
+    printed = StringIO()
+    with redirect_stdout(printed):
+        run_quietly(output, store, "train.py", *TINY_COHORT, *TINY, *jobs)
+    return output, printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, store):
+    """The output of a run of six epochs."""
+    output = tmp_path_factory.mktemp("run")
+    run_quietly(output, store, "train.py", *TINY_COHORT, *TINY, "trainer.max_epochs=6")
+    return output
+
+
+def test_a_sweep_has_its_table_its_figure_and_its_run(finished_sweep, store):
+    output, printed = finished_sweep
+    folder = sweep_folder(output)
     table = pd.read_csv(folder / "sweep.csv")
     assert len(table) == 4
     assert table["jne/mean"].is_monotonic_decreasing
-    for row in table.itertuples():
-        summary = Results(folder / row.run).summary["metrics"]
-        assert row._asdict()["_3"] == pytest.approx(summary["r2/mean"], rel=1e-9)
-    assert list(table.columns[:2]) == ["activation", "seed"]
+    for row in table.to_dict("records"):
+        assert row["r2/mean"] == pytest.approx(
+            Results(folder / row["run"]).summary["metrics"]["r2/mean"], rel=1e-9
+        )
+    assert list(table.columns[:3]) == ["encoder", "activation", "placement"]
     assert (folder / "sweep.png").stat().st_size > 5000
-    printed = capsys.readouterr().out
     assert "compare" in printed
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("jne")
     wanted = f"tags.sweep = '{folder.name}'"
     runs = client.search_runs([experiment.experiment_id], wanted)
     (own,) = [run for run in runs if run.data.tags["kind"] == "sweep"]
-    assert len(runs) == 5
+    assert sorted(run.info.run_name for run in runs if run is not own) == [
+        "subj01_linear_s0",
+        "subj01_linear_s0",
+        "subj01_nonlinear_gelu_both_s0",
+        "subj01_nonlinear_relu_both_s0",
+    ]
+    linear = [run for run in runs if run.data.params.get("encoder") == "linear"]
+    assert {run.data.params["activation"] for run in linear} == {"none"}
     assert own.info.status == "FINISHED"
     assert own.data.metrics["jobs/finished"] == 4
     assert {file.path for file in client.list_artifacts(own.info.run_id)} == {
@@ -70,24 +105,30 @@ def test_a_sweep_has_its_table_its_figure_and_its_run(run_train, tmp_path, store
     assert f"mlflow.sharedViewState.jne-{folder.name}" in experiment.tags
 
 
-def test_one_job_that_fails_leaves_the_others_and_is_told(run_train, tmp_path, store, capsys):
+def test_a_linear_encoder_has_jne_exactly_zero(finished_sweep):
+    """Also where an activation and a placement are set."""
+    for folder in sweep_folder(finished_sweep[0]).glob("*_linear_*"):
+        assert (Results(folder).voxels["jne"] == 0).all()
+        assert (Results(folder).array("jne_ss") == 0).all()
+
+
+def test_jobs_that_fail_or_are_refused_leave_the_others(run_train, tmp_path, store, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run_train("-m", "jacobian.voxels=[V1],[V9],[FFA-1]")
+        run_train("-m", "jacobian.voxels=3,[V9],[V1]")
     assert stopped.value.code == 1
     folder = sweep_folder(tmp_path)
-    said = [
-        status(folder / name)["status"] for name in sorted(os.listdir(folder)) if name[0] in "012"
-    ]
-    assert said == ["FINISHED", "FAILED", "FINISHED"]
-    (failed,) = folder.glob("1_*")
+    refused, failed, finished = sorted(path for path in folder.iterdir() if path.is_dir())
+    said = [status(path)["status"] for path in (refused, failed, finished)]
+    assert said == ["FAILED", "FAILED", "FINISHED"]
+    assert "jacobian.voxels=3" in status(refused)["error"]
     assert "unknown ROI 'V9'" in (failed / "train.log").read_text()
     run = MlflowClient(store).get_run(status(failed)["mlflow_run_id"])
     assert run.info.status == "FAILED"
     assert "unknown ROI" in run.data.tags["error"]
     printed = capsys.readouterr().out
-    assert "1 of 3 jobs are not finished" in printed
+    assert "2 of 3 jobs are not finished" in printed
     assert "FAILED" in printed
-    assert len(pd.read_csv(folder / "sweep.csv")) == 2
+    assert len(pd.read_csv(folder / "sweep.csv")) == 1
 
 
 def test_an_error_of_ours_is_kept_with_its_traceback(run_train, tmp_path, store, monkeypatch):
@@ -104,14 +145,6 @@ def test_an_error_of_ours_is_kept_with_its_traceback(run_train, tmp_path, store,
     assert "error.txt" in {file.path for file in client.list_artifacts(run_id)}
 
 
-def test_a_job_refused_before_it_starts_is_in_the_table(run_train, tmp_path, capsys):
-    with pytest.raises(SystemExit):
-        run_train("-m", "trainer.patience=0,3")
-    (refused,) = sweep_folder(tmp_path).glob("0_*")
-    assert "trainer.patience=0" in status(refused)["error"]
-    assert "1 of 2 jobs" in capsys.readouterr().out
-
-
 @pytest.mark.slow
 def test_runs_below_a_parent_by_a_key(run_train, tmp_path, store):
     (folder,) = run_train("-m", "seed=4", "tracking.nested=true")
@@ -124,8 +157,8 @@ def test_runs_below_a_parent_by_a_key(run_train, tmp_path, store):
 
 
 @pytest.mark.parametrize("how", ["resume=true", pytest.param("sweep", marks=pytest.mark.slow)])
-def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, how):
-    run_train("-m", "activation=relu,gelu", "encoder=linear,nonlinear")
+def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tmp_path, store, how):
+    shutil.copytree(finished_sweep[0], tmp_path, dirs_exist_ok=True)
     sweep = sweep_folder(tmp_path)
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     before = [contents(folder) for folder in folders]
@@ -162,11 +195,11 @@ def test_only_what_is_missing_or_failed_runs_again(run_train, tmp_path, store, h
         pytest.param("writing", marks=pytest.mark.slow),
     ],
 )
-def test_an_interrupted_run_ends_as_if_it_had_not_been(run_train, tmp_path, monkeypatch, stage):
+def test_an_interrupted_run_ends_as_if_it_had_not_been(
+    finished_run, run_train, tmp_path, monkeypatch, stage
+):
     """From its last epoch, or where training was over, from there."""
-    (whole,) = run_train("trainer.max_epochs=6")
-    expected = contents(whole)
-    shutil.rmtree(whole)
+    expected = contents(only_run(finished_run))
 
     class Interrupted(Exception):
         pass
@@ -224,18 +257,20 @@ def test_training_stopped_early_is_not_gone_on_with(run_train, tmp_path, monkeyp
     assert contents(folder) == expected
 
 
-def test_a_finished_run_is_not_done_again(run_train, tmp_path, capsys):
-    (folder,) = run_train()
-    run_train("resume=true")
+def test_a_finished_run_is_not_done_again(finished_run, run_train, tmp_path, capsys):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    folder = only_run(tmp_path)
+    run_train("trainer.max_epochs=6", "resume=true")
     assert f"finished already: {folder}" in capsys.readouterr().out.replace("\n", "")
-    assert list((tmp_path / "runs").iterdir()) == [folder]
+    assert only_run(tmp_path) == folder
 
 
-def test_a_folder_in_use_is_left_alone(run_train, tmp_path):
-    (folder,) = run_train()
+def test_a_folder_in_use_is_left_alone(finished_run, run_train, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    folder = only_run(tmp_path)
     (folder / "status.json").write_text(json.dumps(status(folder) | {"status": "RUNNING"}))
     with FileLock(folder / ".lock"), pytest.raises(SystemExit, match="another process is writing"):
-        run_train("resume=true")
+        run_train("trainer.max_epochs=6", "resume=true")
 
 
 # --- MLflow ---
@@ -256,6 +291,8 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
         (folder / "status.json").write_text('{"status": "RUNNING"}')
         tags = {"results": str(folder)}
         made[name] = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    (tmp_path / "sweep").mkdir()
+    parent = client.create_run(experiment_id, tags={"results": str(tmp_path / "sweep")}).info.run_id
     elsewhere = client.create_run(experiment_id, tags={"results": "/no/such/folder"}).info.run_id
     context = get_context("fork")
     ready = context.Event()
@@ -263,11 +300,12 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
     holder.start()
     ready.wait(10)
     try:
-        assert close_dead(client, experiment_id) == ["dead"]
+        assert len(close_dead(client, experiment_id)) == 2
     finally:
         os.kill(holder.pid, signal.SIGKILL)
         holder.join()
     assert client.get_run(made["dead"]).info.status == "KILLED"
+    assert client.get_run(parent).info.status == "KILLED"  # of a nested sweep
     assert client.get_run(made["alive"]).info.status == "RUNNING"
     assert client.get_run(elsewhere).info.status == "RUNNING"
     assert abandoned(tmp_path / "alive")  # kill -9 lets go of the lock
@@ -294,14 +332,14 @@ class Unreachable(MlflowClient):
 
 @pytest.mark.parametrize("calls", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_store_lost_in_the_middle_is_caught_up_with(
-    run_train, tmp_path, store, monkeypatch, calls, capsys
+    finished_run, run_train, store, monkeypatch, calls, capsys
 ):
-    (whole,) = run_train()
+    whole = only_run(finished_run)
     expected = MlflowClient(store).get_run(status(whole)["mlflow_run_id"])
     Unreachable.left = calls
     with monkeypatch.context() as patch:
         patch.setattr(tracking, "MlflowClient", Unreachable)
-        (folder,) = set(run_train("name=lost")) - {whole}
+        (folder,) = run_train("trainer.max_epochs=6", "name=lost")
     assert "python -m jne.tracking record" in capsys.readouterr().out
     assert contents(folder) == contents(whole)
     run_id = record(folder)
@@ -320,6 +358,53 @@ def test_a_store_lost_in_the_middle_is_caught_up_with(
         assert files[0] == files[1]
     with pytest.raises(InputError, match="nothing that is still to be recorded"):
         record(folder)
+
+
+@pytest.mark.slow  # real processes
+def test_a_server_killed_in_the_middle_is_caught_up_with(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    uri = f"http://127.0.0.1:{port}"
+
+    @contextmanager
+    def server():
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1",
+                   "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}",
+                   "--artifacts-destination", str(tmp_path / "kept")]  # fmt: skip
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)  # fmt: skip
+        try:
+            for _ in range(600):
+                with suppress(OSError), urlopen(f"{uri}/health"):
+                    break
+                time.sleep(0.1)
+            yield
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    output = tmp_path / "outputs"
+    command = [sys.executable, "train.py", f"output={output}", f"tracking.uri={uri}",
+               *TINY_COHORT, *TINY, "trainer.max_epochs=3000", "trainer.patience=3000"]  # fmt: skip
+    with server():
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        while not list(output.glob("runs/*/last.ckpt")) and run.poll() is None:
+            time.sleep(0.1)
+    printed = run.communicate(timeout=120)[0]
+    assert run.returncode == 0, printed
+    folder = only_run(output)
+    assert f"python -m jne.tracking record {folder}" in printed.replace("\n", "")
+    with server():
+        run_id = record(folder)
+        client = MlflowClient(uri)
+        found = client.get_run(run_id)
+        assert found.info.status == "FINISHED"
+        for name, value in Results(folder).summary["metrics"].items():
+            assert found.data.metrics[name] == pytest.approx(value, rel=1e-3), name
+        curve = client.get_metric_history(run_id, "val/loss")
+        assert {point.step for point in curve} == set(Results(folder).epochs["epoch"])
+        assert {file.path for file in client.list_artifacts(run_id)} >= {"figures", "tables"}
 
 
 def test_a_store_that_must_be_there_always(run_train, monkeypatch):
@@ -420,14 +505,20 @@ def slurm():
         pytest.skip(f"no SLURM answers: {asked.stderr.strip()}")
 
 
+ON_SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
+# A minute or two of training
+LONG = ("trainer.max_epochs=1200", "trainer.patience=1200", "trainer.checkpoint_seconds=0.2",
+        "data.n_train=2000", "encoder.hidden_width=128", "seed=5")  # fmt: skip
+
+
 @pytest.mark.slurm
 def test_a_sweep_on_slurm(slurm, tmp_path):
-    """Eight jobs, one of which fails; then one of them killed by the scheduler and gone on with."""
-    jobs = ("encoder=linear,nonlinear", "seed=0,1,2", "hydra.launcher.cpus_per_task=1")
-    launcher = ("hydra/launcher=slurm", "hydra.launcher.mem_gb=2")
-    done = launch(tmp_path, *launcher, *jobs, "hydra.launcher.timeout_min=10", "activation=relu")
+    """Eight jobs, one of which fails."""
+    limit = "hydra.launcher.timeout_min=10"
+    jobs = ("encoder=linear,nonlinear", "seed=0,1,2", "activation=relu")
+    done = launch(tmp_path, *ON_SLURM, limit, *jobs)
     assert done.returncode == 0, done.stdout + done.stderr
-    done = launch(tmp_path, *launcher, "jacobian.voxels=all,[V9]", "hydra.launcher.timeout_min=10")
+    done = launch(tmp_path, *ON_SLURM, limit, "jacobian.voxels=all,[V9]")
     assert done.returncode == 1, done.stdout + done.stderr
     assert "1 of 2 jobs are not finished" in done.stdout
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -436,30 +527,47 @@ def test_a_sweep_on_slurm(slurm, tmp_path):
     assert all("slurm_job" in run.data.tags for run in runs)
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The folder of the long run, whole."""
+    output = tmp_path_factory.mktemp("whole")
+    done = launch(output, *LONG)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = output.glob("sweeps/*/*/status.json")
+    return path.parent
+
+
+def went_on(output: Path, uninterrupted: Path) -> None:
+    """The same folder, the same MLflow run, the whole result."""
+    (folder,) = (path.parent for path in output.glob("sweeps/*/*/status.json"))
+    assert status(folder)["attempt"] > 1
+    assert contents(folder) == contents(uninterrupted)
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"], "tags.kind = 'train'")
+    assert run.info.status == "FINISHED"
+
+
 @pytest.mark.slurm
-def test_a_job_put_back_into_the_queue_goes_on_by_itself(slurm, tmp_path):
-    """`scontrol requeue` in training: the same folder, the same MLflow run, the whole result."""
-    settings = ("trainer.max_epochs=400", "trainer.patience=400", "trainer.checkpoint_seconds=0.2",
-                "data.n_train=2000", "encoder.hidden_width=128")  # fmt: skip
-    launcher = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1",
-                "hydra.launcher.mem_gb=2", "hydra.launcher.timeout_min=10")  # fmt: skip
-    assert launch(tmp_path / "whole", *settings, "seed=5").returncode == 0
-    output = tmp_path / "requeued"
-    command = [sys.executable, "train.py", "-m", f"output={output}", *TINY_COHORT, *TINY]
+def test_a_job_put_back_into_the_queue_goes_on_by_itself(slurm, tmp_path, uninterrupted):
+    """`scontrol requeue` in training."""
+    command = [sys.executable, "train.py", "-m", f"output={tmp_path}", *TINY_COHORT, *TINY]
+    limit = "hydra.launcher.timeout_min=10"
     sweep = subprocess.Popen(
-        [*command, *settings, *launcher, "seed=5"], cwd=ROOT, stdout=subprocess.PIPE
+        [*command, *LONG, *ON_SLURM, limit], cwd=ROOT, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(output.glob("sweeps/*/*/last.ckpt")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("sweeps/*/*/last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     asked = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
     job = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split()[0]
     subprocess.run(["scontrol", "requeue", job], check=True)
-    assert sweep.wait(timeout=400) == 0
-    (folder,) = (path.parent for path in output.glob("sweeps/*/*/status.json"))
-    (reference,) = (path.parent for path in (tmp_path / "whole").glob("sweeps/*/*/status.json"))
-    assert status(folder)["attempt"] == 2
-    assert contents(folder) == contents(reference)
-    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
-    (run,) = client.search_runs(["1"], "tags.kind = 'train'")
-    assert run.info.status == "FINISHED"
+    assert sweep.wait(timeout=600) == 0
+    went_on(tmp_path, uninterrupted)
+
+
+@pytest.mark.slurm
+def test_a_job_that_reaches_its_time_limit_goes_on_by_itself(slurm, tmp_path, uninterrupted):
+    limit = ("hydra.launcher.timeout_min=2", "hydra.launcher.signal_delay_s=60")
+    done = launch(tmp_path, *LONG, *ON_SLURM, *limit)
+    assert done.returncode == 0, done.stdout + done.stderr
+    went_on(tmp_path, uninterrupted)

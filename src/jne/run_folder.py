@@ -75,7 +75,7 @@ def open_run(path: Path, config: dict, identity: str = "") -> Iterator[RunFolder
     identity: what makes another attempt at the same run the same. Raises InputError where another
     process is writing to the folder.
     """
-    with _claimed(make_folder(path), wait=1.0):
+    with claimed(make_folder(path), wait=1.0):
         for half_written in path.rglob(".*.tmp"):  # by an attempt that was killed
             half_written.unlink()
         folder = RunFolder(path, config, identity)
@@ -104,16 +104,19 @@ def finished(path: Path) -> dict | None:
 def abandoned(path: Path) -> bool:
     """Whether nobody writes to a run's folder any more: its writer has ended, however."""
     try:
-        with _claimed(path, wait=0.0):
+        with claimed(path, wait=0.0):
             return True
     except InputError:
         return False
 
 
 @contextmanager
-def _claimed(path: Path, wait: float) -> Iterator[None]:
-    # The system lets go of the lock when the process dies, kill -9 included. A writer waits a
-    # moment: one that only asks whether the folder is abandoned holds the lock too.
+def claimed(path: Path, wait: float) -> Iterator[None]:
+    """Hold a folder's lock. Raises InputError where another process has held it for `wait` seconds.
+
+    The system lets go of the lock when the process dies, kill -9 included. A writer waits a moment:
+    one that only asks whether the folder is abandoned holds the lock too.
+    """
     lock = FileLock(path / ".lock", timeout=wait)
     try:
         lock.acquire()

@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _BOOKKEEPING = ("resume", "sweep", "output", "tracking.", "hydra")  # no part of
 
 _log = logging.getLogger(__name__)
 _launched: "SweepRecord | None" = None  # by this process
+_claim = ExitStack()  # its lock on the sweep's folder
 
 
 class SweepRecord(Callback):
@@ -41,6 +43,8 @@ class SweepRecord(Callback):
         global _launched
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
+        from jne.files import make_folder
+        from jne.run_folder import claimed
         from jne.script_config import ScriptConfig
         from jne.tracking import close_dead, open_store, save_views
 
@@ -60,6 +64,10 @@ class SweepRecord(Callback):
         except InputError as error:
             if self.required != "never":
                 sys.exit(f"error: {error}")
+        try:
+            _claim.enter_context(claimed(make_folder(self.folder), wait=1.0))
+        except InputError as error:
+            sys.exit(f"error: {error}")
         if script.tracking.nested:
             self.parent = self._tracked().run_id
         _launched = self
@@ -158,4 +166,5 @@ def finish() -> bool:
     global _launched
     launched, _launched = _launched, None
     os.environ.pop(PARENT, None)
-    return launched is not None and launched.finish()
+    with _claim:
+        return launched is not None and launched.finish()

@@ -259,9 +259,9 @@ def close_dead(client: MlflowClient, experiment_id: str) -> list[str]:
         )
         for run in running:
             tags = run.data.tags
-            folder = Path(tags.get("results", ""))
-            if (folder / "status.json").exists():
-                dead = abandoned(folder)
+            folder = tags.get("results")
+            if folder and Path(folder).is_dir():
+                dead = abandoned(Path(folder))
             else:
                 dead = _slurm_job_ended(tags.get("slurm_job"))
             if dead:
