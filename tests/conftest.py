@@ -1,3 +1,4 @@
+import logging
 import os
 import runpy
 from pathlib import Path
@@ -52,6 +53,7 @@ def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[
     before = set(output.rglob("status.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [str(path), *settings])
+        patch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds the run's log and leaves it
         runpy.run_path(str(path), run_name="__main__")
     made = set(output.rglob("status.json")) - before
     return sorted((status.parent for status in made), key=str)

@@ -104,7 +104,10 @@ def plain_means(root, place, zscore="run"):
     return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
 
 
-@pytest.mark.parametrize("zscore", ["run", "session", "none"])
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("session", "none")]
+
+
+@pytest.mark.parametrize("zscore", ["run", *SLOW])
 def test_every_value_is_that_of_a_plain_reading(tree, features, tmp_path, zscore):
     settings = ("data.voxels=brainmask", f"data.zscore={zscore}")
     prepared = prepare(source(tmp_path, tree, features, *settings), tmp_path)

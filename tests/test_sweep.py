@@ -190,7 +190,7 @@ def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tm
     "stage",
     [
         "training",
-        "trained",
+        pytest.param("trained", marks=pytest.mark.slow),
         pytest.param("testing", marks=pytest.mark.slow),
         pytest.param("writing", marks=pytest.mark.slow),
     ],
@@ -414,6 +414,7 @@ def test_a_store_that_must_be_there_always(run_train, monkeypatch):
         run_train("tracking.required=always")
 
 
+@pytest.mark.slow
 def test_a_store_that_is_not_there_at_the_start(run_train, tmp_path, store):
     (tmp_path / "file").write_text("in the way")
     nowhere = f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db"
@@ -425,6 +426,7 @@ def test_a_store_that_is_not_there_at_the_start(run_train, tmp_path, store):
     assert MlflowClient(store).get_run(run_id).info.run_name == "alone"
 
 
+@pytest.mark.slow  # a store of its own
 def test_a_store_that_was_moved_shows_its_artifacts(run_script, tmp_path):
     first = tmp_path / "first"
     uri = f"sqlite:///{first / 'outputs' / 'mlflow.db'}"

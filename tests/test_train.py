@@ -307,6 +307,7 @@ def test_chosen_voxels_and_variants_are_measured(run_train):
         )
 
 
+@pytest.mark.slow
 def test_significant_voxels_alone_are_measured(run_train):
     (folder,) = run_train(
         "jacobian.voxels=significant",
