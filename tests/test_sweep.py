@@ -386,7 +386,7 @@ def test_a_server_killed_in_the_middle_is_caught_up_with(tmp_path):
 
     output = tmp_path / "outputs"
     command = [sys.executable, "train.py", f"output={output}", f"tracking.uri={uri}",
-               *TINY_COHORT, *TINY, "trainer.max_epochs=3000", "trainer.patience=3000"]  # fmt: skip
+               *TINY_COHORT, *TINY, "trainer.max_epochs=1500", "trainer.patience=1500"]  # fmt: skip
     with server():
         run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         while not list(output.glob("runs/*/last.ckpt")) and run.poll() is None:
