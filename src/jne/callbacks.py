@@ -113,10 +113,12 @@ class LastCheckpoint(Checkpoint):
         self._next = time.monotonic() + self.seconds
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        # Early stopping has had its say: Lightning calls checkpoints last.
-        self.over = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        # Early stopping has had its say: Lightning calls checkpoints last. That max_epochs is
+        # reached is no part of it: a checkpoint may be gone on from with more.
+        self.over = trainer.should_stop
+        last = self.over or trainer.current_epoch + 1 == trainer.max_epochs
         start = time.monotonic()
-        if start >= self._next or self.over:
+        if start >= self._next or last:
             with whole_file(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
             end = time.monotonic()

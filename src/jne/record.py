@@ -53,6 +53,7 @@ def opened(
         # SLURM puts a preempted job back into the queue only if it has to kill it: a job that
         # ends by itself in its time of grace counts as over. All is written; wait for the kill.
         if "SLURM_JOB_ID" in os.environ:
+            console.print("all is written; waiting for SLURM to end the job")
             time.sleep(_GRACE_SECONDS)
         raise
 

@@ -102,11 +102,14 @@ def finished(path: Path) -> dict | None:
 
 
 def abandoned(path: Path) -> bool:
-    """Whether nobody writes to a run's folder any more: its writer has ended, however."""
+    """Whether nobody writes to a run's folder any more: its writer has ended, however.
+
+    False where that cannot be told, in a folder of somebody else's.
+    """
     try:
         with claimed(path, wait=0.0):
             return True
-    except InputError:
+    except (InputError, OSError):
         return False
 
 
