@@ -1,6 +1,6 @@
 """What sweeps and restarts are worth, with real processes.
 
-python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each gone on with
+python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of its stages; each gone on with
 python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times;
                                         MLFLOW_TRACKING_URI=... for a server's or PostgreSQL's
 python benchmarks/sweeps.py cost      # a job's fixed cost: start to first step, last result to exit
@@ -53,6 +53,8 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def stage(folder: Path) -> str:
     status = json.loads((folder / "status.json").read_text())
+    if status["status"] == "FINISHED":
+        return "exit"
     for stage, sign in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
                         ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
                         ("training", "last.ckpt")):  # fmt: skip
@@ -62,14 +64,16 @@ def stage(folder: Path) -> str:
 
 
 def kill(folder: Path) -> None:
-    # Slow enough to be hit: 60 epochs, a checkpoint whenever one may be written.
-    settings = [*SMALL, "trainer.max_epochs=60", "trainer.patience=60",
+    # Slow enough to be hit: 30 epochs, a checkpoint whenever one may be written.
+    settings = [*SMALL, "trainer.max_epochs=30", "trainer.patience=30",
                 "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.05"]  # fmt: skip
     run(folder / "whole", *settings)
     (reference,) = (folder / "whole" / "runs").iterdir()
     expected = results(reference)
     status = json.loads((reference / "status.json").read_text())
-    span = sum(status[f"time/{part}_s"] for part in ("prepare", "fit_test", "jacobian", "record"))
+    # Every stage is aimed at as often, whatever its length.
+    aims = [("training", "fit_test"), ("Jacobian", "jacobian"), ("writing", "record"),
+            ("recording", "record")]  # fmt: skip
     draw, same, hit = random.Random(0), 0, []
     for k in range(20):
         output = folder / f"kill{k}"
@@ -78,10 +82,13 @@ def kill(folder: Path) -> None:
                                    stderr=subprocess.DEVNULL)  # fmt: skip
         while process.poll() is None and not list(output.glob("runs/*/status.json")):
             time.sleep(0.01)
-        time.sleep(draw.uniform(0, span))
+        (killed,) = (output / "runs").iterdir()
+        aim, part = aims[k % len(aims)]
+        while process.poll() is None and stage(killed) != aim:
+            time.sleep(0.002)
+        time.sleep(draw.uniform(0, status[f"time/{part}_s"]))
         process.kill()
         process.wait()
-        (killed,) = (output / "runs").iterdir()
         hit.append(stage(killed))
         for name, content in results(killed).items():  # what has its name is whole
             assert name.endswith("error.txt") or content == expected[name], name
