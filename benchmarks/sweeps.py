@@ -1,6 +1,6 @@
 """What sweeps and restarts are worth, with real processes.
 
-python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of its stages; each gone on with
+python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each gone on with
 python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times;
                                         MLFLOW_TRACKING_URI=... for a server's or PostgreSQL's
 python benchmarks/sweeps.py cost      # a job's fixed cost: start to first step, last result to exit
