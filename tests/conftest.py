@@ -1,6 +1,9 @@
+import gc
 import logging
 import os
 import runpy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,21 @@ TINY_COHORT = (
     "data.voxels_per_roi=3",
 )
 TINY = ("encoder.hidden_width=32", "trainer.max_epochs=3")  # with the cohort: a second
+
+
+def pytest_collection() -> None:
+    gc.disable()  # the modules imported now stay: looking for garbage is a quarter of that time
+
+
+def pytest_collection_finish() -> None:
+    gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    # pytest looks for garbage ten times at its end; only a worker ends without Python's own end,
+    # at which triton would tell of all that was not freed.
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        gc.freeze()
 
 
 def compose_train(output, *overrides: str) -> DictConfig:
@@ -57,6 +75,14 @@ def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[
         runpy.run_path(str(path), run_name="__main__")
     made = set(output.rglob("status.json")) - before
     return sorted((status.parent for status in made), key=str)
+
+
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Runs without their figures, most of a tiny run's time, where these are not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.plots.draw_run", lambda *_: [])
+        yield
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import TINY, TINY_COHORT, run_quietly
+from conftest import TINY, TINY_COHORT, no_figures, run_quietly
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
@@ -41,9 +41,16 @@ def runs(tmp_path_factory, store):
         "s1_seed": ["subject=s1", "seed=1"],
         "s2": ["subject=s2"],
     }.items():
-        (made[key],) = run_quietly(
-            folder, store, "train.py", "tracking.experiment=runs", *TINY_COHORT, *TINY, *settings
-        )
+        with no_figures():
+            (made[key],) = run_quietly(
+                folder,
+                store,
+                "train.py",
+                "tracking.experiment=runs",
+                *TINY_COHORT,
+                *TINY,
+                *settings,
+            )
     return made
 
 

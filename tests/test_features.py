@@ -253,7 +253,7 @@ def test_bad_weights_are_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda model, tag: {"url": "http://x"})
     with pytest.raises(InputError, match="no such file"):
         clip(tmp_path, pretrained="p", checkpoint=tmp_path / "absent.pt")._load()
-    (tmp_path / "bad.pt").write_bytes(b"\x80\x04no tensors")
+    (tmp_path / "bad.pt").write_bytes(b"\x80\x02no tensors")
     with pytest.raises(InputError, match="not a readable file of weights"):
         clip(tmp_path, pretrained="p", checkpoint=tmp_path / "bad.pt")._load()
 

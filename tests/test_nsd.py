@@ -95,12 +95,12 @@ def plain_means(root, place, zscore="run"):
         values = volume(root, session)[place]
         own = table[table["SESSION"] == session]
         groups = own["RUN"].to_numpy() if zscore == "run" else np.zeros(len(own))
-        valid = all(values[groups == g].std() > 0 for g in np.unique(groups))
+        if any(values[groups == g].std() == 0 for g in np.unique(groups)):
+            continue
         for t in range(len(values)):
             same = values[groups == groups[t]]
             z = values[t] if zscore == "none" else (values[t] - same.mean()) / same.std()
-            if valid:
-                trials.setdefault(int(own["73KID"].iloc[t]) - 1, []).append(z)
+            trials.setdefault(int(own["73KID"].iloc[t]) - 1, []).append(z)
     return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
 
 

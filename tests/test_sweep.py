@@ -18,7 +18,7 @@ from urllib.request import urlopen
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT, TINY, TINY_COHORT, run_quietly
+from conftest import ROOT, TINY, TINY_COHORT, no_figures, run_quietly
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
@@ -58,7 +58,7 @@ def finished_sweep(tmp_path_factory, store):
     output = tmp_path_factory.mktemp("sweep")
     jobs = ("-m", "activation=relu,gelu", "encoder=linear,nonlinear")
     printed = StringIO()
-    with redirect_stdout(printed):
+    with redirect_stdout(printed), no_figures():
         run_quietly(output, store, "train.py", *TINY_COHORT, *TINY, *jobs)
     return output, printed.getvalue()
 
@@ -168,7 +168,8 @@ def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tm
     (folders[2] / "status.json").write_text(json.dumps(failed | {"status": "FAILED"}))
     # In another order: the jobs have other numbers.
     again = how if how == "resume=true" else f"sweep={sweep.name}"
-    run_train("-m", "activation=gelu,relu", "encoder=nonlinear,linear", again)
+    with no_figures():
+        run_train("-m", "activation=gelu,relu", "encoder=nonlinear,linear", again)
     assert sweep_folder(tmp_path) == sweep
     found = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert len(found) == 4

@@ -13,10 +13,10 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from conftest import ROOT, TINY, TINY_COHORT, run_quietly
 from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
-from tests.conftest import ROOT, TINY, TINY_COHORT, run_quietly
 
 from jne import jacobian_deviation, jne
 from jne.data.prepared import load

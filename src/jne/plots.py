@@ -63,10 +63,11 @@ def draw_run(
 
 def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
     """Write a figure and close it; pdf: also as PDF beside it."""
-    figure.draw_without_rendering()
-    # Laid out once, which costs more than the drawing, and "constrained" leaves nothing to trim.
-    bounds = None if figure.get_layout_engine() else "tight"
-    figure.set_layout_engine("none")
+    bounds = "tight"
+    if engine := figure.get_layout_engine():  # once: it costs more than the drawing
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+        bounds = None  # "constrained" leaves nothing to trim
     for suffix in (".png", ".pdf") if pdf else (".png",):
         with whole_file(path.with_suffix(suffix)) as temporary:
             metadata = {"CreationDate": None} if suffix == ".pdf" else None
