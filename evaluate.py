@@ -9,15 +9,17 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
+from jne.machine import quick_imports
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def evaluate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    from jne.config import check_evaluate
-    from jne.evaluation import evaluate_subjects
-    from jne.evaluation_run import chosen_subjects, record_report
-    from jne.record import check, hydra_folder
+    with quick_imports():
+        from jne.config import check_evaluate
+        from jne.evaluation import evaluate_subjects
+        from jne.evaluation_run import chosen_subjects, record_report
+        from jne.record import check, hydra_folder
 
     config = check(check_evaluate, composed)
     subjects = check(chosen_subjects, config)

@@ -9,14 +9,16 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
+from jne.machine import quick_imports
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="simulate")
 def simulate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    from jne.config import check_simulate
-    from jne.record import check, hydra_folder
-    from jne.simulation_run import record_study
+    with quick_imports():
+        from jne.config import check_simulate
+        from jne.record import check, hydra_folder
+        from jne.simulation_run import record_study
 
     config, studies = check(check_simulate, composed)
     for name, study in studies.items():

@@ -10,29 +10,31 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
+from jne.machine import quick_imports
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    import pytorch_lightning as pl
-    from pytorch_lightning.callbacks import EarlyStopping
-    from pytorch_lightning.plugins.environments import LightningEnvironment
+    with quick_imports():
+        import pytorch_lightning as pl
+        from pytorch_lightning.callbacks import EarlyStopping
+        from pytorch_lightning.plugins.environments import LightningEnvironment
 
-    from jne import training_run as run
-    from jne.callbacks import (
-        BestWeights,
-        EpochRecord,
-        JacobianNonlinearity,
-        LastCheckpoint,
-        TestScores,
-    )
-    from jne.config import check_train
-    from jne.data.module import EncodingData
-    from jne.data.prepared import prepare
-    from jne.machine import keep_freed_memory, use_given_cores
-    from jne.record import check
-    from jne.training import EncodingModule
+        from jne import training_run as run
+        from jne.callbacks import (
+            BestWeights,
+            EpochRecord,
+            JacobianNonlinearity,
+            LastCheckpoint,
+            TestScores,
+        )
+        from jne.config import check_train
+        from jne.data.module import EncodingData
+        from jne.data.prepared import prepare
+        from jne.machine import keep_freed_memory, use_given_cores
+        from jne.record import check
+        from jne.training import EncodingModule
 
     config, source = check(check_train, composed)
     folder = run.folder_of(config)

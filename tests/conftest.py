@@ -1,3 +1,4 @@
+import atexit
 import gc
 import logging
 import os
@@ -30,7 +31,7 @@ TINY = ("encoder.hidden_width=32", "trainer.max_epochs=3")  # with the cohort: a
 
 
 def pytest_collection() -> None:
-    gc.disable()  # the modules imported now stay: looking for garbage is a quarter of that time
+    gc.disable()  # what is imported now stays: looking for garbage is a quarter of that time
 
 
 def pytest_collection_finish() -> None:
@@ -38,10 +39,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish() -> None:
-    # pytest looks for garbage ten times at its end; only a worker ends without Python's own end,
-    # at which triton would tell of all that was not freed.
+    # pytest and Python look for garbage a dozen times at the end. Without it triton tells of all
+    # that was not freed, but a worker's words are not shown.
     if "PYTEST_XDIST_WORKER" in os.environ:
         gc.freeze()
+        atexit.unregister(gc.unfreeze)
 
 
 def compose_train(output, *overrides: str) -> DictConfig:

@@ -39,9 +39,11 @@ COMMON = {
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_models(tmp_path_factory):
-    """A small CLIP in open_clip's register."""
+    """A small CLIP in open_clip's register, and one of a ResNet."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "ViT-Tiny-8.json").write_text(json.dumps(TINY_CLIP))
+    resnet = {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}
+    (folder / "RN-Tiny.json").write_text(json.dumps(TINY_CLIP | resnet))
     open_clip.add_model_config(folder)
 
 
@@ -241,7 +243,7 @@ def test_openai_weights_get_the_gelu_they_were_trained_with(tmp_path, monkeypatc
         ({"model": "ViT-Tyny-8"}, "no such model; close to it: ViT-Tiny-8"),
         ({"layer": 9}, r"features.layer=9 is out of range: ViT-Tiny-8 has layers 0 .* to 3"),
         ({"pretrained": "nope"}, "features.pretrained=nope: ViT-Tiny-8 has"),
-        ({"model": "RN50"}, "RN50 is not a vision transformer"),
+        ({"model": "RN-Tiny"}, "RN-Tiny is not a vision transformer"),
     ],
 )
 def test_bad_keys_are_one_sentence(pictures, tmp_path, keys, message):

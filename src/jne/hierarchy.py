@@ -4,7 +4,6 @@ Every test here takes voxels as its units. Neighbouring voxels of a real brain a
 their number overstates what is known: read a p beside the effect it belongs to.
 """
 
-import gc
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,17 +75,9 @@ def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: floa
                     }
                 )
     table = pd.DataFrame(rows, columns=["greater", "lesser", "superiority", "p"])
-    table["p_holm"] = _holm(table["p"]) if len(table) else table["p"]
+    table["p_holm"] = multipletests(table["p"], method="holm")[1] if len(table) else table["p"]
     table["significant"] = table["p_holm"] < alpha
     return table
-
-
-def _holm(p: pd.Series) -> NDArray:
-    gc.freeze()  # statsmodels collects garbage at each Holm: .4 s, among all that is imported
-    try:
-        return multipletests(p, method="holm")[1]
-    finally:
-        gc.unfreeze()
 
 
 def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float, float]:
