@@ -312,6 +312,15 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
     assert abandoned(tmp_path / "alive")  # kill -9 lets go of the lock
 
 
+@pytest.mark.parametrize("command", ["close", "ui"])
+def test_a_command_over_a_store_that_is_not_there_makes_none(tmp_path, monkeypatch, command):
+    absent = tmp_path / "absent.db"
+    monkeypatch.setattr("sys.argv", ["jne.tracking", command, f"sqlite:///{absent}"])
+    with pytest.raises(SystemExit, match="no MLflow store at"):
+        tracking.main()
+    assert not absent.exists()
+
+
 class Unreachable(MlflowClient):
     """A store that is lost after some calls."""
 

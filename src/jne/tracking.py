@@ -288,11 +288,7 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     One process at a time: MLflow's first migration of a store breaks it for good when two
     processes run it together, and two that create one experiment fail.
     """
-    if uri.startswith("file:") or "://" not in uri:
-        raise InputError(
-            f"tracking.uri={uri}: MLflow no longer writes to plain folders; use sqlite:///PATH "
-            f"or the address of a server"
-        )
+    _check_address(uri)
     artifacts = Path(artifacts)
     artifacts.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -316,10 +312,25 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
 
 
+def _check_address(uri: str, *, existing: bool = False) -> None:
+    """Raises InputError where `uri` is no store's address, or the sqlite store is not there."""
+    if uri.startswith("file:") or "://" not in uri:
+        raise InputError(
+            f"tracking.uri={uri}: MLflow no longer writes to plain folders; use sqlite:///PATH "
+            f"or the address of a server"
+        )
+    if existing and _missing(uri):  # MLflow would make an empty one
+        raise InputError(f"there is no MLflow store at {uri}")
+
+
+def _missing(uri: str) -> bool:
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def _make(uri: str) -> None:
     """An sqlite store's tables, whole or not at all: a kill among its migrations breaks it."""
     database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.exists() and database.parent.is_dir():
+    if _missing(uri) and database.parent.is_dir():
         with whole_file(database) as temporary:
             MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
 
@@ -477,11 +488,13 @@ def main() -> None:
             for folder in given.folders:
                 print(f"{folder}: recorded as {record(folder, given.uri)}")
         elif given.command == "close":
+            _check_address(given.uri, existing=True)
             client = MlflowClient(given.uri)
             found = client.get_experiment_by_name(given.experiment)
             closed = close_dead(client, found.experiment_id) if found else []
             print(f"{len(closed)} dead runs closed{': ' if closed else ''}{', '.join(closed)}")
         else:
+            _check_address(given.uri, existing=True)
             settle(given.uri)
             # One worker and no job runners: a fifth of the memory.
             os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
