@@ -108,14 +108,16 @@ def parallel(folder: Path) -> None:
         output = folder / f"store{repeat}"
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
         experiment = f"parallel-{time.time_ns()}"
+        output.mkdir()
+        said = [output / f"{seed}.txt" for seed in range(12)]
         started = [
             subprocess.Popen(
                 command(output, *TINY, f"seed={seed}", f"tracking.experiment={experiment}"),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stdout=path.open("w"),
+                stderr=subprocess.STDOUT,
             )
-            for seed in range(12)
-        ]  # fmt: skip
+            for seed, path in enumerate(said)
+        ]
         codes = [process.wait() for process in started]
         client = MlflowClient(uri)
         own = client.get_experiment_by_name(experiment)
@@ -124,6 +126,10 @@ def parallel(folder: Path) -> None:
         recorded += len(finished) if not any(codes) else 0
         print(f"store {repeat}: {len(finished)} of 12 recorded, {sum(map(bool, codes))} failed",
               flush=True)  # fmt: skip
+        if len(finished) < 12:
+            print(*(run.info.status for run in runs if run not in finished),
+                  *(line for path in said for line in path.read_text().splitlines()
+                    if "rror" in line or "MLflow:" in line), sep="\n", flush=True)  # fmt: skip
     print(f"12 processes at once, 5 times: {recorded} of 60")
 
 

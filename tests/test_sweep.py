@@ -312,6 +312,19 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
     assert abandoned(tmp_path / "alive")  # kill -9 lets go of the lock
 
 
+def test_a_run_that_ends_while_it_is_asked_after_is_not_dead(tmp_path, store, monkeypatch):
+    client, experiment_id = open_store(store, "ending", tmp_path / "artifacts")
+    run_id = client.create_run(experiment_id, tags={"results": str(tmp_path)}).info.run_id
+
+    def ends(folder):
+        client.set_terminated(run_id, "FINISHED")
+        return True
+
+    monkeypatch.setattr(tracking, "abandoned", ends)
+    assert close_dead(client, experiment_id) == []
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("command", ["close", "ui"])
 def test_a_command_over_a_store_that_is_not_there_makes_none(tmp_path, monkeypatch, command):
     absent = tmp_path / "absent.db"

@@ -116,9 +116,10 @@ class SweepRecord(Callback):
 
         found: dict = {}
         for path in self.folder.glob("*/status.json"):
+            gone = abandoned(path.parent)  # asked first: one that ends now is not gone
             status = json.loads(path.read_text())
             if computes(status.get("overrides", ())) == computes(job):
-                if status["status"] == "RUNNING" and abandoned(path.parent):
+                if status["status"] == "RUNNING" and gone:
                     status["status"] = "KILLED"
                 if not found or status["status"] == "FINISHED":
                     found = status | {"folder": str(path.parent)}

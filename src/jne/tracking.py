@@ -264,7 +264,8 @@ def close_dead(client: MlflowClient, experiment_id: str) -> list[str]:
                 dead = abandoned(Path(folder))
             else:
                 dead = _slurm_job_ended(tags.get("slurm_job"))
-            if dead:
+            # Asked again: it may have ended well between the two questions.
+            if dead and client.get_run(run.info.run_id).info.status == "RUNNING":
                 client.set_tag(run.info.run_id, "error", "its process ended without a word")
                 client.set_terminated(run.info.run_id, "KILLED")
                 closed.append(run.info.run_name)
