@@ -11,7 +11,6 @@ import sys
 import time
 from contextlib import contextmanager, redirect_stdout, suppress
 from io import StringIO
-from multiprocessing import get_context
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -277,12 +276,6 @@ def test_a_folder_in_use_is_left_alone(finished_run, run_train, tmp_path):
 # --- MLflow ---
 
 
-def _hold(path, ready):
-    with FileLock(path):
-        ready.set()
-        time.sleep(60)
-
-
 def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path, store):
     client, experiment_id = open_store(store, "dead", tmp_path / "artifacts")
     made = {}
@@ -295,16 +288,18 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
     (tmp_path / "sweep").mkdir()
     parent = client.create_run(experiment_id, tags={"results": str(tmp_path / "sweep")}).info.run_id
     elsewhere = client.create_run(experiment_id, tags={"results": "/no/such/folder"}).info.run_id
-    context = get_context("fork")
-    ready = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path / "alive" / ".lock", ready))
-    holder.start()
-    ready.wait(10)
+    hold = (
+        "import filelock, sys, time; lock = filelock.FileLock(sys.argv[1]); lock.acquire(); "
+        "print(flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path / "alive" / ".lock")]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE)
+    holder.stdout.readline()
     try:
         assert len(close_dead(client, experiment_id)) == 2
     finally:
-        os.kill(holder.pid, signal.SIGKILL)
-        holder.join()
+        holder.kill()
+        holder.wait()
     assert client.get_run(made["dead"]).info.status == "KILLED"
     assert client.get_run(parent).info.status == "KILLED"  # of a nested sweep
     assert client.get_run(made["alive"]).info.status == "RUNNING"
