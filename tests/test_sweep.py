@@ -526,8 +526,8 @@ def slurm():
 
 
 ON_SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.mem_gb=2")
-# A minute or two of training
-LONG = ("trainer.max_epochs=1200", "trainer.patience=1200", "trainer.checkpoint_seconds=0.2",
+# Longer than the time limit below, on a fast machine too
+LONG = ("trainer.max_epochs=3000", "trainer.patience=3000", "trainer.checkpoint_seconds=0.2",
         "data.n_train=2000", "encoder.hidden_width=128", "seed=5")  # fmt: skip
 
 
