@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ class SweepRecord(Callback):
         from jne import sweep_table
         from jne.tracking import ui_hint
 
-        statuses = [self._status(job) for job in self.jobs]
+        statuses = self._statuses()
         if not any(statuses):
             return False
         table = sweep_table.write(self.folder)
@@ -110,20 +111,20 @@ class SweepRecord(Callback):
                   f"with sweep={self.folder.name} or resume=true")  # fmt: skip
         return True
 
-    def _status(self, job: list[str]) -> dict:
-        """What is known of a job: {} where it never started."""
+    def _statuses(self) -> list[dict]:
+        """What is known of every job: {} where it never started."""
         from jne.run_folder import abandoned
 
-        found: dict = {}
+        found: dict[tuple[str, ...], dict] = {}
         for path in self.folder.glob("*/status.json"):
             gone = abandoned(path.parent)  # asked first: one that ends now is not gone
             status = json.loads(path.read_text())
-            if computes(status.get("overrides", ())) == computes(job):
-                if status["status"] == "RUNNING" and gone:
-                    status["status"] = "KILLED"
-                if not found or status["status"] == "FINISHED":
-                    found = status | {"folder": str(path.parent)}
-        return found
+            if status["status"] == "RUNNING" and gone:
+                status["status"] = "KILLED"
+            job = _computed(status.get("overrides", ()))
+            if job not in found or status["status"] == "FINISHED":
+                found[job] = status | {"folder": str(path.parent)}
+        return [found.get(_computed(job), {}) for job in self.jobs]
 
     # --- in the job's process ---
 
@@ -157,9 +158,9 @@ class SweepRecord(Callback):
             write_json(folder / "status.json", told | {"overrides": overrides})
 
 
-def computes(overrides: list[str]) -> list[str]:
+def _computed(overrides: Sequence[str]) -> tuple[str, ...]:
     """The overrides that say what a job computes, in one order."""
-    return sorted(one for one in overrides if not one.lstrip("+~").startswith(_BOOKKEEPING))
+    return tuple(sorted(one for one in overrides if not one.lstrip("+~").startswith(_BOOKKEEPING)))
 
 
 def finish() -> bool:
