@@ -47,10 +47,11 @@ def run_script(main: Callable[[], None]) -> None:
         main()
     except Exception as error:
         # What ended a job of a sweep is in its log and in the sweep's table.
-        if not sweep.finish():
+        if sweep.finish() is None:
             sys.exit(f"error: {_told(error)}")
         sys.exit(1)
-    sweep.finish()
+    if sweep.finish() is False:
+        sys.exit(1)
 
 
 def _told(error: Exception) -> str:

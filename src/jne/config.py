@@ -133,8 +133,15 @@ class TrainConfig(ScriptConfig):
 
     def identity(self) -> str:
         """A digest of all that a run's results depend on; what another attempt has in common."""
-        left_out = {"name", "tracking", "output", "checkpoint", "sweep", "resume"}
-        settings = self.model_dump(mode="json", exclude=left_out)
+        settings = self.model_dump(
+            mode="json",
+            exclude={
+                **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
+                "features": {"cache"},
+                "trainer": {"checkpoint_seconds"},
+                "jacobian": {"max_memory_gb"},
+            },
+        )
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
 

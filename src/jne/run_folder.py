@@ -1,7 +1,9 @@
 """The life of a run's folder: who writes to it, its status, earlier attempts at the same run."""
 
 import json
+import logging
 import platform
+import secrets
 import signal
 import socket
 import sys
@@ -20,6 +22,8 @@ from jne.errors import InputError
 from jne.files import make_folder, whole_file, write_json
 from jne.machine import peak_memory_gb
 
+_LASTING = ("mlflow_run_id", "prepared", "params")  # facts of all attempts
+
 
 class RunFolder:
     """The results folder of a run while it is written, and its status."""
@@ -29,9 +33,9 @@ class RunFolder:
         make_folder(self.figures)
         self._start = time.monotonic()
         # What an earlier attempt said: {} where there was none
-        self.before = _status(path)
+        self.before = status_of(path)
         self.attempt = self.before.get("attempt", 0) + 1
-        self.status = {
+        self.status = {name: self.before[name] for name in _LASTING if name in self.before} | {
             "status": "RUNNING",
             "identity": identity,
             "attempt": self.attempt,
@@ -43,8 +47,6 @@ class RunFolder:
                 "torch": version("torch"),
             },
         }
-        if "mlflow_run_id" in self.before:
-            self.status["mlflow_run_id"] = self.before["mlflow_run_id"]
         with whole_file(self.path / "config.yaml") as temporary:
             temporary.write_text(yaml.safe_dump(config, sort_keys=False))
         self._write_status()
@@ -91,13 +93,28 @@ def open_run(path: Path, config: dict, identity: str = "") -> Iterator[RunFolder
 
 def earlier_attempts(folders: Iterable[Path], identity: str) -> list[Path]:
     """The folders that hold an attempt at the run of this identity, finished ones first."""
-    found = [folder for folder in folders if _status(folder).get("identity") == identity]
-    return sorted(found, key=lambda folder: _status(folder)["status"] != "FINISHED")
+    found = [folder for folder in folders if status_of(folder).get("identity") == identity]
+    return sorted(found, key=lambda folder: status_of(folder)["status"] != "FINISHED")
+
+
+def free_folder(own: Path, identity: str = "") -> Path:
+    """`own`; where that holds another run than the one of this identity, a fresh one beside it."""
+    if status_of(own).get("identity", identity) == identity:
+        return own
+    return own.with_name(f"{own.name}_{secrets.token_hex(3)}")
+
+
+def move_log(folder: Path) -> None:
+    """The log of this process goes where its run goes, from here on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+            handler.baseFilename = str(folder / Path(handler.baseFilename).name)
 
 
 def finished(path: Path) -> dict | None:
     """The status of a finished run; None where the folder holds none."""
-    status = _status(path)
+    status = status_of(path)
     return status if status.get("status") == "FINISHED" else None
 
 
@@ -131,7 +148,8 @@ def claimed(path: Path, wait: float) -> Iterator[None]:
         lock.release()
 
 
-def _status(path: Path) -> dict:
+def status_of(path: Path) -> dict:
+    """What status.json of a run's folder says; {} where there is none."""
     try:
         return json.loads((path / "status.json").read_text())
     except (OSError, ValueError):

@@ -1,18 +1,22 @@
 """A sweep as one thing: what became of each of its jobs, and its table and figure.
 
 Hydra launches the jobs; every job writes its own results folder and MLflow run. What is here runs
-around them: before the first, at the end of each, and after the last.
+around them: before the first, at the start and end of each, and after the last.
 """
 
+import hashlib
 import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +25,7 @@ from jne.errors import InputError
 
 PARENT = "JNE_PARENT_RUN"  # in the environment of a job whose MLflow run has a parent
 _BOOKKEEPING = ("resume", "sweep", "output", "tracking.", "hydra")  # no part of what a job computes
+_QUEUE_SECONDS = 10
 
 _log = logging.getLogger(__name__)
 _launched: "SweepRecord | None" = None  # by this process
@@ -33,8 +38,8 @@ class SweepRecord(Callback):
     def __init__(self) -> None:
         self.folder = Path()
         self.store: dict[str, str] = {}
-        self.required = "start"
         self.parent: str | None = None
+        self.on_slurm = False
         self.jobs: list[list[str]] = []
         """The overrides of each job, in their order."""
 
@@ -42,29 +47,28 @@ class SweepRecord(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global _launched
-        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from mlflow.exceptions import MlflowException
 
         from jne.files import make_folder
         from jne.run_folder import claimed
         from jne.script_config import ScriptConfig
         from jne.tracking import close_dead, open_store, save_views
 
-        overrides = list(config.hydra.overrides.task)
-        parsed = OverridesParser.create().parse_overrides(overrides)
-        self.jobs = BasicSweeper.split_arguments(parsed, None)[0]
+        self.jobs = _jobs(config)
+        self.on_slurm = config.hydra.launcher._target_.endswith("SlurmLauncher")
         self.folder = Path(config.hydra.sweep.dir).absolute()
         plain = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": plain, "output": config.output})
-        self.store, self.required = script.store, script.tracking.required
+        self.store = script.store
         try:
             # Before the jobs: two processes must not make one store.
             client, experiment_id = open_store(**self.store)
             for name in close_dead(client, experiment_id):
                 print(f"closed as KILLED, its process is gone: {name}")
             save_views(client, experiment_id, self.folder.name)
-        except InputError as error:
-            if self.required != "never":
-                sys.exit(f"error: {error}")
+        except (InputError, MlflowException) as error:
+            if script.tracking.required != "never":
+                sys.exit(f"error: {str(error).splitlines()[0]}")
         try:
             _claim.enter_context(claimed(make_folder(self.folder), wait=1.0))
         except InputError as error:
@@ -79,18 +83,26 @@ class SweepRecord(Callback):
 
         tags = {"kind": "sweep", "sweep": self.folder.name, "results": str(self.folder)}
         name = f"sweep_{self.folder.name}"
-        tracked = TrackedRun(self.folder, self.store, self.required, name, tags)
+        # Jobs come first: that this run cannot be made is no reason to lose them.
+        tracked = TrackedRun(self.folder, self.store, "never", name, tags)
         tracked.start(find_run(self.store, tags["kind"], tags["sweep"]))
         return tracked
 
-    def finish(self) -> bool:
-        """Table and figure of the sweep, shown, written and recorded. Whether a job was started."""
+    def finish(self) -> bool | None:
+        """Table and figure of the sweep, shown, written and recorded.
+
+        Whether all jobs are finished; None where not one was started.
+        """
         from jne import sweep_table
         from jne.tracking import ui_hint
 
-        statuses = self._statuses()
+        if self.on_slurm:
+            self._outlast()
+        statuses = [self._status(job) for job in self.jobs]
         if not any(statuses):
-            return False
+            if self.parent is not None:
+                self._tracked().end("FAILED")
+            return None
         table = sweep_table.write(self.folder)
         sweep_table.show(self.folder.name, self.jobs, statuses)
         n_finished = sum(status.get("status") == "FINISHED" for status in statuses)
@@ -109,26 +121,37 @@ class SweepRecord(Callback):
         if failed:
             print(f"{failed} of {len(statuses)} jobs are not finished; to go on: the same command "
                   f"with sweep={self.folder.name} or resume=true")  # fmt: skip
-        return True
+        return not failed
 
-    def _statuses(self) -> list[dict]:
-        """What is known of every job: {} where it never started."""
-        from jne.run_folder import abandoned
+    def _outlast(self) -> None:
+        """Wait for the jobs in the queue: at the first one that was killed submitit gives up."""
+        from jne.tracking import slurm_job_ended
 
-        found: dict[tuple[str, ...], dict] = {}
-        for path in self.folder.glob("*/status.json"):
-            gone = abandoned(path.parent)  # asked first: one that ends now is not gone
-            status = json.loads(path.read_text())
-            if status["status"] == "RUNNING" and gone:
-                status["status"] = "KILLED"
-            job = _computed(status.get("overrides", ()))
-            if job not in found or status["status"] == "FINISHED":
-                found[job] = status | {"folder": str(path.parent)}
-        return [found.get(_computed(job), {}) for job in self.jobs]
+        arrays = {path.name.split("_")[0] for path in self.folder.glob(".submitit/*_*")}
+        with suppress(KeyboardInterrupt):
+            while not all(slurm_job_ended(array) for array in arrays):
+                time.sleep(_QUEUE_SECONDS)
+
+    def _status(self, job: list[str]) -> dict:
+        """What is known of a job: {} where it never started."""
+        from jne.run_folder import abandoned, status_of
+
+        try:
+            place = self.folder / json.loads(_place(self.folder, job).read_text())
+        except FileNotFoundError:
+            return {}
+        gone = abandoned(place)  # asked first: one that ends now is not gone
+        status = status_of(place)
+        if status.get("status") == "RUNNING" and gone:
+            status["status"] = "KILLED"
+        return status | {"folder": str(place)}
 
     # --- in the job's process ---
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if config.hydra.mode.name != "MULTIRUN":
+            return
+        own_place().unlink(missing_ok=True)  # an earlier attempt's
         if self.parent is not None:
             os.environ[PARENT] = self.parent
         if "n_jobs" in config.hydra.launcher:  # joblib: bars of several jobs on one terminal
@@ -139,34 +162,72 @@ class SweepRecord(Callback):
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if config.hydra.mode.name != "MULTIRUN":
             return
-        from jne.files import write_json
-
-        folder = Path(config.hydra.runtime.output_dir)
         name = f"{config.hydra.job.num} {config.name}"
         if job_return.status.name == "COMPLETED":
             if "n_jobs" in config.hydra.launcher:
                 print(f"✓ job {name}", flush=True)
             return
         error = job_return._return_value  # `return_value` would raise it
-        folder.mkdir(parents=True, exist_ok=True)  # a refused job has left none
+        if not own_place().exists():
+            _keep_refusal(Path(config.hydra.runtime.output_dir), error)
         # Hydra shows the first failure of a sweep alone.
         _log.error("job %s: %s", name, error,
                    exc_info=None if isinstance(error, InputError) else error)  # fmt: skip
-        if not (folder / "status.json").exists():  # refused before it had a folder of its own
-            told = {"status": "FAILED", "error": f"{type(error).__name__}: {error}"}
-            overrides = list(config.hydra.overrides.task)
-            write_json(folder / "status.json", told | {"overrides": overrides})
 
 
-def _computed(overrides: Sequence[str]) -> tuple[str, ...]:
-    """The overrides that say what a job computes, in one order."""
-    return tuple(sorted(one for one in overrides if not one.lstrip("+~").startswith(_BOOKKEEPING)))
+def note_place(folder: Path) -> None:
+    """Tell the sweep of this job in which of its folders the job's run is."""
+    from jne.files import write_json
+
+    write_json(own_place(), folder.name)
 
 
-def finish() -> bool:
-    """End the sweep that this process launched; whether it did, and a job of it was started."""
+def own_place() -> Path:
+    """The file that says so."""
+    hydra = HydraConfig.get()
+    return _place(Path(hydra.sweep.dir).absolute(), hydra.overrides.task)
+
+
+def _place(sweep: Path, job: Sequence[str]) -> Path:
+    computed = sorted(one for one in job if not is_bookkeeping(one))
+    digest = hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
+    return sweep / f".{digest}.place.json"
+
+
+def is_bookkeeping(override: str) -> bool:
+    return override.lstrip("+~").startswith(_BOOKKEEPING)
+
+
+def _keep_refusal(own: Path, error: BaseException) -> None:
+    """A folder for a job that was refused before it had one."""
+    from jne.files import write_json
+    from jne.run_folder import free_folder, move_log
+
+    folder = free_folder(own)
+    folder.mkdir(parents=True, exist_ok=True)
+    move_log(folder)
+    told = {"status": "FAILED", "error": f"{type(error).__name__}: {error}"}
+    write_json(folder / "status.json", told)
+    note_place(folder)
+
+
+def _jobs(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job, as Hydra's own sweeper makes them."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    parsed = parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    return BasicSweeper.split_arguments(parsed, None)[0]
+
+
+def finish() -> bool | None:
+    """End the sweep that this process launched; whether all its jobs are finished.
+
+    None where there is no sweep, or not one job of it was started.
+    """
     global _launched
     launched, _launched = _launched, None
     os.environ.pop(PARENT, None)
     with _claim:
-        return launched is not None and launched.finish()
+        return launched.finish() if launched is not None else None

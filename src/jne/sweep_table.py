@@ -7,12 +7,16 @@ import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jne.files import write_table
 from jne.plots import STYLE, save
+from jne.sweep import is_bookkeeping
 
+_MEANS = ("r2/mean", "jne/mean")
 _REPLICATES = ("subject", "seed")  # points of one encoder, not encoders
+_TELLING = ("data", "features", "encoder", "activation", "placement")  # without their keys
 
 
 def write(folder: Path) -> list[Path]:
@@ -31,26 +35,37 @@ def read(folder: Path) -> pd.DataFrame:
         status = json.loads(path.read_text())
         if status["status"] == "FINISHED" and "params" in status:
             summary = json.loads((path.parent / "summary.json").read_text())["metrics"]
-            params.append(status["params"])
+            params.append(status["params"] | _further(status))
             shown = {name: value for name, value in summary.items()
                      if name.startswith(("r2/", "jne/"))}  # fmt: skip
             metrics.append(shown | {"run": path.parent.name, "seconds": status["seconds"]})
     if not params:
         return pd.DataFrame()
-    varied = pd.DataFrame(params)
+    varied = pd.DataFrame(params).fillna("")
     varied = varied[[name for name in varied if varied[name].astype(str).nunique() > 1]]
-    table = pd.concat([varied, pd.DataFrame(metrics)], axis=1)
+    measured = pd.DataFrame(metrics)
+    # Where no run measured a voxel (none was significant) there is no JNE.
+    measured = measured.reindex(columns=list(dict.fromkeys([*_MEANS, *measured])))
+    table = pd.concat([varied, measured], axis=1)
     return table.sort_values("jne/mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _further(status: dict) -> dict[str, str]:
+    """What this run's job was told beside the parameters that every run has."""
+    told = dict(one.lstrip("+~").split("=", 1) for one in status["overrides"] if "=" in one)
+    known = status["params"]
+    return {key: value for key, value in told.items()
+            if not is_bookkeeping(key) and key.rsplit(".", 1)[-1] not in known}  # fmt: skip
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:
     """R2 and JNE, a row an encoder, a point a subject and seed, a bar their mean."""
-    varied = list(table.columns[: table.columns.get_loc("r2/mean")])
+    varied = list(table.columns[: table.columns.get_loc(_MEANS[0])])
     encoders = [name for name in varied if name not in _REPLICATES]
-    label = table[encoders].astype(str).agg(" ".join, axis=1) if encoders else pd.Series(
-        "all runs", index=table.index
-    )  # fmt: skip
-    label = label.str.replace(" none", "")
+    words = [("" if name in _TELLING else f"{name.rsplit('.', 1)[-1]}=") + table[name].astype(str)
+             for name in encoders]  # fmt: skip
+    label = pd.Series([" ".join(row) for row in zip(*words, strict=True)] or "all runs",
+                      index=table.index).str.replace(" none", "")  # fmt: skip
     order = list(table["jne/mean"].groupby(label).mean().sort_values().index)
     subjects = sorted(table["subject"].unique()) if "subject" in table else [""]
     subject = table["subject"] if "subject" in table else pd.Series("", index=table.index)
@@ -90,11 +105,11 @@ def show(name: str, jobs: list[list[str]], statuses: list[dict]) -> None:
         r2 = jne = ""
         if said == "FINISHED":
             metrics = json.loads(Path(status["folder"], "summary.json").read_text())["metrics"]
-            r2, jne = f"{metrics['r2/mean']:.3f}", f"{metrics['jne/mean']:.3f}"
+            r2, jne = (f"{metrics[name]:.3f}" if name in metrics else "-" for name in _MEANS)
         seconds = f"{status['seconds']:.0f}" if "seconds" in status else ""
-        what = " ".join(_value(job, key) for key in differing)
+        what = escape(" ".join(_value(job, key) for key in differing))
         error = status.get("error", "").removeprefix("InputError: ")
-        told = "" if said == "FINISHED" else f"[red]{said}[/red] {error}"[:160]
+        told = "" if said == "FINISHED" else f"[red]{said}[/red] {escape(error[:160])}"
         table.add_row(str(number), what, r2, jne, seconds, told)
     Console().print(table)
 

@@ -30,7 +30,8 @@ from jne.results import (
     write_results,
 )
 from jne.roi import check_known
-from jne.run_folder import RunFolder, earlier_attempts, finished
+from jne.run_folder import RunFolder, earlier_attempts, finished, free_folder, move_log
+from jne.sweep import note_place
 from jne.tracking import TrackedRun, close_dead
 from jne.training import EncodingModule
 
@@ -58,11 +59,13 @@ class Record:
             check_known(chosen, data.prepared.voxels["roi"], "jacobian.voxels")
         sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
-        self.tracked.log_params(sizes)
-        prepared = str(data.prepared.folder)
-        if self.folder.before.get("prepared") != prepared:  # of other data
+        prepared, before = data.prepared.folder, self.folder.before.get("prepared")
+        if before and Path(before).name != prepared.name:  # of an attempt on other data
             (self.folder.path / "last.ckpt").unlink(missing_ok=True)
-        self.folder.note(prepared=prepared)
+            self.tracked.start_anew()
+            self.folder.note(mlflow_run_id=self.tracked.run_id)
+        self.folder.note(prepared=str(prepared))
+        self.tracked.log_params(sizes)
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
         for status, count in left_out.items():
             console.print(
@@ -180,17 +183,16 @@ def folder_of(config: TrainConfig) -> Path:
     own = hydra_folder()
     found = earlier_attempts([own], config.identity())
     if not found and (config.resume or sweep_name()):
-        others = sorted(own.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-        found = earlier_attempts(others, config.identity())
-    if not found or found[0] == own:
-        return own
-    for handler in logging.getLogger().handlers:  # the log goes where the run goes
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
-            handler.baseFilename = str(found[0] / Path(handler.baseFilename).name)
-    if not any(own.iterdir()):
-        own.rmdir()
-    return found[0]
+        # By name: that of a single run begins with its time.
+        found = earlier_attempts(sorted(own.parent.iterdir(), reverse=True), config.identity())
+    folder = found[0] if found else free_folder(own, config.identity())
+    if folder != own:
+        move_log(folder)
+        if not any(own.iterdir()):
+            own.rmdir()
+    if sweep_name():
+        note_place(folder)
+    return folder
 
 
 def result_of(folder: Path) -> float | None:
