@@ -71,7 +71,7 @@ def train(composed: DictConfig) -> float:
                 epochs,
                 best,
                 EarlyStopping("val/loss", patience=config.trainer.patience),
-                LastCheckpoint(last, config.trainer.checkpoint_seconds),
+                LastCheckpoint(last, config.trainer.checkpoint_seconds, record.tracked.flush),
                 scores,
                 nonlinearity,
             ],

@@ -63,7 +63,7 @@ def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
                 EpochRecord(tracked.log_epoch),
                 BestWeights(),
                 EarlyStopping("val/loss", patience=EPOCHS),
-                LastCheckpoint(folder / "last.ckpt", 60),
+                LastCheckpoint(folder / "last.ckpt", 60, lambda: None),
             ],
             logger=False,
             enable_progress_bar=False,

@@ -27,7 +27,7 @@ from jne.callbacks import BestWeights, LastCheckpoint
 from jne.errors import InputError
 from jne.results import Results
 from jne.run_folder import abandoned
-from jne.tracking import close_dead, open_store, record, settle
+from jne.tracking import close_dead, open_store, record, settle, track
 
 FILES = ("voxels.csv", "epochs.csv", "summary.json", "deviation.npy", "jne_ss.npy",
          "predictions.npy", "encoder.pt")  # fmt: skip
@@ -186,6 +186,40 @@ def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tm
     assert "error" not in run.data.tags
 
 
+def test_jobs_that_differ_in_no_name_are_not_taken_for_each_other(run_train, tmp_path, capsys):
+    """By a key that no folder's name holds; gone on with in another order and with one more."""
+
+    def epochs() -> dict[int, Path]:
+        folders = sweep_folder(tmp_path).glob("*/status.json")
+        return {len(Results(path.parent).epochs): path.parent for path in folders}
+
+    with no_figures():
+        run_train("-m", "trainer.max_epochs=2,3")
+        first = epochs()
+        before = {n: contents(folder) for n, folder in first.items()}
+        run_train("-m", "trainer.max_epochs=4,3,2", "resume=true")
+        assert set(epochs()) == {2, 3, 4}
+        capsys.readouterr()
+        # Said with one word more, that changes nothing.
+        run_train("-m", "trainer.max_epochs=3,2", "seed=0", "resume=true")
+    assert "not finished" not in capsys.readouterr().out
+    assert {n: epochs()[n] for n in (2, 3)} == first
+    assert {n: contents(folder) for n, folder in first.items()} == before
+    table = pd.read_csv(sweep_folder(tmp_path) / "sweep.csv")
+    assert sorted(table["trainer.max_epochs"]) == [2, 3, 4]
+
+
+def test_a_sweep_of_which_nothing_is_measured(run_train, tmp_path):
+    """No voxel is significant; its jobs are chosen by a pattern."""
+    with no_figures():
+        run_train("-m", "activation=glob(re*)", "jacobian.voxels=significant", "stats.alpha=1e-9",
+                  "seed=0,1")  # fmt: skip
+    table = pd.read_csv(sweep_folder(tmp_path) / "sweep.csv")
+    assert list(table["seed"]) == [0, 1]
+    assert table["jne/mean"].isna().all()
+    assert np.isfinite(table["r2/mean"]).all()
+
+
 @pytest.mark.parametrize(
     "stage",
     [
@@ -265,7 +299,29 @@ def test_a_finished_run_is_not_done_again(finished_run, run_train, tmp_path, cap
     assert only_run(tmp_path) == folder
 
 
-def test_a_folder_in_use_is_left_alone(finished_run, run_train, tmp_path):
+def test_a_run_whose_data_has_changed_is_another_in_mlflow(
+    run_train, finished_run, tmp_path, store
+):
+    """MLflow lets no parameter of a run be changed."""
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    folder = only_run(tmp_path)
+    client = MlflowClient(store)
+    old = client.create_run(client.get_experiment_by_name("jne").experiment_id).info.run_id
+    client.log_param(old, "n_train", 12345)
+    other = {"status": "FAILED", "prepared": "/of/other-data", "mlflow_run_id": old}
+    (folder / "status.json").write_text(json.dumps(status(folder) | other))
+    with no_figures():
+        run_train("trainer.max_epochs=6", "resume=true")
+    assert client.get_run(old).info.status == "KILLED"
+    new = client.get_run(status(folder)["mlflow_run_id"])
+    assert new.info.status == "FINISHED"
+    assert new.data.params["n_train"] != "12345"
+    assert new.data.params["encoder"] == "nonlinear"
+    assert "config.yaml" in {file.path for file in client.list_artifacts(new.info.run_id)}
+
+
+def test_a_folder_in_use_is_left_alone(finished_run, run_train, tmp_path, monkeypatch):
+    monkeypatch.setattr("jne.run_folder._PATIENCE_SECONDS", 0.1)
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     folder = only_run(tmp_path)
     (folder / "status.json").write_text(json.dumps(status(folder) | {"status": "RUNNING"}))
@@ -285,6 +341,11 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
         (folder / "status.json").write_text('{"status": "RUNNING"}')
         tags = {"results": str(folder)}
         made[name] = client.create_run(experiment_id, run_name=name, tags=tags).info.run_id
+    (tmp_path / "unrecorded").mkdir()  # its end is known, and still to be recorded
+    (tmp_path / "unrecorded" / "status.json").write_text('{"status": "FINISHED"}')
+    (tmp_path / "unrecorded" / "unrecorded.json").write_text("{}")
+    tags = {"results": str(tmp_path / "unrecorded")}
+    unrecorded = client.create_run(experiment_id, tags=tags).info.run_id
     (tmp_path / "sweep").mkdir()
     parent = client.create_run(experiment_id, tags={"results": str(tmp_path / "sweep")}).info.run_id
     elsewhere = client.create_run(experiment_id, tags={"results": "/no/such/folder"}).info.run_id
@@ -304,6 +365,7 @@ def test_runs_whose_process_is_gone_are_closed_and_living_ones_are_not(tmp_path,
     assert client.get_run(parent).info.status == "KILLED"  # of a nested sweep
     assert client.get_run(made["alive"]).info.status == "RUNNING"
     assert client.get_run(elsewhere).info.status == "RUNNING"
+    assert client.get_run(unrecorded).info.status == "RUNNING"
     assert abandoned(tmp_path / "alive")  # kill -9 lets go of the lock
 
 
@@ -311,13 +373,29 @@ def test_a_run_that_ends_while_it_is_asked_after_is_not_dead(tmp_path, store, mo
     client, experiment_id = open_store(store, "ending", tmp_path / "artifacts")
     run_id = client.create_run(experiment_id, tags={"results": str(tmp_path)}).info.run_id
 
-    def ends(folder):
+    @contextmanager
+    def ends(folder, wait):
         client.set_terminated(run_id, "FINISHED")
-        return True
+        yield
 
-    monkeypatch.setattr(tracking, "abandoned", ends)
+    monkeypatch.setattr(tracking, "claimed", ends)
     assert close_dead(client, experiment_id) == []
     assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_dead_run_is_held_while_it_is_closed(tmp_path, store, monkeypatch):
+    """Or another process could go on with it in between, and be closed."""
+    client, experiment_id = open_store(store, "held", tmp_path / "artifacts")
+    client.create_run(experiment_id, tags={"results": str(tmp_path)})
+    free = []
+
+    def closing(*_):
+        free.append(abandoned(tmp_path))
+        return []
+
+    monkeypatch.setattr(tracking, "_close", closing)
+    close_dead(client, experiment_id)
+    assert free == [False]
 
 
 @pytest.mark.parametrize("command", ["close", "ui"])
@@ -376,6 +454,47 @@ def test_a_store_lost_in_the_middle_is_caught_up_with(
         assert files[0] == files[1]
     with pytest.raises(InputError, match="nothing that is still to be recorded"):
         record(folder)
+
+
+def test_what_an_attempt_could_not_tell_the_next_one_tells(tmp_path, store, monkeypatch):
+    def attempt(run_id):
+        place = {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")}
+        return track(place, "start", "attempts", {"slurm_job": "1"}, tmp_path, run_id)
+
+    Unreachable.left = 1
+    with monkeypatch.context() as patch, suppress(ZeroDivisionError):
+        patch.setattr(tracking, "MlflowClient", Unreachable)
+        with attempt(None) as tracked:
+            tracked.log_epoch({"epoch": 0, "val/loss": 3.0})
+            tracked.flush()
+            tracked.log_epoch({"epoch": 1, "val/loss": float("nan")})
+            raise ZeroDivisionError
+    assert (tmp_path / "unrecorded.json").exists()
+    with attempt(tracked.run_id) as tracked:
+        tracked.log_epoch({"epoch": 2, "val/loss": 1.0})
+    assert not (tmp_path / "unrecorded.json").exists()
+    client = MlflowClient(store)
+    assert client.get_run(tracked.run_id).info.status == "FINISHED"
+    curve = client.get_metric_history(tracked.run_id, "val/loss")
+    told = {point.step: point.value for point in curve}
+    assert told == pytest.approx({0: 3.0, 1: np.nan, 2: 1.0}, nan_ok=True)
+
+
+def test_an_error_leaves_the_curve_until_there(tmp_path, store):
+    place = {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")}
+    with suppress(ZeroDivisionError), track(place, "start", "curve", {}, tmp_path) as tracked:
+        tracked.log_epoch({"epoch": 0, "val/loss": 3.0})
+        raise ZeroDivisionError
+    assert MlflowClient(store).get_run(tracked.run_id).data.metrics == {"val/loss": 3.0}
+
+
+def test_a_run_deleted_in_the_ui_is_not_gone_on_with(tmp_path, store):
+    place = {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")}
+    client = MlflowClient(store)
+    deleted = client.create_run(client.get_experiment_by_name("jne").experiment_id).info.run_id
+    client.delete_run(deleted)
+    with track(place, "start", "deleted", {}, tmp_path, deleted) as tracked:
+        assert tracked.run_id != deleted
 
 
 @pytest.mark.slow  # real processes
@@ -459,6 +578,25 @@ def test_a_store_that_was_moved_shows_its_artifacts(run_script, tmp_path):
     page = client.download_artifacts(run_id, "tables/summary.json", str(tmp_path))
     assert "jne/mean" in Path(page).read_text()
     assert Path(client.get_run(run_id).data.tags["results"]).exists()
+
+
+def test_artifacts_kept_elsewhere_do_not_move(tmp_path, store):
+    """A store may hold experiments of several `output`s; it is not thereby moved."""
+    home, scratch = tmp_path / "home", tmp_path / "scratch"
+    home.mkdir()
+    database = home / "mlflow.db"
+    shutil.copy(store.removeprefix("sqlite:///"), database)
+    ids = {}
+    for name, place in (("own", home), ("large", scratch)):
+        client, experiment_id = open_store(f"sqlite:///{database}", name, place / "mlartifacts")
+        tags = {"results": str(place / "runs" / "one")}
+        ids[name] = client.create_run(experiment_id, tags=tags).info.run_id
+        client.log_text(ids[name], "text", "file.txt")
+    settle(f"sqlite:///{database}")
+    for name, place in (("own", home), ("large", scratch)):
+        run = client.get_run(ids[name])
+        assert run.info.artifact_uri.startswith((place / "mlartifacts").as_uri())
+        assert run.data.tags["results"] == str(place / "runs" / "one")
 
 
 # --- several processes ---

@@ -104,10 +104,12 @@ class LastCheckpoint(Checkpoint):
     twentieth of the time; and once more when training is over.
 
     A full checkpoint costs four times the weights; short epochs cannot afford one each.
+
+    before: called before each write; what the checkpoint holds of the epochs is told nowhere else.
     """
 
-    def __init__(self, path: Path, seconds: float) -> None:
-        self.path, self.seconds, self.over = path, seconds, False
+    def __init__(self, path: Path, seconds: float, before: Callable[[], None]) -> None:
+        self.path, self.seconds, self.before, self.over = path, seconds, before, False
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self._next = time.monotonic() + self.seconds
@@ -119,6 +121,7 @@ class LastCheckpoint(Checkpoint):
         last = self.over or trainer.current_epoch + 1 == trainer.max_epochs
         start = time.monotonic()
         if start >= self._next or last:
+            self.before()
             with whole_file(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
             end = time.monotonic()

@@ -133,7 +133,7 @@ def record_report(
     """The record of an evaluation, tied to the runs it reads."""
     read = {
         subject.name: [
-            {"results": str(run.path), "mlflow_run_id": run.status["mlflow_run_id"]}
+            {"results": str(run.path), "mlflow_run_id": run.status.get("mlflow_run_id")}
             for run in subject.runs
         ]
         for subject in subjects
@@ -141,7 +141,6 @@ def record_report(
     settings = config.model_dump(mode="json") | {"read": read}
     name = f"report_{'_'.join(read)}"
     with opened(config, settings, folder, name, "report") as (run_folder, tracked):
-        ids = [run["mlflow_run_id"] for runs in read.values() for run in runs]
         tracked.log_params(
             {
                 "subject": ", ".join(read),
@@ -151,20 +150,22 @@ def record_report(
                 "seed": config.seed,
             }
         )
-        tracked.tag("reads", " ".join(ids))
+        ids = [run["mlflow_run_id"] for runs in read.values() for run in runs]
+        tracked.tag("reads", " ".join(filter(None, ids)))
         yield Report(config, subjects, run_folder, tracked)
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
     """The runs that `runs` names, by subject. Raises InputError where one cannot be read."""
-    client, experiment_id = open_store(**config.store)
     if config.runs == "newest":
-        folders = newest_runs(client, experiment_id, config.filter)
+        folders = newest_runs(*open_store(**config.store), config.filter)
     elif config.filter:
         raise InputError(f"filter={config.filter} chooses among runs=newest; leave one of them out")
     else:
         folders = [
-            Path(name) if Path(name).is_dir() else results_folder(client, name)
+            Path(name)
+            if Path(name).is_dir()
+            else results_folder(open_store(**config.store)[0], name)
             for name in config.runs
         ]
     return by_subject([Results(folder) for folder in folders])

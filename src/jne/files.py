@@ -61,8 +61,11 @@ def whole_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
     temporary.mkdir()
     try:
         yield temporary
-        if not path.exists():
+        try:
             os.replace(temporary, path)
+        except OSError:
+            if not path.exists():
+                raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from jne.errors import InputError
 from jne.progress import console
-from jne.run_folder import RunFolder, open_run
+from jne.run_folder import TERMINATED, RunFolder, open_run
 from jne.script_config import ScriptConfig
 from jne.sweep import PARENT
 from jne.tracking import TrackedRun, track, ui_hint
@@ -49,10 +49,10 @@ def opened(
                 tracked.tag("attempt", str(run_folder.attempt))
             tracked.log_file(run_folder.path / "config.yaml")
             yield run_folder, tracked
-    except SystemExit:
+    except SystemExit as end:
         # SLURM puts a preempted job back into the queue only if it has to kill it: a job that
         # ends by itself in its time of grace counts as over. All is written; wait for the kill.
-        if "SLURM_JOB_ID" in os.environ:
+        if "SLURM_JOB_ID" in os.environ and end.code == TERMINATED:
             console.print("all is written; waiting for SLURM to end the job")
             time.sleep(_GRACE_SECONDS)
         raise

@@ -22,6 +22,8 @@ from jne.errors import InputError
 from jne.files import make_folder, whole_file, write_json
 from jne.machine import peak_memory_gb
 
+_PATIENCE_SECONDS = 5.0
+TERMINATED = 128 + signal.SIGTERM  # exit code
 _LASTING = ("mlflow_run_id", "prepared", "params")  # facts of all attempts
 
 
@@ -77,7 +79,7 @@ def open_run(path: Path, config: dict, identity: str = "") -> Iterator[RunFolder
     identity: what makes another attempt at the same run the same. Raises InputError where another
     process is writing to the folder.
     """
-    with claimed(make_folder(path), wait=1.0):
+    with claimed(make_folder(path), wait=_PATIENCE_SECONDS):
         for half_written in path.rglob(".*.tmp"):  # by an attempt that was killed
             half_written.unlink()
         folder = RunFolder(path, config, identity)
@@ -135,7 +137,7 @@ def claimed(path: Path, wait: float) -> Iterator[None]:
     """Hold a folder's lock. Raises InputError where another process has held it for `wait` seconds.
 
     The system lets go of the lock when the process dies, kill -9 included. A writer waits a moment:
-    one that only asks whether the folder is abandoned holds the lock too.
+    one that only asks whether the folder is abandoned, and closes its run, holds the lock too.
     """
     lock = FileLock(path / ".lock", timeout=wait)
     try:
@@ -165,7 +167,7 @@ def ended_as(error: BaseException) -> str:
 def _termination_raises() -> Iterator[None]:
     # SIGTERM (a scheduler's) must reach the `finally`s, and must not end in exit code 0.
     def terminate(number, frame):
-        sys.exit(128 + number)
+        sys.exit(TERMINATED)
 
     before = signal.signal(signal.SIGTERM, terminate)
     try:

@@ -25,7 +25,7 @@ from filelock import FileLock
 from jne.errors import InputError
 from jne.files import whole_file, write_json
 from jne.progress import console
-from jne.run_folder import abandoned, ended_as
+from jne.run_folder import claimed, ended_as, status_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 # A server that is gone is noticed in a quarter of a minute, not in four.
@@ -33,7 +33,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
@@ -86,19 +86,41 @@ class TrackedRun:
 
     def start(self, run_id: str | None = None) -> None:
         """Open the store and a run in it: the one of this id where there is one, else a new one."""
-        store = self._said["store"]
+        self._said["run_id"] = run_id
+        tags = self._said["tags"]
         try:
-            client, self.experiment_id = open_store(**store)
-            self.run_id = _reopened(client, run_id)
+            client, self.experiment_id = open_store(**self._said["store"])
+            self.run_id = _reopened(client, run_id, tags)
             if self.run_id is None:
-                tags = resolve_tags(self._said["tags"])
-                run = client.create_run(self.experiment_id, run_name=self._said["name"], tags=tags)
+                name, tags = self._said["name"], resolve_tags(tags)
+                run = client.create_run(self.experiment_id, run_name=name, tags=tags)
                 self.run_id = run.info.run_id
             self._said["run_id"], self.client = self.run_id, client
         except (InputError, MlflowException, OSError) as error:
             if self.required != "never":
                 raise
             self._lose(error)
+
+    def start_anew(self) -> None:
+        """Leave this run as KILLED and go on in a new one, whose parameters may be others."""
+        self._send("set_tag", "error", "its data has changed; gone on with as another run")
+        self._send("set_terminated", "KILLED")
+        self._said["run_id"] = None
+        if not self.lost:
+            self.start()
+            self.log_params(self._said["params"])
+            for file, place in self._said["files"]:
+                self._send("log_artifact", str(self.folder / file), place)
+
+    def take_over(self) -> None:
+        """What an earlier attempt could not tell MLflow, to be told with what is to come."""
+        with suppress(OSError, ValueError):
+            said = json.loads((self.folder / UNRECORDED).read_text())
+            self._said["metrics"] = said["metrics"]
+            self._pending = [[name, float(value), *when] for name, value, *when in said["metrics"]]
+            self.flush()
+            if not self.lost:
+                (self.folder / UNRECORDED).unlink()
 
     def log_params(self, params: dict[str, object]) -> None:
         texts = {key: str(value)[:500] for key, value in params.items()}
@@ -145,7 +167,11 @@ class TrackedRun:
         now = int(time.time() * 1000)
         rows = [[name, _rounded(value), now, step] for name, value in metrics.items()]
         self._pending += rows
-        self._said["metrics"] += rows
+        # As text where JSON has no such number.
+        self._said["metrics"] += [
+            [name, value if math.isfinite(value) else str(value), *when]
+            for name, value, *when in rows
+        ]
 
     def _send(self, method: str, *arguments, **named) -> None:
         if not self.lost:
@@ -163,17 +189,20 @@ class TrackedRun:
         console.print(f"[yellow]MLflow: {self._why}; going on without it[/yellow]", soft_wrap=True)
 
 
-def _reopened(client: MlflowClient, run_id: str | None) -> str | None:
-    """`run_id` where the store has that run, RUNNING again; else None."""
+def _reopened(client: MlflowClient, run_id: str | None, tags: dict[str, str]) -> str | None:
+    """`run_id` where the store has that run, RUNNING again and with these tags; else None."""
     if run_id is None:
         return None
     try:
         run = client.get_run(run_id)
     except MlflowException:
         return None
+    if run.info.lifecycle_stage != "active":  # deleted by its owner
+        return None
     client.update_run(run_id, status="RUNNING")
     if "error" in run.data.tags:
         client.delete_tag(run_id, "error")
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     return run_id
 
 
@@ -196,9 +225,12 @@ def track(
     tracked = TrackedRun(folder, store, required, name, tags)
     tracked.start(run_id)
     try:
+        tracked.take_over()
         yield tracked
         tracked.flush()
     except BaseException as error:
+        tracked.required = "never"  # what is told from here on must not hide the error
+        tracked.flush()
         tracked.tag("error", f"{type(error).__name__}: {error}")
         if isinstance(error, Exception) and not isinstance(error, InputError):
             (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
@@ -214,24 +246,24 @@ def record(folder: Path, uri: str | None = None) -> str:
     Raises InputError where there is nothing to record or the store cannot be opened.
     """
     path = folder / UNRECORDED
-    try:
+    if not path.exists():
+        raise InputError(f"{folder} holds nothing that is still to be recorded")
+    with claimed(folder, wait=1.0):
         said = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{folder} holds nothing that is still to be recorded") from error
-    store = said["store"] | ({"uri": uri} if uri else {})
-    tracked = TrackedRun(folder, store, "always", said["name"], said["tags"])
-    tracked.start(said["run_id"])
-    tracked.log_params(said["params"])
-    for name, value in said["tags"].items():
-        tracked.tag(name, value)
-    tracked._pending = said["metrics"]
-    tracked.flush()
-    for file, place in said["files"]:
-        tracked.log_file(folder / file, place)
-    tracked.end(said["status"])
-    status = json.loads((folder / "status.json").read_text())
-    write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
-    path.unlink()
+        store = said["store"] | ({"uri": uri} if uri else {})
+        tracked = TrackedRun(folder, store, "always", said["name"], said["tags"])
+        tracked.start(said["run_id"])
+        # Noted first: where the store is lost again, the next try goes on with this run.
+        write_json(path, said | {"run_id": tracked.run_id})
+        tracked.log_params(said["params"])
+        for file, place in said["files"]:
+            tracked.log_file(folder / file, place)
+        status = status_of(folder)  # {} of a sweep's own run
+        # Nobody writes to the folder: what is RUNNING there was killed.
+        tracked.end(status.get("status", said["status"]).replace("RUNNING", "KILLED"))
+        tracked.take_over()  # last: the file is gone then
+        if status:
+            write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
     return tracked.run_id
 
 
@@ -260,19 +292,32 @@ def close_dead(client: MlflowClient, experiment_id: str) -> list[str]:
         for run in running:
             tags = run.data.tags
             folder = tags.get("results")
-            if folder and Path(folder).is_dir():
-                dead = abandoned(Path(folder))
-            else:
-                dead = _slurm_job_ended(tags.get("slurm_job"))
-            # Asked again: it may have ended well between the two questions.
-            if dead and client.get_run(run.info.run_id).info.status == "RUNNING":
-                client.set_tag(run.info.run_id, "error", "its process ended without a word")
-                client.set_terminated(run.info.run_id, "KILLED")
-                closed.append(run.info.run_name)
+            if folder and os.path.isdir(folder):
+                # While it is asked and closed nobody else goes on with it.
+                with suppress(InputError, OSError), claimed(Path(folder), wait=0.0):
+                    if not _ended_unrecorded(Path(folder)):
+                        closed += _close(client, run)
+            elif slurm_job_ended(tags.get("slurm_job")):
+                closed += _close(client, run)
     return closed
 
 
-def _slurm_job_ended(job: str | None) -> bool:
+def _ended_unrecorded(folder: Path) -> bool:
+    """Whether a run has ended of which MLflow could not be told: `record` knows how."""
+    return (folder / UNRECORDED).exists() and status_of(folder).get("status") != "RUNNING"
+
+
+def _close(client: MlflowClient, run: Run) -> list[str]:
+    # Asked again: it may have ended well since.
+    if client.get_run(run.info.run_id).info.status != "RUNNING":
+        return []
+    client.set_tag(run.info.run_id, "error", "its process ended without a word")
+    client.set_terminated(run.info.run_id, "KILLED")
+    return [run.info.run_name]
+
+
+def slurm_job_ended(job: str | None) -> bool:
+    """Whether SLURM has a job, or any of an array, neither running nor waiting any more."""
     if job is None or shutil.which("squeue") is None:
         return False
     asked = subprocess.run(
@@ -350,23 +395,29 @@ def settle(uri: str) -> None:
         tables = {name for (name,) in connection.execute("select name from sqlite_master")}
         if "experiments" not in tables:
             return
-        locations = connection.execute("select distinct artifact_location from experiments")
-        ours = [old for (old,) in locations if old and old.endswith(f"/{ARTIFACTS}")]
-        for old in ours:
+        found = connection.execute("select distinct artifact_location from experiments")
+        locations = [old for (old,) in found if old and old.endswith(f"/{ARTIFACTS}")]
+        for old in locations:
             new = (here / ARTIFACTS).as_uri()
-            if old == new:
+            under = (len(old) + 1, f"{old}/")
+            runs = connection.execute(
+                "select run_uuid from runs where substr(artifact_uri, 1, ?) = ?", under
+            ).fetchall()
+            # An experiment may keep its artifacts elsewhere, by `output`: they are not moved.
+            came_along = not runs or any((here / ARTIFACTS / run).is_dir() for (run,) in runs)
+            if old == new or not came_along:
                 continue
             for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
                 connection.execute(
                     f"update {table} set {column} = ? || substr({column}, ?) "
-                    f"where {column} = ? or {column} like ? || '/%'",
-                    (new, len(old) + 1, old, old),
+                    f"where {column} = ? or substr({column}, 1, ?) = ?",
+                    (new, len(old) + 1, old, *under),
                 )
             before = str(Path(url2pathname(urlparse(old).path)).parent)
             connection.execute(
                 "update tags set value = ? || substr(value, ?) "
-                "where key = 'results' and value like ? || '/%'",
-                (str(here), len(before) + 1, before),
+                "where key = 'results' and substr(value, 1, ?) = ?",
+                (str(here), len(before) + 1, len(before) + 1, f"{before}/"),
             )
 
 
