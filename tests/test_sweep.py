@@ -27,6 +27,7 @@ from jne.callbacks import BestWeights, LastCheckpoint
 from jne.errors import InputError
 from jne.results import Results
 from jne.run_folder import abandoned
+from jne.sweep import SweepRecord
 from jne.tracking import close_dead, open_store, record, settle, track
 
 FILES = ("voxels.csv", "epochs.csv", "summary.json", "deviation.npy", "jne_ss.npy",
@@ -683,6 +684,19 @@ def test_a_sweep_on_slurm(slurm, tmp_path):
     runs = client.search_runs(["1"], "tags.kind = 'train'")
     assert sorted(run.info.status for run in runs) == ["FAILED"] + ["FINISHED"] * 7
     assert all("slurm_job" in run.data.tags for run in runs)
+
+
+@pytest.mark.slurm
+def test_the_end_of_a_sweep_waits_for_the_jobs_in_the_queue(slurm, tmp_path):
+    """Hydra's launcher ends when the first job was killed, which takes it minutes to find."""
+    submit = ["sbatch", "--parsable", "--array=0-1", "--output=/dev/null", "--wrap", "sleep 8"]
+    array = subprocess.run(submit, capture_output=True, text=True, check=True).stdout.strip()
+    (tmp_path / ".submitit" / array).mkdir(parents=True)  # as submitit makes it
+    record = SweepRecord()
+    record.folder = tmp_path
+    assert not tracking.slurm_job_ended(array)
+    record._outlast()
+    assert tracking.slurm_job_ended(array)
 
 
 @pytest.fixture(scope="module")

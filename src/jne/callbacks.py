@@ -105,7 +105,8 @@ class LastCheckpoint(Checkpoint):
 
     A full checkpoint costs four times the weights; short epochs cannot afford one each.
 
-    before: called before each write; what the checkpoint holds of the epochs is told nowhere else.
+    before: called before each write, to send on the epochs that are in the checkpoint: a run that
+    goes on from it sends only those that come after.
     """
 
     def __init__(self, path: Path, seconds: float, before: Callable[[], None]) -> None:

@@ -162,10 +162,13 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
     elif config.filter:
         raise InputError(f"filter={config.filter} chooses among runs=newest; leave one of them out")
     else:
-        folders = [
-            Path(name)
-            if Path(name).is_dir()
-            else results_folder(open_store(**config.store)[0], name)
-            for name in config.runs
-        ]
+        folders = [_named_folder(config, name) for name in config.runs]
     return by_subject([Results(folder) for folder in folders])
+
+
+def _named_folder(config: EvaluateConfig, name: str) -> Path:
+    """A results folder, or that of the run with this MLflow id."""
+    if Path(name).is_dir():
+        return Path(name)
+    client, _ = open_store(**config.store)
+    return results_folder(client, name)

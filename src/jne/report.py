@@ -165,7 +165,7 @@ def _runs(subjects: list[Subject]) -> pd.DataFrame:
                     "test stimuli": str(len(run.stimuli)),
                     "voxels": str(len(run.voxels)),
                     "epochs": str(len(run.epochs)),
-                    "MLflow run": run.status.get("mlflow_run_id", "-")[:8],
+                    "MLflow run": (run.status.get("mlflow_run_id") or "-")[:8],
                     "results": run.path.name,
                 }
             )

@@ -127,7 +127,7 @@ class SweepRecord(Callback):
         """Wait for the jobs in the queue: at the first one that was killed submitit gives up."""
         from jne.tracking import slurm_job_ended
 
-        arrays = {path.name.split("_")[0] for path in self.folder.glob(".submitit/*_*")}
+        arrays = {path.name.split("_")[0] for path in self.folder.glob(".submitit/[0-9]*")}
         with suppress(KeyboardInterrupt):
             while not all(slurm_job_ended(array) for array in arrays):
                 time.sleep(_QUEUE_SECONDS)

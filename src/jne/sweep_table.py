@@ -35,14 +35,15 @@ def read(folder: Path) -> pd.DataFrame:
         status = json.loads(path.read_text())
         if status["status"] == "FINISHED" and "params" in status:
             summary = json.loads((path.parent / "summary.json").read_text())["metrics"]
-            params.append(status["params"] | _further(status))
+            params.append(_settings(status))
             shown = {name: value for name, value in summary.items()
                      if name.startswith(("r2/", "jne/"))}  # fmt: skip
             metrics.append(shown | {"run": path.parent.name, "seconds": status["seconds"]})
     if not params:
         return pd.DataFrame()
     varied = pd.DataFrame(params).fillna("")
-    varied = varied[[name for name in varied if varied[name].astype(str).nunique() > 1]]
+    names = [name for name in varied if varied[name].astype(str).nunique() > 1]
+    varied = varied[[name for name in names if not _repeats(varied, name)]]
     measured = pd.DataFrame(metrics)
     # Where no run measured a voxel (none was significant) there is no JNE.
     measured = measured.reindex(columns=list(dict.fromkeys([*_MEANS, *measured])))
@@ -50,12 +51,21 @@ def read(folder: Path) -> pd.DataFrame:
     return table.sort_values("jne/mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _further(status: dict) -> dict[str, str]:
-    """What this run's job was told beside the parameters that every run has."""
-    told = dict(one.lstrip("+~").split("=", 1) for one in status["overrides"] if "=" in one)
-    known = status["params"]
-    return {key: value for key, value in told.items()
-            if not is_bookkeeping(key) and key.rsplit(".", 1)[-1] not in known}  # fmt: skip
+def _settings(status: dict) -> dict[str, object]:
+    """The parameters of a run, and what else its job was told to compute."""
+    params = status["params"]
+    told = (one.lstrip("+~").split("=", 1) for one in status["overrides"] if "=" in one)
+    return params | {
+        key: value for key, value in told if key not in params and not is_bookkeeping(key)
+    }
+
+
+def _repeats(varied: pd.DataFrame, key: str) -> bool:
+    """Whether a key (optimizer.lr) varies as the parameter of its name (lr) does."""
+    _, dot, name = key.rpartition(".")
+    if not dot or name not in varied:
+        return False
+    return bool((pd.factorize(varied[key])[0] == pd.factorize(varied[name])[0]).all())
 
 
 def draw(table: pd.DataFrame) -> plt.Figure:

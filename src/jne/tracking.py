@@ -241,7 +241,9 @@ def track(
 
 
 def record(folder: Path, uri: str | None = None) -> str:
-    """Record a run that MLflow could not be told of; its id. uri: another store than it was for.
+    """Record a run that MLflow could not be told of; its id.
+
+    uri: another store than it was meant for. A new experiment there keeps its artifacts beside it.
 
     Raises InputError where there is nothing to record or the store cannot be opened.
     """
@@ -250,8 +252,14 @@ def record(folder: Path, uri: str | None = None) -> str:
         raise InputError(f"{folder} holds nothing that is still to be recorded")
     with claimed(folder, wait=1.0):
         said = json.loads(path.read_text())
-        store = said["store"] | ({"uri": uri} if uri else {})
-        tracked = TrackedRun(folder, store, "always", said["name"], said["tags"])
+        store = said["store"]
+        if uri:
+            sqlite = uri.startswith("sqlite:///")
+            home = Path(uri.removeprefix("sqlite:///")).absolute() if sqlite else folder.absolute()
+            store |= {"uri": uri, "artifacts": str(home.parent / ARTIFACTS)}
+        # Where the folder is now: it may have been moved here.
+        tags = said["tags"] | {"results": str(folder.absolute())}
+        tracked = TrackedRun(folder, store, "always", said["name"], tags)
         tracked.start(said["run_id"])
         # Noted first: where the store is lost again, the next try goes on with this run.
         write_json(path, said | {"run_id": tracked.run_id})
@@ -336,8 +344,8 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     """
     _check_address(uri)
     artifacts = Path(artifacts)
-    artifacts.parent.mkdir(parents=True, exist_ok=True)
     try:
+        artifacts.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(artifacts.parent / ".mlflow.lock"):
             _make(uri)
             settle(uri)
