@@ -72,8 +72,9 @@ def draw(table: pd.DataFrame) -> plt.Figure:
     """R2 and JNE, a row an encoder, a point a subject and seed, a bar their mean."""
     varied = list(table.columns[: table.columns.get_loc(_MEANS[0])])
     encoders = [name for name in varied if name not in _REPLICATES]
-    words = [("" if name in _TELLING else f"{name.rsplit('.', 1)[-1]}=") + table[name].astype(str)
-             for name in encoders]  # fmt: skip
+    words = [
+        ("" if name in _TELLING else f"{name}=") + table[name].astype(str) for name in encoders
+    ]
     label = pd.Series([" ".join(row) for row in zip(*words, strict=True)] or "all runs",
                       index=table.index).str.replace(" none", "")  # fmt: skip
     order = list(table["jne/mean"].groupby(label).mean().sort_values().index)
