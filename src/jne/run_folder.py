@@ -87,7 +87,7 @@ def open_run(path: Path, config: dict, identity: str = "") -> Iterator[RunFolder
             with _termination_raises():
                 yield folder
         except BaseException as error:
-            folder.end(ended_as(error), f"{type(error).__name__}: {error}")
+            folder.end(ended_as(error), in_one_line(error))
             raise
         folder.end("FINISHED")
         (path / "last.ckpt").unlink(missing_ok=True)
@@ -161,6 +161,13 @@ def status_of(path: Path) -> dict:
 def ended_as(error: BaseException) -> str:
     """FAILED for an error, KILLED for Ctrl-C and SIGTERM."""
     return "FAILED" if isinstance(error, Exception) else "KILLED"
+
+
+def in_one_line(error: BaseException) -> str:
+    """What ended a run, for its status and its tag in MLflow."""
+    if isinstance(error, SystemExit) and error.code == TERMINATED:
+        return "SIGTERM"
+    return f"{type(error).__name__}: {error}"
 
 
 @contextmanager

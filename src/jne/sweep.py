@@ -201,13 +201,12 @@ def is_bookkeeping(override: str) -> bool:
 def _keep_refusal(own: Path, error: BaseException) -> None:
     """A folder for a job that was refused before it had one."""
     from jne.files import write_json
-    from jne.run_folder import free_folder, move_log
+    from jne.run_folder import free_folder, in_one_line, move_log
 
     folder = free_folder(own)
     folder.mkdir(parents=True, exist_ok=True)
     move_log(folder)
-    told = {"status": "FAILED", "error": f"{type(error).__name__}: {error}"}
-    write_json(folder / "status.json", told)
+    write_json(folder / "status.json", {"status": "FAILED", "error": in_one_line(error)})
     note_place(folder)
 
 

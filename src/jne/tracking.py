@@ -25,7 +25,7 @@ from filelock import FileLock
 from jne.errors import InputError
 from jne.files import whole_file, write_json
 from jne.progress import console
-from jne.run_folder import claimed, ended_as, status_of
+from jne.run_folder import claimed, ended_as, in_one_line, status_of
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
 # A server that is gone is noticed in a quarter of a minute, not in four.
@@ -231,7 +231,7 @@ def track(
     except BaseException as error:
         tracked.required = "never"  # what is told from here on must not hide the error
         tracked.flush()
-        tracked.tag("error", f"{type(error).__name__}: {error}")
+        tracked.tag("error", in_one_line(error))
         if isinstance(error, Exception) and not isinstance(error, InputError):
             (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
             tracked.log_file(folder / "error.txt")
