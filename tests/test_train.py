@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT, TINY, TINY_COHORT, run_quietly
+from conftest import ROOT, TINY, TINY_COHORT, no_figures, run_quietly
 from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
@@ -71,7 +71,8 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
 
 
 def test_the_weights_kept_are_the_best_epochs(run_train):
-    (folder,) = run_train("trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3")
+    with no_figures():
+        (folder,) = run_train("trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3")
     results = Results(folder)
     losses = results.epochs["val/loss"]
     best = results.summary["metrics"]["train/best_epoch"]
@@ -278,7 +279,8 @@ class TwoLayers(torch.nn.Sequential):
 def test_an_encoder_of_ones_own(run_train):
     """Against its own closed form: J = W2 diag(1 - tanh^2(a)) W1."""
     own = "{_target_: tests.test_train.TwoLayers, label: mine, width: 16}"
-    (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
+    with no_figures():
+        (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
     results = Results(folder)
     prepared = load(Path(results.status["prepared"]))
     saved = torch.load(folder / "encoder.pt", weights_only=True)
@@ -294,9 +296,10 @@ def test_an_encoder_of_ones_own(run_train):
 
 
 def test_chosen_voxels_and_variants_are_measured(run_train):
-    (folder,) = run_train(
-        "jacobian.voxels=[V1,FFA-2]", "jacobian.variants=[l1,l2,zscore_l1,zscore_l2]"
-    )
+    with no_figures():
+        (folder,) = run_train(
+            "jacobian.voxels=[V1,FFA-2]", "jacobian.variants=[l1,l2,zscore_l1,zscore_l2]"
+        )
     results = Results(folder)
     measured = results.voxels["jne"].notna()
     assert measured.tolist() == results.voxels["roi"].isin(["V1", "FFA-2"]).tolist()
