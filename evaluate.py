@@ -9,20 +9,20 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
-from jne.machine import quick_imports
+from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def evaluate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    with quick_imports():
-        from jne.config import check_evaluate
-        from jne.evaluation import evaluate_subjects
-        from jne.evaluation_run import chosen_subjects, record_report
-        from jne.record import check, hydra_folder
+    with imports_without_gc():
+        from jne.evaluation.config import check_config
+        from jne.evaluation.run import chosen_subjects, record_report
+        from jne.evaluation.tables import evaluate_subjects
+        from jne.runs.session import check_or_discard_folder, hydra_folder
 
-    config = check(check_evaluate, composed)
-    subjects = check(chosen_subjects, config)
+    config = check_or_discard_folder(check_config, composed)
+    subjects = check_or_discard_folder(chosen_subjects, config)
     with record_report(config, subjects, hydra_folder()) as report:
         report.write(evaluate_subjects(subjects, config))
 

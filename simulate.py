@@ -9,18 +9,18 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
-from jne.machine import quick_imports
+from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="simulate")
 def simulate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
-    with quick_imports():
-        from jne.config import check_simulate
-        from jne.record import check, hydra_folder
-        from jne.simulation_run import record_study
+    with imports_without_gc():
+        from jne.runs.session import check_or_discard_folder, hydra_folder
+        from jne.simulation.config import check_config
+        from jne.simulation.run import record_study
 
-    config, studies = check(check_simulate, composed)
+    config, studies = check_or_discard_folder(check_config, composed)
     for name, study in studies.items():
         record_study(config, name, study, hydra_folder() / name)
 

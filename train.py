@@ -10,39 +10,33 @@ import hydra
 from omegaconf import DictConfig
 
 from jne.cli import run_script
-from jne.machine import quick_imports
+from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def train(composed: DictConfig) -> float:
-    # Imported here: --help and a misspelt override answer before torch is loaded.
-    with quick_imports():
+    # Imported here: --help and a misspelt override are answered before torch is loaded.
+    with imports_without_gc():
         import pytorch_lightning as pl
-        from pytorch_lightning.callbacks import EarlyStopping
-        from pytorch_lightning.plugins.environments import LightningEnvironment
 
-        from jne import training_run as run
-        from jne.callbacks import (
-            BestWeights,
-            EpochRecord,
-            JacobianNonlinearity,
-            LastCheckpoint,
-            TestScores,
-        )
-        from jne.config import check_train
-        from jne.data.module import EncodingData
+        from jne.data.datamodule import EncodingData
         from jne.data.prepared import prepare
-        from jne.machine import keep_freed_memory, use_given_cores
-        from jne.record import check
-        from jne.training import EncodingModule
+        from jne.runs.session import check_or_discard_folder
+        from jne.training.config import check_config
+        from jne.training.fit import fit, test
+        from jne.training.measure import measure_nonlinearity, score_test
+        from jne.training.module import EncodingModule
+        from jne.training.run import finished_loss, folder_of, open_training_run
+        from jne.utils.machine import use_allocated_cores
 
-    config, source = check(check_train, composed)
-    folder = run.folder_of(config)
-    done = run.result_of(folder)
-    if done is not None:
-        return done
-    use_given_cores()
-    with run.record(config, folder) as record:
+    config, source = check_or_discard_folder(check_config, composed)
+    folder = folder_of(config)
+    loss = finished_loss(folder)
+    if loss is not None:
+        return loss
+    use_allocated_cores()
+
+    with open_training_run(config, folder) as run:
         prepared = prepare(source, config.output / "prepared")
         data = EncodingData(
             prepared,
@@ -50,43 +44,30 @@ def train(composed: DictConfig) -> float:
             seed=config.seed,
             shuffle=config.shuffle,
         )
-        record.describe(data)
-        if data.batch_bytes > 2**26:
-            keep_freed_memory()
+        run.describe(data)
+
         pl.seed_everything(config.seed, verbose=False)
-        model = EncodingModule(
-            data.features.shape[1], len(data.kept), config.encoder, config.optimizer
+        module = EncodingModule(data.n_features, data.n_voxels, config.encoder, config.optimizer)
+        history = fit(
+            module,
+            data,
+            config.trainer,
+            save_to=folder / "last.ckpt",
+            checkpoint=config.checkpoint,
+            on_epoch=run.tracked.log_epoch,
+            before_save=run.tracked.flush,
         )
-        last = folder / "last.ckpt"
-        epochs = EpochRecord(record.tracked.log_epoch)
-        best = BestWeights()
-        scores = TestScores(config.stats, config.seed)
-        nonlinearity = JacobianNonlinearity(config.jacobian, scores, config.stats.alpha, folder)
-        trainer = pl.Trainer(
-            max_epochs=config.trainer.max_epochs,
-            accelerator=config.trainer.accelerator,
-            precision=config.trainer.precision,
-            accumulate_grad_batches=data.n_parts,
-            callbacks=[
-                epochs,
-                best,
-                EarlyStopping("val/loss", patience=config.trainer.patience),
-                LastCheckpoint(last, config.trainer.checkpoint_seconds, record.tracked.flush),
-                scores,
-                nonlinearity,
-            ],
-            plugins=[LightningEnvironment()],  # one process, also where SLURM starts it
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        checkpoint = last if last.exists() else config.checkpoint
-        saved = run.checked_checkpoint(checkpoint, model) if checkpoint else {}
-        if not run.restore(saved, model, epochs, best, config.trainer.max_epochs):
-            trainer.fit(model, data, ckpt_path=checkpoint)
-        trainer.test(model, data, verbose=False)
-        return record.finish(data, model, epochs, best, scores, nonlinearity)
+
+        def measure(predictions):
+            # Lightning calls it, as a callback, once the test stimuli are predicted.
+            scores = score_test(data, predictions, config.stats, config.seed)
+            nonlinearity = measure_nonlinearity(
+                module.encoder, data, scores, config.jacobian, config.stats.alpha, folder
+            )
+            return scores, nonlinearity
+
+        scores, nonlinearity = test(module, data, config.trainer, measure)
+        return run.save(source, data, module, history, scores, nonlinearity)
 
 
 if __name__ == "__main__":

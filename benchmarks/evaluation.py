@@ -18,17 +18,19 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 
-from jne import hierarchy, scoring, selectivity
-from jne.callbacks import BestWeights
+from jne.analysis import hierarchy, selectivity
+from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
+from jne.analysis.nonlinearity import jne, jne_ss
+from jne.analysis.prediction import bootstrap_p, bootstrap_r2, fdr, pearson_r
 from jne.data import synthetic
-from jne.data.module import EncodingData
+from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.data.synthetic import Synthetic
 from jne.jacobian import jacobian_deviation
-from jne.machine import peak_memory_gb
-from jne.nonlinearity import jne, jne_ss
 from jne.roi import ROIS, TIERS, tier_of
-from jne.training import EncodingModule
+from jne.training.callbacks import BestWeights
+from jne.training.module import EncodingModule
+from jne.utils.machine import peak_memory_gb
 
 N_SETS = 100
 ENCODER = {
@@ -48,7 +50,7 @@ def bootstrap() -> None:
     prediction = (0.5 * y + rng.standard_normal((n, n_voxels), dtype=np.float32)).astype(np.float32)
     before = peak_memory_gb()
     start = time.perf_counter()
-    found = scoring.bootstrap_r2(y, prediction, n_bootstrap, 0)
+    found = bootstrap_r2(y, prediction, n_bootstrap, 0)
     ours = time.perf_counter() - start
     extra = peak_memory_gb() - before
     draws = np.random.default_rng(0).integers(n, size=(n_bootstrap, n))
@@ -117,10 +119,10 @@ def errors() -> None:
             data, module = trained(Path(folder), seed, shuffle=True)
             features, responses = data.split("test")
             prediction = module.encoder(features).detach().numpy()
-            resampled = scoring.bootstrap_r2(responses.numpy(), prediction, 200, seed)
-            p = scoring.bootstrap_p(resampled)
+            resampled = bootstrap_r2(responses.numpy(), prediction, 200, seed)
+            p = bootstrap_p(resampled)
             r2.append(np.mean(p < nominal))
-            r2_fdr.append((scoring.fdr(p) < nominal).any())
+            r2_fdr.append((fdr(p) < nominal).any())
 
             data, module = trained(Path(folder), seed, shuffle=False)
             features, _ = data.split("test")
@@ -154,8 +156,8 @@ def ceiling(folder: str) -> None:
     if repeats.shape[0] < repeats.shape[1]:  # stored (units, stimuli, repeats)
         repeats = repeats.swapaxes(0, 1)
     counts = np.isfinite(repeats).sum(axis=2)
-    ncsnr = scoring.noise_ceiling_snr(repeats)
-    ceilings = scoring.noise_ceiling(ncsnr, (1 / counts).mean(axis=0))
+    ncsnr = noise_ceiling_snr(repeats)
+    ceilings = noise_ceiling(ncsnr, (1 / counts).mean(axis=0))
     rng = np.random.default_rng(0)
     halves = []
     for _ in range(50):
@@ -168,7 +170,7 @@ def ceiling(folder: str) -> None:
             np.where(half, repeats, 0).sum(axis=2, where=half) / half.sum(axis=2)
             for half in (first, second)
         ]
-        halves.append(scoring.pearson_r(*means))
+        halves.append(pearson_r(*means))
     r = np.mean(halves, axis=0)
     corrected = 2 * r / (1 + r)
     print(

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss
-from jne.chain import Chain
-from jne.product import PRECISIONS
+from jne.jacobian.chain import Chain
+from jne.jacobian.product import PRECISIONS
 
 D, H = 768, 1024
 PARTS = ("accuracy", "rate", "baselines", "growth", "memory", "brain")

@@ -69,7 +69,7 @@ def write_tree(root: Path, n_sessions: int) -> None:
 def prepare(root: Path, out: Path) -> None:
     from jne.data.nsd import NSD
     from jne.data.prepared import prepare
-    from jne.features import Precomputed
+    from jne.features.base import Precomputed
 
     features = Precomputed(
         name="precomputed", layer=None, path=root / "features.npy", key=None, first_layer=1

@@ -13,8 +13,8 @@ from hydra import compose, initialize_config_dir
 from training_overhead import CONF
 
 from jne import cli  # noqa: F401  (registers the config's resolver)
-from jne.config import check_simulate
-from jne.simulation import PlacementGrid, _seed, draw_cells
+from jne.simulation.config import check_config
+from jne.simulation.studies import PlacementGrid, _seed, draw_cells
 
 DRAWS = 6
 
@@ -50,7 +50,7 @@ def by_autograd(study: PlacementGrid, draw: int, batched: bool, share: int = 1) 
 def main() -> None:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         composed = compose("simulate", overrides=["tracking.uri=unused://"])
-    study = check_simulate(composed)[1]["placement_grid"]
+    study = check_config(composed)[1]["placement_grid"]
     times = {"ours": [], "one pass a stimulus": [], "one pass of the sum": []}
     for draw in range(DRAWS + 1):
         start = time.perf_counter()

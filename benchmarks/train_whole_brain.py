@@ -21,12 +21,12 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 
-from jne.callbacks import BestWeights, EpochRecord
-from jne.data.module import EncodingData
+from jne.data.datamodule import EncodingData
 from jne.data.prepared import Prepared
-from jne.files import whole_array
-from jne.machine import keep_freed_memory, peak_memory_gb
-from jne.training import EncodingModule
+from jne.training.callbacks import BestWeights, EpochRecord
+from jne.training.module import EncodingModule
+from jne.utils.files import atomic_array
+from jne.utils.machine import keep_freed_memory, peak_memory_gb
 
 N = {"train": 8000, "val": 1000, "test": 1000}
 D, H, N_HIDDEN, N_EPOCHS = 768, 1024, 3, 3
@@ -46,7 +46,7 @@ def write_subject(folder: Path, n_voxels: int) -> None:
     n = sum(N.values())
     features = rng.standard_normal((n, D), dtype=np.float32)
     weights = rng.standard_normal((64, n_voxels), dtype=np.float32) / 8
-    with whole_array(folder / "responses.npy", (n, n_voxels), np.float32) as responses:
+    with atomic_array(folder / "responses.npy", (n, n_voxels), np.float32) as responses:
         for start in range(0, n, 500):
             rows = slice(start, start + 500)
             responses[rows] = np.maximum(features[rows, :64], 0) @ weights

@@ -21,12 +21,12 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch.nn.functional import mse_loss
 
 from jne import cli  # noqa: F401  (registers the config's resolver)
-from jne.callbacks import BestWeights, EpochRecord, LastCheckpoint
-from jne.config import check_train
-from jne.data.module import EncodingData
+from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
-from jne.tracking import track
-from jne.training import EncodingModule
+from jne.tracking.store import track
+from jne.training.callbacks import BestWeights, EpochRecord, LastCheckpoint
+from jne.training.config import check_config
+from jne.training.module import EncodingModule
 
 EPOCHS, PAIRS = 20, 5
 CONF = Path(__file__).parents[1] / "conf"
@@ -80,7 +80,7 @@ def main() -> None:
         folder = Path(temporary)
         with initialize_config_dir(str(CONF), version_base="1.3"):
             composed = compose("train", overrides=[f"output={folder}", "tracking.uri=unused://"])
-        config, source = check_train(composed)
+        config, source = check_config(composed)
         data = EncodingData(
             prepare(source, folder / "prepared"), batch_size=config.trainer.batch_size, seed=0
         )

@@ -1,28 +1,48 @@
-"""jne: encoding models of the brain, and how nonlinear the mapping they learned is.
+"""jne: encoding models of the brain, and how nonlinear the mapping is that they learned.
 
-The measurement works on its own, without a config, in a notebook:
+The measurement works on its own in a notebook, without a config:
 
 >>> from jne import jacobian_deviation, jne, jne_ss
 >>> deviation = jacobian_deviation(encoder, test_features)   # (n_stimuli, n_voxels)
 >>> jne(deviation)                                           # (n_voxels,)
+
+The wings, from the bottom up; a wing imports those below it and none beside it:
+
+utils, config, errors            files, tables, progress, the machine; the shared config
+analysis, encoders, roi          the mathematics of the metrics and tests; the encoders; ROI names
+jacobian, features               Jacobians and their deviations; features of images
+data, results, plots             data sources, results folders, figures and brain maps
+tracking                         MLflow
+runs                             a run's folder and MLflow run as one; sweeps
+training, evaluation, simulation what train.py, evaluate.py and simulate.py do
+cli                              how the scripts start and fail
 """
 
 from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
 
 # Loaded on first use: `import jne` alone must not cost the seconds that torch takes.
 _PUBLIC = {
-    "ResidualEncoder": "encoders",
-    "jacobian_deviation": "jacobian",
-    "jne": "nonlinearity",
-    "jne_ss": "nonlinearity",
-    "mean_deviation": "nonlinearity",
+    "ResidualEncoder": "jne.encoders",
+    "Results": "jne.results",
+    "jacobian_deviation": "jne.jacobian",
+    "jne": "jne.analysis.nonlinearity",
+    "jne_ss": "jne.analysis.nonlinearity",
+    "mean_deviation": "jne.analysis.nonlinearity",
 }
-__all__ = ["ResidualEncoder", "jacobian_deviation", "jne", "jne_ss", "mean_deviation"]
+__all__ = [
+    "ResidualEncoder",
+    "Results",
+    "jacobian_deviation",
+    "jne",
+    "jne_ss",
+    "mean_deviation",
+]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'jne' has no attribute {name!r}")
-    return getattr(import_module(f"jne.{_PUBLIC[name]}"), name)
+    return getattr(import_module(_PUBLIC[name]), name)

@@ -1,10 +1,10 @@
 """How the root scripts start and how they fail: bad input is told in one sentence."""
 
-import errno
 import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,15 +13,26 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from jne import sweep
+from jne.config import unknown_key
 from jne.errors import InputError
+from jne.runs import sweep
 
-# Part of a run folder's name: runs started in the same second must not share a folder.
-OmegaConf.register_new_resolver("unique", lambda: secrets.token_hex(3), use_cache=True)
+_PACKAGE = str(Path(__file__).parent)
+
+
+def register_resolvers() -> None:
+    """Make known to OmegaConf what the files in conf/ use: `${unique:}` and `${sweep_name:}`."""
+    # Part of a run folder's name: runs started in the same second must not share a folder. Cached:
+    # it is the same wherever one config uses it. Hydra passes the cache on to the jobs of a sweep
+    # on any machine, so that all of them get the same sweep name.
+    OmegaConf.register_new_resolver(
+        "unique", lambda: secrets.token_hex(3), use_cache=True, replace=True
+    )
+    OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
 
 
 def _sweep_name(output: str, resume: bool) -> str:
-    """A new name; to resume, that of the newest sweep below `output`, where there is one."""
+    """A new name; to resume, the name of the newest sweep below `output` if there is one."""
     if resume:
         earlier = Path(output, "sweeps").glob("*/multirun.yaml")
         newest = max(earlier, key=lambda path: path.stat().st_mtime, default=None)
@@ -30,31 +41,26 @@ def _sweep_name(output: str, resume: bool) -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
 
 
-# Hydra hands the cache on to the jobs, on whatever machine, so all of them give the same name.
-OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True)
-
-_CANNOT_WRITE = (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-
-
 def run_script(main: Callable[[], None]) -> None:
-    """Run a `hydra.main` function; exit 1 with one sentence where the input is at fault.
+    """Run a `hydra.main` function; exit with code 1 and one sentence where the input is at fault.
 
     Any other exception keeps its traceback: it is a bug, and the traceback is what to report.
     """
-    # Hydra would print a trimmed traceback for everything and hide the cause.
+    # Hydra would print a shortened traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    register_resolvers()
     try:
         main()
     except Exception as error:
         # What ended a job of a sweep is in its log and in the sweep's table.
         if sweep.finish() is None:
-            sys.exit(f"error: {_told(error)}")
+            sys.exit(f"error: {user_message(error)}")
         sys.exit(1)
     if sweep.finish() is False:
         sys.exit(1)
 
 
-def _told(error: Exception) -> str:
+def user_message(error: Exception) -> str:
     """The sentence for bad input. Raises `error` where the input is not at fault."""
     if isinstance(error, InputError):
         return str(error)
@@ -62,14 +68,23 @@ def _told(error: Exception) -> str:
         return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
-    if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
+        if _raised_in_package(error):
+            return f"cannot open {error.filename} ({error.strerror})"
+        # Hydra itself opens nothing but the run's own folder.
         return f"output: cannot write to {error.filename} ({error.strerror})"
     raise error
 
 
+def _raised_in_package(error: BaseException) -> bool:
+    """Whether the package's own code, this module aside, was running when it was raised."""
+    files = (frame.filename for frame in traceback.extract_tb(error.__traceback__))
+    return any(file.startswith(_PACKAGE) and file != __file__ for file in files)
+
+
 def _one_sentence(message: str) -> str:
-    """Hydra's message without its layout; of an unknown key, its name and nothing else."""
+    """Hydra's message without its layout; for an unknown key, its name and nothing else."""
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
-        return f"{unknown[1]}: there is no such key"
+        return unknown_key(unknown[1])
     return " ".join(line.strip() for line in message.splitlines() if line.strip())

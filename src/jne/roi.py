@@ -1,4 +1,4 @@
-"""The paper's ten regions of interest and their three tiers (PAPER 3.4)."""
+"""The paper's ten regions of interest and their three tiers (Gao et al. 2025, 3.4)."""
 
 from collections.abc import Iterable
 
@@ -13,12 +13,12 @@ ROIS: tuple[str, ...] = tuple(roi for rois in TIERS.values() for roi in rois)
 
 
 def tier_of(roi: str) -> str:
-    """The tier of one of the paper's ROIs; empty for any other."""
+    """The tier of one of the paper's ROIs; empty for any other name."""
     return next((tier for tier, rois in TIERS.items() if roi in rois), "")
 
 
 def ordered(names: Iterable[str]) -> list[str]:
-    """The ROI names present, without the empty one: the paper's first, in its order."""
+    """The distinct names, without the empty one: the paper's ROIs first, in the paper's order."""
     present = {str(name) for name in names if str(name)}
     return [roi for roi in ROIS if roi in present] + sorted(present.difference(ROIS))
 

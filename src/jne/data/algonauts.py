@@ -13,12 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, SerializeAsAny
 
-from jne.data import nsd_rois
+from jne.data.nsd import rois
 from jne.data.prepared import Source, random_split, write_prepared
 from jne.errors import InputError
-from jne.features import Features, OwnFeatures, Precomputed
-from jne.files import read_array
-from jne.images import FolderImages, Images
+from jne.features.base import Features, OwnFeatures, Precomputed
+from jne.features.images import Images
+from jne.utils.arrays import read_array
 
 _HEMISPHERES = {"left": "lh", "right": "rh"}
 Share = Annotated[float, Field(gt=0, lt=1)]
@@ -56,8 +56,9 @@ class Algonauts(Source):
     def _image_folder(self) -> Path:
         return self._folder / "training_split" / "training_images"
 
-    def images(self) -> Images | None:
-        return FolderImages(self._image_folder) if self._image_folder.is_dir() else None
+    @property
+    def images_path(self) -> Path | None:
+        return self._image_folder if self._image_folder.is_dir() else None
 
     def input_files(self) -> list[Path]:
         if isinstance(self.image_features, OwnFeatures):
@@ -83,12 +84,12 @@ class Algonauts(Source):
             ignore_index=True,
         )
         sets = voxels.drop(columns=["hemisphere", "vertex"]).fillna("")
-        roi = nsd_rois.paper_roi(sets)
+        roi = rois.paper_roi(sets)
         voxels.insert(0, "voxel", np.arange(len(voxels)))
         voxels.insert(1, "roi", roi)
         kept = np.ones(len(voxels), dtype=bool)
         if self.voxels is not None:
-            kept = nsd_rois.chosen(self.voxels, sets, roi, "data.voxels")
+            kept = rois.chosen(self.voxels, sets, roi, "data.voxels")
         split = random_split(n, self.n_val, self.n_test, self.split_seed)
         stimuli = pd.DataFrame({"stimulus": np.arange(n), "split": split})
         images = None
@@ -125,7 +126,7 @@ class Algonauts(Source):
                 f"data: {everything} marks {len(vertex)} vertices, but there are responses of "
                 f"{n_vertices}"
             )
-        for name, labels in nsd_rois.LABELS.items():
+        for name, labels in rois.LABELS.items():
             path = masks / f"{letter}.{name}_challenge_space.npy"
             if path.exists():
                 values: NDArray = read_array(path, None, "data", "data")
@@ -133,5 +134,5 @@ class Algonauts(Source):
                     raise InputError(
                         f"data: {path} has {len(values)} vertices, expected {n_vertices}"
                     )
-                table[name] = nsd_rois.named(values, dict(enumerate(labels, start=1)))
+                table[name] = rois.named(values, dict(enumerate(labels, start=1)))
         return table

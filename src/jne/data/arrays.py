@@ -13,12 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
+from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.data.prepared import SPLITS, Source, random_split, write_prepared
 from jne.errors import InputError
-from jne.features import Features, OwnFeatures, layer_of
-from jne.files import read_array
-from jne.images import Images, open_images
-from jne.scoring import noise_ceiling, noise_ceiling_snr
+from jne.features.base import Features, OwnFeatures, layer_of
+from jne.utils.arrays import read_array
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -70,8 +69,9 @@ class Arrays(Source):
         own = [self.root / path for path in named if path is not None]
         return own + self.image_features.input_files()
 
-    def images(self) -> Images | None:
-        return None if self.image_path is None else open_images(self.root / self.image_path)
+    @property
+    def images_path(self) -> Path | None:
+        return None if self.image_path is None else self.root / self.image_path
 
     def write(self, folder: Path) -> None:
         responses = read_array(

@@ -25,8 +25,9 @@ from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
 from jne.errors import InputError
-from jne.files import read_table, whole_folder, write_array, write_json, write_table
-from jne.images import Images
+from jne.features.images import Images, open_images
+from jne.utils.files import atomic_folder, write_array, write_json
+from jne.utils.tables import read_table, write_table
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a spread of deviations says anything
@@ -51,9 +52,14 @@ class Source(BaseModel, ABC):
         """The files read; a change of their size or date makes a new prepared folder."""
         return []
 
+    @property
+    def images_path(self) -> Path | None:
+        """The folder or file of the images that the stimuli are; None where there is none."""
+        return None
+
     def images(self) -> Images | None:
         """The images that the stimuli are, where there are any; column `image` names each."""
-        return None
+        return None if self.images_path is None else open_images(self.images_path)
 
     @abstractmethod
     def write(self, folder: Path) -> None:
@@ -100,7 +106,7 @@ def prepare(source: Source, root: Path) -> Prepared:
     folder = root / f"{_slug(source.name)}-{_slug(source.subject)}-{digest[:12]}"
     if not (folder / "provenance.json").exists():
         about = {"jne": __version__, "citation": source.citation, "licence": source.licence}
-        with whole_folder(folder, resume=source.resumable) as temporary:
+        with atomic_folder(folder, resume=source.resumable) as temporary:
             if temporary is not None:
                 source.write(temporary)
                 write_json(temporary / "provenance.json", about | provenance)

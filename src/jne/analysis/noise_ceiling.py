@@ -1,0 +1,65 @@
+"""How well responses could be predicted: the noise ceiling from repeats, as NSD defines it (A.2).
+
+Per voxel, computed in float64.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jne.utils.blocks import voxel_blocks
+
+
+def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
+    """ncsnr[v]: standard deviation of the signal over that of the noise, as in NSD.
+
+    repeats: (N, V, R), NaN where a repeat is missing. Returns (V,) float64; 0 where the noise
+    explains everything, NaN where no stimulus was repeated or nothing varies.
+    """
+    n_voxels = repeats.shape[1]
+    ncsnr = np.empty(n_voxels)
+    for columns in voxel_blocks(n_voxels):
+        trials = np.asarray(repeats[:, columns], dtype=np.float64)
+        there = np.isfinite(trials)
+        count = there.sum(axis=2)  # (N, v)
+        total = np.where(there, trials, 0).sum(axis=2)
+        mean = total / np.maximum(count, 1)
+        within = np.where(there, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
+        grand_mean = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+        between = (count * np.square(mean - grand_mean)).sum(axis=0)
+        ncsnr[columns] = _ncsnr(count, within, within + between)
+    return ncsnr
+
+
+def ncsnr_from_sums(count: NDArray, mean: NDArray, squares: NDArray) -> NDArray[np.float64]:
+    """`noise_ceiling_snr` from sums over trials, where the trials themselves are not in memory.
+
+    count, mean: (N, V), the number of trials of each stimulus and their mean. squares: (V,), the
+    sum of squares over all trials. Returns (V,) float64.
+    """
+    grand_mean = (count * mean).sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+    within = squares - (count * np.square(mean)).sum(axis=0)
+    total = squares - count.sum(axis=0) * np.square(grand_mean)
+    return _ncsnr(count, np.maximum(within, 0), total)
+
+
+def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float64]:
+    """ncsnr from the sums of squares (V,) within stimuli, and of all trials around their mean.
+
+    The noise variance is the variance between the repeats of a stimulus, pooled over stimuli.
+    The signal variance is the rest of the variance of all single trials.
+    """
+    free = np.maximum(count - 1, 0).sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        noise = within / free
+        signal = total / (count.sum(axis=0) - 1) - noise
+        return np.sqrt(np.maximum(signal, 0) / noise)
+
+
+def noise_ceiling(ncsnr: NDArray, mean_inverse_repeats: NDArray | float) -> NDArray[np.float64]:
+    """The largest R2 that averages over n repeats allow: ncsnr^2 / (ncsnr^2 + mean(1/n)) (A.2).
+
+    ncsnr: (V,). mean_inverse_repeats: the mean over the scored stimuli of 1 / (number of repeats
+    averaged), a number or (V,). Returns (V,) float64 from 0 to 1, in units of R2.
+    """
+    with np.errstate(divide="ignore"):  # no signal: 1 / inf = 0; no noise: 1 / (1 + 0) = 1
+        return 1 / (1 + mean_inverse_repeats / np.square(np.asarray(ncsnr, dtype=np.float64)))

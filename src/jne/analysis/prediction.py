@@ -1,0 +1,126 @@
+"""How well responses are predicted, and how certain that is (Gao et al. 2025, A.2).
+
+Everything is per voxel, over the N test stimuli, and computed in float64. A voxel with a missing
+or constant response has no score: NaN, never a repaired number.
+"""
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+
+from jne.utils.blocks import voxel_blocks
+
+
+def r2_score(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
+    """R2[v] = 1 - mean_i (y - yhat)^2 / var_i(y), NaN where the response is constant (A.2).
+
+    responses, predictions: (N, V). Returns (V,) float64, at most 1, negative where the mean would
+    predict better. Raises ValueError for unequal shapes.
+    """
+    _same_shape(responses, predictions)
+    r2 = np.empty(responses.shape[1])
+    for columns, y, error in _blocks(responses, predictions):
+        variance = y.var(axis=0)
+        r2[columns] = 1 - _divide(np.square(error).mean(axis=0), variance, y)
+    return r2
+
+
+def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
+    """Pearson's r of responses and predictions, NaN where either is constant.
+
+    responses, predictions: (N, V). Returns (V,) float64. Raises ValueError for unequal shapes.
+    """
+    _same_shape(responses, predictions)
+    r = np.empty(responses.shape[1])
+    for columns, y, _ in _blocks(responses, predictions):
+        prediction = np.asarray(predictions[:, columns], dtype=np.float64)
+        centred, fitted = y - y.mean(axis=0), prediction - prediction.mean(axis=0)
+        norms = np.linalg.norm(centred, axis=0) * np.linalg.norm(fitted, axis=0)
+        varies = (np.ptp(y, axis=0) > 0) & (np.ptp(prediction, axis=0) > 0)
+        covariance = (centred * fitted).sum(axis=0)
+        r[columns] = np.divide(covariance, norms, out=np.full_like(norms, np.nan), where=varies)
+    return r
+
+
+def resample_counts(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:
+    """How often each resample with replacement draws each of n stimuli, (n_bootstrap, n)."""
+    draws = np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))
+    return np.stack([np.bincount(draw, minlength=n) for draw in draws]).astype(np.float64)
+
+
+def bootstrap_r2(
+    responses: NDArray, predictions: NDArray, n_bootstrap: int = 200, seed: int = 0
+) -> NDArray[np.float64]:
+    """R2 on `n_bootstrap` resamples of the test stimuli, drawn with replacement (A.2).
+
+    A resample is a row of counts c (how often each stimulus was drawn), so all resamples of a
+    block of voxels are three matrix products: c @ error^2, c @ y and c @ y^2.
+
+    responses, predictions: (N, V). Returns (n_bootstrap, V) float64; NaN where the response is
+    constant over the resample.
+    """
+    _same_shape(responses, predictions)
+    n = len(responses)
+    counts = resample_counts(n, n_bootstrap, seed)
+    r2 = np.empty((n_bootstrap, responses.shape[1]))
+    for columns, y, error in _blocks(responses, predictions):
+        centred = y - y.mean(axis=0)  # leaves the variances as they are, lowers rounding error
+        total = counts @ np.square(centred) - np.square(counts @ centred) / n
+        total[total < 1e-9 * n * y.var(axis=0)] = 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = counts @ np.square(error) / total
+        r2[:, columns] = np.where(total > 0, 1 - ratio, np.nan)
+    return r2
+
+
+def bootstrap_p(
+    bootstrapped_r2: NDArray, form: Literal["plus_one", "raw"] = "plus_one"
+) -> NDArray[np.float64]:
+    """p[v] of R2 > 0, from resamples of R2: the share of resamples with R2 <= 0.
+
+    form: `plus_one` is (k + 1) / (n + 1), which is never 0; `raw`, the paper's, is k / n with k
+        counting R2 < 0.
+
+    bootstrapped_r2: (n_bootstrap, V). Returns (V,) float64, NaN for a voxel without any
+    resampled R2. Resamples without an R2 do not count in n.
+    """
+    n = np.isfinite(bootstrapped_r2).sum(axis=0)
+    if form == "plus_one":
+        p = ((bootstrapped_r2 <= 0).sum(axis=0) + 1) / (n + 1)
+    else:
+        p = (bootstrapped_r2 < 0).sum(axis=0) / np.maximum(n, 1)
+    return np.where(n > 0, p, np.nan)
+
+
+def fdr(p: NDArray) -> NDArray[np.float64]:
+    """Benjamini-Hochberg adjusted p over the voxels that have a p; NaN stays NaN.
+
+    p: (V,). Returns (V,) float64. Voxels without a p do not count among the tests.
+    """
+    adjusted = np.full(p.shape, np.nan)
+    tested = np.isfinite(p)
+    if tested.any():
+        adjusted[tested] = multipletests(p[tested], method="fdr_bh")[1]
+    return adjusted
+
+
+def _same_shape(responses: NDArray, predictions: NDArray) -> None:
+    if responses.shape != predictions.shape or responses.ndim != 2:
+        raise ValueError(
+            f"responses and predictions must both be (n_stimuli, n_voxels), "
+            f"found {responses.shape} and {predictions.shape}"
+        )
+
+
+def _blocks(responses: NDArray, predictions: NDArray):
+    for columns in voxel_blocks(responses.shape[1]):
+        y = np.asarray(responses[:, columns], dtype=np.float64)
+        yield columns, y, y - predictions[:, columns]
+
+
+def _divide(error: NDArray, variance: NDArray, y: NDArray) -> NDArray:
+    # The variance of a constant response is rounding error, not 0: test the values themselves.
+    varies = np.ptp(y, axis=0) > 0
+    return np.divide(error, variance, out=np.full_like(error, np.nan), where=varies)

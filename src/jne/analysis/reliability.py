@@ -1,0 +1,66 @@
+"""How far JNE would move with other test stimuli and with other seeds."""
+
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jne.analysis.nonlinearity import jne
+from jne.analysis.prediction import resample_counts
+from jne.utils.blocks import voxel_blocks
+
+
+def jne_interval(
+    deviation: NDArray, n_bootstrap: int, seed: int, confidence: float = 0.95
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile bootstrap interval of the JNE of each voxel over the test stimuli.
+
+    The mean Jacobian stays fixed: only the stored deviations are resampled. All resamples of a
+    block of voxels are two products with the resampling counts.
+
+    deviation: (N, V). Returns two (V,) float64 arrays, the lower and the upper end.
+    """
+    n, n_voxels = deviation.shape
+    counts = resample_counts(n, n_bootstrap, seed)
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    interval = np.empty((2, n_voxels))
+    for columns in voxel_blocks(n_voxels):
+        s = np.asarray(deviation[:, columns], dtype=np.float64)
+        s = s - s.mean(axis=0)  # leaves the spread as it is and lowers its rounding error
+        variance = counts @ np.square(s) / n - np.square(counts @ s / n)
+        interval[:, columns] = np.quantile(np.sqrt(np.maximum(variance, 0)), tails, axis=0)
+    return interval[0], interval[1]
+
+
+def split_halves(deviation: NDArray, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """JNE of two random halves of the test stimuli: two (V,). deviation: (N, V), N at least 2."""
+    order = np.random.default_rng(seed).permutation(len(deviation))
+    first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    return jne(deviation[first]), jne(deviation[second])
+
+
+def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
+    """Pearson's r over voxels between the JNE of two halves of the stimuli: mean of random splits.
+
+    deviation: (N, V). NaN for fewer than 3 voxels, or where all voxels have the same JNE.
+    """
+    found = [correlation(*split_halves(deviation, seed + split)) for split in range(n_splits)]
+    return float(np.mean(found))
+
+
+def correlation(first: NDArray, second: NDArray) -> float:
+    """Pearson's r over the voxels that are finite in both; NaN where there are too few."""
+    both = np.isfinite(first) & np.isfinite(second)
+    x, y = first[both], second[both]
+    if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return np.nan
+    return float(np.corrcoef(x, y)[0, 1])
+
+
+def across_seeds(maps: list[NDArray]) -> tuple[float, NDArray[np.float64]]:
+    """How the JNE maps of several seeds, (V,) each, agree.
+
+    Returns their mean pairwise r, and the standard deviation of each voxel over seeds, (V,).
+    """
+    pairs = [correlation(a, b) for a, b in combinations(maps, 2)]
+    return float(np.mean(pairs)), np.std(maps, axis=0, ddof=1)

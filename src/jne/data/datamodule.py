@@ -1,0 +1,209 @@
+"""Prepared data as standardised batches for Lightning."""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jne.data.prepared import Prepared
+from jne.errors import InputError
+from jne.utils.blocks import voxel_blocks
+
+_IN_MEMORY = 2**30  # bytes of responses that are standardised once and held
+_AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
+
+
+class Batch(NamedTuple):
+    features: Tensor
+    responses: Tensor
+    weight: float
+    """Of its mean loss in the gradient: 1, or what makes a batch taken in parts exact."""
+
+
+class Responses:
+    """Standardised responses (N, V') of all stimuli, by rows.
+
+    Up to a gigabyte is standardised once and held; a larger array stays on disk, memory-mapped,
+    and rows are standardised whenever they are asked for.
+    """
+
+    def __init__(
+        self, values: NDArray, order: NDArray | None, kept: NDArray, mean: Tensor, scale: Tensor
+    ) -> None:
+        """values: (N, V) as on disk. order: (N,) row of each stimulus, None as they are.
+        kept: (V',) columns.
+        """
+        self._values, self._order, self._kept = values, order, kept
+        self._mean, self._scale = mean, scale
+        self.shape = (len(values), len(kept))
+        self._held = None
+        if 4 * len(values) * len(kept) <= _IN_MEMORY:
+            self._held = self._standardised(np.arange(len(values)))
+
+    def __getitem__(self, rows: NDArray | slice) -> Tensor:
+        if self._held is not None:
+            return self._held[rows]
+        return self._standardised(np.arange(self.shape[0])[rows])
+
+    def _standardised(self, rows: NDArray) -> Tensor:
+        rows = rows if self._order is None else self._order[rows]
+        values = np.asarray(self._values[rows], dtype=np.float32)
+        if self.shape[1] < values.shape[1]:
+            values = values[:, self._kept]
+        return torch.from_numpy(values).sub_(self._mean).div_(self._scale)
+
+
+class Batches:
+    """Batches of some rows, cut from memory or from disk: no workers and no collation.
+
+    A batch too large for one pass comes in `n_parts` parts, for a Trainer with
+    `accumulate_grad_batches=n_parts`. That divides a part's mean loss by n_parts whatever its
+    size, which the weights make good.
+    """
+
+    def __init__(
+        self,
+        features: Tensor,
+        responses: Responses,
+        rows: NDArray,
+        batch_size: int,
+        n_parts: int = 1,
+        order: Callable[[], NDArray] | None = None,
+    ) -> None:
+        """features: (N, D). rows: those of N that are meant. order: a new one every epoch."""
+        self.features, self.responses, self.rows = features, responses, rows
+        self.batch_size, self.n_parts, self.order = min(batch_size, len(rows)), n_parts, order
+        self._whole: Batch | None = None
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self._cut(self.rows))
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.batch_size == len(self.rows) and self.n_parts == 1:
+            # One batch of everything needs no order, and is cut once.
+            if self._whole is None:
+                self._whole = self._batch(self.rows, 1.0)
+            yield self._whole
+            return
+        rows = self.rows if self.order is None else self.rows[self.order()]
+        for part, weight in self._cut(rows):
+            yield self._batch(part, weight)
+
+    def _cut(self, rows: NDArray) -> Iterator[tuple[NDArray, float]]:
+        for start in range(0, len(rows), self.batch_size):
+            batch = rows[start : start + self.batch_size]
+            for part in np.array_split(batch, self.n_parts):
+                if len(part):
+                    yield part, len(part) * self.n_parts / len(batch)
+
+    def _batch(self, rows: NDArray, weight: float) -> Batch:
+        return Batch(self.features[rows], self.responses[rows], weight)
+
+
+class EncodingData(pl.LightningDataModule):
+    """Standardised features (N, D) and responses (N, V') of the three splits.
+
+    Mean and standard deviation are those of the training rows. Of the V voxels, the V' with a
+    finite response to every stimulus that is not constant over the training rows are kept;
+    `kept` holds their indices, `voxel_status` says why the others are not.
+
+    A batch of more than a gigabyte of responses (`batch_bytes`) is taken in `n_parts` parts.
+
+    batch_size: None is the full batch. shuffle: pair every stimulus's features with the
+    responses to another one, a null control. Raises InputError where no voxel can be kept.
+    """
+
+    def __init__(
+        self, prepared: Prepared, *, batch_size: int | None, seed: int, shuffle: bool = False
+    ) -> None:
+        super().__init__()
+        self.prepared, self.seed = prepared, seed
+        self.rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+        self.batch_size = batch_size or len(self.rows["train"])
+        features = np.asarray(prepared.features, dtype=np.float32)
+        train, values = self.rows["train"], prepared.responses
+        mean, scale = features[train].mean(axis=0, dtype=np.float64), _scale(features[train])
+        self.feature_mean, self.feature_scale = _float32(mean), _float32(scale)
+        self.features = torch.from_numpy(
+            (features - self.feature_mean.numpy()) / self.feature_scale.numpy()
+        )
+
+        order = np.random.default_rng(seed).permutation(len(values)) if shuffle else None
+        self.voxel_status, mean, scale = _survey(values, train if order is None else order[train])
+        self.kept = np.flatnonzero(self.voxel_status == "ok")
+        if not len(self.kept):
+            raise InputError(
+                f"data.responses: no voxel can be trained on: of {len(mean)}, "
+                f"{(self.voxel_status == 'missing').sum()} have missing and "
+                f"{(self.voxel_status == 'constant').sum()} constant responses"
+            )
+        self.response_mean, self.response_scale = (
+            _float32(mean[self.kept]),
+            _float32(scale[self.kept]),
+        )
+        self.responses = Responses(
+            values, order, self.kept, self.response_mean, self.response_scale
+        )
+        rows = min(self.batch_size, len(train))
+        self.batch_bytes = 4 * rows * len(self.kept)
+        self.n_parts = -(-rows // max(_AT_ONCE // (4 * len(self.kept)), 1))
+
+    @property
+    def n_features(self) -> int:
+        return self.features.shape[1]
+
+    @property
+    def n_voxels(self) -> int:
+        """V', the number of voxels that are trained on."""
+        return len(self.kept)
+
+    def split(self, name: str) -> tuple[Tensor, Tensor]:
+        """Standardised (features, responses) of a split."""
+        return self.features[self.rows[name]], self.responses[self.rows[name]]
+
+    def train_dataloader(self) -> Batches:
+        # An epoch's order depends on (seed, epoch) alone: a resumed run sees the same batches.
+        def order() -> NDArray:
+            epoch = self.trainer.current_epoch
+            return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows["train"]))
+
+        return self._batches("train", self.n_parts, order)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches("val")
+
+    def test_dataloader(self) -> Batches:
+        return self._batches("test")
+
+    def _batches(self, split: str, n_parts: int = 1, order=None) -> Batches:
+        size = self.batch_size if split == "train" else -(-self.batch_size // self.n_parts)
+        return Batches(self.features, self.responses, self.rows[split], size, n_parts, order)
+
+
+def _survey(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+    """Status, mean and scale (V,) over the training rows of values (N, V), a block at a time."""
+    n_voxels = values.shape[1]
+    status = np.full(n_voxels, "ok", dtype="<U8")
+    mean, scale = np.empty(n_voxels), np.empty(n_voxels)
+    for v in voxel_blocks(n_voxels):
+        block = np.asarray(values[:, v], dtype=np.float32)
+        own = block[train]
+        status[v][np.ptp(own, axis=0) == 0] = "constant"
+        status[v][~np.isfinite(block).all(axis=0)] = "missing"
+        with np.errstate(invalid="ignore", over="ignore"):  # of the missing
+            mean[v], scale[v] = own.mean(axis=0, dtype=np.float64), _scale(own)
+    return status, mean, scale
+
+
+def _scale(train: NDArray) -> NDArray[np.float64]:
+    scale = train.std(axis=0, dtype=np.float64)
+    scale[scale == 0] = 1  # a constant feature becomes 0, as in scikit-learn
+    return scale
+
+
+def _float32(values: NDArray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))

@@ -1,0 +1,33 @@
+"""Encoders: from features (N, D) to the responses of voxels (N, V).
+
+An encoder is any `nn.Module` that maps rows to rows. One that has a `residual_chain` gets the fast
+Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from jne.encoders.chain import HasResidualChain, ResidualLayer
+from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
+from jne.utils.instantiate import instantiate
+
+__all__ = [
+    "ACTIVATIONS",
+    "PLACEMENTS",
+    "HasResidualChain",
+    "ResidualEncoder",
+    "ResidualLayer",
+    "activated_layers",
+    "build_encoder",
+]
+
+
+def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> nn.Module:
+    """The encoder that the config section `encoder` describes, for D features and V voxels.
+
+    Raises InputError, naming the section, where it cannot be made.
+    """
+    settings = {key: value for key, value in config.items() if key != "label"}
+    return instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)

@@ -1,0 +1,26 @@
+"""What an encoder has to say of itself for its Jacobians to be taken by the chain rule."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class ResidualLayer:
+    """h_k = activation(linear(h_{k-1})), plus h_{k-1} where there is a skip connection."""
+
+    linear: nn.Linear
+    activation: nn.Module
+    """Acts on each element by itself; `nn.Identity` where there is none."""
+    skip: bool
+
+
+@runtime_checkable
+class HasResidualChain(Protocol):
+    """An encoder that is a chain of residual layers followed by a linear readout."""
+
+    def residual_chain(self) -> tuple[Sequence[ResidualLayer], nn.Linear]:
+        """The hidden layers, first to last, and the readout from the last of them to the voxels."""
+        ...

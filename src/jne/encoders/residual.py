@@ -1,0 +1,120 @@
+"""A fully connected residual network from features to voxels (Gao et al. 2025, 2.2, A.4).
+
+    h_1 = phi_1(W_1 x + b_1)                   (+ x, if skip_first)
+    h_k = phi_k(W_k h_{k-1} + b_k) + h_{k-1}   k = 2 .. n_hidden
+    y   = W_out h_n + b_out
+
+Letters: N stimuli, D features, H hidden width, V voxels.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from jne.encoders.chain import ResidualLayer
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu": nn.GELU,
+    "swish": nn.SiLU,
+    "tanh": nn.Tanh,
+}
+PLACEMENTS = ("none", "loc1", "loc2", "both")
+
+
+def activated_layers(placement: str | Sequence[int], n_hidden: int) -> list[bool]:
+    """Which hidden layers have an activation, first to last.
+
+    placement: `loc1` activates the first hidden layer (shallow), `loc2` the layers after it (deep),
+        `both` all of them (the paper's nonlinear encoder) and `none` none, which makes the encoder
+        linear. A list of numbers names the layers themselves, counted from 1.
+
+    Raises ValueError for an unknown placement or a layer that does not exist.
+    """
+    if n_hidden < 1:
+        raise ValueError(f"n_hidden must be at least 1, found {n_hidden}")
+    if not isinstance(placement, str):
+        outside = [layer for layer in placement if not 1 <= layer <= n_hidden]
+        if outside:
+            raise ValueError(f"placement names layer {outside[0]}, but n_hidden is {n_hidden}")
+        return [layer in placement for layer in range(1, n_hidden + 1)]
+    if placement not in PLACEMENTS:
+        raise ValueError(f"unknown placement {placement!r}; choose one of {', '.join(PLACEMENTS)}")
+    if placement == "loc2" and n_hidden < 2:
+        raise ValueError("placement loc2 needs n_hidden of at least 2: it acts after layer 1")
+    first, rest = placement in ("loc1", "both"), placement in ("loc2", "both")
+    return [first] + [rest] * (n_hidden - 1)
+
+
+def _activations(activation: str, placement: str | Sequence[int], n_hidden: int) -> nn.ModuleList:
+    if activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
+    return nn.ModuleList(
+        ACTIVATIONS[activation]() if active else nn.Identity()
+        for active in activated_layers(placement, n_hidden)
+    )
+
+
+class ResidualEncoder(nn.Module):
+    """Features (N, D) to voxel responses (N, V) through `n_hidden` layers of width H.
+
+    The paper's encoder is `n_hidden=3, hidden_width=1024, bias=False`, with `placement="both"`
+    (nonlinear) or `"none"` (linear). Weights are initialised by PyTorch's default for `nn.Linear`.
+
+    Raises ValueError for an unknown activation or placement, or sizes below 1.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_voxels: int,
+        *,
+        hidden_width: int = 1024,
+        n_hidden: int = 3,
+        activation: str = "relu",
+        placement: str | Sequence[int] = "both",
+        bias: bool = True,
+        skip_first: bool = False,
+    ) -> None:
+        super().__init__()
+        if min(n_features, n_voxels, hidden_width) < 1:
+            raise ValueError(
+                f"n_features, n_voxels and hidden_width must be at least 1, "
+                f"found {n_features}, {n_voxels}, {hidden_width}"
+            )
+        if skip_first and hidden_width != n_features:
+            raise ValueError(
+                f"skip_first adds the features to the first hidden layer, so hidden_width must "
+                f"equal the number of features ({n_features}), found {hidden_width}"
+            )
+        widths = [n_features] + [hidden_width] * n_hidden
+        self.hidden = nn.ModuleList(
+            nn.Linear(fan_in, fan_out, bias=bias) for fan_in, fan_out in pairwise(widths)
+        )
+        self.activations = _activations(activation, placement, n_hidden)
+        self.skips = [skip_first] + [True] * (n_hidden - 1)
+        self.readout = nn.Linear(hidden_width, n_voxels, bias=bias)
+
+    def with_activation(self, activation: str, placement: str | Sequence[int]) -> "ResidualEncoder":
+        """An encoder of the very same weights with other activations."""
+        other = copy(self)
+        other._modules = dict(self._modules)  # shares the weights, but not the activations
+        other.activations = _activations(activation, placement, len(self.hidden))
+        return other
+
+    def residual_chain(self) -> tuple[list[ResidualLayer], nn.Linear]:
+        """The hidden layers and the readout, for the Jacobians (`jne.jacobian.chain`)."""
+        layers = zip(self.hidden, self.activations, self.skips, strict=True)
+        return [ResidualLayer(*layer) for layer in layers], self.readout
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) to (N, V)."""
+        h = features
+        for linear, activation, skip in zip(self.hidden, self.activations, self.skips, strict=True):
+            step = activation(linear(h))
+            h = step + h if skip else step
+        return self.readout(h)

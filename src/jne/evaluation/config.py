@@ -1,0 +1,48 @@
+"""The config of evaluate.py, checked before any run is opened."""
+
+from typing import Annotated, Literal
+
+from omegaconf import DictConfig
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from jne.config import Device, ScriptConfig, Section, Seed, StatsConfig, validated
+from jne.jacobian.variants import check_variant
+
+
+class SelectivityConfig(Section):
+    """conf/evaluate.yaml: selectivity"""
+
+    clusters: Literal["auto", "categories", "tsne"]
+    max_clusters: int = Field(ge=2)
+    n_permutations: int = Field(ge=99)
+
+
+class JacobianConfig(Section):
+    """conf/evaluate.yaml: jacobian, for the variants that a run did not store"""
+
+    device: Device
+    max_memory_gb: float = Field(gt=0)
+
+
+class EvaluateConfig(ScriptConfig):
+    """conf/evaluate.yaml"""
+
+    runs: Annotated[
+        Literal["newest"] | list[str],
+        # A single run may be written without brackets: runs=outputs/runs/...
+        BeforeValidator(lambda v: [v] if isinstance(v, str) and v != "newest" else v),
+        Field(min_length=1),
+    ]
+    filter: str
+    voxels: Literal["significant", "all"]
+    rois: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+    variants: list[Annotated[str, AfterValidator(check_variant)]]
+    jacobian: JacobianConfig
+    selectivity: SelectivityConfig
+    stats: StatsConfig
+    seed: Seed
+
+
+def check_config(composed: DictConfig) -> EvaluateConfig:
+    """The checked config. Raises InputError naming the key."""
+    return validated(EvaluateConfig, composed)

@@ -1,0 +1,1 @@
+from jne.features.base import OpenClip, OwnFeatures, Precomputed, Timm

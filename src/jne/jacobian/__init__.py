@@ -1,0 +1,14 @@
+"""Jacobians of encoders, and how far each one is from their mean over stimuli.
+
+deviation   jacobian_deviation: the deviations s, streamed in blocks (Gao et al. 2025, 2.3 and 2.4)
+variants    the variants of JNE: norms, and z-scored Jacobians (A.9.2)
+chain       the chain rule through residual layers; torch.func for any other module
+product     the main matrix product, in three precisions
+resumable   arrays on disk that a killed computation continues with
+"""
+
+from jne.jacobian.deviation import jacobian_deviation
+from jne.jacobian.product import PRECISIONS
+from jne.jacobian.variants import VARIANTS, variant_column, variant_file
+
+__all__ = ["PRECISIONS", "VARIANTS", "jacobian_deviation", "variant_column", "variant_file"]

@@ -1,0 +1,113 @@
+"""Arrays on disk with which a killed computation can continue, and no other one."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jne.utils.files import write_json
+
+_SAVE_SECONDS = 5.0
+
+
+def fingerprint(tensors: Iterable[Tensor], *settings: str) -> str:
+    """A digest of the values of all tensors and of the settings."""
+    digest = hashlib.blake2b(digest_size=16)
+    for tensor in tensors:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        flat = tensor.detach().cpu().contiguous().view(torch.uint8).reshape(-1)
+        digest.update(memoryview(flat.numpy()))
+    digest.update("\n".join(settings).encode())
+    return digest.hexdigest()
+
+
+class ResumableArrays:
+    """One (N, V) array per name, filled unit by unit.
+
+    files: the final file of each name; until it is complete, an array is in a file beside it.
+        None keeps the arrays in memory.
+    identity: what the same computation has in common, as of `fingerprint`.
+
+    A context manager. If it is left by an exception or a kill, the arrays and the count of complete
+    units stay on disk, and the next computation with the same `identity` starts with `done` at that
+    count. If it is left normally, the arrays get their final names.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        files: dict[str, Path] | None,
+        shape: tuple[int, int],
+        dtype: type,
+        identity: str | None,
+    ) -> None:
+        self.files, self.identity, self.done = files, identity, 0
+        self._saved = time.monotonic()
+        if files is None:
+            self.arrays = {name: np.empty(shape, dtype) for name in names}
+            return
+        self._partial = {
+            name: final.with_name(f"{final.name}.partial") for name, final in files.items()
+        }
+        first = files[names[0]]
+        self._state = first.with_name(f"{first.name}.partial.json")
+        self.done = self._units_of_the_same()
+        if self.done:
+            self.arrays = {
+                name: np.load(partial, mmap_mode="r+") for name, partial in self._partial.items()
+            }
+        else:
+            self._state.unlink(missing_ok=True)
+            self.arrays = {
+                name: np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
+                for name, partial in self._partial.items()
+            }
+
+    def advance(self, done: int) -> None:
+        """Note that `done` units are complete; this is saved every few seconds."""
+        self.done = done
+        if self.files is not None and time.monotonic() - self._saved > _SAVE_SECONDS:
+            self._save()
+
+    def results(self) -> dict[str, NDArray]:
+        """The complete arrays; if they are on disk, memory-mapped and read only."""
+        if self.files is None:
+            return self.arrays
+        return {name: np.load(final, mmap_mode="r") for name, final in self.files.items()}
+
+    def __enter__(self) -> "ResumableArrays":
+        return self
+
+    def __exit__(self, kind, *_) -> None:
+        if self.files is None:
+            return
+        if kind is not None:
+            if self.done:
+                self._save()
+            return
+        for array in self.arrays.values():
+            array.flush()
+        self._state.unlink(missing_ok=True)
+        for name, final in self.files.items():
+            self._partial[name].replace(final)
+
+    def _save(self) -> None:
+        # The values first: the count must never promise more than the arrays hold.
+        for array in self.arrays.values():
+            array.flush()
+        write_json(self._state, {"identity": self.identity, "done": self.done})
+        self._saved = time.monotonic()
+
+    def _units_of_the_same(self) -> int:
+        try:
+            state = json.loads(self._state.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+        there = all(partial.exists() for partial in self._partial.values())
+        return state["done"] if there and state["identity"] == self.identity else 0

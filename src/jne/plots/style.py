@@ -1,0 +1,58 @@
+"""How figures look, and how they are written.
+
+Figures are made with `matplotlib.figure.Figure`, never with pyplot, so that importing the package
+chooses no backend and no figure outlives its use.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from jne.roi import TIERS
+from jne.utils.files import atomic_file
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+TIER_COLOURS = {"PVC": "#0072B2", "IVC": "#009E73", "HVC": "#D55E00"}
+OTHER_COLOUR = "#7F7F7F"
+COLOURS = TIER_COLOURS | {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
+STYLE = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 9,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "legend.frameon": False,
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+}
+"""For `matplotlib.rc_context`, around the drawing and the writing of a figure."""
+
+
+def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
+    """A figure and its axes, as `matplotlib.pyplot.subplots` gives them, without pyplot.
+
+    figsize and layout are the figure's, all other settings those of its axes.
+    """
+    own = {name: settings.pop(name) for name in ("figsize", "layout") if name in settings}
+    figure = Figure(**own)
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, **settings)
+
+
+def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
+    """Write a figure as PNG and return `path`; with `pdf` also as PDF beside it."""
+    bounds: str | None = "tight"
+    if engine := figure.get_layout_engine():  # only once: it costs more than the drawing
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+        bounds = None  # "constrained" leaves nothing to trim
+    for suffix in (".png", ".pdf") if pdf else (".png",):
+        with atomic_file(path.with_suffix(suffix)) as temporary:
+            metadata = {"CreationDate": None} if suffix == ".pdf" else None
+            figure.savefig(
+                temporary, format=suffix[1:], bbox_inches=bounds, dpi=dpi, metadata=metadata
+            )
+    return path

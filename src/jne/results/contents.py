@@ -1,0 +1,205 @@
+"""The results folder of a training run: what is in it, how it is written, how it is read.
+
+    config.yaml       the resolved config, written first
+    status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
+                      durations, peak memory, and what a restart recognises the run by
+    summary.json      the scalars, by their names in MLflow; counts of voxels left out
+    voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, jne,
+                      mean_deviation, jne_ss_p95
+    stimuli.csv       the test stimuli, in the order of the rows of the arrays
+    epochs.csv        the training curves
+    features.npy      (n_test, n_features) float32, standardised: the input of the encoder
+    responses.npy     (n_test, n_voxels) float32, standardised
+    predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
+    deviation.npy     (n_test, n_voxels) float32
+    jne_ss.npy        (n_test, n_voxels) float32
+    encoder.pt        the best weights, the config of the encoder, and the standardisation
+    space.json        shape and affine of the volume, for voxels with columns i, j, k
+    images.json       the path of the images that column `image` of stimuli.csv names
+    figures/          PNG
+
+While a run is being written there are also .lock, held by the process that writes, last.ckpt and
+*.partial.
+
+NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
+the config and the data: the same seed gives the same bytes.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from jne.encoders import build_encoder
+from jne.errors import InputError
+from jne.roi import ROIS, ordered
+from jne.utils.files import atomic_file, write_array, write_json
+from jne.utils.tables import read_table, write_table
+
+_MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
+
+
+def write_results(
+    path: Path,
+    *,
+    voxels: pd.DataFrame,
+    stimuli: pd.DataFrame,
+    epochs: pd.DataFrame,
+    arrays: Mapping[str, NDArray],
+    summary: Mapping[str, Any],
+    space: Mapping[str, Any] | None,
+    images: Path | None,
+) -> None:
+    """Write the tables, arrays and JSON files. arrays: by the names of their files."""
+    write_table(path / "voxels.csv", voxels)
+    write_table(path / "stimuli.csv", stimuli)
+    write_table(path / "epochs.csv", epochs)
+    for name, array in arrays.items():
+        write_array(path / f"{name}.npy", array)
+    if space is not None:
+        write_json(path / "space.json", space)
+    if images is not None:
+        write_json(path / "images.json", {"path": str(images.absolute())})
+    write_json(path / "summary.json", summary)
+
+
+def write_encoder(
+    path: Path, config: Mapping[str, Any], encoder: nn.Module, scaling: Mapping[str, Tensor]
+) -> None:
+    """Write encoder.pt.
+
+    config: the config section `encoder`. scaling: feature_mean, feature_scale (D,) and
+    response_mean, response_scale (V',).
+    """
+    with atomic_file(path / "encoder.pt") as temporary, open(temporary, "wb") as file:
+        torch.save({"config": config, "weights": encoder.state_dict(), **scaling}, file)
+
+
+def voxel_table(
+    voxels: pd.DataFrame,
+    status: NDArray[np.str_],
+    kept: NDArray[np.int64],
+    scores: Mapping[str, NDArray],
+    nonlinearity: Mapping[str, NDArray],
+) -> pd.DataFrame:
+    """The prepared voxel table (V rows) with what was measured.
+
+    status: (V,), why a voxel was left out, or `ok`. kept: (V',), indices of the voxels trained on.
+    scores: columns of (V',) values. nonlinearity: columns of (V,) values.
+    """
+    table = voxels.assign(status=status)
+    for name, values in scores.items():
+        column = np.full(len(voxels), np.nan)
+        column[kept] = values
+        table[name] = column
+    return table.assign(**nonlinearity)
+
+
+def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
+    """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last."""
+    columns = ["r2", "jne", "mean_deviation", "jne_ss_mean"]
+    measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
+    rows: list[dict[str, Any]] = []
+    for roi in [*ordered(voxels["roi"]), "all"]:
+        chosen = measured if roi == "all" else measured[measured["roi"] == roi]
+        rows.append({"roi": roi, "n_voxels": len(chosen), **chosen[columns].mean()})
+    return pd.DataFrame(rows)
+
+
+def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
+    """The scalars of a run by their names in MLflow, and the counts of voxels left out.
+
+    alpha: significant below this. A scalar that is not finite is left out: JSON and MLflow's
+    charts have no place for NaN.
+    """
+    r2, jne = voxels["r2"], voxels["jne"]
+    metrics = {
+        "r2/mean": r2.mean(),
+        "r2/median": r2.median(),
+        "r2/max": r2.max(),
+        "r2/significant_share": (voxels["p_fdr"] < alpha).sum() / max(voxels["p_fdr"].count(), 1),
+        "jne/mean": jne.mean(),
+        "jne/median": jne.median(),
+        "jne_ss/mean": np.square(jne).mean(),
+        "jne_ss/p95": voxels["jne_ss_p95"].mean(),
+        "mean_deviation/mean": voxels["mean_deviation"].mean(),
+    }
+    regions = roi_table(voxels).set_index("roi").drop(index="all")
+    paper = [roi for roi in ROIS if roi in regions.index]
+    if len(regions) > _MAX_ROI_METRICS:
+        regions = regions.loc[paper]
+    for column in ("r2", "jne", "jne_ss_mean", "mean_deviation"):
+        section = column.removesuffix("_mean")
+        metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
+    counts = voxels["status"].value_counts()
+    return {
+        "metrics": {name: float(value) for name, value in metrics.items() if np.isfinite(value)},
+        "voxels": {
+            "all": len(voxels),
+            "scored": int(r2.count()),
+            "measured": int(jne.count()),
+            "constant": int(counts.get("constant", 0)),
+            "missing": int(counts.get("missing", 0)),
+        },
+    }
+
+
+class Results:
+    """A finished training run, read from its results folder.
+
+    path, config (the resolved config), status, summary, and the tables `voxels` (one row per
+    voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
+    `images_path`, None where the stimuli are no images or the run did not record it.
+
+    Raises InputError where the folder holds no finished run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.status = json.loads((self.path / "status.json").read_text())
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path} is not a results folder: no readable status.json") from error
+        if self.status["status"] != "FINISHED":
+            raise InputError(f"the run in {path} is {self.status['status']}, not FINISHED")
+        self.config = yaml.safe_load((self.path / "config.yaml").read_text())
+        self.summary = json.loads((self.path / "summary.json").read_text())
+        self.voxels = read_table(self.path / "voxels.csv")
+        self.stimuli = read_table(self.path / "stimuli.csv")
+        self.epochs = read_table(self.path / "epochs.csv")
+        space, images = self.path / "space.json", self.path / "images.json"
+        self.space = json.loads(space.read_text()) if space.exists() else None
+        self.images_path = Path(json.loads(images.read_text())["path"]) if images.exists() else None
+
+    def array(self, name: str) -> NDArray:
+        """An array of the folder, memory-mapped.
+
+        name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation` or
+        `jne_ss`, (n_test, n_voxels). All are float32.
+        """
+        return np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+
+    def encoder(self) -> nn.Module:
+        """The trained encoder: standardised features (N, D) to the trained voxels (N, V')."""
+        saved = load_weights(self.path / "encoder.pt")
+        n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
+        encoder = build_encoder(saved["config"], n_features, n_voxels)
+        encoder.load_state_dict(saved["weights"])
+        return encoder.eval()
+
+
+def load_weights(path: Path) -> dict:
+    """Read a file of weights. Only tensors and plain values are read. Raises InputError."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
+        raise InputError(f"{path} is not a readable file of weights") from error

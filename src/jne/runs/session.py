@@ -1,0 +1,105 @@
+"""What every script's run has: a folder and an MLflow run, opened and closed as one."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from socket import gethostname
+from typing import Any, TypeVar
+
+from hydra.core.hydra_config import HydraConfig
+
+from jne.config import ScriptConfig
+from jne.errors import InputError
+from jne.results.folder import TERMINATED, RunFolder, open_run
+from jne.tracking import TrackedRun, track, ui_hint
+from jne.utils import slurm
+from jne.utils.progress import console
+
+PARENT = "JNE_PARENT_RUN"  # in the environment of a job whose MLflow run has a parent
+
+Config = TypeVar("Config")
+Config = TypeVar("Config")
+Checked = TypeVar("Checked")
+
+
+@contextmanager
+def open_session(
+    config: ScriptConfig,
+    settings: dict[str, Any],
+    folder: Path,
+    name: str,
+    kind: str,
+    identity: str = "",
+) -> Iterator[tuple[RunFolder, TrackedRun]]:
+    """A run's folder and its MLflow run, whose statuses are true when the block ends.
+
+    settings: what config.yaml holds. kind: train, report or simulation. identity: what attempts at
+    the same run have in common.
+    """
+    tags = {"kind": kind, "results": str(folder), "sweep": sweep_name(), "host": gethostname()}
+    job = slurm.job_id()
+    if job is not None:
+        tags["slurm_job"] = job
+    if PARENT in os.environ:
+        tags["mlflow.parentRunId"] = os.environ[PARENT]
+    try:
+        with (
+            open_run(folder, settings, identity) as run_folder,
+            track(
+                config.store,
+                config.tracking.on_unreachable,
+                name,
+                tags,
+                folder,
+                run_folder.status.get("mlflow_run_id"),
+            ) as tracked,
+        ):
+            if tracked.run_id is not None:
+                run_folder.note(mlflow_run_id=tracked.run_id)
+            if run_folder.attempt > 1:
+                tracked.tag("attempt", str(run_folder.attempt))
+            tracked.log_file(run_folder.path / "config.yaml")
+            yield run_folder, tracked
+    except SystemExit as end:
+        if job is not None and end.code == TERMINATED:
+            console.print("everything is written; waiting for SLURM to end the job")
+            slurm.wait_for_kill()
+        raise
+
+
+def show_locations(config: ScriptConfig, folder: RunFolder, tracked: TrackedRun) -> None:
+    """Print where the results are, and how to see them in the MLflow UI."""
+    console.print(f"results    {folder.path}", soft_wrap=True)
+    console.print(f"figures    {folder.figures}", soft_wrap=True)
+    command, page = ui_hint(config.tracking_uri, tracked.experiment_id)
+    if command:
+        console.print(f"MLflow UI  {command}", soft_wrap=True, highlight=False)
+    console.print(f"open       {page}", soft_wrap=True, highlight=False)
+
+
+def hydra_folder() -> Path:
+    """The absolute path of the folder that Hydra made for this job."""
+    return Path(HydraConfig.get().runtime.output_dir).absolute()
+
+
+def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config) -> Checked:
+    """`check(composed)`; if it refuses the config, the empty folder that Hydra made is removed."""
+    try:
+        return check(composed)
+    except InputError:
+        folder = hydra_folder()
+        if not any(folder.iterdir()):
+            folder.rmdir()
+        raise
+
+
+def sweep_name() -> str:
+    """The name of the sweep that this job belongs to; empty for a single run."""
+    hydra = HydraConfig.get()
+    return Path(hydra.sweep.dir).name if hydra.mode.name == "MULTIRUN" else ""
+
+
+def task_overrides() -> list[str]:
+    """The overrides of this job, as on the command line."""
+    return list(HydraConfig.get().overrides.task)

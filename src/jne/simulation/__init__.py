@@ -1,0 +1,1 @@
+from jne.simulation.studies import *  # noqa: F403

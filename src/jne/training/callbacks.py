@@ -1,0 +1,164 @@
+"""What happens around training and after the test, as Lightning callbacks."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Checkpoint
+
+from jne.errors import InputError
+from jne.utils.files import atomic_file
+from jne.utils.progress import training_progress
+
+
+class EpochCurves(pl.Callback):
+    """Keeps one row per epoch (epoch, train/loss, val/loss, val/r2), and shows the latest.
+
+    on_epoch: called after each epoch with its row.
+    """
+
+    CURVES = ("train/loss", "val/loss", "val/r2")
+    state_key = "EpochRecord"  # in checkpoints, since version 0.1.0
+
+    def __init__(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> None:
+        self.rows: list[dict[str, float]] = []
+        self.on_epoch = on_epoch
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._progress = training_progress()
+        self._task = self._progress.add_task(
+            "", total=trainer.max_epochs, unit="epochs", note="", completed=len(self.rows)
+        )
+        self._progress.start()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        row = {"epoch": trainer.current_epoch}
+        row |= {name: float(trainer.callback_metrics[name]) for name in self.CURVES}
+        self.rows.append(row)
+        self._progress.update(
+            self._task,
+            advance=1,
+            note=f"loss {row['train/loss']:.3f} val {row['val/loss']:.3f} R² {row['val/r2']:.3f}",
+        )
+        if self.on_epoch is not None:
+            self.on_epoch(row)
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._progress.update(self._task, total=len(self.rows))
+        self._progress.stop()
+
+    def on_exception(
+        self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        if hasattr(self, "_progress"):
+            self._progress.stop()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.rows = state["rows"]
+
+
+class BestWeights(pl.Callback):
+    """Keeps the weights of the epoch with the lowest validation loss, and ends training on them.
+
+    The weights stay in memory: a copy per epoch costs less than a file per epoch. They are part of
+    checkpoints, so that a resumed run still has them.
+    """
+
+    def __init__(self) -> None:
+        self.epoch, self.loss = -1, float("inf")
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        loss = float(trainer.callback_metrics["val/loss"])
+        if loss < self.loss:
+            self.epoch, self.loss = trainer.current_epoch, loss
+            self.weights = {
+                name: value.detach().cpu().clone()
+                for name, value in module.encoder.state_dict().items()
+            }
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if not self.weights:
+            raise InputError("optimizer: the validation loss was never finite; lower optimizer.lr")
+        module.encoder.load_state_dict(self.weights)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes a checkpoint at the end of an epoch, and once more when training is over.
+
+    At most one per `seconds`, and never more than a twentieth of the time: a full checkpoint costs
+    four times the weights, which short epochs cannot afford each time.
+
+    before_save: called before each write, to pass on the epochs that the checkpoint holds: a run
+    that continues from it passes on only those that come after.
+    """
+
+    def __init__(self, path: Path, seconds: float, before_save: Callable[[], None]) -> None:
+        self.path, self.seconds, self.before_save = path, seconds, before_save
+        self.over = False
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._next = time.monotonic() + self.seconds
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        # Early stopping has decided already: Lightning calls checkpoints last. Reaching max_epochs
+        # does not count as over: a run can be continued with a larger max_epochs.
+        self.over = trainer.should_stop
+        last = self.over or trainer.current_epoch + 1 == trainer.max_epochs
+        start = time.monotonic()
+        if start >= self._next or last:
+            self.before_save()
+            with atomic_file(self.path) as temporary:
+                trainer.save_checkpoint(temporary)
+            end = time.monotonic()
+            self._next = end + max(self.seconds, 19 * (end - start))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"over": self.over}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.over = state["over"]
+
+
+class AfterTest(pl.Callback):
+    """Gathers the predictions of the test stimuli and, at the end of the test, measures.
+
+    measure: called with the predictions (N, V') float32; its result is kept in `result`.
+    """
+
+    def __init__(self, measure: Callable[[NDArray[np.float32]], Any]) -> None:
+        self.measure = measure
+        self.result: Any = None
+
+    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self._batches: list[torch.Tensor] = []
+
+    def on_test_batch_end(
+        self,
+        trainer: pl.Trainer,
+        module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self._batches.append(outputs.float().cpu())
+
+    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.result = self.measure(torch.cat(self._batches).numpy())

@@ -1,0 +1,110 @@
+"""The config of train.py, checked before any data is opened."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+
+from jne.config import Accelerator, Device, ScriptConfig, Section, Seed, StatsConfig, validated
+from jne.data.prepared import Source
+from jne.encoders import build_encoder
+from jne.errors import InputError
+from jne.jacobian import PRECISIONS
+from jne.jacobian.variants import DEFAULT, check_variant
+from jne.training.module import build_optimizer
+from jne.utils.instantiate import instantiate
+
+
+class TrainerConfig(Section):
+    """conf/trainer"""
+
+    max_epochs: int = Field(ge=1)
+    patience: int = Field(ge=1)
+    batch_size: int | None = Field(ge=1)
+    precision: Literal["32-true", "bf16-mixed"]
+    accelerator: Accelerator
+    checkpoint_seconds: float = Field(ge=0)
+
+
+_VOXELS = ("all", "significant")
+
+
+class JacobianConfig(Section):
+    """conf/jacobian"""
+
+    voxels: Annotated[
+        Literal["all", "significant"] | list[str],
+        # A single ROI may be written without brackets: jacobian.voxels=V1
+        BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _VOXELS else v),
+    ]
+    variants: list[Annotated[str, AfterValidator(check_variant)]]
+    precision: Literal[PRECISIONS]
+    device: Device
+    max_memory_gb: float = Field(gt=0)
+
+    @field_validator("variants")
+    @classmethod
+    def _has_default(cls, variants: list[str]) -> list[str]:
+        if DEFAULT not in variants:
+            raise ValueError(f"{DEFAULT} must be among them: JNE is defined by it")
+        return variants
+
+
+class TrainConfig(ScriptConfig):
+    """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
+
+    name: str = Field(min_length=1)
+    subject: str = Field(min_length=1)
+    activation: str
+    placement: str
+    data: dict[str, Any]
+    features: dict[str, Any]
+    encoder: dict[str, Any]
+    optimizer: dict[str, Any]
+    trainer: TrainerConfig
+    jacobian: JacobianConfig
+    stats: StatsConfig
+    seed: Seed
+    shuffle: bool
+    checkpoint: Path | None
+    sweep: str = Field(pattern=r"^[\w.-]+$")
+    resume: bool
+
+    def identity(self) -> str:
+        """A digest of all settings that the results depend on: attempts at one run share it."""
+        settings = self.model_dump(
+            mode="json",
+            exclude={
+                **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
+                "features": {"cache"},
+                "trainer": {"checkpoint_seconds"},
+                "jacobian": {"max_memory_gb"},
+            },
+        )
+        # In the words of version 0.1.0, so that its unfinished runs are recognised.
+        p_value = settings["stats"].pop("p_value")
+        settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}[p_value]
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+
+    @property
+    def layer(self) -> int | None:
+        """The layer of the features: chosen in the data, else in the features; None by default."""
+        layer = self.data.get("layer")
+        return self.features.get("layer") if layer is None else layer
+
+
+def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
+    """The checked config and its data source.
+
+    Every object that a `_target_` names is made once, so that its own wrong keys and values are
+    found here too. Raises InputError naming the key.
+    """
+    config = validated(TrainConfig, composed)
+    source = instantiate(config.data, "data")
+    if not isinstance(source, Source):
+        raise InputError(f"data._target_ must name a data source, found {config.data['_target_']}")
+    build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
+    return config, source

@@ -1,0 +1,152 @@
+"""The figures of a training run, drawn from its tables and arrays alone."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from jne.plots.panels import name_groups, violins
+from jne.plots.style import STYLE, TIER_COLOURS, save, subplots
+from jne.roi import TIERS, ordered
+
+_MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
+
+
+def draw_run(
+    folder: Path,
+    title: str,
+    voxels: pd.DataFrame,
+    epochs: pd.DataFrame,
+    best_epoch: int,
+    jne_ss: NDArray,
+) -> list[Path]:
+    """The four figures of a run, written into `folder`; the paths, in reading order.
+
+    voxels, epochs, jne_ss: as in the results folder.
+    """
+    with matplotlib.rc_context(STYLE):
+        figures = {
+            "training": training_curves(epochs, best_epoch),
+            "r2": r2_distribution(voxels),
+            "jne_by_roi": jne_by_roi(voxels),
+            "jne_ss": jne_ss_map(voxels, jne_ss),
+        }
+        paths = []
+        for name, figure in figures.items():
+            figure.suptitle(title, x=0.01, ha="left", fontsize=7, color="#555555")
+            paths.append(save(figure, folder / f"{name}.png"))
+    return paths
+
+
+def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
+    figure, (left, right) = subplots(1, 2, figsize=(6.8, 2.6), layout="constrained")
+    left.plot(epochs["epoch"], epochs["train/loss"], color="#0072B2", label="train")
+    left.plot(epochs["epoch"], epochs["val/loss"], color="#D55E00", label="validation")
+    right.plot(epochs["epoch"], epochs["val/r2"], color="#D55E00")
+    for axes in (left, right):
+        axes.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
+        axes.set_xlabel("epoch")
+    left.set(ylabel="mean squared error", title="Loss")
+    left.annotate(
+        "weights kept",
+        (best_epoch, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(-3, -2),
+        textcoords="offset points",
+        rotation=90,
+        ha="right",
+        va="top",
+        fontsize=7,
+        color="#777777",
+    )
+    left.legend()
+    right.set(ylabel="mean R² over voxels", title="Validation R²")
+    return figure
+
+
+def r2_distribution(voxels: pd.DataFrame) -> Figure:
+    figure, axes = subplots(figsize=(4.2, 2.8), layout="constrained")
+    r2 = voxels["r2"].dropna()
+    if len(r2):
+        bins = np.linspace(min(r2.min(), 0), max(r2.max(), 0.01), 41)
+        axes.hist(r2, bins, color="#0072B2")
+        axes.margins(y=0.15)  # room for the label
+        axes.axvline(r2.median(), color="#D55E00", lw=1)
+        axes.annotate(
+            f"median {r2.median():.3f}",
+            (r2.median(), 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, -2),
+            textcoords="offset points",
+            va="top",
+            color="#D55E00",
+        )
+    axes.set(xlabel="R² on the test stimuli", ylabel="voxels", title="Prediction accuracy")
+    return figure
+
+
+def jne_by_roi(voxels: pd.DataFrame) -> Figure:
+    """JNE of each voxel by ROI, and below it the mean deviation."""
+    measured = voxels.dropna(subset=["jne"])
+    rois = ordered(measured["roi"]) or [""]
+    width = max(3.2, 1.2 + 0.42 * len(rois))
+    figure, axes = subplots(2, 1, figsize=(width, 4.4), sharex=True, layout="constrained")
+    for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
+        violins(panel, [measured.loc[measured["roi"] == roi, column] for roi in rois], rois)
+    axes[0].set(ylabel="JNE", title="JNE by ROI (line: median)")
+    axes[1].set(ylabel="mean deviation", title="Mean deviation of the Jacobians")
+    name_groups(axes[1], rois)
+    handles = [
+        Line2D([], [], marker="o", ls="", color=colour, label=tier)
+        for tier, colour in TIER_COLOURS.items()
+        if any(roi in rois for roi in TIERS[tier])
+    ]
+    if handles:
+        axes[0].legend(handles=handles, ncols=3, loc="upper left", handletextpad=0)
+    return figure
+
+
+def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
+    """JNE-SS: stimuli in rows by their mean, voxels in columns by ROI and then by JNE."""
+    figure, axes = subplots(figsize=(6.8, 3.2), layout="constrained")
+    rois = ordered(voxels["roi"])
+    rank = voxels["roi"].map({roi: i for i, roi in enumerate(rois)}).fillna(len(rois))
+    measured = np.flatnonzero(voxels["jne"].notna())
+    order = measured[np.lexsort((voxels["jne"].iloc[measured], rank.iloc[measured]))]
+    axes.set(xlabel="voxels", ylabel="test stimuli", title="JNE-SS")
+    if not len(order):
+        return figure
+    group = -(-len(order) // _MAX_COLUMNS)
+    starts = np.arange(0, len(order), group)
+    image = np.column_stack([jne_ss[:, order[s : s + group]].mean(axis=1) for s in starts])
+    image = image[np.argsort(-image.mean(axis=1))]
+    positive = image[image > 0]
+    norm = LogNorm(*np.percentile(positive, (5, 99.9))) if len(positive) else None
+    drawn = axes.imshow(
+        np.maximum(image, positive.min() if len(positive) else 0),
+        aspect="auto",
+        cmap="viridis",
+        norm=norm,
+        interpolation="nearest",
+        extent=(0, len(order), len(image), 0),
+    )
+    figure.colorbar(drawn, ax=axes, label="(s − μ)²", pad=0.01)
+    sizes = rank.iloc[order].value_counts().sort_index()
+    edges = np.concatenate([[0], np.cumsum(sizes)])
+    for edge in edges[1:-1]:
+        axes.axvline(edge, color="white", lw=0.6)
+    names = [*rois, "other"]
+    if rois:
+        axes.set_xticks(
+            (edges[:-1] + edges[1:]) / 2,
+            [names[int(i)] for i in sizes.index],
+            rotation=90 if len(sizes) > 12 else 0,
+        )
+        axes.set_xlabel("voxels by ROI, then by JNE")
+    axes.set_ylabel("test stimuli by mean JNE-SS")
+    return figure

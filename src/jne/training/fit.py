@@ -1,0 +1,159 @@
+"""Training and the test loop, with Lightning's Trainer."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.plugins.environments import LightningEnvironment
+
+from jne.data.datamodule import EncodingData
+from jne.errors import InputError
+from jne.results.contents import load_weights
+from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
+from jne.training.config import TrainerConfig
+from jne.training.module import EncodingModule
+from jne.utils.machine import keep_freed_memory
+
+Measured = TypeVar("Measured")
+
+
+@dataclass(frozen=True)
+class History:
+    """What training leaves beside the weights."""
+
+    epochs: pd.DataFrame
+    """One row per epoch: epoch, train/loss, val/loss, val/r2."""
+    best_epoch: int
+    """The epoch whose weights were kept."""
+    best_loss: float
+    """Its validation loss."""
+
+
+def fit(
+    module: EncodingModule,
+    data: EncodingData,
+    settings: TrainerConfig,
+    *,
+    save_to: Path,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    before_save: Callable[[], None] = lambda: None,
+) -> History:
+    """Train with early stopping; afterwards the module has the weights of the best epoch.
+
+    save_to: where checkpoints are written. If it exists, training continues from there, else from
+    `checkpoint` if one is given. on_epoch, before_save: see `EpochCurves`, `LastCheckpoint`.
+
+    Raises InputError for a checkpoint that is damaged or of another encoder, and where the
+    validation loss was never finite.
+    """
+    curves, best = EpochCurves(on_epoch), BestWeights()
+    checkpoint = save_to if save_to.exists() else checkpoint
+    saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
+    if not _restore(saved, module, curves, best, settings.max_epochs):
+        if data.batch_bytes > 2**26:
+            keep_freed_memory()
+        callbacks = [
+            curves,
+            best,
+            EarlyStopping("val/loss", patience=settings.patience),
+            LastCheckpoint(save_to, settings.checkpoint_seconds, before_save),
+        ]
+        with _quiet_lightning():
+            trainer = _trainer(
+                settings,
+                callbacks,
+                max_epochs=settings.max_epochs,
+                accumulate_grad_batches=data.n_parts,
+            )
+            trainer.fit(module, data, ckpt_path=checkpoint)
+    return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
+
+
+def test(
+    module: EncodingModule,
+    data: EncodingData,
+    settings: TrainerConfig,
+    measure: Callable[[NDArray[np.float32]], Measured],
+) -> Measured:
+    """Predict the test stimuli, then call `measure` with the predictions (N, V').
+
+    A Lightning callback calls it, once the test is over. Returns what `measure` returned.
+    """
+    after = AfterTest(measure)
+    with _quiet_lightning():
+        _trainer(settings, [after]).test(module, data, verbose=False)
+    return after.result
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever pytest may think
+
+
+def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator=settings.accelerator,
+        precision=settings.precision,
+        callbacks=callbacks,
+        plugins=[LightningEnvironment()],  # a single process, also where SLURM starts it
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        **more,
+    )
+
+
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says at every start and a user cannot change."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)  # else it lists the accelerators that it did not find
+    with warnings.catch_warnings():
+        # Lightning 2.6 under torch 2.15, and wherever SLURM is installed
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _restore(
+    saved: dict[str, Any],
+    module: EncodingModule,
+    curves: EpochCurves,
+    best: BestWeights,
+    max_epochs: int,
+) -> bool:
+    """Whether training is over in this checkpoint; if so, restore its curves and best weights.
+
+    Lightning would train one more epoch before it stops again.
+    """
+    states = saved.get("callbacks", {})
+    rows = states.get(curves.state_key, {}).get("rows", ())
+    if not states.get("LastCheckpoint", {}).get("over") and len(rows) < max_epochs:
+        return False
+    curves.load_state_dict(states[curves.state_key])
+    best.load_state_dict(states["BestWeights"])
+    module.encoder.load_state_dict(best.weights)
+    return True
+
+
+def _checked_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
+    """The content of a checkpoint. Raises InputError if it is damaged or another encoder's."""
+    checkpoint = load_weights(path)
+    saved = checkpoint.get("state_dict", {})
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    if {name: tuple(value.shape) for name, value in saved.items()} != expected:
+        raise InputError(f"checkpoint={path} holds another encoder than this config describes")
+    return checkpoint

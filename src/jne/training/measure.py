@@ -1,0 +1,168 @@
+"""What is measured on the test stimuli, per voxel: scores of the predictions, then JNE.
+
+A new metric per voxel is a function in `jne.analysis` and a row of SCORES or METRICS: it becomes a
+column of voxels.csv. N test stimuli, V voxels, of which V' were trained on.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from jne.analysis import nonlinearity, prediction
+from jne.config import StatsConfig
+from jne.data.datamodule import EncodingData
+from jne.errors import InputError
+from jne.jacobian import jacobian_deviation, variant_column, variant_file
+from jne.training.config import JacobianConfig
+from jne.utils.files import atomic_array
+from jne.utils.progress import stage_progress
+
+SCORES: Mapping[str, Callable[[NDArray, NDArray], NDArray]] = {
+    "r2": prediction.r2_score,
+}
+"""Column: function of responses and predictions, (N, V') each, that gives (V',)."""
+
+METRICS: Mapping[str, Callable[[NDArray], NDArray]] = {
+    "jne": nonlinearity.jne,
+    "mean_deviation": nonlinearity.mean_deviation,
+}
+"""Column: function of the deviations (N, V) that gives (V,); one column per variant."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How well the test stimuli are predicted."""
+
+    responses: NDArray[np.float32]
+    """(N, V'), standardised."""
+    predictions: NDArray[np.float32]
+    """(N, V')."""
+    columns: dict[str, NDArray]
+    """(V',) each: those of SCORES, then p and p_fdr."""
+
+
+@dataclass(frozen=True)
+class Nonlinearity:
+    """How nonlinear the encoder is at the test stimuli."""
+
+    deviation: NDArray[np.float32]
+    """(N, V), memory-mapped; NaN for voxels that were not trained on or not asked for."""
+    jne_ss: NDArray[np.float32]
+    """(N, V), memory-mapped."""
+    columns: dict[str, NDArray]
+    """(V,) each: those of METRICS for each variant, then jne_ss_p95."""
+    seconds: float
+
+
+def score_test(
+    data: EncodingData, predictions: NDArray[np.float32], settings: StatsConfig, seed: int
+) -> Scores:
+    """R2, bootstrap p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
+    responses = data.split("test")[1].numpy()
+    columns = {name: score(responses, predictions) for name, score in SCORES.items()}
+    resampled = prediction.bootstrap_r2(responses, predictions, settings.n_bootstrap, seed)
+    columns["p"] = prediction.bootstrap_p(resampled, settings.p_value)
+    columns["p_fdr"] = prediction.fdr(columns["p"])
+    return Scores(responses, predictions, columns)
+
+
+def measure_nonlinearity(
+    encoder: nn.Module,
+    data: EncodingData,
+    scores: Scores,
+    settings: JacobianConfig,
+    alpha: float,
+    folder: Path,
+) -> Nonlinearity:
+    """Deviations of the Jacobians over the test stimuli, and from them JNE, JNE-SS and the rest.
+
+    Writes deviation.npy and jne_ss.npy into `folder`, (N, V) float32, and deviation_VARIANT.npy for
+    every other variant. If an earlier attempt was killed, continues from its last block.
+
+    alpha: significant below this, for `jacobian.voxels=significant`. Raises InputError, naming the
+    key, where the Jacobians cannot be computed with these settings.
+    """
+    start = time.monotonic()
+    path = folder / "deviation.npy"
+    deviations = _deviations(encoder, data, _chosen(data, scores, settings, alpha), settings, path)
+    columns = {
+        variant_column(name, variant): metric(deviation)
+        for variant, deviation in deviations.items()
+        for name, metric in METRICS.items()
+    }
+    deviation = np.load(path, mmap_mode="r")
+    with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
+        nonlinearity.jne_ss(deviation, out=jne_ss)
+        columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
+    jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
+    return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
+
+
+def _chosen(
+    data: EncodingData, scores: Scores, settings: JacobianConfig, alpha: float
+) -> NDArray[np.int64]:
+    """The encoder's outputs that `jacobian.voxels` asks for: indices into the V' trained voxels."""
+    if settings.voxels == "all":
+        return np.arange(len(data.kept))
+    if settings.voxels == "significant":
+        return np.flatnonzero(scores.columns["p_fdr"] < alpha)
+    rois = data.prepared.voxels["roi"]
+    return np.flatnonzero(rois.iloc[data.kept].isin(settings.voxels))
+
+
+def _deviations(
+    encoder: nn.Module,
+    data: EncodingData,
+    chosen: NDArray[np.int64],
+    settings: JacobianConfig,
+    path: Path,
+) -> dict[str, NDArray[np.float32]]:
+    """Deviations (N, V) by variant, memory-mapped from `path` and its like; NaN if not chosen."""
+    every_voxel = len(chosen) == len(data.voxel_status)
+    # Of some voxels only: first an array of these, then scattered into an array of all.
+    target = path if every_voxel else path.with_name("measured.npy")
+    if len(chosen):
+        _compute(encoder, data, chosen, settings, target)
+    found = {}
+    for variant in settings.variants:
+        final, measured = variant_file(path, variant), variant_file(target, variant)
+        if not every_voxel:
+            shape = (len(data.rows["test"]), len(data.voxel_status))
+            with atomic_array(final, shape, np.float32) as deviation:
+                deviation[:] = np.nan
+                if len(chosen):
+                    deviation[:, data.kept[chosen]] = np.load(measured, mmap_mode="r")
+            measured.unlink(missing_ok=True)
+        found[variant] = np.load(final, mmap_mode="r")
+    return found
+
+
+def _compute(
+    encoder: nn.Module,
+    data: EncodingData,
+    chosen: NDArray[np.int64],
+    settings: JacobianConfig,
+    path: Path,
+) -> None:
+    features = data.split("test")[0]
+    with stage_progress() as progress:
+        task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
+        try:
+            jacobian_deviation(
+                encoder.to("cpu").eval(),
+                features,
+                variant=settings.variants,
+                voxels=None if len(chosen) == len(data.kept) else chosen,
+                precision=settings.precision,
+                device=settings.device,
+                max_memory_gb=settings.max_memory_gb,
+                path=path,
+                progress=lambda done: progress.update(task, completed=done * len(features)),
+            )
+        except ValueError as error:
+            raise InputError(f"jacobian.{error}") from error

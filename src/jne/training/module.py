@@ -1,0 +1,72 @@
+"""The encoder as a Lightning module: loss, optimiser, validation R2 (Gao et al. 2025, 2.2, A.3)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from torchmetrics import R2Score
+
+from jne.data.datamodule import Batch
+from jne.encoders import build_encoder
+from jne.errors import InputError
+from jne.utils.instantiate import instantiate
+
+
+class EncodingModule(pl.LightningModule):
+    """Mean squared error over all voxels of standardised responses.
+
+    encoder, optimizer: the config sections `encoder` and `optimizer` as plain dicts, so that a
+    checkpoint holds all that is needed to build the module again.
+
+    Logs per epoch: train/loss, val/loss, and val/r2, the mean R2 over voxels.
+    """
+
+    def __init__(
+        self, n_features: int, n_voxels: int, encoder: dict[str, Any], optimizer: dict[str, Any]
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.encoder = build_encoder(encoder, n_features, n_voxels)
+        self.val_r2 = R2Score()
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, D) to (N, V)."""
+        return self.encoder(features)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        features, responses, weight = batch
+        loss = mse_loss(self(features), responses)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
+        return loss * weight
+
+    def validation_step(self, batch: Batch) -> None:
+        features, responses, _ = batch
+        predictions = self(features)
+        loss = mse_loss(predictions, responses)
+        self.log("val/loss", loss, on_step=False, on_epoch=True, batch_size=len(features))
+        self.val_r2.update(predictions, responses)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/r2", self.val_r2.compute())
+        self.val_r2.reset()
+
+    def test_step(self, batch: Batch) -> Tensor:
+        return self(batch.features)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return build_optimizer(self.hparams.optimizer, self.encoder)
+
+
+def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:
+    """The optimiser that the config section `optimizer` describes, for the encoder's weights.
+
+    Raises InputError, naming the section, where it cannot be made.
+    """
+    make = instantiate(config, "optimizer", _partial_=True)
+    try:
+        return make(encoder.parameters())
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"optimizer: {str(error).splitlines()[0]}") from error

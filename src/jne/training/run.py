@@ -1,0 +1,241 @@
+"""A training run: the folder it goes to, what it writes there and to MLflow, what it shows."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from rich.table import Table
+
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import Source
+from jne.results.contents import roi_table, summarise, voxel_table, write_encoder, write_results
+from jne.results.folder import (
+    RunFolder,
+    earlier_attempts,
+    finished_status,
+    free_folder,
+    move_log,
+)
+from jne.roi import check_known
+from jne.runs.session import hydra_folder, open_session, show_locations, sweep_name, task_overrides
+from jne.runs.sweep import write_job_pointer
+from jne.tracking import TrackedRun, close_orphaned_runs
+from jne.training import figures
+from jne.training.config import TrainConfig
+from jne.training.fit import History
+from jne.training.measure import Nonlinearity, Scores
+from jne.training.module import EncodingModule
+from jne.utils.machine import peak_memory_gb
+from jne.utils.progress import console
+from jne.utils.tables import read_table, write_table
+
+
+class TrainingRun:
+    """One run of train.py, open: its folder and its MLflow run."""
+
+    def __init__(self, config: TrainConfig, folder: RunFolder, tracked: TrackedRun) -> None:
+        self.config, self.folder, self.tracked = config, folder, tracked
+        self._started = self._data_ready = time.monotonic()
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path
+
+    def describe(self, data: EncodingData) -> None:
+        """Record the sizes and the origin of the data, and warn about voxels left out.
+
+        If an earlier attempt at this run used other data, training restarts, as a new MLflow run.
+        Raises InputError where the config names an ROI that the data does not have.
+        """
+        chosen = self.config.jacobian.voxels
+        if isinstance(chosen, list):
+            check_known(chosen, data.prepared.voxels["roi"], "jacobian.voxels")
+        sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
+        sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
+        prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
+        if previous and Path(previous).name != prepared.name:
+            (self.path / "last.ckpt").unlink(missing_ok=True)
+            self.tracked.restart_as_new_run()
+            self.folder.note(mlflow_run_id=self.tracked.run_id)
+        self.folder.note(prepared=str(prepared))
+        self.tracked.log_params(sizes)
+        left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
+        for status, count in left_out.items():
+            console.print(
+                f"[yellow]{count} of {len(data.voxel_status)} voxels have {status} responses: "
+                f"they stay in the tables, with NaN as their scores[/yellow]"
+            )
+        self._data_ready = time.monotonic()
+
+    def save(
+        self,
+        source: Source,
+        data: EncodingData,
+        module: EncodingModule,
+        history: History,
+        scores: Scores,
+        nonlinearity: Nonlinearity,
+    ) -> float:
+        """Write, draw and log all results, and show the table by ROI.
+
+        Returns the best validation loss, which sweepers of hyperparameters minimise.
+        """
+        measured = time.monotonic()
+        voxels = voxel_table(
+            data.prepared.voxels, data.voxel_status, data.kept, scores.columns, nonlinearity.columns
+        )
+        summary = summarise(voxels, self.config.stats.alpha)
+        summary["metrics"] |= {
+            "train/best_epoch": history.best_epoch,
+            "train/epochs": len(history.epochs),
+        }
+        write_results(
+            self.path,
+            voxels=voxels,
+            stimuli=data.prepared.stimuli.iloc[data.rows["test"]],
+            epochs=history.epochs,
+            arrays={
+                "features": data.split("test")[0].numpy(),
+                "responses": _all_voxels(scores.responses, data),
+                "predictions": _all_voxels(scores.predictions, data),
+            },
+            summary=summary,
+            space=data.prepared.space,
+            images=source.images_path,
+        )
+        scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
+        write_encoder(
+            self.path,
+            self.config.encoder,
+            module.encoder,
+            {name: getattr(data, name) for name in scaling},
+        )
+        regions = roi_table(voxels)
+        write_table(self.path / "rois.csv", regions)
+        drawn = figures.draw_run(
+            self.folder.figures,
+            self.config.name,
+            voxels,
+            read_table(self.path / "epochs.csv"),
+            history.best_epoch,
+            nonlinearity.jne_ss,
+        )
+        durations = {
+            "time/prepare_s": self._data_ready - self._started,
+            "time/fit_test_s": measured - self._data_ready - nonlinearity.seconds,
+            "time/jacobian_s": nonlinearity.seconds,
+            "time/record_s": time.monotonic() - measured,
+            "memory/peak_gb": peak_memory_gb(),
+        }
+        self._log(summary["metrics"] | durations, drawn)
+        self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
+        self.folder.note(val_loss=history.best_loss)
+        self._show(regions)
+        return history.best_loss
+
+    def _log(self, metrics: Mapping[str, float], drawn: list[Path]) -> None:
+        self.tracked.log_metrics(metrics)
+        for figure in drawn:
+            self.tracked.log_file(figure, "figures")
+        for table in ("rois.csv", "epochs.csv", "summary.json"):
+            self.tracked.log_file(self.path / table, "tables")
+
+    def _show(self, regions: pd.DataFrame) -> None:
+        table = Table(title=self.config.name, title_justify="left")
+        table.add_column("ROI")
+        for heading in ("voxels", "R²", "JNE", "mean deviation", "JNE-SS"):
+            table.add_column(heading, justify="right")
+        for row in regions.itertuples():
+            if row.roi == "all":
+                table.add_section()
+            values = (row.r2, row.jne, row.mean_deviation, row.jne_ss_mean)
+            table.add_row(row.roi, str(row.n_voxels), *map(_number, values))
+        console.print(table)
+        show_locations(self.config, self.folder, self.tracked)
+
+
+def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:
+    """(N, V') values of the trained voxels as (N, V), NaN for the others."""
+    n_voxels = len(data.voxel_status)
+    if values.shape[1] == n_voxels:
+        return values
+    everything = np.full((len(values), n_voxels), np.nan, dtype=np.float32)
+    everything[:, data.kept] = values
+    return everything
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
+
+
+@contextmanager
+def open_training_run(config: TrainConfig, folder: Path) -> Iterator[TrainingRun]:
+    """The folder and the MLflow run of a training run, with statuses that are true at the end."""
+    settings = config.model_dump(mode="json", exclude={"sweep", "resume"})
+    with open_session(config, settings, folder, config.name, "train", config.identity()) as (
+        run_folder,
+        tracked,
+    ):
+        params = _mlflow_params(config)
+        run_folder.note(params=params, overrides=task_overrides())
+        tracked.log_params(params)
+        if not sweep_name() and tracked.client is not None:  # a sweep does it before its jobs
+            close_orphaned_runs(tracked.client, tracked.experiment_id)
+        yield TrainingRun(config, run_folder, tracked)
+
+
+def folder_of(config: TrainConfig) -> Path:
+    """Where this run goes: the folder Hydra made for it, or that of an earlier attempt at it.
+
+    An earlier attempt may be in Hydra's own folder, which already exists where SLURM restarts a
+    job; among the runs of the same sweep; and with `resume` among all single runs.
+    """
+    own = hydra_folder()
+    found = earlier_attempts([own], config.identity())
+    if not found and (config.resume or sweep_name()):
+        # Newest first: the name of a single run begins with its time.
+        found = earlier_attempts(sorted(own.parent.iterdir(), reverse=True), config.identity())
+    folder = found[0] if found else free_folder(own, config.identity())
+    if folder != own:
+        move_log(folder)
+        if not any(own.iterdir()):
+            own.rmdir()
+    if sweep_name():
+        write_job_pointer(folder)
+    return folder
+
+
+def finished_loss(folder: Path) -> float | None:
+    """The best validation loss if the run in `folder` is finished, after saying so; else None."""
+    status = finished_status(folder)
+    if status is None:
+        return None
+    console.print(f"already finished: {folder}", soft_wrap=True)
+    return status["val_loss"]
+
+
+def _mlflow_params(config: TrainConfig) -> dict[str, object]:
+    encoder, optimizer = config.encoder, config.optimizer
+    linear = encoder.get("placement", config.placement) == "none"
+    return {
+        "subject": config.subject,
+        "data": config.data["name"],
+        "features": config.features["name"],
+        "layer": "-" if config.layer is None else config.layer,
+        "encoder": encoder.get("label", encoder["_target_"]).split("_")[0],
+        "activation": "none" if linear else config.activation,
+        "placement": "none" if linear else config.placement,
+        "hidden_width": encoder.get("hidden_width", "-"),
+        "n_hidden": encoder.get("n_hidden", "-"),
+        "bias": encoder.get("bias", "-"),
+        "optimizer": optimizer["_target_"].rsplit(".", 1)[-1],
+        "lr": optimizer.get("lr", "-"),
+        "batch_size": config.trainer.batch_size or "full",
+        "patience": config.trainer.patience,
+        "shuffle": config.shuffle,
+        "seed": config.seed,
+    }

@@ -1,0 +1,54 @@
+"""Numeric arrays from users' files."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from jne.errors import InputError
+
+
+def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> NDArray:
+    """A numeric array from a .npy (memory-mapped), .npz or HDF5 file. Nothing is unpickled.
+
+    key: the dataset inside the file, where it has several. config_key, key_key: what the two are
+    called in the config, for the sentence of the InputError that a bad file raises.
+    """
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                array = archive[_only(list(archive), key, path, key_key)]
+        elif path.suffix in (".h5", ".hdf5", ".hdf", ".mat"):
+            with h5py.File(path, "r") as file:
+                names: list[str] = []
+                file.visititems(
+                    lambda name, item: (
+                        names.append(name) if isinstance(item, h5py.Dataset) else None
+                    )
+                )
+                array = file[_only(names, key, path, key_key)][()]
+        else:
+            raise InputError(f"{config_key}: {path} is not a .npy, .npz or HDF5 file")
+    except InputError:
+        raise
+    except (ValueError, OSError, EOFError) as error:
+        if "Object arrays" in str(error) or "Python objects" in str(error):
+            reason = "it holds Python objects, which are never unpickled; save a numeric array"
+        else:
+            reason = f"it cannot be read ({error})"
+        raise InputError(f"{config_key}: {path}: {reason}") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{config_key}: {path} is not an array of real numbers")
+    return array
+
+
+def _only(names: list[str], key: str | None, path: Path, key_key: str) -> str:
+    if key is None and len(names) == 1:
+        return names[0]
+    if key in names:
+        return key
+    found = ", ".join(names) or "nothing"
+    raise InputError(f"{key_key}={key}: choose one dataset of {path}, which holds {found}")

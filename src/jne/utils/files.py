@@ -1,0 +1,108 @@
+"""Files and folders that appear whole or not at all: written aside, then renamed."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import DTypeLike, NDArray
+
+from jne.errors import InputError
+
+
+def temporary_name(path: Path) -> Path:
+    """A fresh name beside `path`, so that the rename stays on one file system."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary name to write to; rename it to `path` if nothing was raised.
+
+    Raises InputError where the folder of `path` cannot be written to.
+    """
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"output: cannot write to {path} (permission denied)")
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
+    """Yield a temporary folder; rename it to `path` if nothing was raised.
+
+    If another process made `path` in the meantime, its folder stays and this one is dropped.
+
+    resume: an interrupted block's folder is yielded again, to one process at a time. A process
+    that had to wait for another gets None if `path` is complete by then.
+    """
+    make_folder(path.parent)
+    if resume:
+        temporary = path.with_name(f".{path.name}.partial")
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if path.exists():  # completed by the process that we waited for
+                yield None
+            else:
+                temporary.mkdir(exist_ok=True)
+                for half_written in temporary.glob(".*.tmp"):  # by the interrupted block
+                    half_written.unlink()
+                yield temporary
+                os.replace(temporary, path)
+        return
+    temporary = temporary_name(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        try:
+            os.replace(temporary, path)
+        except OSError:
+            if not path.exists():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def make_folder(path: Path, key: str = "output") -> Path:
+    """Make `path` with its parents and return it.
+
+    key: the config key that says where the folder is. Raises InputError, naming the key, where the
+    folder cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{key}: cannot write to {path} ({error.strerror})") from error
+    if not os.access(path, os.W_OK):
+        raise InputError(f"{key}: cannot write to {path} (permission denied)")
+    return path
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as indented JSON. Raises ValueError for NaN, which JSON does not have."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def write_array(path: Path, array: NDArray) -> None:
+    """Write a numeric array as a .npy file."""
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, array, allow_pickle=False)
+
+
+@contextmanager
+def atomic_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[NDArray]:
+    """Yield a memory-mapped array to fill; it appears as the file `path` when the block ends."""
+    with atomic_file(path) as temporary:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        yield array
+        array.flush()

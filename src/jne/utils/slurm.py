@@ -1,0 +1,43 @@
+"""All that the program knows of SLURM: this job's id and cores, and whether another job is over."""
+
+import os
+import shutil
+import subprocess
+import time
+
+_GRACE_SECONDS = 600  # longer than any cluster leaves a job between its signal and the kill
+
+
+def job_id() -> str | None:
+    """The id of the SLURM job that this process belongs to; None outside of SLURM."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def allocated_cores() -> int | None:
+    """The number of cores that SLURM gave each task of this job; None where it says nothing."""
+    cores = os.environ.get("SLURM_CPUS_PER_TASK")
+    return int(cores) if cores else None
+
+
+def job_ended(job: str | None) -> bool:
+    """Whether SLURM holds `job` (of an array: all its jobs) neither running nor waiting.
+
+    False where that cannot be known: without an id, or without the command squeue.
+    """
+    if job is None or shutil.which("squeue") is None:
+        return False
+    answer = subprocess.run(
+        ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False
+    )
+    return not answer.stdout.strip() and (
+        answer.returncode == 0 or "Invalid job id" in answer.stderr
+    )
+
+
+def wait_for_kill() -> None:
+    """Wait until SLURM kills this job.
+
+    SLURM puts a preempted job back into its queue only if it has to kill it. A job that ends by
+    itself within its time of grace counts as completed.
+    """
+    time.sleep(_GRACE_SECONDS)

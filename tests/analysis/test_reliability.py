@@ -1,0 +1,64 @@
+"""Intervals and split halves of JNE against loops over resamples."""
+
+import numpy as np
+import pytest
+
+from jne.analysis import reliability
+from jne.analysis.nonlinearity import jne
+
+DEVIATION = np.random.default_rng(1).gamma(2.0, size=(40, 7)) * np.arange(1, 8)
+
+
+def test_interval_is_the_loop_over_resamples():
+    low, high = reliability.jne_interval(DEVIATION, 300, seed=5)
+    draws = np.random.default_rng(5).integers(40, size=(300, 40))
+    resampled = np.array([jne(DEVIATION[draw]) for draw in draws])
+    np.testing.assert_allclose(low, np.quantile(resampled, 0.025, axis=0), rtol=1e-9)
+    np.testing.assert_allclose(high, np.quantile(resampled, 0.975, axis=0), rtol=1e-9)
+
+
+def test_interval_covers_the_truth():
+    rng = np.random.default_rng(2)
+    deviation = rng.normal(size=(400, 2000))  # of true standard deviation 1
+    low, high = reliability.jne_interval(deviation, 200, seed=0)
+    assert np.mean((low <= 1) & (high >= 1)) == pytest.approx(0.95, abs=0.03)
+
+
+def test_missing_voxels_stay_missing():
+    deviation = DEVIATION.copy()
+    deviation[:, 2] = np.nan
+    low, high = reliability.jne_interval(deviation, 20, seed=0)
+    assert list(np.isnan(low)) == list(np.isnan(high)) == [k == 2 for k in range(7)]
+
+
+def test_halves_share_no_stimulus():
+    marked = np.zeros((11, 3))
+    marked[:, 0] = np.arange(11)
+    first, second = reliability.split_halves(marked, 0)
+    order = np.random.default_rng(0).permutation(11)
+    assert first[0] == pytest.approx(np.std(order[:5]))
+    assert second[0] == pytest.approx(np.std(order[5:]))
+
+
+def test_split_half_of_noise_and_of_signal():
+    rng = np.random.default_rng(3)
+    noise = rng.normal(size=(60, 500))
+    assert abs(reliability.split_half_r(noise, 10, 0)) < 0.15
+    spread = np.linspace(1, 5, 500)
+    # A standard deviation from n normal values has variance sigma^2 / (2 (n - 1)).
+    expected = spread.var() / (spread.var() + np.square(spread).mean() / (2 * 29))
+    assert reliability.split_half_r(noise * spread, 10, 0) == pytest.approx(expected, abs=0.02)
+
+
+def test_across_seeds():
+    first = np.array([1.0, 2.0, 3.0, 4.0])
+    r, spread = reliability.across_seeds([first, first + 1, -first])
+    assert r == pytest.approx((1 - 1 - 1) / 3)
+    np.testing.assert_allclose(spread, np.std([first, first + 1, -first], axis=0, ddof=1))
+
+
+def test_correlation_leaves_missing_voxels_out():
+    x = np.array([1.0, 2.0, np.nan, 4.0, 3.0])
+    y = np.array([2.0, 1.0, 5.0, 3.0, np.nan])
+    assert reliability.correlation(x, y) == pytest.approx(np.corrcoef([1, 2, 4], [2, 1, 3])[0, 1])
+    assert np.isnan(reliability.correlation(x, np.ones(5)))

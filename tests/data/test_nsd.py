@@ -1,0 +1,440 @@
+"""NSD and Algonauts trees against a slow, plain reading of the same files."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import h5py
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import ROOT, compose_train
+from nsd_tree import (
+    AFFINE,
+    BETAS,
+    CONSTANT,
+    GRID,
+    INVALID_IN_2,
+    N_FSAVERAGE,
+    N_IMAGES,
+    RUNS,
+    SATURATED,
+    SESSIONS,
+    SUBJECT,
+    save_nifti,
+    write_algonauts,
+    write_nsd,
+    write_surface,
+    write_volume_session,
+)
+from sklearn.model_selection import train_test_split
+
+from jne.data.nsd import rois
+from jne.data.prepared import prepare
+from jne.errors import InputError
+from jne.training.config import check_config
+
+TRAINING = ("encoder.hidden_width=8", "trainer.max_epochs=2", "stats.n_bootstrap=20")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return write_nsd(tmp_path_factory.mktemp("nsd"))
+
+
+@pytest.fixture
+def own_tree(tmp_path):
+    """A tree to damage."""
+    return write_nsd(tmp_path / "nsd")
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    path = tmp_path_factory.mktemp("features") / "features.npy"
+    np.save(path, np.random.default_rng(3).standard_normal((N_IMAGES, 5), dtype=np.float32))
+    return path
+
+
+def overrides(root, features, *more, data="nsd"):
+    chosen = [f"data={data}", f"data.root={root}", "features=precomputed"]
+    sizes = ["data.n_val=0.25" if data == "nsd" else "data.n_val=0.2"]
+    return [*chosen, f"features.path={features}", *sizes, *more]
+
+
+def source(tmp_path, root, features, *more, data="nsd"):
+    composed = compose_train(tmp_path, *overrides(root, features, *more, data=data))
+    return check_config(composed)[1]
+
+
+def refused(tmp_path, root, features, *more, data="nsd") -> str:
+    with pytest.raises(InputError) as error:
+        prepare(source(tmp_path, root, features, *more, data=data), tmp_path / "prepared")
+    left = [path.name for path in (tmp_path / "prepared").glob("*") if path.name[0] != "."]
+    assert not left
+    return str(error.value)
+
+
+def behaviour(root) -> pd.DataFrame:
+    path = root / "nsddata" / "ppdata" / SUBJECT / "behav" / "responses.tsv"
+    return pd.read_csv(path, sep="\t")
+
+
+def volume(root, session) -> np.ndarray:
+    """(X, Y, Z, n_trials) percent signal change."""
+    folder = root / "nsddata_betas" / "ppdata" / SUBJECT / "func1pt8mm" / BETAS
+    with h5py.File(folder / f"betas_session{session:02d}.hdf5") as file:
+        return file["betas"][()].T / 300
+
+
+def plain_means(root, place, zscore="run"):
+    """Image id (from 0): mean over its valid trials of one voxel, a trial at a time."""
+    table, trials = behaviour(root), {}
+    for session in SESSIONS:
+        values = volume(root, session)[place]
+        own = table[table["SESSION"] == session]
+        groups = own["RUN"].to_numpy() if zscore == "run" else np.zeros(len(own))
+        if any(values[groups == g].std() == 0 for g in np.unique(groups)):
+            continue
+        for t in range(len(values)):
+            same = values[groups == groups[t]]
+            z = values[t] if zscore == "none" else (values[t] - same.mean()) / same.std()
+            trials.setdefault(int(own["73KID"].iloc[t]) - 1, []).append(z)
+    return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
+
+
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("session", "none")]
+
+
+@pytest.mark.parametrize("zscore", ["run", *SLOW])
+def test_every_value_is_that_of_a_plain_reading(tree, features, tmp_path, zscore):
+    settings = ("data.voxels=brainmask", f"data.zscore={zscore}")
+    prepared = prepare(source(tmp_path, tree, features, *settings), tmp_path)
+    table = behaviour(tree)
+    table = table[table["SESSION"].isin(SESSIONS)]
+    ids = np.unique(table["73KID"]) - 1
+    assert list(prepared.stimuli["stimulus"]) == list(ids)
+    np.testing.assert_array_equal(prepared.features, np.load(features)[ids])
+    for row, voxel in enumerate(prepared.voxels.itertuples()):
+        means = plain_means(tree, (voxel.i, voxel.j, voxel.k), zscore)
+        expected = [means[image][0] if image in means else np.nan for image in ids]
+        np.testing.assert_allclose(prepared.responses[:, row], expected, rtol=2e-5, atol=2e-5)
+    inside = nib.load(tree / "nsddata/ppdata" / SUBJECT / "func1pt8mm/brainmask.nii.gz")
+    assert len(prepared.voxels) == (inside.get_fdata() > 0).sum()
+
+
+def test_shared_images_are_the_test_and_the_rest_is_split_with_the_seed(tree, features, tmp_path):
+    prepared = prepare(source(tmp_path, tree, features, "data.n_val=4"), tmp_path)
+    stimuli, table = prepared.stimuli, behaviour(tree)
+    shared = set(table.loc[table["10KID"] <= 1000, "73KID"] - 1)
+    test = stimuli.loc[stimuli["split"] == "test", "stimulus"]
+    assert set(test) == shared & set(stimuli["stimulus"])
+    others = stimuli.loc[stimuli["split"] != "test", "stimulus"].to_numpy()
+    train, val = train_test_split(others, test_size=4, random_state=0)
+    assert set(stimuli.loc[stimuli["split"] == "val", "stimulus"]) == set(val)
+    assert set(stimuli.loc[stimuli["split"] == "train", "stimulus"]) == set(train)
+
+
+def test_the_voxel_table_has_places_regions_and_what_is_wrong(tree, features, tmp_path):
+    prepared = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
+    voxels = prepared.voxels.set_index(["i", "j", "k"])
+    roi = tree / "nsddata/ppdata" / SUBJECT / "func1pt8mm/roi"
+    visual = nib.load(roi / "prf-visualrois.nii.gz").get_fdata()
+    faces = nib.load(roi / "floc-faces.nii.gz").get_fdata()
+    kastner = nib.load(roi / "Kastner2015.nii.gz").get_fdata()
+    paper = {1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "V4"}
+    for place, row in voxels.iterrows():
+        if visual[place] > 0:
+            assert row["roi"] == paper[visual[place]]
+        elif faces[place] in (2, 3):
+            assert row["roi"] == f"FFA-{int(faces[place]) - 1}"
+        else:
+            assert row["roi"] in ("", "PPA", "OPA", "RSC", "EBA")
+        expected = {1: "V1v", 2: "V1d", 3: "V2v"}.get(kastner[place], "")
+        assert row["Kastner2015"] == expected  # names without the tabs of the colour table
+    assert {"prf-visualrois", "floc-faces", "nsdgeneral", "MTL"} <= set(voxels)
+    assert "lh.nsdgeneral" not in voxels
+    assert voxels.loc[CONSTANT, "n_invalid_sessions"] == len(SESSIONS)
+    assert voxels.loc[INVALID_IN_2, "n_invalid_sessions"] == 1
+    assert voxels.loc[SATURATED, "n_saturated_trials"] == 2 * len(SESSIONS)
+    assert voxels["n_saturated_trials"].sum() == 2 * len(SESSIONS)
+    assert prepared.space["shape"] == list(GRID)
+    np.testing.assert_allclose(prepared.space["affine"], AFFINE, rtol=1e-6)  # a float32 header
+
+
+def test_noise_ceilings(tree, features, tmp_path):
+    """NSD's formula for images with different numbers of repeats, from its map or computed."""
+    given = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
+    settings = ("data.voxels=brainmask", "data.noise_ceiling=repeats")
+    computed = prepare(source(tmp_path, tree, features, *settings), tmp_path)
+    betas = tree / "nsddata_betas/ppdata" / SUBJECT / "func1pt8mm" / BETAS
+    ncsnr = nib.load(betas / "ncsnr.nii.gz").get_fdata()
+    test = set(given.stimuli.loc[given.stimuli["split"] == "test", "stimulus"])
+    for row, voxel in enumerate(given.voxels.itertuples()):
+        place = (voxel.i, voxel.j, voxel.k)
+        np.testing.assert_equal(voxel.ncsnr, ncsnr[place])
+        means = plain_means(tree, place)
+        if not test <= set(means) or np.isnan(ncsnr[place]):
+            assert np.isnan(voxel.noise_ceiling)
+            continue
+        inverse = np.mean([1 / means[image][1] for image in test])
+        squared = ncsnr[place] ** 2
+        assert voxel.noise_ceiling == pytest.approx(squared / (squared + inverse), rel=1e-6)
+        trials = [values for _, _, values in means.values()]
+        free = sum(len(values) - 1 for values in trials)
+        noise = sum(np.sum((values - np.mean(values)) ** 2) for values in trials) / free
+        total = np.var(np.concatenate(trials), ddof=1)
+        expected = np.sqrt(max(total - noise, 0) / noise)
+        assert computed.voxels["ncsnr"][row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_nifti_and_old_mat_betas_give_the_same_bytes(tree, features, tmp_path):
+    first = prepare(source(tmp_path, tree, features), tmp_path / "a")
+    for suffix in ("nii.gz", "mat"):
+        other = write_nsd(tmp_path / suffix, suffix)
+        found = prepare(source(tmp_path, other, features), tmp_path / "b")
+        np.testing.assert_array_equal(first.responses, found.responses)
+
+
+def test_regions_choose_voxels(tree, features, tmp_path):
+    everything = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
+    chosen = prepare(source(tmp_path, tree, features, "data.voxels=[V1,floc-faces]"), tmp_path)
+    table = everything.voxels
+    expected = table[(table["roi"] == "V1") | (table["floc-faces"] != "")]
+    assert list(chosen.voxels["voxel"]) == list(expected["voxel"])
+    rows = expected.index.to_numpy()
+    np.testing.assert_array_equal(chosen.responses, everything.responses[:, rows])
+
+
+def test_features_standardised_within_runs_as_the_authors_did(tree, features, tmp_path):
+    prepared = prepare(source(tmp_path, tree, features, "data.feature_zscore=run"), tmp_path)
+    table, array = behaviour(tree), np.load(features).astype(np.float64)
+    table = table[table["SESSION"].isin(SESSIONS)]
+    collected = {}
+    for _, run in table.groupby(["SESSION", "RUN"]):
+        values = array[run["73KID"] - 1]
+        z = (values - values.mean(0)) / values.std(0)
+        for image, row in zip(run["73KID"] - 1, z, strict=True):
+            collected.setdefault(image, []).append(row)
+    expected = [np.mean(collected[image], axis=0) for image in prepared.stimuli["stimulus"]]
+    np.testing.assert_allclose(prepared.features, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
+    root = write_surface(tmp_path / "nsd")
+    settings = ("data.space=fsaverage", "data.voxels=[nsdgeneral]")
+    prepared = prepare(source(tmp_path, root, features, *settings), tmp_path)
+    voxels, table = prepared.voxels, behaviour(root)
+    assert list(voxels["vertex"]) == [*range(40), *range(N_FSAVERAGE - 5, N_FSAVERAGE)] * 2
+    assert list(voxels["hemisphere"]) == ["left"] * 45 + ["right"] * 45
+    assert voxels["HCP_MMP1"][1] == "V1"
+    assert voxels["HCP_MMP1"][3] == "3"
+    betas = root / "nsddata_betas/ppdata" / SUBJECT / "fsaverage" / BETAS
+    for row in (0, 11, 14, 60, 89):
+        side = voxels["hemisphere"][row][0] + "h"
+        collected = {}
+        for session in (1, 4):
+            path = betas / f"{side}.betas_session{session:02d}.mgh"
+            values = nib.load(path).get_fdata()[voxels["vertex"][row], 0, 0]
+            own = table[table["SESSION"] == session]
+            for _, run in own.groupby("RUN"):
+                trials = values[own.index.get_indexer(run.index)]
+                z = (trials - trials.mean()) / trials.std()
+                for image, value in zip(run["73KID"] - 1, z, strict=True):
+                    if np.isfinite(values).all():
+                        collected.setdefault(image, []).append(value)
+        expected = [np.mean(collected.get(i, [np.nan])) for i in prepared.stimuli["stimulus"]]
+        np.testing.assert_allclose(prepared.responses[:, row], expected, rtol=1e-4, atol=1e-5)
+        ncsnr = nib.load(betas / f"{side}.ncsnr.mgh").get_fdata()
+        assert voxels["ncsnr"][row] == ncsnr[voxels["vertex"][row], 0, 0]
+    assert voxels["n_invalid_sessions"].sum() == 4  # two vertices of each hemisphere
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from jne import files
+from jne.data import nsd, prepared
+sys.path.insert(0, sys.argv[1])
+import test_nsd
+moment = int(sys.argv[5])
+replace, count = os.replace, 0
+def dying(*names):
+    global count
+    count += 1
+    if count == moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*names)
+    if count == -moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = dying
+out = Path(sys.argv[4])
+prepared.prepare(test_nsd.source(out, sys.argv[2], sys.argv[3]), out / "prepared")
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path):
+    """SIGKILL before or after each of the renames, one after the other, into one folder."""
+    whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
+    out = tmp_path / "killed"
+    out.mkdir()
+    tests = os.path.join(ROOT, "tests")
+    for moment in (1, 2, -2, -1, 2, 3, 1, -3):
+        command = [sys.executable, "-c", KILLED, tests, tree, features, out, str(moment)]
+        died = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+        assert not [p for p in (out / "prepared").iterdir() if p.name[0] != "."]
+    found = prepare(source(out, tree, features), out / "prepared")
+    for name in ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv"):
+        assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+    assert {p.name for p in found.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}
+
+
+# --- bad input ---
+
+
+def test_a_folder_that_is_no_tree(features, tmp_path):
+    assert "is not an NSD tree with subj01: no" in refused(tmp_path, tmp_path, features)
+
+
+def test_a_subject_without_betas(tree, features, tmp_path):
+    sentence = refused(tmp_path, tree, features, "data.betas=betas_assumehrf")
+    assert "no betas of subj01" in sentence
+    assert "data.betas" in sentence
+
+
+def test_a_session_that_is_cut_short(own_tree, features, tmp_path):
+    path = next(own_tree.rglob("betas_session02.hdf5"))
+    path.write_bytes(path.read_bytes()[:5000])
+    assert "betas_session02.hdf5 cannot be read" in refused(tmp_path, own_tree, features)
+
+
+def test_a_nifti_session_that_is_cut_short(features, tmp_path):
+    root = write_nsd(tmp_path / "nsd", "nii.gz")
+    path = next(root.rglob("betas_session02.nii.gz"))
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "betas_session02.nii.gz cannot be read" in refused(tmp_path, root, features)
+
+
+@pytest.mark.parametrize("shape", [(len(RUNS) - 1, *GRID), (len(RUNS), 5, 5, 4)])
+def test_a_session_of_another_shape(own_tree, features, tmp_path, shape):
+    folder = next(own_tree.rglob("betas_session02.hdf5")).parent
+    write_volume_session(folder, 2, np.zeros(shape, dtype=np.int16), "hdf5")
+    assert "has shape" in refused(tmp_path, own_tree, features)
+
+
+def test_a_session_without_behaviour(own_tree, features, tmp_path):
+    folder = next(own_tree.rglob("betas_session02.hdf5")).parent
+    write_volume_session(folder, 7, np.zeros((len(RUNS), *GRID), dtype=np.int16), "hdf5")
+    assert "has no trials of session 7" in refused(tmp_path, own_tree, features)
+
+
+def test_behaviour_without_a_column(own_tree, features, tmp_path):
+    path = next(own_tree.rglob("responses.tsv"))
+    behaviour(own_tree).drop(columns="73KID").to_csv(path, sep="\t", index=False)
+    assert "has no column 73KID" in refused(tmp_path, own_tree, features)
+
+
+def test_fewer_images_than_the_ids_ask_for(own_tree, tmp_path):
+    with h5py.File(next(own_tree.rglob("nsd_stimuli.hdf5")), "w") as file:
+        file["imgBrick"] = np.zeros((9, 20, 20, 3), dtype=np.uint8)
+    np.save(tmp_path / "few.npy", np.zeros((9, 5), dtype=np.float32))
+    assert "has 9 rows" in refused(tmp_path, own_tree, tmp_path / "few.npy")
+    settings = ["features=clip_vit_b32", "features.pretrained=random", "data.n_val=0.25"]
+    composed = compose_train(tmp_path, "data=nsd", f"data.root={own_tree}", *settings)
+    with pytest.raises(InputError, match=r"nsd_stimuli.hdf5 holds 9 images"):
+        prepare(check_config(composed)[1], tmp_path / "prepared")
+
+
+def test_an_roi_on_another_grid(own_tree, features, tmp_path):
+    path = next(own_tree.rglob("MTL.nii.gz"))
+    save_nifti(path.with_name("MTL.nii.gz"), np.zeros((3, 3, 3)))
+    assert "MTL.nii.gz has shape (3, 3, 3), expected (6, 5, 4)" in refused(
+        tmp_path, own_tree, features
+    )
+
+
+def test_an_unknown_region(tree, features, tmp_path):
+    sentence = refused(tmp_path, tree, features, "data.voxels=[V1,V9]")
+    assert "data.voxels: unknown region 'V9'" in sentence
+    assert "floc-faces" in sentence
+
+
+def test_no_features_chosen(tree, tmp_path):
+    composed = compose_train(tmp_path, "data=nsd", f"data.root={tree}")
+    with pytest.raises(InputError, match="choose features=clip_vit_b32"):
+        prepare(check_config(composed)[1], tmp_path / "prepared")
+
+
+def test_too_many_validation_images(tree, features, tmp_path):
+    assert "data.n_val=17" in refused(tmp_path, tree, features, "data.n_val=17")
+
+
+def test_a_disk_that_is_too_small(tree, features, tmp_path, monkeypatch):
+    free = lambda _: type("Usage", (), {"free": 10})()  # noqa: E731
+    monkeypatch.setattr("shutil.disk_usage", free)
+    assert "GB are free" in refused(tmp_path, tree, features)
+
+
+# --- Algonauts ---
+
+
+def test_algonauts_as_a_plain_reading_and_never_unpickled(features, tmp_path):
+    root = write_algonauts(tmp_path / "algonauts")
+    prepared = prepare(
+        source(tmp_path, root, features, "data.n_test=4", data="algonauts"), tmp_path
+    )
+    folder = root / SUBJECT
+    row = 0
+    names = {1: "V1v", 2: "V1d", 3: "V2v", 4: "V2d", 5: "V3v", 6: "V3d", 7: "hV4"}
+    for side, name in (("lh", "left"), ("rh", "right")):
+        values = np.load(folder / f"training_split/training_fmri/{side}_training_fmri.npy")
+        everything = np.load(folder / f"roi_masks/{side}.all-vertices_fsaverage_space.npy")
+        visual = np.load(folder / f"roi_masks/{side}.prf-visualrois_challenge_space.npy")
+        for column, vertex in enumerate(np.where(everything)[0]):
+            np.testing.assert_array_equal(prepared.responses[:, row], values[:, column])
+            voxel = prepared.voxels.iloc[row]
+            assert (voxel["hemisphere"], voxel["vertex"]) == (name, vertex)
+            assert voxel["prf-visualrois"] == names.get(visual[column], "")
+            row += 1
+    assert row == len(prepared.voxels)
+    assert dict(prepared.stimuli["split"].value_counts()) == {"train": 12, "val": 4, "test": 4}
+    assert not (root / "unpickled").exists()
+
+
+def test_algonauts_with_an_image_too_few(features, tmp_path):
+    root = write_algonauts(tmp_path / "algonauts")
+    next((root / SUBJECT).rglob("train-0003_*.png")).unlink()
+    settings = ["features=clip_vit_b32", "features.pretrained=random"]
+    composed = compose_train(tmp_path, "data=algonauts", f"data.root={root}", *settings)
+    with pytest.raises(InputError, match="has 19 images, but there are responses to 20"):
+        prepare(check_config(composed)[1], tmp_path / "prepared")
+
+
+def test_a_folder_that_is_no_algonauts_tree(features, tmp_path):
+    sentence = refused(tmp_path, tmp_path, features, data="algonauts")
+    assert "is not an Algonauts 2023 tree with subj01" in sentence
+
+
+def test_the_label_tables():
+    """As released: the numbers from 1, in this order."""
+    faces = rois.label_names("floc-faces", [])
+    assert faces == {1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"}
+    named = rois.named(np.array([-1.0, 0.0, 2.0, 9.0]), faces)
+    assert list(named) == ["", "", "FFA-1", "9"]
+
+
+# --- the whole program ---
+
+
+def test_train_on_both_trees(tree, features, tmp_path, run_script):
+    (folder,) = run_script("train.py", *overrides(tree, features, *TRAINING))
+    voxels = pd.read_csv(folder / "voxels.csv")
+    assert {"i", "j", "k", "nsdgeneral", "noise_ceiling", "r2", "jne"} <= set(voxels)
+    assert (folder / "space.json").exists()
+    root = write_algonauts(tmp_path / "algonauts", 40)
+    settings = overrides(root, features, *TRAINING, data="algonauts")
+    (folder,) = run_script("train.py", *settings)
+    assert np.isfinite(pd.read_csv(folder / "voxels.csv")["jne"]).all()

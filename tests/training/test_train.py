@@ -1,0 +1,325 @@
+"""train.py end to end, on a cohort that trains in a second."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from helpers import ROOT, TINY, TINY_COHORT, no_figures, run_quietly
+from mlflow import MlflowClient
+from scipy.stats import spearmanr
+from sklearn.metrics import r2_score
+
+from jne import jacobian_deviation, jne
+from jne.data.prepared import load
+from jne.results import Results
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, store):
+    """The folder of a run."""
+    output = tmp_path_factory.mktemp("run")
+    (folder,) = run_quietly(output, store, "train.py", *TINY_COHORT, *TINY)
+    return folder
+
+
+def test_the_record_is_what_the_saved_encoder_gives(finished, store):
+    """Every table and array, computed again from the saved weights and the prepared data."""
+    results = Results(finished)
+    prepared = load(Path(results.status["prepared"]))
+    saved = torch.load(finished / "encoder.pt", weights_only=True)
+    test = prepared.rows("test")
+    x = (torch.tensor(prepared.features[test]) - saved["feature_mean"]) / saved["feature_scale"]
+    y = (torch.tensor(prepared.responses[test]) - saved["response_mean"]) / saved["response_scale"]
+    encoder = results.encoder()
+    with torch.no_grad():
+        yhat = encoder(x)
+    np.testing.assert_allclose(results.array("predictions"), yhat, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        results.voxels["r2"], r2_score(y, yhat, multioutput="raw_values"), rtol=1e-4, atol=1e-5
+    )
+    s = jacobian_deviation(encoder, x)
+    np.testing.assert_allclose(results.array("deviation"), s, rtol=1e-5)
+    np.testing.assert_allclose(results.voxels["jne"], jne(s), rtol=1e-3)
+    np.testing.assert_allclose(
+        results.array("jne_ss").mean(axis=0), results.voxels["jne"] ** 2, rtol=1e-4
+    )
+    assert results.stimuli["stimulus"].tolist() == prepared.stimuli["stimulus"][test].tolist()
+    assert results.summary["metrics"]["jne/V1"] == pytest.approx(
+        results.voxels.query("roi == 'V1'")["jne"].mean()
+    )
+
+    run = MlflowClient(store).get_run(results.status["mlflow_run_id"])
+    assert run.info.status == "FINISHED"
+    for name, value in results.summary["metrics"].items():
+        assert run.data.metrics[name] == pytest.approx(value, rel=1e-3), name
+    assert run.data.params["subject"] == "subj01"
+    assert run.data.params["activation"] == "relu"
+    curve = MlflowClient(store).get_metric_history(run.info.run_id, "val/loss")
+    assert [point.step for point in curve] == list(results.epochs["epoch"]) == [0, 1, 2]
+    client = MlflowClient(store)
+    logged = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
+    assert logged == {f"figures/{n}.png" for n in ("training", "r2", "jne_by_roi", "jne_ss")}
+
+
+def test_the_weights_kept_are_the_best_epochs(run_train):
+    with no_figures():
+        (folder,) = run_train("trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3")
+    results = Results(folder)
+    losses = results.epochs["val/loss"]
+    best = results.summary["metrics"]["train/best_epoch"]
+    assert losses.idxmin() == best
+    assert len(losses) == best + 1 + 8  # patience
+    prepared = load(Path(results.status["prepared"]))
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    val = prepared.rows("val")
+    x = (torch.tensor(prepared.features[val]) - saved["feature_mean"]) / saved["feature_scale"]
+    y = (torch.tensor(prepared.responses[val]) - saved["response_mean"]) / saved["response_scale"]
+    with torch.no_grad():
+        loss = torch.nn.functional.mse_loss(results.encoder()(x), y)
+    assert loss == pytest.approx(losses.min(), rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes(finished, run_train):
+    (again,) = run_train()
+    left_out = ("status.json", "train.log", "config.yaml")  # times, and where it is written
+    for path in sorted(finished.rglob("*")):
+        if path.is_file() and path.name not in left_out:
+            assert path.read_bytes() == (again / path.relative_to(finished)).read_bytes(), path.name
+
+
+def test_constant_and_missing_voxels_are_kept_as_nan(run_train, tmp_path):
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((60, 6))
+    y[:, 1], y[:, 4] = 2.5, np.nan
+    np.save(tmp_path / "x.npy", rng.standard_normal((60, 5)))
+    np.save(tmp_path / "y.npy", y)
+    arrays = (f"data.root={tmp_path}", "data.features=x.npy", "data.responses=y.npy")
+    (folder,) = run_train("data=arrays", *arrays)
+    results = Results(folder)
+    assert results.summary["voxels"] == {
+        "all": 6,
+        "scored": 4,
+        "measured": 4,
+        "constant": 1,
+        "missing": 1,
+    }
+    assert results.voxels["status"].tolist() == ["ok", "constant", "ok", "ok", "missing", "ok"]
+    left_out = np.isnan(results.array("deviation")).all(axis=0)
+    assert left_out.tolist() == [False, True, False, False, True, False]
+    assert results.voxels["r2"].isna().tolist() == left_out.tolist()
+
+
+@pytest.mark.slow
+def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
+    """Stopped after 3 of 6 epochs and continued: the same curves, weights and JNE, bit for bit."""
+    (whole,) = run_train("trainer.max_epochs=6")
+    from jne.training.callbacks import LastCheckpoint
+
+    saved = tmp_path / "kept.ckpt"
+    original = LastCheckpoint.on_train_epoch_end
+
+    def keep(self, trainer, module):
+        original(self, trainer, module)
+        trainer.save_checkpoint(saved)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastCheckpoint, "on_train_epoch_end", keep)
+        (half,) = set(run_train("trainer.max_epochs=3")) - {whole}
+    (resumed,) = set(run_train("trainer.max_epochs=6", f"checkpoint={saved}")) - {whole, half}
+    for name in ("epochs.csv", "voxels.csv", "deviation.npy"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
+
+
+# --- failures: one sentence, and a status that is true ------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epoch: there is no such key"),
+        (["+trainer.extra=3"], "trainer.extra: there is no such key"),
+        (["+data.extra=3"], "data.extra: there is no such key"),
+        (["trainer.patience=0"], "trainer.patience=0: input should be greater than"),
+        (["seed=-1"], "seed=-1: input should be greater than"),
+        (["data.noise_ceiling=2"], "data.noise_ceiling=2"),
+        (["optimizer.lr=-1"], "optimizer: Invalid learning rate: -1"),
+        (["+optimizer.rate=1"], "optimizer: .*rate"),
+        (["encoder.n_hidden=0"], "encoder: n_hidden must be at least 1"),
+        (["encoder.activation=sine"], "encoder: unknown activation 'sine'; choose one of"),
+        (["activation=sine"], "Could not find 'activation/sine'.*gelu"),
+        (["encoder=cubic"], "Could not find 'encoder/cubic'.*nonlinear"),
+        (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: .*use sqlite"),
+        (["jacobian.voxels=[V1,V9]"], "jacobian.voxels: unknown ROI 'V9'; this data has V1, V2"),
+        (["checkpoint=nowhere.ckpt"], "no such file: nowhere.ckpt"),
+    ],
+)
+def test_bad_config_is_one_sentence(run_train, tmp_path, overrides, message):
+    with pytest.raises(SystemExit) as stopped:
+        run_train(*overrides)
+    assert "\n" not in str(stopped.value)
+    assert pd.Series([str(stopped.value)]).str.contains(message).all(), stopped.value
+    for status in tmp_path.glob("runs/*/status.json"):
+        assert json.loads(status.read_text())["status"] == "FAILED"
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_bad_config_leaves_no_folder_and_no_data(run_train, tmp_path):
+    with pytest.raises(SystemExit):
+        run_train("trainer.patience=0")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
+
+
+def test_a_failed_run_says_so_everywhere(run_train, tmp_path, store):
+    with pytest.raises(SystemExit, match="unknown ROI"):
+        run_train("jacobian.voxels=[V9]")
+    (folder,) = (tmp_path / "runs").iterdir()
+    status = json.loads((folder / "status.json").read_text())
+    assert status["status"] == "FAILED"
+    assert "unknown ROI" in status["error"]
+    run = MlflowClient(store).get_run(status["mlflow_run_id"])
+    assert run.info.status == "FAILED"
+    assert "unknown ROI" in run.data.tags["error"]
+    with pytest.raises(Exception, match="FAILED, not FINISHED"):
+        Results(folder)
+
+
+@pytest.mark.parametrize("stage", ["draw_run", "summarise"])
+def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, monkeypatch, stage):
+    import jne.training.figures
+    import jne.training.run
+
+    def fail(*_, **__):
+        raise OSError("no space left on device")
+
+    target = jne.training.figures if stage == "draw_run" else jne.training.run
+    monkeypatch.setattr(target, stage, fail)
+    with pytest.raises(OSError, match="no space left"):
+        run_train()
+    (folder,) = (tmp_path / "runs").iterdir()
+    status = json.loads((folder / "status.json").read_text())
+    assert status["status"] == "FAILED"
+    assert MlflowClient(store).get_run(status["mlflow_run_id"]).info.status == "FAILED"
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(run_train, tmp_path):
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(b"PK\x03\x04 not a checkpoint")
+    with pytest.raises(SystemExit, match="not a readable file of weights"):
+        run_train(f"checkpoint={damaged}")
+    foreign = tmp_path / "foreign.ckpt"
+    torch.save({"state_dict": {"encoder.readout.weight": torch.zeros(2, 2)}}, foreign)
+    with pytest.raises(SystemExit, match="holds another encoder"):
+        run_train(f"checkpoint={foreign}")
+
+
+def test_an_output_that_cannot_be_written(run_train, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(SystemExit, match="output: cannot write to"):
+        run_train(f"output={tmp_path / 'file' / 'below'}")
+
+
+@pytest.mark.slow  # a process of its own: ten seconds of imports
+def test_sigterm_is_recorded_and_does_not_exit_zero(tmp_path, store):
+    command = [sys.executable, "train.py", f"output={tmp_path}", f"tracking.uri={store}"]
+    command += [*TINY_COHORT, *TINY, "trainer.max_epochs=100000", "trainer.patience=100000"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 60
+    status = {}
+    while not status.get("prepared") and time.monotonic() < deadline:
+        time.sleep(0.2)
+        for path in tmp_path.glob("runs/*/status.json"):
+            status = json.loads(path.read_text())
+    time.sleep(1)
+    process.send_signal(signal.SIGTERM)
+    output = process.communicate(timeout=30)[0].decode()
+    assert process.returncode == 143, output
+    assert json.loads(path.read_text())["status"] == "KILLED"
+    run = MlflowClient(store).get_run(status["mlflow_run_id"])
+    assert run.info.status == "KILLED"
+
+
+# --- the issue's truth --------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_jne_follows_the_planted_nonlinearity(run_train):
+    """The default cohort and encoder: Spearman r of alpha and JNE over voxels at least 0.9."""
+    defaults = yaml.safe_load((Path(ROOT) / "conf/data/synthetic.yaml").read_text())
+    sizes = ("n_features", "n_train", "n_val", "n_test", "voxels_per_roi")
+    restored = [f"data.{key}={defaults[key]}" for key in sizes]
+    (folder,) = run_train(*restored, "encoder.hidden_width=1024", "trainer.max_epochs=512")
+    voxels = Results(folder).voxels
+    assert spearmanr(voxels["alpha"], voxels["jne"])[0] > 0.9
+    by_roi = voxels.groupby("roi")["jne"].mean()
+    assert by_roi["V1"] < by_roi[["V2", "V3", "V4"]].mean() < by_roi[["FFA-1", "FFA-2"]].mean()
+
+
+def test_sqlite_is_whole(store):
+    path = store.removeprefix("sqlite:///")
+    assert sqlite3.connect(path).execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+class TwoLayers(torch.nn.Sequential):
+    """An encoder of the user's own."""
+
+    def __init__(self, n_features, n_voxels, width):
+        super().__init__(
+            torch.nn.Linear(n_features, width), torch.nn.Tanh(), torch.nn.Linear(width, n_voxels)
+        )
+
+
+def test_an_encoder_of_ones_own(run_train):
+    """Against its own closed form: J = W2 diag(1 - tanh^2(a)) W1."""
+    own = "{_target_: tests.training.test_train.TwoLayers, label: mine, width: 16}"
+    with no_figures():
+        (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
+    results = Results(folder)
+    prepared = load(Path(results.status["prepared"]))
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    x = torch.tensor(prepared.features[prepared.rows("test")])
+    x = (x - saved["feature_mean"]) / saved["feature_scale"]
+    first, _, second = results.encoder()
+    with torch.no_grad():
+        slopes = 1 - torch.tanh(first(x)) ** 2
+        jacobians = second.weight @ (slopes[:, :, None] * first.weight)
+        truth = (jacobians - jacobians.mean(dim=0)).abs().sum(dim=2)
+    np.testing.assert_allclose(results.array("deviation"), truth, rtol=1e-3)
+    assert folder.name.endswith("subj01_mine_s0")
+
+
+def test_chosen_voxels_and_variants_are_measured(run_train):
+    with no_figures():
+        (folder,) = run_train(
+            "jacobian.voxels=[V1,FFA-2]", "jacobian.variants=[l1,l2,zscore_l1,zscore_l2]"
+        )
+    results = Results(folder)
+    measured = results.voxels["jne"].notna()
+    assert measured.tolist() == results.voxels["roi"].isin(["V1", "FFA-2"]).tolist()
+    assert measured.sum() == 6
+    for variant in ("l2", "zscore_l1", "zscore_l2"):
+        np.testing.assert_allclose(
+            results.voxels[f"jne_{variant}"], jne(results.array(f"deviation_{variant}")), rtol=1e-6
+        )
+
+
+@pytest.mark.slow
+def test_significant_voxels_alone_are_measured(run_train):
+    (folder,) = run_train(
+        "jacobian.voxels=significant",
+        "data.n_train=1000",
+        "data.n_test=60",
+        "trainer.max_epochs=40",
+        "optimizer.lr=3e-3",
+    )
+    voxels = Results(folder).voxels
+    assert voxels["jne"].notna().tolist() == (voxels["p_fdr"] < 0.05).tolist()
+    assert 0 < voxels["jne"].count() < len(voxels)
