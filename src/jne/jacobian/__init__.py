@@ -8,7 +8,14 @@ resumable   arrays on disk that a killed computation continues with
 """
 
 from jne.jacobian.deviation import jacobian_deviation
-from jne.jacobian.product import PRECISIONS
+from jne.jacobian.product import PRECISIONS, Precision
 from jne.jacobian.variants import VARIANTS, variant_column, variant_file
 
-__all__ = ["PRECISIONS", "VARIANTS", "jacobian_deviation", "variant_column", "variant_file"]
+__all__ = [
+    "PRECISIONS",
+    "VARIANTS",
+    "Precision",
+    "jacobian_deviation",
+    "variant_column",
+    "variant_file",
+]

@@ -6,10 +6,13 @@ int8       products of int8 scaled by row and column, sums in int32; fast on CPU
            which most have where bfloat16 is slow
 """
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
-PRECISIONS = ("float32", "bfloat16", "int8")
+Precision = Literal["float32", "bfloat16", "int8"]
+PRECISIONS = get_args(Precision)
 _INT8_MAX = 127
 _ROWS = 8192
 

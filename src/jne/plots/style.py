@@ -17,7 +17,7 @@ from jne.utils.files import atomic_file
 TIER_COLOURS = {"PVC": "#0072B2", "IVC": "#009E73", "HVC": "#D55E00"}
 OTHER_COLOUR = "#7F7F7F"
 COLOURS = TIER_COLOURS | {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -8,6 +8,7 @@ from socket import gethostname
 from typing import Any, TypeVar
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 
 from jne.config import ScriptConfig
 from jne.errors import InputError
@@ -18,8 +19,7 @@ from jne.utils.progress import console
 
 PARENT = "JNE_PARENT_RUN"  # in the environment of a job whose MLflow run has a parent
 
-Config = TypeVar("Config")
-Config = TypeVar("Config")
+Composed = TypeVar("Composed")
 Checked = TypeVar("Checked")
 
 
@@ -83,7 +83,7 @@ def hydra_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir).absolute()
 
 
-def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config) -> Checked:
+def check_or_discard_folder(check: Callable[[Composed], Checked], composed: Composed) -> Checked:
     """`check(composed)`; if it refuses the config, the empty folder that Hydra made is removed."""
     try:
         return check(composed)
@@ -97,7 +97,7 @@ def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config
 def sweep_name() -> str:
     """The name of the sweep that this job belongs to; empty for a single run."""
     hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir).name if hydra.mode.name == "MULTIRUN" else ""
+    return Path(hydra.sweep.dir).name if hydra.mode is RunMode.MULTIRUN else ""
 
 
 def task_overrides() -> list[str]:

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Checkpoint
+from torch import nn
 
 from jne.errors import InputError
 from jne.utils.files import atomic_file
@@ -37,7 +38,7 @@ class EpochCurves(pl.Callback):
         self._progress.start()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        row = {"epoch": trainer.current_epoch}
+        row: dict[str, float] = {"epoch": trainer.current_epoch}
         row |= {name: float(trainer.callback_metrics[name]) for name in self.CURVES}
         self.rows.append(row)
         self._progress.update(
@@ -65,6 +66,10 @@ class EpochCurves(pl.Callback):
         self.rows = state["rows"]
 
 
+def _encoder(module: pl.LightningModule) -> nn.Module:
+    return cast(nn.Module, module.encoder)
+
+
 class BestWeights(pl.Callback):
     """Keeps the weights of the epoch with the lowest validation loss, and ends training on them.
 
@@ -84,13 +89,13 @@ class BestWeights(pl.Callback):
             self.epoch, self.loss = trainer.current_epoch, loss
             self.weights = {
                 name: value.detach().cpu().clone()
-                for name, value in module.encoder.state_dict().items()
+                for name, value in _encoder(module).state_dict().items()
             }
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.weights:
             raise InputError("optimizer: the validation loss was never finite; lower optimizer.lr")
-        module.encoder.load_state_dict(self.weights)
+        _encoder(module).load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:
         return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}

@@ -12,7 +12,7 @@ from jne.config import Accelerator, Device, ScriptConfig, Section, Seed, StatsCo
 from jne.data.prepared import Source
 from jne.encoders import build_encoder
 from jne.errors import InputError
-from jne.jacobian import PRECISIONS
+from jne.jacobian import Precision
 from jne.jacobian.variants import DEFAULT, check_variant
 from jne.training.module import build_optimizer
 from jne.utils.instantiate import instantiate
@@ -41,7 +41,7 @@ class JacobianConfig(Section):
         BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _VOXELS else v),
     ]
     variants: list[Annotated[str, AfterValidator(check_variant)]]
-    precision: Literal[PRECISIONS]
+    precision: Precision
     device: Device
     max_memory_gb: float = Field(gt=0)
 

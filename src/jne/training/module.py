@@ -57,7 +57,7 @@ class EncodingModule(pl.LightningModule):
         return self(batch.features)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.hparams.optimizer, self.encoder)
+        return build_optimizer(self.hparams["optimizer"], self.encoder)
 
 
 def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:

@@ -1,7 +1,7 @@
 """A training run: the folder it goes to, what it writes there and to MLflow, what it shows."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class TrainingRun:
         chosen = self.config.jacobian.voxels
         if isinstance(chosen, list):
             check_known(chosen, data.prepared.voxels["roi"], "jacobian.voxels")
-        sizes = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
+        sizes: dict[str, object] = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
         if previous and Path(previous).name != prepared.name:
@@ -137,7 +137,7 @@ class TrainingRun:
         self._show(regions)
         return history.best_loss
 
-    def _log(self, metrics: Mapping[str, float], drawn: list[Path]) -> None:
+    def _log(self, metrics: dict[str, float], drawn: list[Path]) -> None:
         self.tracked.log_metrics(metrics)
         for figure in drawn:
             self.tracked.log_file(figure, "figures")
@@ -149,11 +149,11 @@ class TrainingRun:
         table.add_column("ROI")
         for heading in ("voxels", "R²", "JNE", "mean deviation", "JNE-SS"):
             table.add_column(heading, justify="right")
-        for row in regions.itertuples():
-            if row.roi == "all":
+        for _, row in regions.iterrows():
+            if row["roi"] == "all":
                 table.add_section()
-            values = (row.r2, row.jne, row.mean_deviation, row.jne_ss_mean)
-            table.add_row(row.roi, str(row.n_voxels), *map(_number, values))
+            values = row[["r2", "jne", "mean_deviation", "jne_ss_mean"]].astype(float)
+            table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
         console.print(table)
         show_locations(self.config, self.folder, self.tracked)
 
