@@ -3,11 +3,11 @@
 python benchmarks/unchanged.py REVISION             # a git revision, such as 5e78223
 python benchmarks/unchanged.py REVISION V4_FOLDER   # with a run on a V4 recording (experiment=v4)
 
-Runs train.py, a sweep, evaluate.py and simulate.py with both versions and compares every file of
 Runs train.py, a sweep, evaluate.py and simulate.py with both versions and compares all files of
 their results folders, logs and statuses aside. Then the new version continues a run that the old
 one left unfinished, evaluates its runs, and trains on the data that it prepared. Takes about eight
 minutes on two cores.
+"""
 
 import json
 import os
