@@ -1,0 +1,29 @@
+"""What an import costs: the measurement loads no framework, the command line no torch."""
+
+import json
+import subprocess
+import sys
+
+FRAMEWORKS = ("hydra", "pytorch_lightning", "mlflow", "pandas", "matplotlib")
+
+
+def loaded(statement: str) -> set[str]:
+    """The top-level modules that a fresh process holds after the statement."""
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in json.loads(done.stdout)}
+
+
+def test_the_package_alone_loads_nothing_heavy():
+    assert not loaded("import jne") & {*FRAMEWORKS, "torch", "numpy"}
+
+
+def test_the_measurement_loads_no_framework():
+    """Also when it is used."""
+    used = """
+from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, mean_deviation
+import torch
+deviation = jacobian_deviation(ResidualEncoder(4, 3, hidden_width=5), torch.randn(6, 4))
+jne(deviation), jne_ss(deviation), mean_deviation(deviation)
+"""
+    assert not loaded(used) & set(FRAMEWORKS)

@@ -1,0 +1,57 @@
+"""Scores and metrics of a run: a new one is one row, and attempts at one run are recognised."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import compose_train, no_figures
+
+from jne.analysis.prediction import pearson_r
+from jne.results import Results
+from jne.training import measure
+from jne.training.config import check_config
+
+
+def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
+    """They become columns of voxels.csv, the metric also for each variant."""
+    scores = {**measure.SCORES, "r": pearson_r}
+    metrics = {**measure.METRICS, "largest": lambda deviation: np.max(deviation, axis=0)}
+    monkeypatch.setattr(measure, "SCORES", scores)
+    monkeypatch.setattr(measure, "METRICS", metrics)
+    with no_figures():
+        (folder,) = run_train("jacobian.variants=[l1,l2]")
+    run = Results(folder)
+    responses, predictions = run.array("responses"), run.array("predictions")
+    expected = [np.corrcoef(*pair)[0, 1] for pair in zip(responses.T, predictions.T, strict=True)]
+    np.testing.assert_allclose(run.voxels["r"], expected, rtol=1e-5)
+    np.testing.assert_allclose(run.voxels["largest"], run.array("deviation").max(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        run.voxels["largest_l2"], run.array("deviation_l2").max(axis=0), rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "identity"), [((), "b9322563aef060c7"), (("experiment=paper",), "1c94f57f68c68420")]
+)
+def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):
+    """The identities that version 0.1.0 wrote: a change would leave its unfinished runs alone."""
+    config, _ = check_config(compose_train(tmp_path, *overrides))
+    assert config.identity() == identity
+
+
+def test_steps_of_a_run_return_what_the_next_one_uses(run_train, monkeypatch):
+    """The nonlinearity that train.py gets is what the results folder holds."""
+    returned = []
+    original = measure.measure_nonlinearity
+
+    def kept(*arguments):
+        returned.append(original(*arguments))
+        return returned[-1]
+
+    monkeypatch.setattr(measure, "measure_nonlinearity", kept)
+    with no_figures():
+        (folder,) = run_train()
+    (nonlinearity,) = returned
+    run = Results(folder)
+    assert nonlinearity.jne_ss.shape == nonlinearity.deviation.shape == (20, 30)
+    columns = pd.DataFrame(nonlinearity.columns)
+    pd.testing.assert_frame_equal(columns, run.voxels[list(columns)], rtol=1e-12)
