@@ -14,18 +14,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from hydra import compose, initialize_config_dir
-from pytorch_lightning.callbacks import EarlyStopping
 from torch.nn.functional import mse_loss
 
-from jne import cli  # noqa: F401  (registers the config's resolver)
+from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
-from jne.tracking.store import track
-from jne.training.callbacks import BestWeights, EpochRecord, LastCheckpoint
-from jne.training.config import check_config
+from jne.tracking import track
+from jne.training.config import TrainerConfig, check_config
+from jne.training.fit import fit
 from jne.training.module import EncodingModule
 
 EPOCHS, PAIRS = 20, 5
@@ -52,30 +50,21 @@ def bare_loop(data: EncodingData, module: EncodingModule) -> float:
     return time.perf_counter() - start
 
 
-def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
+def lightning(
+    data: EncodingData, module: EncodingModule, settings: TrainerConfig, folder: Path
+) -> float:
     store = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "overhead"}
     store["artifacts"] = str(folder / "artifacts")
-    with track(store, "always", "fit", {}, folder) as tracked:
-        trainer = pl.Trainer(
-            max_epochs=EPOCHS,
-            accelerator="cpu",
-            callbacks=[
-                EpochRecord(tracked.log_epoch),
-                BestWeights(),
-                EarlyStopping("val/loss", patience=EPOCHS),
-                LastCheckpoint(folder / "last.ckpt", 60, lambda: None),
-            ],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
+    with track(store, "fail", "fit", {}, folder) as tracked:
         start = time.perf_counter()
-        trainer.fit(module, data)
-        return time.perf_counter() - start
+        fit(module, data, settings, save_to=folder / "last.ckpt", on_epoch=tracked.log_epoch)
+        seconds = time.perf_counter() - start
+    (folder / "last.ckpt").unlink()
+    return seconds
 
 
 def main() -> None:
+    register_resolvers()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with initialize_config_dir(str(CONF), version_base="1.3"):
@@ -85,13 +74,17 @@ def main() -> None:
             prepare(source, folder / "prepared"), batch_size=config.trainer.batch_size, seed=0
         )
 
+        sizes = data.features.shape[1], len(data.kept)
+        settings = config.trainer.model_copy(update={"max_epochs": EPOCHS, "patience": EPOCHS})
+
         def module() -> EncodingModule:
             torch.manual_seed(0)
-            return EncodingModule(
-                data.features.shape[1], len(data.kept), config.encoder, config.optimizer
-            )
+            return EncodingModule(*sizes, config.encoder, config.optimizer)
 
-        pairs = [(bare_loop(data, module()), fit(data, module(), folder)) for _ in range(PAIRS + 1)]
+        pairs = [
+            (bare_loop(data, module()), lightning(data, module(), settings, folder))
+            for _ in range(PAIRS + 1)
+        ]
     pairs = pairs[1:]  # the first warms up
     bare, ours = (statistics.median(times) for times in zip(*pairs, strict=True))
     overhead = statistics.median(ours / bare for bare, ours in pairs) - 1
