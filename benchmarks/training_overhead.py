@@ -23,7 +23,7 @@ from torch.nn.functional import mse_loss
 from jne import cli  # noqa: F401  (registers the config's resolver)
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
-from jne.tracking.store import track
+from jne.tracking import track
 from jne.training.callbacks import BestWeights, EpochRecord, LastCheckpoint
 from jne.training.config import check_config
 from jne.training.module import EncodingModule
@@ -55,7 +55,7 @@ def bare_loop(data: EncodingData, module: EncodingModule) -> float:
 def fit(data: EncodingData, module: EncodingModule, folder: Path) -> float:
     store = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "overhead"}
     store["artifacts"] = str(folder / "artifacts")
-    with track(store, "always", "fit", {}, folder) as tracked:
+    with track(store, "fail", "fit", {}, folder) as tracked:
         trainer = pl.Trainer(
             max_epochs=EPOCHS,
             accelerator="cpu",
