@@ -237,7 +237,7 @@ def test_an_interrupted_run_gives_the_results_of_a_whole_one(
     epochs = []
     if stage != "training":
         monkeypatch.setattr(
-            "jne.training.EncodingModule.training_step", lambda *_: epochs.append(1)
+            "jne.training.module.EncodingModule.training_step", lambda *_: epochs.append(1)
         )
     run_train("trainer.max_epochs=6", "resume=true")
     assert not epochs
@@ -336,6 +336,7 @@ def test_launchers(tmp_path, launcher):
     done = launch(tmp_path, f"hydra/launcher={launcher}", *jobs)
     assert done.returncode == 1, done.stderr
     assert "2 of 4 jobs are not finished" in done.stdout
+    assert done.stdout.count("✓ job") == (2 if launcher == "cores" else 0)
     folder = sweep_folder(tmp_path)
     statuses = [status(path.parent)["status"] for path in folder.glob("*/status.json")]
     assert sorted(statuses) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]
