@@ -1,11 +1,12 @@
-"""What sweeps and restarts are worth, with real processes.
+"""How reliable sweeps and restarts are, and what they cost, measured with real processes.
 
-python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each gone on with
-python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times;
-                                        MLFLOW_TRACKING_URI=... for a server's or PostgreSQL's
-python benchmarks/sweeps.py cost      # a job's fixed cost: start to first step, last result to exit
+python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each is resumed
+python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times; set
+                                        MLFLOW_TRACKING_URI for a server or PostgreSQL
+python benchmarks/sweeps.py cost      # the fixed cost of a job: before its first and after its
+                                        last step
 python benchmarks/sweeps.py sweep     # 48 jobs, two at a time: failures, memory, time;
-                                        `sweep small`: of a smaller subject, jobs of seconds
+                                        `sweep small`: a smaller subject, jobs of a few seconds
 """
 
 import json
@@ -41,37 +42,38 @@ def run(output: Path, *settings: str) -> None:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """All that a run leaves and that does not tell times: by file."""
-    left_out = ("status.json", "train.log", "last.ckpt", "config.yaml")
+    """The content of each file that must be the same after a kill and a restart."""
+    varying = ("status.json", "train.log", "last.ckpt", "config.yaml")
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in left_out and path.name[0] != "."
+        if path.is_file() and path.name not in varying and path.name[0] != "."
         and ".partial" not in path.name
     }  # fmt: skip
 
 
 def stage(folder: Path) -> str:
+    """What the run in a folder is doing, by the files that it has written."""
     status = json.loads((folder / "status.json").read_text())
     if status["status"] == "FINISHED":
         return "exit"
-    for stage, sign in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
-                        ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
-                        ("training", "last.ckpt")):  # fmt: skip
-        if (folder / sign).exists():
-            return stage
+    for name, file in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
+                       ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
+                       ("training", "last.ckpt")):  # fmt: skip
+        if (folder / file).exists():
+            return name
     return "training" if "prepared" in status else "preparing"
 
 
 def kill(folder: Path) -> None:
-    # Slow enough to be hit: 30 epochs, a checkpoint whenever one may be written.
+    # Slow enough for every stage to be hit: 30 epochs, with as many checkpoints as are allowed.
     settings = [*SMALL, "trainer.max_epochs=30", "trainer.patience=30",
                 "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.05"]  # fmt: skip
     run(folder / "whole", *settings)
     (reference,) = (folder / "whole" / "runs").iterdir()
     expected = results(reference)
     status = json.loads((reference / "status.json").read_text())
-    # Every stage is aimed at as often, whatever its length.
+    # Each stage is killed equally often, however short it is.
     aims = [("training", "fit_test"), ("Jacobian", "jacobian"), ("writing", "record"),
             ("recording", "record")]  # fmt: skip
     draw, same, hit = random.Random(0), 0, []
@@ -90,16 +92,16 @@ def kill(folder: Path) -> None:
         process.kill()
         process.wait()
         hit.append(stage(killed))
-        for name, content in results(killed).items():  # what has its name is whole
+        for name, content in results(killed).items():  # a file with its final name is complete
             assert name.endswith("error.txt") or content == expected[name], name
         run(output, *settings, "resume=true")
         found = results(killed)
         runs = MlflowClient(f"sqlite:///{output / 'mlflow.db'}").search_runs(["1"])
         same += found == expected and {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
         shutil.rmtree(output)
-    told = ", ".join(f"{hit.count(name)} in {name}" for name in dict.fromkeys(hit))
-    print(f"killed at 20 random moments ({told}): {same} of 20 end with identical files, the "
-          f"MLflow run FINISHED")  # fmt: skip
+    stages = ", ".join(f"{hit.count(name)} in {name}" for name in dict.fromkeys(hit))
+    print(f"killed at 20 random moments ({stages}): {same} of 20 end with identical files and a "
+          f"FINISHED MLflow run")  # fmt: skip
 
 
 def parallel(folder: Path) -> None:
@@ -109,32 +111,32 @@ def parallel(folder: Path) -> None:
         uri = os.environ.get("MLFLOW_TRACKING_URI", f"sqlite:///{output / 'mlflow.db'}")
         experiment = f"parallel-{time.time_ns()}"
         output.mkdir()
-        said = [output / f"{seed}.txt" for seed in range(12)]
+        logs = [output / f"{seed}.txt" for seed in range(12)]
         started = [
             subprocess.Popen(
                 command(output, *TINY, f"seed={seed}", f"tracking.experiment={experiment}"),
                 stdout=path.open("w"),
                 stderr=subprocess.STDOUT,
             )
-            for seed, path in enumerate(said)
+            for seed, path in enumerate(logs)
         ]
         codes = [process.wait() for process in started]
         client = MlflowClient(uri)
-        own = client.get_experiment_by_name(experiment)
-        runs = client.search_runs([own.experiment_id]) if own else []
+        made = client.get_experiment_by_name(experiment)
+        runs = client.search_runs([made.experiment_id]) if made else []
         finished = [run for run in runs if run.info.status == "FINISHED"]
         recorded += len(finished) if not any(codes) else 0
         print(f"store {repeat}: {len(finished)} of 12 recorded, {sum(map(bool, codes))} failed",
               flush=True)  # fmt: skip
         if len(finished) < 12:
             print(*(run.info.status for run in runs if run not in finished),
-                  *(line for path in said for line in path.read_text().splitlines()
+                  *(line for path in logs for line in path.read_text().splitlines()
                     if "rror" in line or "MLflow:" in line), sep="\n", flush=True)  # fmt: skip
     print(f"12 processes at once, 5 times: {recorded} of 60")
 
 
 def cost(folder: Path) -> None:
-    run(folder, *TINY)  # makes the store and the data
+    run(folder, *TINY)  # it makes the store and prepares the data
     rows = []
     for seed in range(1, 4):
         start = time.time()
@@ -156,7 +158,7 @@ def sweep(folder: Path) -> None:
         "encoder=linear,nonlinear",
         "activation=relu,gelu",
         "placement=loc1,loc2,both",
-    ]  # the second half is the first with another seed
+    ]  # the second half repeats the first with another seed
     size = SMALL if "small" in sys.argv else []
     start = time.time()
     run(folder, "-m", "hydra/launcher=cores", "hydra.launcher.n_jobs=2", *size, *jobs)

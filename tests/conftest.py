@@ -36,12 +36,20 @@ def pytest_sessionfinish() -> None:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory):
     """An MLflow store already migrated: making one takes seconds, so the tests share one."""
-    from jne.tracking.store import open_store
+    from jne.tracking import open_store
 
     folder = tmp_path_factory.mktemp("store")
     uri = f"sqlite:///{folder / 'mlflow.db'}"
     open_store(uri, "jne", folder / "artifacts")
     return uri
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, store):
+    """The output of a single run of six epochs; a test must not write to it."""
+    output = tmp_path_factory.mktemp("run")
+    run_quietly(output, store, "train.py", *TINY_COHORT, *TINY, "trainer.max_epochs=6")
+    return output
 
 
 @pytest.fixture

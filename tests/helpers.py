@@ -1,11 +1,13 @@
 """What the tests share: the tiny cohort, and the scripts run in this process."""
 
+import json
 import logging
 import os
 import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -21,6 +23,16 @@ TINY_COHORT = (
     "data.voxels_per_roi=3",
 )
 TINY = ("encoder.hidden_width=32", "trainer.max_epochs=3")  # with the cohort: a second
+RESULT_FILES = (
+    "voxels.csv",
+    "epochs.csv",
+    "summary.json",
+    "deviation.npy",
+    "jne_ss.npy",
+    "predictions.npy",
+    "encoder.pt",
+)
+"""What every training run writes that depends on nothing but its config."""
 
 
 def compose_train(output, *overrides: str) -> DictConfig:
@@ -51,3 +63,19 @@ def no_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jne.training.figures.draw_run", lambda *_: [])
         yield
+
+
+def only_run(output: Path) -> Path:
+    """The folder of the only single run below `output`."""
+    (folder,) = (output / "runs").iterdir()
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of a run's result files."""
+    return {name: (folder / name).read_bytes() for name in RESULT_FILES}
+
+
+def status(folder: Path) -> dict[str, Any]:
+    """The content of a run's status.json."""
+    return json.loads((folder / "status.json").read_text())

@@ -157,6 +157,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["encoder.activation=sine"], "encoder: unknown activation 'sine'; choose one of"),
         (["activation=sine"], "Could not find 'activation/sine'.*gelu"),
         (["encoder=cubic"], "Could not find 'encoder/cubic'.*nonlinear"),
+        (["tracking.required=never"], "tracking.required: .* is now tracking.on_unreachable"),
+        (["stats.p_form=paper"], "stats.p_form: .* is now stats.p_value"),
         (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: .*use sqlite"),
         (["jacobian.voxels=[V1,V9]"], "jacobian.voxels: unknown ROI 'V9'; this data has V1, V2"),
         (["checkpoint=nowhere.ckpt"], "no such file: nowhere.ckpt"),

@@ -20,7 +20,7 @@ from jne.plots.style import STYLE, save
 from jne.results import Results
 from jne.results.folder import RunFolder
 from jne.runs.session import open_session
-from jne.tracking.store import TrackedRun, newest_runs, open_store, results_folder
+from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import make_folder, write_array, write_json
 from jne.utils.progress import console
 from jne.utils.tables import write_table

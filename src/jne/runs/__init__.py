@@ -1,7 +1,8 @@
-"""Runs as the scripts see them.
+"""What all scripts do around a run, and sweeps of runs.
 
-session      a run's folder and its MLflow run, opened and closed as one
-sweep        a sweep as one thing: before its first job, around each, after its last
-launchers    what a sweep must know of the launcher of its jobs
+session      a run's folder and its MLflow run, opened and closed together
+sweep        a sweep as a whole: before its first job, around each job, after its last
+launchers    what a sweep must know of the launcher that runs its jobs
+overrides    the overrides of each job, KEY=VALUE
 sweep_table  the table and the figure of a sweep
 """

@@ -1,4 +1,4 @@
-"""What every script's run has: a folder and an MLflow run, opened and closed as one."""
+"""What every script's run has: a folder and an MLflow run, opened and closed together."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -13,13 +13,12 @@ from hydra.types import RunMode
 from jne.config import ScriptConfig
 from jne.errors import InputError
 from jne.results.folder import TERMINATED, RunFolder, open_run
+from jne.runs.sweep import PARENT
 from jne.tracking import TrackedRun, track, ui_hint
 from jne.utils import slurm
 from jne.utils.progress import console
 
-PARENT = "JNE_PARENT_RUN"  # in the environment of a job whose MLflow run has a parent
-
-Composed = TypeVar("Composed")
+Config = TypeVar("Config")
 Checked = TypeVar("Checked")
 
 
@@ -32,10 +31,13 @@ def open_session(
     kind: str,
     identity: str = "",
 ) -> Iterator[tuple[RunFolder, TrackedRun]]:
-    """A run's folder and its MLflow run, whose statuses are true when the block ends.
+    """Yield a run's folder and its MLflow run, and set the final status of both.
 
-    settings: what config.yaml holds. kind: train, report or simulation. identity: what attempts at
-    the same run have in common.
+    settings: the content of config.yaml. kind: train, report or simulation. identity: what all
+    attempts at one run have in common.
+
+    Raises InputError where another process is writing to the folder, or the MLflow store cannot be
+    opened.
     """
     tags = {"kind": kind, "results": str(folder), "sweep": sweep_name(), "host": gethostname()}
     job = slurm.job_id()
@@ -83,8 +85,8 @@ def hydra_folder() -> Path:
     return Path(HydraConfig.get().runtime.output_dir).absolute()
 
 
-def check_or_discard_folder(check: Callable[[Composed], Checked], composed: Composed) -> Checked:
-    """`check(composed)`; if it refuses the config, the empty folder that Hydra made is removed."""
+def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config) -> Checked:
+    """`check(composed)`; if it refuses the config, remove the empty folder that Hydra made."""
     try:
         return check(composed)
     except InputError:
@@ -97,7 +99,7 @@ def check_or_discard_folder(check: Callable[[Composed], Checked], composed: Comp
 def sweep_name() -> str:
     """The name of the sweep that this job belongs to; empty for a single run."""
     hydra = HydraConfig.get()
-    return Path(hydra.sweep.dir).name if hydra.mode is RunMode.MULTIRUN else ""
+    return Path(hydra.sweep.dir).name if hydra.mode == RunMode.MULTIRUN else ""
 
 
 def task_overrides() -> list[str]:

@@ -1,7 +1,9 @@
-"""A sweep as one thing: what became of each of its jobs, and its table and figure.
+"""A sweep as a whole: before its first job, around each job, and after its last.
 
-Hydra launches the jobs; every job writes its own results folder and MLflow run. What is here runs
-around them: before the first, at the start and end of each, and after the last.
+Hydra launches the jobs, and each job writes its own results folder and MLflow run.
+
+jne.cli imports this module in every script, also to print --help. So whatever takes long to import
+(torch, MLflow, pandas, matplotlib) is imported in the functions that use it.
 """
 
 import hashlib
@@ -9,224 +11,209 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from jne.errors import InputError
-from jne.runs.session import PARENT
+from jne.runs.launchers import Launcher, launcher_of
+from jne.runs.overrides import is_bookkeeping, jobs_of
 
-_BOOKKEEPING = ("resume", "sweep", "output", "tracking.", "hydra")  # no part of what a job computes
-_QUEUE_SECONDS = 10
+if TYPE_CHECKING:
+    from jne.tracking import TrackedRun
+
+PARENT = "JNE_PARENT_RUN"  # environment variable of a job: the id of the MLflow run of its sweep
 
 _log = logging.getLogger(__name__)
 _launched: "SweepCallback | None" = None  # by this process
-_claim = ExitStack()  # its lock on the sweep's folder
+_folder_lock = ExitStack()  # holds the lock of the launched sweep's folder
 
 
 class SweepCallback(Callback):
-    """Hydra's callback; it is pickled into every job, so it holds plain values alone."""
+    """Hydra's callback. It is pickled into every job, so it holds only plain values."""
 
     def __init__(self) -> None:
         self.folder = Path()
         self.store: dict[str, str] = {}
         self.parent: str | None = None
-        self.on_slurm = False
+        self.launcher = Launcher()
         self.jobs: list[list[str]] = []
-        """The overrides of each job, in their order."""
+        """The overrides of each job, in the order of the jobs."""
 
-    # --- where the sweep is launched ---
+    # --- in the process that launches the sweep ---
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         global _launched
-        from mlflow.exceptions import MlflowException
-
         from jne.config import ScriptConfig
         from jne.results.folder import locked
-        from jne.tracking.store import close_orphaned_runs, open_store, save_views
+        from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
         from jne.utils.files import make_folder
 
-        self.jobs = _jobs(config)
-        self.on_slurm = config.hydra.launcher._target_.endswith("SlurmLauncher")
+        self.jobs = jobs_of(config)
+        self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
-        plain = OmegaConf.to_container(config.tracking, resolve=True)
-        script = ScriptConfig.model_validate({"tracking": plain, "output": config.output})
+        tracking = OmegaConf.to_container(config.tracking, resolve=True)
+        script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store
         try:
-            # Before the jobs: two processes must not make one store.
+            # Before the jobs start: two processes must not make one store.
             client, experiment_id = open_store(**self.store)
             for name in close_orphaned_runs(client, experiment_id):
-                print(f"closed as KILLED, its process is gone: {name}")
+                print(f"closed as KILLED, because its process has died: {name}")
             save_views(client, experiment_id, self.folder.name)
-        except (InputError, MlflowException) as error:
+        except STORE_ERRORS as error:
             if script.tracking.on_unreachable != "continue":
                 sys.exit(f"error: {str(error).splitlines()[0]}")
         try:
-            _claim.enter_context(locked(make_folder(self.folder), wait=1.0))
+            _folder_lock.enter_context(locked(make_folder(self.folder), wait=1.0))
         except InputError as error:
             sys.exit(f"error: {error}")
         if script.tracking.nested:
-            self.parent = self._tracked().run_id
+            self.parent = self._open_run().run_id
         _launched = self
 
-    def _tracked(self):
-        """The sweep's own MLflow run, open: the one there is, else a new one."""
-        from jne.tracking.store import TrackedRun, find_run
+    def _open_run(self) -> "TrackedRun":
+        """Open the sweep's own MLflow run: the existing one, or else a new one."""
+        from jne.tracking import TrackedRun, find_run
 
         tags = {"kind": "sweep", "sweep": self.folder.name, "results": str(self.folder)}
         name = f"sweep_{self.folder.name}"
-        # Jobs come first: that this run cannot be made is no reason to lose them.
+        # An unreachable store is no reason to lose the jobs.
         tracked = TrackedRun(self.folder, self.store, "continue", name, tags)
         tracked.start(find_run(self.store, tags["kind"], tags["sweep"]))
         return tracked
 
     def finish(self) -> bool | None:
-        """Table and figure of the sweep, shown, written and recorded.
+        """Write, record and show the sweep's table and figure.
 
-        Whether all jobs are finished; None where not one was started.
+        Returns whether all jobs are finished; None if none was started.
         """
         from jne.runs import sweep_table
-        from jne.tracking.store import ui_hint
 
-        if self.on_slurm:
-            self.wait_for_slurm()
+        if self.launcher.wait is not None:
+            self.launcher.wait(self.folder)
         statuses = [self._status(job) for job in self.jobs]
         if not any(statuses):
             if self.parent is not None:
-                self._tracked().end("FAILED")
+                self._open_run().end("FAILED")
             return None
-        table = sweep_table.write(self.folder)
+        files = sweep_table.write(self.folder)
         sweep_table.show(self.folder.name, self.jobs, statuses)
         n_finished = sum(status.get("status") == "FINISHED" for status in statuses)
-        tracked = self._tracked()
-        failed = len(statuses) - n_finished
-        tracked.log_metrics({"jobs/finished": n_finished, "jobs/not_finished": failed})
-        for file in table:
+        n_unfinished = len(statuses) - n_finished
+        tracked = self._open_run()
+        tracked.log_metrics({"jobs/finished": n_finished, "jobs/not_finished": n_unfinished})
+        for file in files:
             tracked.log_file(file)
-        tracked.end("FAILED" if failed else "FINISHED")
-        command, page = ui_hint(self.store["uri"], tracked.experiment_id, self.folder.name)
-        places = [("sweep", self.folder), *(("table" if f.suffix == ".csv" else "figure", f)
-                  for f in table), ("compare", command), ("at", page)]  # fmt: skip
-        for what, place in places:
-            if place:
-                print(f"{what:<8} {place}")
-        if failed:
-            print(f"{failed} of {len(statuses)} jobs are not finished; to go on: the same command "
-                  f"with sweep={self.folder.name} or resume=true")  # fmt: skip
-        return not failed
+        tracked.end("FAILED" if n_unfinished else "FINISHED")
+        self._show_locations(files, tracked.experiment_id)
+        if n_unfinished:
+            print(
+                f"{n_unfinished} of {len(statuses)} jobs are not finished; to continue, run the "
+                f"same command with sweep={self.folder.name} or resume=true"
+            )
+        return not n_unfinished
 
-    def wait_for_slurm(self) -> None:
-        """Wait for the jobs in the queue: at the first one that was killed submitit gives up."""
-        from jne.tracking.store import slurm_job_ended
-
-        arrays = {path.name.split("_")[0] for path in self.folder.glob(".submitit/[0-9]*")}
-        with suppress(KeyboardInterrupt):
-            while not all(slurm_job_ended(array) for array in arrays):
-                time.sleep(_QUEUE_SECONDS)
-
-    def _status(self, job: list[str]) -> dict:
-        """What is known of a job: {} where it never started."""
+    def _status(self, job: list[str]) -> dict[str, Any]:
+        """The status of a job and its `folder`; {} if it never started."""
         from jne.results.folder import is_abandoned, status_of
 
         try:
-            place = self.folder / json.loads(_place(self.folder, job).read_text())
+            pointer = _pointer_file(self.folder, job).read_text()
         except FileNotFoundError:
             return {}
-        gone = is_abandoned(place)  # asked first: one that ends now is not gone
-        status = status_of(place)
-        if status.get("status") == "RUNNING" and gone:
+        folder = self.folder / json.loads(pointer)
+        abandoned = is_abandoned(folder)  # before the status is read: the job may end in between
+        status = status_of(folder)
+        if status.get("status") == "RUNNING" and abandoned:
             status["status"] = "KILLED"
-        return status | {"folder": str(place)}
+        return status | {"folder": str(folder)}
 
-    # --- in the job's process ---
+    def _show_locations(self, files: list[Path], experiment_id: str) -> None:
+        from jne.tracking import ui_hint
+
+        print(f"sweep      {self.folder}")
+        for file in files:
+            print(f"{'table' if file.suffix == '.csv' else 'figure':<10} {file}")
+        command, page = ui_hint(self.store["uri"], experiment_id, self.folder.name)
+        if command:
+            print(f"MLflow UI  {command}")
+        print(f"open       {page}")
+
+    # --- in the process of a job ---
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        if config.hydra.mode.name != "MULTIRUN":
+        if config.hydra.mode != RunMode.MULTIRUN:
             return
-        job_pointer().unlink(missing_ok=True)  # an earlier attempt's
+        job_pointer().unlink(missing_ok=True)  # left by an earlier attempt
         if self.parent is not None:
             os.environ[PARENT] = self.parent
-        if "n_jobs" in config.hydra.launcher:  # joblib: bars of several jobs on one terminal
+        if self.launcher.shares_terminal:
             from jne.utils.progress import console
 
             console.quiet = True
 
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
-        if config.hydra.mode.name != "MULTIRUN":
+        if config.hydra.mode != RunMode.MULTIRUN:
             return
         name = f"{config.hydra.job.num} {config.name}"
         if job_return.status.name == "COMPLETED":
-            if "n_jobs" in config.hydra.launcher:
+            if self.launcher.shares_terminal:
                 print(f"✓ job {name}", flush=True)
             return
-        error = job_return._return_value  # `return_value` would raise it
+        error = job_return._return_value  # the property `return_value` would raise it
         if not job_pointer().exists():
-            _keep_refusal(Path(config.hydra.runtime.output_dir), error)
-        # Hydra shows the first failure of a sweep alone.
-        _log.error("job %s: %s", name, error,
-                   exc_info=None if isinstance(error, InputError) else error)  # fmt: skip
+            _write_refused_job(Path(config.hydra.runtime.output_dir), error)
+        # Hydra shows only the first failure of a sweep.
+        traceback = None if isinstance(error, InputError) else error
+        _log.error("job %s: %s", name, error, exc_info=traceback)
+
+
+def finish() -> bool | None:
+    """End the sweep that this process launched; whether all its jobs are finished.
+
+    None if there is no sweep, or none of its jobs was started.
+    """
+    global _launched
+    launched, _launched = _launched, None
+    os.environ.pop(PARENT, None)
+    with _folder_lock:
+        return launched.finish() if launched is not None else None
 
 
 def write_job_pointer(folder: Path) -> None:
-    """Tell the sweep of this job in which of its folders the job's run is."""
+    """Tell the sweep which of its folders holds the run of this job."""
     from jne.utils.files import write_json
 
     write_json(job_pointer(), folder.name)
 
 
 def job_pointer() -> Path:
-    """The file that says so."""
+    """The file that names the folder of this job's run."""
     hydra = HydraConfig.get()
-    return _place(Path(hydra.sweep.dir).absolute(), hydra.overrides.task)
+    return _pointer_file(Path(hydra.sweep.dir).absolute(), hydra.overrides.task)
 
 
-def _place(sweep: Path, job: Sequence[str]) -> Path:
-    computed = sorted(one for one in job if not is_bookkeeping(one))
+def _pointer_file(sweep: Path, job: Sequence[str]) -> Path:
+    """A job is known by what it computes: its number changes if jobs are added or reordered."""
+    computed = sorted(override for override in job if not is_bookkeeping(override))
     digest = hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
     return sweep / f".{digest}.place.json"
 
 
-def is_bookkeeping(override: str) -> bool:
-    return override.lstrip("+~").startswith(_BOOKKEEPING)
-
-
-def _keep_refusal(own: Path, error: BaseException) -> None:
-    """A folder for a job that was refused before it had one."""
+def _write_refused_job(path: Path, error: BaseException) -> None:
+    """Make a results folder at `path` for a job that failed before it had one."""
     from jne.results.folder import free_folder, in_one_line, move_log
     from jne.utils.files import write_json
 
-    folder = free_folder(own)
+    folder = free_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     move_log(folder)
     write_json(folder / "status.json", {"status": "FAILED", "error": in_one_line(error)})
     write_job_pointer(folder)
-
-
-def _jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job, as Hydra's own sweeper makes them."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
-    swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides([*swept, *config.hydra.overrides.task])
-    return BasicSweeper.split_arguments(parsed, None)[0]
-
-
-def finish() -> bool | None:
-    """End the sweep that this process launched; whether all its jobs are finished.
-
-    None where there is no sweep, or not one job of it was started.
-    """
-    global _launched
-    launched, _launched = _launched, None
-    os.environ.pop(PARENT, None)
-    with _claim:
-        return launched.finish() if launched is not None else None

@@ -1,2 +1,42 @@
-from jne.tracking.store import *  # noqa: F403
-from jne.tracking.store import TrackedRun, close_orphaned_runs, track, ui_hint
+"""MLflow, which no other wing imports.
+
+run       TrackedRun: one MLflow run, and the journal of what MLflow could not be sent
+store     where runs are kept: opened, made, relocated; runs whose process has died are closed
+queries   runs found in a store
+views     saved views of the runs table, and how to open the MLflow UI
+__main__  the command line: python -m jne.tracking record|close|ui
+"""
+
+import logging
+import os
+
+# MLflow reads these once, when it is imported below.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# An unreachable server is noticed after a quarter of a minute; MLflow's defaults take four minutes.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+from jne.tracking.queries import find_run, newest_runs, results_folder
+from jne.tracking.run import TrackedRun, record, track
+from jne.tracking.store import STORE_ERRORS, close_orphaned_runs, open_store, relocate_store
+from jne.tracking.views import save_views, ui_hint
+
+# Users need not know that MLflow creates its tables. MLflow resets these levels when it is
+# imported, so they are set afterwards.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+__all__ = [
+    "STORE_ERRORS",
+    "TrackedRun",
+    "close_orphaned_runs",
+    "find_run",
+    "newest_runs",
+    "open_store",
+    "record",
+    "relocate_store",
+    "results_folder",
+    "save_views",
+    "track",
+    "ui_hint",
+]

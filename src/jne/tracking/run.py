@@ -1,0 +1,287 @@
+"""One MLflow run from start to end, and the journal of a run that MLflow could not be sent."""
+
+import json
+import math
+import os
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
+from rich.markup import escape
+
+from jne.errors import InputError
+from jne.results.folder import ended_as, in_one_line, locked, status_of
+from jne.tracking.store import ARTIFACTS, STORE_ERRORS, UNRECORDED, open_store, sqlite_file
+from jne.utils.files import write_json
+from jne.utils.progress import console
+
+_FLUSH_SECONDS = 2.0  # a call takes 3 to 60 ms, as long as a short epoch, so curves go in batches
+_BATCH = 1000  # metrics per call: MLflow's limit
+_TAG_LENGTH = 5000  # MLflow's limit
+
+
+class TrackedRun:
+    """One open MLflow run.
+
+    A journal keeps a copy of what is sent to MLflow. If the store cannot be reached, and
+    `on_unreachable` lets the run continue, the journal is written to `unrecorded.json` in the
+    results folder, from which `record` records the run later.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        store: dict[str, str],
+        on_unreachable: str,
+        name: str = "",
+        tags: dict[str, str] | None = None,
+    ) -> None:
+        """Prepare a run without opening it.
+
+        folder: the results folder. store: its `uri`, `experiment` and `artifacts`, as `open_store`
+        takes them. on_unreachable: fail_at_start, fail or continue.
+        """
+        self.folder, self.on_unreachable = folder, on_unreachable
+        self.client: MlflowClient | None = None
+        self.run_id: str | None = None
+        self.experiment_id = ""
+        self._journal: dict[str, Any] = {
+            "store": store, "name": name, "run_id": None, "tags": tags or {}, "params": {},
+            "metrics": [], "files": [], "status": "RUNNING",
+        }  # fmt: skip
+        self._offline_reason = ""
+        self._pending: list[tuple[str, float, int, int]] = []  # name, value, time in ms, step
+        self._flushed = time.monotonic()
+
+    @property
+    def offline(self) -> bool:
+        """Whether nothing is sent to MLflow, because the store could not be reached."""
+        return self.client is None
+
+    def start(self, run_id: str | None = None) -> None:
+        """Open the store and continue the run with this id, or else create a new run.
+
+        If the store cannot be opened, raises InputError or one of STORE_ERRORS, unless
+        `on_unreachable` is continue.
+        """
+        journal = self._journal
+        journal["run_id"] = run_id
+        try:
+            client, self.experiment_id = open_store(**journal["store"])
+            self.run_id = _reopen(client, run_id, journal["tags"])
+            if self.run_id is None:
+                tags = resolve_tags(journal["tags"])
+                run = client.create_run(self.experiment_id, run_name=journal["name"], tags=tags)
+                self.run_id = run.info.run_id
+            journal["run_id"], self.client = self.run_id, client
+        except STORE_ERRORS as error:
+            if self.on_unreachable != "continue":
+                raise
+            self._go_offline(error)
+
+    def restart_as_new_run(self) -> None:
+        """End this run as KILLED and continue in a new one.
+
+        MLflow does not let the parameters of a run change.
+        """
+        self._send("set_tag", "error", "the data changed; continued as another run")
+        self._send("set_terminated", "KILLED")
+        self._journal["run_id"] = None
+        if not self.offline:
+            self.start()
+            self.log_params(self._journal["params"])
+            for file, artifact_folder in self._journal["files"]:
+                self._send("log_artifact", str(self.folder / file), artifact_folder)
+
+    def replay_journal(self) -> None:
+        """Send the metrics that an earlier attempt at this run could not send.
+
+        Its parameters, tags and files are those of this attempt, which sends them itself.
+        """
+        path = self.folder / UNRECORDED
+        try:
+            metrics = json.loads(path.read_text())["metrics"]
+        except (OSError, ValueError):
+            return
+        self._journal["metrics"] = metrics
+        self._pending = [(name, float(value), *when) for name, value, *when in metrics]
+        self.flush()
+        if not self.offline:
+            path.unlink()
+
+    def log_params(self, params: dict[str, object]) -> None:
+        """Add parameters; long values are cut."""
+        texts = {key: str(value)[:500] for key, value in params.items()}
+        self._journal["params"] |= texts
+        self._send("log_batch", params=[Param(key, text) for key, text in texts.items()])
+
+    def tag(self, name: str, value: str) -> None:
+        """Set a tag; a long value is cut."""
+        self._journal["tags"][name] = value[:_TAG_LENGTH]
+        self._send("set_tag", name, value[:_TAG_LENGTH])
+
+    def log_epoch(self, row: dict[str, float]) -> None:
+        """Add one epoch to the curves.
+
+        The step is the epoch, so that the curves of runs with different batch sizes line up.
+        """
+        step = int(row["epoch"])
+        self._add({name: value for name, value in row.items() if name != "epoch"}, step)
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Add metrics that have one value per run."""
+        self._add(metrics, 0)
+        self.flush()
+
+    def log_file(self, path: Path, folder: str | None = None) -> None:
+        """Add a file of the results folder to the artifacts, there in `folder`."""
+        self._journal["files"].append([os.path.relpath(path, self.folder), folder])
+        self._send("log_artifact", str(path), folder)
+
+    def flush(self) -> None:
+        """Send the metrics that wait to be sent."""
+        for start in range(0, len(self._pending), _BATCH):
+            batch = [Metric(*metric) for metric in self._pending[start : start + _BATCH]]
+            self._send("log_batch", metrics=batch)
+        self._pending = []
+        self._flushed = time.monotonic()
+
+    def end(self, status: str) -> None:
+        """End the run as FINISHED, FAILED or KILLED; if offline, print how to record it later."""
+        self._journal["status"] = status
+        self._send("set_terminated", status)
+        if self.offline:
+            console.print(
+                f"[yellow]this run is not in MLflow: {escape(self._offline_reason)}; "
+                f"to record it later:[/yellow]\n  python -m jne.tracking record {self.folder}",
+                soft_wrap=True,
+            )
+
+    def _add(self, metrics: dict[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        for name, value in metrics.items():
+            rounded = _rounded(value)
+            self._pending.append((name, rounded, now, step))
+            # JSON has no NaN and no infinity.
+            written = rounded if math.isfinite(rounded) else str(rounded)
+            self._journal["metrics"].append([name, written, now, step])
+
+    def _send(self, method: str, *arguments: Any, **named: Any) -> None:
+        """Call a method of the MLflow client on this run; if offline, write the journal instead."""
+        if not self.offline:
+            try:
+                getattr(self.client, method)(self.run_id, *arguments, **named)
+                return
+            except STORE_ERRORS as error:
+                if self.on_unreachable == "fail":
+                    raise
+                self._go_offline(error)
+        write_json(self.folder / UNRECORDED, self._journal)
+
+    def _go_offline(self, error: Exception) -> None:
+        self.client, self._offline_reason = None, str(error).splitlines()[0][:200]
+        message = f"MLflow: {escape(self._offline_reason)}; continuing without MLflow"
+        console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+
+
+def _rounded(value: float) -> float:
+    # The MLflow UI prints every digit that it is given.
+    return float(f"{value:.4g}") if math.isfinite(value) else value
+
+
+def _reopen(client: MlflowClient, run_id: str | None, tags: dict[str, str]) -> str | None:
+    """Set an existing run to RUNNING, with these tags, and return its id; None if there is none."""
+    if run_id is None:
+        return None
+    try:
+        run = client.get_run(run_id)
+    except MlflowException:
+        return None
+    if run.info.lifecycle_stage != "active":  # deleted in the UI
+        return None
+    client.update_run(run_id, status="RUNNING")
+    if "error" in run.data.tags:
+        client.delete_tag(run_id, "error")
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    return run_id
+
+
+@contextmanager
+def track(
+    store: dict[str, str],
+    on_unreachable: str,
+    name: str,
+    tags: dict[str, str],
+    folder: Path,
+    run_id: str | None = None,
+) -> Iterator[TrackedRun]:
+    """Yield an MLflow run that ends FINISHED, FAILED or KILLED, as the block does.
+
+    store: `uri` (sqlite, http or a database), `experiment`, and `artifacts`, the folder in which a
+    new experiment keeps its artifacts. on_unreachable: if the store cannot be reached, fail;
+    fail_at_start, but continue without MLflow once the run has started; or continue in any case.
+    folder: the results folder. run_id: the run to continue, if the store has it.
+
+    Raises InputError, naming tracking.uri, where the store cannot be opened.
+    """
+    tracked = TrackedRun(folder, store, on_unreachable, name, tags)
+    tracked.start(run_id)
+    try:
+        tracked.replay_journal()
+        yield tracked
+        tracked.flush()
+    except BaseException as error:
+        tracked.on_unreachable = "continue"  # an unreachable store must not hide this error
+        tracked.flush()
+        tracked.tag("error", in_one_line(error))
+        if isinstance(error, Exception) and not isinstance(error, InputError):
+            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+            tracked.log_file(folder / "error.txt")
+        tracked.end(ended_as(error))
+        raise
+    tracked.end("FINISHED")
+
+
+def record(folder: Path, uri: str | None = None) -> str:
+    """Record the run whose journal is in a results folder, and return its MLflow id.
+
+    uri: a store other than the one in the journal. A new experiment in it keeps its artifacts
+    beside the store's sqlite file, or else beside the results folder.
+
+    Raises InputError where the folder has no journal or the store cannot be opened.
+    """
+    path = folder / UNRECORDED
+    if not path.exists():
+        raise InputError(f"{folder} holds no run that is still to be recorded")
+    with locked(folder, wait=1.0):
+        journal = json.loads(path.read_text())
+        store = journal["store"]
+        if uri:
+            beside = (sqlite_file(uri) or folder).absolute()
+            store |= {"uri": uri, "artifacts": str(beside.parent / ARTIFACTS)}
+        # The folder may have been moved since the journal was written.
+        tags = journal["tags"] | {"results": str(folder.absolute())}
+        tracked = TrackedRun(folder, store, "fail", journal["name"], tags)
+        tracked.start(journal["run_id"])
+        assert tracked.run_id is not None  # with "fail", an unreachable store has raised
+        # If the store is lost again, the next attempt continues with this run.
+        write_json(path, journal | {"run_id": tracked.run_id})
+        tracked.log_params(journal["params"])
+        for file, artifact_folder in journal["files"]:
+            tracked.log_file(folder / file, artifact_folder)
+        status = status_of(folder)  # {} for the run of a whole sweep
+        # No process holds the folder's lock: a run that is still RUNNING there was killed.
+        tracked.end(status.get("status", journal["status"]).replace("RUNNING", "KILLED"))
+        tracked.replay_journal()  # last, because it deletes the journal
+        if status:
+            write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
+    return tracked.run_id

@@ -1,0 +1,60 @@
+"""Saved views of the runs table in the MLflow UI, and how to open them."""
+
+import base64
+import json
+import zlib
+
+from mlflow import MlflowClient
+
+_VIEW = "jne"  # the key of the view of all training runs; the other keys begin with it
+_WORKFLOW = "machine_learning"  # without it the UI opens on the tools for language models
+_COLUMNS = [
+    *(f"params.`{name}`" for name in ("subject", "encoder", "activation", "placement", "seed")),
+    *(f"metrics.`{name}`" for name in ("jne/mean", "r2/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
+    "attributes.`Duration`",
+]
+
+
+def save_views(client: MlflowClient, experiment_id: str, sweep: str = "") -> None:
+    """Save views of the runs table: parameters, JNE and R2, most nonlinear runs first.
+
+    One view shows all training runs, and one groups them by sweep. With `sweep`, only a view of
+    the runs of that sweep is saved. The format is the UI's own and undocumented; the UI ignores a
+    view that it cannot read.
+
+    Raises an error of STORE_ERRORS where the store cannot be reached.
+    """
+    plain = {
+        "selectedColumns": _COLUMNS,
+        "columnOrder": _COLUMNS,
+        "orderByKey": "metrics.`jne/mean`",
+        "orderByAsc": False,
+        "runsHiddenMode": "FIRST_20_RUNS",
+        "searchFilter": "tags.kind = 'train'",
+    }
+    grouped = plain | {
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "tag", "groupByData": "sweep"}],
+        }
+    }
+    views = {_VIEW: ("R² and JNE", plain), f"{_VIEW}-sweeps": ("R² and JNE by sweep", grouped)}
+    if sweep:
+        filtered = plain | {"searchFilter": f"tags.sweep = '{sweep}' and tags.kind = 'train'"}
+        views = {f"{_VIEW}-{sweep}": (f"Sweep {sweep}", filtered)}
+    for key, (name, state) in views.items():
+        packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+        view = {"name": name, "createdAt": 0, "updatedAt": 0, "state": f"deflate;{packed}"}
+        client.set_experiment_tag(experiment_id, f"mlflow.sharedViewState.{key}", json.dumps(view))
+
+
+def ui_hint(uri: str, experiment_id: str, sweep: str = "") -> tuple[str, str]:
+    """The command that opens the MLflow UI on a store, and the address of the saved view in it.
+
+    The command is empty for a server, which shows its UI itself.
+    """
+    key = f"{_VIEW}-{sweep}" if sweep else _VIEW
+    page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType={_WORKFLOW}"
+    if uri.startswith("http"):
+        return "", uri.rstrip("/") + page
+    return f"python -m jne.tracking ui {uri}", "http://127.0.0.1:5000" + page
