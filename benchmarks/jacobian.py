@@ -95,7 +95,7 @@ def rate(table: Table) -> None:
         table.add_row(f"matrix product, {name}", f"{value / 1e9:.0f} GFLOP/s")
     operations = 2 * n * v * H * D
     with torch.no_grad():
-        hidden = seconds(Chain(encoder, x).mean_hidden_jacobian) * 2
+        hidden = seconds(Chain(encoder.residual_chain()[0], x).mean_hidden_jacobian) * 2
     deviations, times = {}, {}
     for precision in PRECISIONS:
         start = time.perf_counter()

@@ -117,6 +117,8 @@ def test_the_documented_study_of_a_users_own(run_own, store):
 
 
 PLAIN = """
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from pydantic import Field
@@ -126,17 +128,20 @@ from jne.simulation import Study
 
 class Powers(Study):
     largest: int = Field(ge=1)
+    options: dict[str, Any] = {}
 
     def run(self, progress):
-        return pd.DataFrame({"n": np.arange(self.largest), "square": np.arange(self.largest) ** 2})
+        n = np.arange(self.largest)
+        return pd.DataFrame({"n": n, "power": n ** self.options["exponents"][0]})
 
     def summary(self, table):
-        return {"sum": table["square"].sum()}
+        return {"sum": table["power"].sum()}
 """
 
 
 def test_a_study_without_a_figure(run_own, store):
-    folder = run_own("powers", PLAIN, "powers: {_target_: powers.Powers, largest: 4}")
+    config = "powers: {_target_: powers.Powers, largest: 4, options: {exponents: [2]}}"
+    folder = run_own("powers", PLAIN, config)
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [
         ".lock",
         "config.yaml",
@@ -145,7 +150,7 @@ def test_a_study_without_a_figure(run_own, store):
         "table.csv",
     ]
     assert not list((folder / "figures").iterdir())
-    assert list(pd.read_csv(folder / "table.csv")["square"]) == [0, 1, 4, 9]
+    assert list(pd.read_csv(folder / "table.csv")["power"]) == [0, 1, 4, 9]
     run_id = json.loads((folder / "status.json").read_text())["mlflow_run_id"]
     client = MlflowClient(store)
     assert client.get_run(run_id).data.metrics == {"sum": 14}

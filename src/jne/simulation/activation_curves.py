@@ -121,7 +121,7 @@ def _identity_encoder(activation: str) -> ResidualEncoder:
 
 
 def _derivatives(
-    activation: str, x: NDArray[np.float64]
+    activation: str, x: NDArray
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """phi, phi' and phi'' at x, by autograd; each of the shape of x."""
     argument = torch.as_tensor(x, dtype=torch.double).requires_grad_()

@@ -22,7 +22,7 @@ def check_config(composed: DictConfig) -> tuple[SimulateConfig, dict[str, Study]
     config = validated(SimulateConfig, composed)
     studies = {}
     for name, settings in config.simulation.items():
-        study = instantiate(settings, f"simulation.{name}")
+        study = instantiate(settings, f"simulation.{name}", _convert_="all")
         if not isinstance(study, Study):
             found = settings.get("_target_", "no such key")
             raise InputError(

@@ -56,7 +56,7 @@ class InputScale(Study):
         wide = _mean_jne(table)
         values = wide.to_numpy()
         rows = [f"{label(activation)}, {label(placement)}" for activation, placement in wide.index]
-        columns = [name.replace(" ", "\n") for name in wide]
+        columns = [str(name).replace(" ", "\n") for name in wide]
         size = (1.8 + 0.75 * len(columns), 1.2 + 0.24 * len(rows))
         figure, axes = subplots(figsize=size, layout="constrained")
         drawn = axes.imshow(values, cmap="viridis", aspect="auto", vmin=0)

@@ -24,6 +24,7 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         with stage_progress() as progress:
             task = progress.add_task(name, total=100, unit="%")
             table = study.run(lambda done: progress.update(task, completed=round(100 * done)))
+            progress.update(task, completed=100)
         metrics = {key: float(value) for key, value in study.summary(table).items()}
         cells = means(table)
         write_table(folder / "table.csv", table)
