@@ -1,4 +1,4 @@
-"""Jacobians of every stimulus by autograd, held whole, and their deviations."""
+"""Jacobians of all stimuli at once, by autograd, and their deviations."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from jne.encoders import ResidualEncoder
 
 
 def small_net() -> tuple[ResidualEncoder, Tensor]:
-    """An encoder of 150 voxels, and 14 stimuli; in float64."""
+    """An encoder of 150 voxels and 14 stimuli, in float64."""
     torch.manual_seed(0)
     encoder = ResidualEncoder(12, 150, hidden_width=16, activation="relu").double()
     return encoder, torch.randn(14, 12, dtype=torch.double)
 
 
 def autograd_jacobians(encoder: nn.Module, x: Tensor) -> NDArray[np.float64]:
-    """(N, V, D)."""
+    """J (N, V, D), one backward pass per stimulus and output."""
     rows = [torch.autograd.functional.jacobian(lambda z: encoder(z[None])[0], row) for row in x]
     return torch.stack(rows).detach().numpy()
 

@@ -1,4 +1,4 @@
-"""Deviations against brute force: autograd Jacobians of every stimulus, held whole, float64."""
+"""Deviations against brute force: autograd Jacobians of all stimuli at once, in float64."""
 
 import numpy as np
 import pytest
@@ -115,8 +115,8 @@ def test_zscore_variants_in_every_order(net, order, variant):
         np.testing.assert_allclose(values, truth[name], rtol=1e-11, err_msg=name)
 
 
-def test_blocks_do_not_show(net, monkeypatch):
-    """Blocks of 3 voxels, and the smallest budget, against one block of all."""
+def test_blocks_do_not_change_the_result(net, monkeypatch):
+    """Blocks of 3 voxels, and the smallest budget of memory, against one block of all voxels."""
     encoder, x = net
     whole = jacobian_deviation(encoder, x, order="centred")
     monkeypatch.setattr("jne.jacobian.plan._VOXEL_BLOCK", 3)
@@ -167,7 +167,7 @@ def test_fast_precisions_are_close_at_every_voxel(precision, error):
 def test_any_module_through_torch_func(n_voxels):
     torch.manual_seed(0)
     encoder = ResidualEncoder(9, n_voxels, hidden_width=11, activation="gelu").double()
-    module = torch.nn.Sequential(encoder)  # the same function, of which only torch.func knows
+    module = torch.nn.Sequential(encoder)  # the same function, but without a residual_chain
     x = torch.randn(8, 9, dtype=torch.double)
     analytic = jacobian_deviation(encoder, x, variant=VARIANTS)
     generic = jacobian_deviation(module, x, variant=VARIANTS)

@@ -1,4 +1,4 @@
-"""Computations that are killed, and those that continue from what they left."""
+"""A killed computation is continued by the same computation, and by no other."""
 
 import subprocess
 import sys
@@ -56,7 +56,7 @@ def test_resumed_equals_uninterrupted(net, tmp_path, monkeypatch, order, variant
     assert len(list(tmp_path.iterdir())) == len(variant)
 
 
-def test_what_another_computation_left_is_not_taken(net, tmp_path, monkeypatch):
+def test_another_computation_does_not_continue(net, tmp_path, monkeypatch):
     encoder, x = net
     monkeypatch.setattr("jne.jacobian.resumable._SAVE_SECONDS", 0)
     path = tmp_path / "deviation.npy"
