@@ -1,7 +1,7 @@
-"""The paper's simulations, with known truth: activation curves, placement, sample size, inputs.
+"""Simulations with known truth: activation curves, placement, sample size, inputs, depth.
 
 python simulate.py                              # the placement grid
-python simulate.py simulation=all               # the paper's four
+python simulate.py simulation=all               # the paper's four studies
 python simulate.py simulation=depth simulation.depth.n_draws=5
 """
 

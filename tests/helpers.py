@@ -43,11 +43,14 @@ def compose_train(output, *overrides: str) -> DictConfig:
 
 
 def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[Path]:
-    """`python SCRIPT OVERRIDES` in this process; the results folders it made below `output`."""
+    """`python SCRIPT OVERRIDES` in this process; the results folders it made below `output`.
+
+    Hydra's own options are given as one word: -m, --config-dir=FOLDER.
+    """
     GlobalHydra.instance().clear()
     path = Path(ROOT) / script
     settings = [f"output={output}", f"tracking.uri={store}", *overrides]
-    settings.sort(key=lambda setting: setting != "-m")
+    settings.sort(key=lambda setting: not setting.startswith("-"))  # options before overrides
     before = set(output.rglob("status.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [str(path), *settings])

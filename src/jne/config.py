@@ -103,7 +103,9 @@ def complaint(error: ValidationError, section: str = "") -> str:
         return f"{key}: this key is missing"
     message = first["msg"].removeprefix("Value error, ")
     value: Any = first["input"]
-    return f"{key}={value}: {message[0].lower()}{message[1:]}"
+    # What a whole section gets wrong is in the message; its keys and values are not repeated.
+    found = "" if isinstance(value, Mapping) else f"={value}"
+    return f"{key}{found}: {message[0].lower()}{message[1:]}"
 
 
 def unknown_key(key: str) -> str:

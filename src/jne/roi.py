@@ -24,7 +24,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def check_known(chosen: Iterable[str], names: Iterable[str], key: str) -> None:
-    """Raises InputError, naming the config key, where a chosen ROI is not among the names."""
+    """Raise InputError, naming the config key, if a chosen ROI is not among the names."""
     known = ordered(names)
     unknown = [roi for roi in chosen if roi not in known]
     if unknown:

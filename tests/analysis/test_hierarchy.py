@@ -85,7 +85,7 @@ def test_paired_difference_is_wilcoxons():
     assert difference == pytest.approx(np.mean(second) - np.mean(first))
     ranks = stats.rankdata(np.abs(second - first))
     positive = ranks[second > first].sum()
-    # every assignment of signs has the same odds: simulate the null distribution of the rank sum
+    # All assignments of signs are equally likely: simulate the null distribution of the rank sum.
     signs = np.random.default_rng(0).integers(0, 2, size=(200_000, 25)) @ ranks
     centre = ranks.sum() / 2
     expected = np.mean(np.abs(signs - centre) >= abs(positive - centre))

@@ -1,4 +1,4 @@
-"""JNE and JNE-SS against their definitions and closed forms (PAPER 5)."""
+"""JNE and JNE-SS against their definitions and closed forms (Gao et al. 2025, 2.4 and A.10)."""
 
 import numpy as np
 import pytest

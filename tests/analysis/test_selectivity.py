@@ -41,7 +41,7 @@ def test_preference_p_is_the_permutation_p():
     values = pd.DataFrame({"all": JNE_SS.mean(axis=1), "V1": JNE_SS[:, :2].mean(axis=1)})
     table = selectivity.preferences(values, CLUSTERS, 4000, 0, 0.05)
     assert len(table) == 6
-    rng = np.random.default_rng(11)  # other permutations, the slow way
+    rng = np.random.default_rng(11)  # other permutations than those of `preferences`
     for row in table.itertuples():
         x = values[row.roi].to_numpy()
         own = LABEL == CLUSTERS.names.index(row.cluster)
@@ -69,7 +69,7 @@ def test_clusters_of_features_are_the_planted_ones():
     features = 20 * np.eye(4, 12)[truth] + RNG.normal(size=(100, 12))
     clusters = selectivity.cluster_features(features, 8, 0)
     assert len(clusters.names) == 4
-    # the same partition, whatever its numbers
+    # The same partition, however it is numbered.
     assert len({(a, b) for a, b in zip(truth, clusters.label, strict=True)}) == 4
     assert max(clusters.silhouette, key=clusters.silhouette.get) == 4
     assert clusters.silhouette[4] == pytest.approx(

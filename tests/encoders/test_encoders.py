@@ -1,4 +1,4 @@
-"""The encoder against its equations, written out (PAPER 2.2)."""
+"""The encoder against its equations, written out (Gao et al. 2025, 2.2)."""
 
 import pytest
 import torch

@@ -1,25 +1,14 @@
-"""Deviations against brute force: autograd Jacobians of every stimulus, held whole, float64."""
-
-import subprocess
-import sys
+"""Deviations against brute force: autograd Jacobians of all stimuli at once, in float64."""
 
 import numpy as np
 import pytest
 import torch
+from brute_force import all_variants, small_net
 
 from jne import jacobian_deviation, jne, jne_ss, mean_deviation
 from jne.encoders import ACTIVATIONS, ResidualEncoder
-from jne.jacobian import VARIANTS, variant_file
-from jne.jacobian.deviation import _Job, make_plan
-
-
-def brute_force(encoder, x):
-    """s (N, V) from the N x V x D tensor of autograd, as PAPER 5 writes it."""
-    per_stimulus = [
-        torch.autograd.functional.jacobian(lambda z: encoder(z[None])[0], row) for row in x
-    ]
-    jacobians = torch.stack(per_stimulus).detach()
-    return (jacobians - jacobians.mean(dim=0)).abs().sum(dim=2).numpy()
+from jne.jacobian import VARIANTS
+from jne.jacobian.plan import Job, make_plan
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -38,7 +27,7 @@ def test_deviation_is_brute_force(activation, placement, n_hidden, skip_first):
         skip_first=skip_first,
     ).double()
     x = torch.randn(12, 8, dtype=torch.double)
-    truth = brute_force(encoder, x)
+    truth = all_variants(encoder, x)["l1"]
     s = jacobian_deviation(encoder, x)
     np.testing.assert_allclose(s, truth, rtol=1e-12, atol=1e-13)
     np.testing.assert_allclose(jne(s), truth.std(axis=0), rtol=1e-10)
@@ -49,9 +38,8 @@ def test_deviation_is_brute_force(activation, placement, n_hidden, skip_first):
 def test_one_hidden_layer():
     encoder = ResidualEncoder(6, 3, hidden_width=7, n_hidden=1).double()
     x = torch.randn(9, 6, dtype=torch.double)
-    np.testing.assert_allclose(
-        jacobian_deviation(encoder, x), brute_force(encoder, x), rtol=1e-12, atol=1e-14
-    )
+    truth = all_variants(encoder, x)["l1"]
+    np.testing.assert_allclose(jacobian_deviation(encoder, x), truth, rtol=1e-12, atol=1e-14)
 
 
 def test_float32_is_close_to_float64():
@@ -102,25 +90,9 @@ def test_it_works_in_lightnings_inference_mode():
 # --- orders, variants, precisions ---------------------------------------------------------------
 
 
-def all_variants(encoder, x):
-    """Brute force of the four variants (PAPER 5), from the whole tensor in float64."""
-    rows = [torch.autograd.functional.jacobian(lambda z: encoder(z[None])[0], row) for row in x]
-    jacobians = torch.stack(rows).detach().numpy()
-    spread = jacobians.std(axis=2, keepdims=True)
-    zscored = (jacobians - jacobians.mean(axis=2, keepdims=True)) / spread
-    truth = {}
-    for prefix, values in (("", jacobians), ("zscore_", zscored)):
-        centred = values - values.mean(axis=0)
-        truth[f"{prefix}l1"] = np.abs(centred).sum(axis=2)
-        truth[f"{prefix}l2"] = np.sqrt((centred**2).sum(axis=2))
-    return truth
-
-
 @pytest.fixture
 def net():
-    torch.manual_seed(0)
-    encoder = ResidualEncoder(12, 150, hidden_width=16, activation="relu").double()
-    return encoder, torch.randn(14, 12, dtype=torch.double)
+    return small_net()
 
 
 @pytest.mark.parametrize("order", ["centred", "reverse"])
@@ -143,11 +115,11 @@ def test_zscore_variants_in_every_order(net, order, variant):
         np.testing.assert_allclose(values, truth[name], rtol=1e-11, err_msg=name)
 
 
-def test_blocks_do_not_show(net, monkeypatch):
-    """Blocks of 3 voxels, and the smallest budget, against one block of all."""
+def test_blocks_do_not_change_the_result(net, monkeypatch):
+    """Blocks of 3 voxels, and the smallest budget of memory, against one block of all voxels."""
     encoder, x = net
     whole = jacobian_deviation(encoder, x, order="centred")
-    monkeypatch.setattr("jne.jacobian.deviation._VOXEL_BLOCK", 3)
+    monkeypatch.setattr("jne.jacobian.plan._VOXEL_BLOCK", 3)
     np.testing.assert_allclose(jacobian_deviation(encoder, x, order="centred"), whole, rtol=1e-13)
     for variant, order in (("l1", "reverse"), ("zscore_l1", "streamed")):
         smallest = float(smallest_budget(encoder, x, variant, order))
@@ -167,7 +139,7 @@ def smallest_budget(encoder, x, variant, order):
 def test_the_order_follows_the_shapes():
     def chosen(n_voxels, **settings):
         encoder = ResidualEncoder(64, n_voxels, hidden_width=96, **settings)
-        job = _Job(encoder, torch.randn(5, 64), None, ("l1",), "float32", torch.device("cpu"))
+        job = Job(encoder, torch.randn(5, 64), None, ("l1",), "float32", torch.device("cpu"))
         return make_plan(job, 1.0)
 
     assert chosen(1).order == "reverse"
@@ -195,7 +167,7 @@ def test_fast_precisions_are_close_at_every_voxel(precision, error):
 def test_any_module_through_torch_func(n_voxels):
     torch.manual_seed(0)
     encoder = ResidualEncoder(9, n_voxels, hidden_width=11, activation="gelu").double()
-    module = torch.nn.Sequential(encoder)  # the same function, of which only torch.func knows
+    module = torch.nn.Sequential(encoder)  # the same function, but without a residual_chain
     x = torch.randn(8, 9, dtype=torch.double)
     analytic = jacobian_deviation(encoder, x, variant=VARIANTS)
     generic = jacobian_deviation(module, x, variant=VARIANTS)
@@ -217,7 +189,7 @@ def test_any_linear_module_deviates_by_exactly_zero():
     [
         ({"variant": "l3"}, "unknown variant 'l3'"),
         ({"variant": ()}, "no variant chosen"),
-        ({"precision": "float16"}, "unknown 'float16'"),
+        ({"precision": "float16"}, "unknown precision 'float16'"),
         ({"order": "sideways"}, "unknown order"),
         ({"variant": "zscore_l1", "order": "centred"}, "order centred cannot give zscore_l1"),
     ],
@@ -235,100 +207,3 @@ def test_cuda_equals_cpu(net, order):
     np.testing.assert_allclose(
         jacobian_deviation(encoder, x, order=order, device="cuda"), cpu, rtol=1e-10
     )
-
-
-# --- killed and resumed -------------------------------------------------------------------------
-
-
-class Killed(BaseException):
-    pass
-
-
-def kill_after(share):
-    def progress(done):
-        if done >= share:
-            raise Killed
-
-    return progress
-
-
-@pytest.mark.parametrize(
-    ("order", "variant", "budget"),
-    [
-        ("centred", ("l1", "l2"), 1.0),
-        ("reverse", ("l1",), 0.032),
-        ("streamed", ("zscore_l1", "l1"), 0.032),
-    ],
-)
-def test_resumed_equals_uninterrupted(net, tmp_path, monkeypatch, order, variant, budget):
-    encoder, x = net
-    monkeypatch.setattr("jne.jacobian.resumable._SAVE_SECONDS", 0)
-    settings = {"variant": variant, "order": order, "max_memory_gb": budget}
-    whole = jacobian_deviation(encoder, x, **settings)
-    path = tmp_path / "deviation.npy"
-    with pytest.raises(Killed):
-        jacobian_deviation(encoder, x, path=path, progress=kill_after(0.4), **settings)
-    assert not path.exists()
-    shares = []
-    resumed = jacobian_deviation(encoder, x, path=path, progress=shares.append, **settings)
-    assert shares[0] > 0.4
-    for name in variant:
-        np.testing.assert_array_equal(resumed[name], whole[name])
-        np.testing.assert_array_equal(np.load(variant_file(path, name)), whole[name])
-    assert len(list(tmp_path.iterdir())) == len(variant)
-
-
-def test_what_another_computation_left_is_not_taken(net, tmp_path, monkeypatch):
-    encoder, x = net
-    monkeypatch.setattr("jne.jacobian.resumable._SAVE_SECONDS", 0)
-    path = tmp_path / "deviation.npy"
-    other = ResidualEncoder(12, 150, hidden_width=16, activation="relu").double()
-    for first, second in (
-        ((encoder, x, {}), (other, x, {})),
-        ((encoder, x, {}), (encoder, x + 1, {})),
-        ((encoder, x, {"voxels": np.arange(150)}), (encoder, x, {"voxels": np.arange(150)[::-1]})),
-        ((encoder, x, {}), (encoder, x, {"variant": "l2"})),
-    ):
-        with pytest.raises(Killed):
-            jacobian_deviation(
-                *first[:2], path=path, progress=kill_after(0.5), order="centred", **first[2]
-            )
-        shares = []
-        found = jacobian_deviation(
-            *second[:2], path=path, progress=shares.append, order="centred", **second[2]
-        )
-        assert shares[0] == pytest.approx(1 / len(x))
-        np.testing.assert_array_equal(
-            found, jacobian_deviation(*second[:2], order="centred", **second[2])
-        )
-        for file in tmp_path.iterdir():
-            file.unlink()
-
-
-@pytest.mark.slow  # two processes of its own
-def test_a_kill_is_survived(tmp_path):
-    """A process killed with SIGKILL, and another that goes on."""
-    script = """
-import sys, time, torch
-from pathlib import Path
-from jne import ResidualEncoder, jacobian_deviation
-from jne.jacobian import resumable
-resumable._SAVE_SECONDS = 0
-torch.manual_seed(0)
-encoder, x = ResidualEncoder(12, 150, hidden_width=16), torch.randn(40, 12)
-slow = lambda done: (print(done, flush=True), time.sleep(float(sys.argv[2])))
-jacobian_deviation(encoder, x, order="centred", path=Path(sys.argv[1]), progress=slow)
-"""
-    path = tmp_path / "deviation.npy"
-    command = [sys.executable, "-c", script, str(path)]
-    process = subprocess.Popen([*command, "0.05"], stdout=subprocess.PIPE, text=True)
-    while float(process.stdout.readline()) < 0.5:
-        pass
-    process.kill()
-    process.communicate()
-    assert not path.exists()
-    output = subprocess.run([*command, "0"], capture_output=True, text=True, check=True).stdout
-    assert float(output.split()[0]) >= 0.5
-    torch.manual_seed(0)
-    encoder, x = ResidualEncoder(12, 150, hidden_width=16), torch.randn(40, 12)
-    np.testing.assert_array_equal(np.load(path), jacobian_deviation(encoder, x, order="centred"))

@@ -5,7 +5,7 @@ prediction     R², Pearson's r, bootstrap p, false discovery rate
 noise_ceiling  how well responses could be predicted
 hierarchy      is one region or tier more nonlinear than another
 selectivity    which stimuli is a region most nonlinear for
-reliability    how far JNE would move with other stimuli or another seed
+reliability    how much JNE would change with other stimuli or another seed
 
 Plain functions of NumPy arrays. N stimuli, V voxels; arrays are (N, V).
 """

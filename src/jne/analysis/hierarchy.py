@@ -1,7 +1,7 @@
 """Is one region, or one tier, more nonlinear than another (Gao et al. 2025, 3.3, 3.4)?
 
 Voxels are the units of every test here. Neighbouring voxels of a real brain are correlated, so
-their number overstates what is known: read each p beside its effect.
+their number overstates the evidence: read each p beside its effect.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ def summary(
 ) -> pd.DataFrame:
     """Mean and median of each group with percentile bootstrap intervals (95 %) over its voxels.
 
-    values: (V,) without NaN. groups: (V,) names. order: the groups wanted. Returns one row per
+    values: (V,) without NaN. groups: (V,) names. order: the groups to report. Returns one row per
     group: group, n_voxels, mean, mean_low, mean_high, median, median_low, median_high; the
     intervals are NaN below MIN_VOXELS voxels.
     """
@@ -83,8 +83,8 @@ def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: floa
 def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float, float]:
     """Kendall's tau-b of the values with the rank of their tier, and its one-sided p.
 
-    A rank test of an ordered alternative, as Jonckheere and Terpstra's: tau > 0 where values
-    rise from tier to tier. NaN with fewer than two tiers of MIN_VOXELS voxels.
+    A rank test against an ordered alternative, like that of Jonckheere and Terpstra: tau > 0
+    where values rise from tier to tier. NaN with fewer than two tiers of MIN_VOXELS voxels.
 
     values: (V,) without NaN. tiers: (V,) names; those not in `order` are left out.
     """
@@ -99,7 +99,10 @@ def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float,
 
 
 def combined_trend(taus: NDArray, ps: NDArray) -> tuple[float, float]:
-    """Mean tau of several subjects, and Stouffer's combination of their one-sided p."""
+    """Mean tau of several subjects, and Stouffer's combination of their one-sided p.
+
+    taus, ps: (n_subjects,), NaN for a subject without a trend. Both are NaN if all of them are.
+    """
     known = np.isfinite(taus)
     if not known.any():
         return np.nan, np.nan

@@ -1,6 +1,6 @@
-"""How well responses could be predicted: the noise ceiling from repeats, as NSD defines it (A.2).
+"""How well responses could be predicted: the noise ceiling from repeats, as NSD defines it.
 
-Per voxel, computed in float64.
+Gao et al. 2025, A.2. Per voxel, computed in float64.
 """
 
 import numpy as np
@@ -19,11 +19,11 @@ def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
     ncsnr = np.empty(n_voxels)
     for columns in voxel_blocks(n_voxels):
         trials = np.asarray(repeats[:, columns], dtype=np.float64)
-        there = np.isfinite(trials)
-        count = there.sum(axis=2)  # (N, v)
-        total = np.where(there, trials, 0).sum(axis=2)
+        present = np.isfinite(trials)
+        count = present.sum(axis=2)  # (N, v)
+        total = np.where(present, trials, 0).sum(axis=2)
         mean = total / np.maximum(count, 1)
-        within = np.where(there, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
+        within = np.where(present, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
         grand_mean = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
         between = (count * np.square(mean - grand_mean)).sum(axis=0)
         ncsnr[columns] = _ncsnr(count, within, within + between)
@@ -48,9 +48,9 @@ def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float6
     The noise variance is the variance between the repeats of a stimulus, pooled over stimuli.
     The signal variance is the rest of the variance of all single trials.
     """
-    free = np.maximum(count - 1, 0).sum(axis=0)
+    degrees_of_freedom = np.maximum(count - 1, 0).sum(axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
-        noise = within / free
+        noise = within / degrees_of_freedom
         signal = total / (count.sum(axis=0) - 1) - noise
         return np.sqrt(np.maximum(signal, 0) / noise)
 

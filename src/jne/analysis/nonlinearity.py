@@ -1,8 +1,8 @@
-"""JNE, JNE-SS and the mean deviation, from the deviations of the Jacobians (Gao et al.
-2025, 2.4, A.10).
+"""JNE, JNE-SS and the mean deviation, from the deviations of the Jacobians.
 
-The deviation s[i, v] = sum_d |J_i[v, d] - mean_j J_j[v, d]| comes from `jne.jacobian`. These
-functions take its moments over the N stimuli. NaN among a voxel's deviations gives NaN for it.
+Gao et al. 2025, sections 2.4 and A.10. The deviation s[i, v] = sum_d |J_i[v, d] - mean_j J_j[v, d]|
+comes from `jne.jacobian`; these functions take its moments over the N stimuli. A voxel with NaN
+among its deviations gets NaN.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,8 @@ def mean_deviation(deviation: ArrayLike) -> NDArray[np.float64]:
 def jne(deviation: ArrayLike) -> NDArray[np.float64]:
     """JNE[v] = sqrt(mean_i (s[i, v] - mu[v])^2), the population standard deviation (eq. 6).
 
-    0 for a linear voxel; larger, the more its Jacobian changes from stimulus to stimulus.
+    0 for a linear voxel; the larger, the more the distance of its Jacobian from the mean Jacobian
+    varies from stimulus to stimulus.
 
     deviation: (N, V) floating point. Returns (V,) float64, in units of the Jacobian: standardised
     response per standardised feature. Raises ValueError for another shape or dtype.

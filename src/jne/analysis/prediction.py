@@ -4,6 +4,7 @@ Everything is per voxel, over the N test stimuli, and computed in float64. A vox
 or constant response has no score: NaN, never a repaired number.
 """
 
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -19,7 +20,7 @@ def r2_score(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
     responses, predictions: (N, V). Returns (V,) float64, at most 1, negative where the mean would
     predict better. Raises ValueError for unequal shapes.
     """
-    _same_shape(responses, predictions)
+    _check_shapes(responses, predictions)
     r2 = np.empty(responses.shape[1])
     for columns, y, error in _blocks(responses, predictions):
         variance = y.var(axis=0)
@@ -32,7 +33,7 @@ def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
 
     responses, predictions: (N, V). Returns (V,) float64. Raises ValueError for unequal shapes.
     """
-    _same_shape(responses, predictions)
+    _check_shapes(responses, predictions)
     r = np.empty(responses.shape[1])
     for columns, y, _ in _blocks(responses, predictions):
         prediction = np.asarray(predictions[:, columns], dtype=np.float64)
@@ -61,7 +62,7 @@ def bootstrap_r2(
     responses, predictions: (N, V). Returns (n_bootstrap, V) float64; NaN where the response is
     constant over the resample.
     """
-    _same_shape(responses, predictions)
+    _check_shapes(responses, predictions)
     n = len(responses)
     counts = resample_counts(n, n_bootstrap, seed)
     r2 = np.empty((n_bootstrap, responses.shape[1]))
@@ -106,7 +107,7 @@ def fdr(p: NDArray) -> NDArray[np.float64]:
     return adjusted
 
 
-def _same_shape(responses: NDArray, predictions: NDArray) -> None:
+def _check_shapes(responses: NDArray, predictions: NDArray) -> None:
     if responses.shape != predictions.shape or responses.ndim != 2:
         raise ValueError(
             f"responses and predictions must both be (n_stimuli, n_voxels), "
@@ -114,7 +115,10 @@ def _same_shape(responses: NDArray, predictions: NDArray) -> None:
         )
 
 
-def _blocks(responses: NDArray, predictions: NDArray):
+def _blocks(
+    responses: NDArray, predictions: NDArray
+) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+    """Blocks of voxels: their columns, responses and errors, (N, v) each."""
     for columns in voxel_blocks(responses.shape[1]):
         y = np.asarray(responses[:, columns], dtype=np.float64)
         yield columns, y, y - predictions[:, columns]

@@ -1,4 +1,4 @@
-"""How far JNE would move with other test stimuli and with other seeds."""
+"""How much JNE would change with other test stimuli and with other seeds."""
 
 from itertools import combinations
 
@@ -33,14 +33,17 @@ def jne_interval(
 
 
 def split_halves(deviation: NDArray, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """JNE of two random halves of the test stimuli: two (V,). deviation: (N, V), N at least 2."""
+    """JNE of two random halves of the test stimuli.
+
+    deviation: (N, V), N at least 2. Returns two (V,) float64 arrays.
+    """
     order = np.random.default_rng(seed).permutation(len(deviation))
     first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
     return jne(deviation[first]), jne(deviation[second])
 
 
 def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
-    """Pearson's r over voxels between the JNE of two halves of the stimuli: mean of random splits.
+    """Pearson's r over voxels between the JNE of two halves of the stimuli, averaged over splits.
 
     deviation: (N, V). NaN for fewer than 3 voxels, or where all voxels have the same JNE.
     """
@@ -49,7 +52,10 @@ def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
 
 
 def correlation(first: NDArray, second: NDArray) -> float:
-    """Pearson's r over the voxels that are finite in both; NaN where there are too few."""
+    """Pearson's r over the voxels that are finite in both.
+
+    first, second: (V,). NaN for fewer than 3 such voxels, or where either is constant over them.
+    """
     both = np.isfinite(first) & np.isfinite(second)
     x, y = first[both], second[both]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -58,7 +64,7 @@ def correlation(first: NDArray, second: NDArray) -> float:
 
 
 def across_seeds(maps: list[NDArray]) -> tuple[float, NDArray[np.float64]]:
-    """How the JNE maps of several seeds, (V,) each, agree.
+    """How well the JNE maps of several seeds, (V,) each, agree.
 
     Returns their mean pairwise r, and the standard deviation of each voxel over seeds, (V,).
     """

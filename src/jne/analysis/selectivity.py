@@ -29,7 +29,7 @@ class Clusters:
     embedding: NDArray[np.float64]
     """(N, 2) t-SNE of the features."""
     silhouette: dict[int, float]
-    """By number of clusters, where the silhouette chose it; empty for categories."""
+    """By number of clusters, if the silhouette chose that number; empty for categories."""
 
 
 def embed(features: NDArray, n_dimensions: int, seed: int) -> NDArray[np.float64]:
@@ -40,22 +40,25 @@ def embed(features: NDArray, n_dimensions: int, seed: int) -> NDArray[np.float64
 
 
 def cluster_categories(features: NDArray, category: Sequence[str], seed: int) -> Clusters:
-    """The categories (N,) of the stimuli as clusters."""
+    """The categories (N,) of the stimuli as clusters. features: (N, D)."""
     names, label = np.unique(np.asarray(category, dtype=str), return_inverse=True)
     return _ordered(features, list(names), label, embed(features, 2, seed), {}, seed)
 
 
 def cluster_features(features: NDArray, max_clusters: int, seed: int) -> Clusters:
-    """K-means on the 2-D t-SNE, with the number of clusters of the largest silhouette (A.11)."""
+    """K-means on the 2-D t-SNE, with the number of clusters whose silhouette is largest (A.11).
+
+    features: (N, D), N at least 3.
+    """
     embedding = embed(features, 2, seed)
     silhouette, labels = {}, {}
     for k in range(2, min(max_clusters, len(features) - 1) + 1):
         labels[k] = KMeans(k, n_init=3, random_state=seed).fit_predict(embedding)
         silhouette[k] = float(silhouette_score(embedding, labels[k]))
-    best = max(silhouette, key=silhouette.get)
+    best = max(silhouette, key=silhouette.__getitem__)
     names = [str(k) for k in range(best)]
     clusters = _ordered(features, names, labels[best], embedding, silhouette, seed)
-    numbered = [f"cluster {k + 1}" for k in range(best)]  # named by their rank in the order
+    numbered = [f"cluster {k + 1}" for k in range(best)]  # by rank in the 1-D embedding
     return Clusters(numbered, clusters.label, embedding, silhouette)
 
 
@@ -99,7 +102,7 @@ def mean_over_regions(values: NDArray, roi: NDArray, order: Sequence[str]) -> pd
 
 
 def min_max(mom: pd.DataFrame) -> pd.DataFrame:
-    """MoM scaled to 0..1 within each group (Fig. 8c); NaN where a group has a single value."""
+    """MoM scaled to 0..1 within each group (Fig. 8c); NaN where all values of a group are equal."""
     spread = mom.max() - mom.min()
     return (mom - mom.min()) / spread.where(spread > 0)
 

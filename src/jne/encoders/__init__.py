@@ -1,7 +1,10 @@
 """Encoders: from features (N, D) to the responses of voxels (N, V).
 
-An encoder is any `nn.Module` that maps rows to rows. One that has a `residual_chain` gets the fast
-Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
+An encoder is any `nn.Module` that maps rows to rows. One with a method `residual_chain` gets the
+fast Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
+
+residual  ResidualEncoder, the paper's encoder
+chain     HasResidualChain, the protocol of the fast Jacobians
 """
 
 from collections.abc import Mapping
@@ -27,7 +30,7 @@ __all__ = [
 def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> nn.Module:
     """The encoder that the config section `encoder` describes, for D features and V voxels.
 
-    Raises InputError, naming the section, where it cannot be made.
+    Raises InputError, naming the section, if it cannot be made.
     """
     settings = {key: value for key, value in config.items() if key != "label"}
     return instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)

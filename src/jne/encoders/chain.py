@@ -1,4 +1,4 @@
-"""What an encoder has to say of itself for its Jacobians to be taken by the chain rule."""
+"""What an encoder must provide for its Jacobians to be computed by the chain rule."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,14 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ResidualLayer:
-    """h_k = activation(linear(h_{k-1})), plus h_{k-1} where there is a skip connection."""
+    """h_k = activation(linear(h_{k-1})), plus h_{k-1} where there is a skip connection.
+
+    Layers may differ in width, except across a skip connection.
+    """
 
     linear: nn.Linear
     activation: nn.Module
-    """Acts on each element by itself; `nn.Identity` where there is none."""
+    """Acts on each element separately; `nn.Identity` where there is none."""
     skip: bool
 
 

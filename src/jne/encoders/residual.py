@@ -1,4 +1,4 @@
-"""A fully connected residual network from features to voxels (Gao et al. 2025, 2.2, A.4).
+"""A fully connected residual network from features to voxels (Gao et al. 2025, 2.2 and A.4).
 
     h_1 = phi_1(W_1 x + b_1)                   (+ x, if skip_first)
     h_k = phi_k(W_k h_{k-1} + b_k) + h_{k-1}   k = 2 .. n_hidden
@@ -10,6 +10,7 @@ Letters: N stimuli, D features, H hidden width, V voxels.
 from collections.abc import Sequence
 from copy import copy
 from itertools import pairwise
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -100,7 +101,7 @@ class ResidualEncoder(nn.Module):
         self.readout = nn.Linear(hidden_width, n_voxels, bias=bias)
 
     def with_activation(self, activation: str, placement: str | Sequence[int]) -> "ResidualEncoder":
-        """An encoder of the very same weights with other activations."""
+        """An encoder that shares these weights but has other activations."""
         other = copy(self)
         other._modules = dict(self._modules)  # shares the weights, but not the activations
         other.activations = _activations(activation, placement, len(self.hidden))
@@ -108,11 +109,16 @@ class ResidualEncoder(nn.Module):
 
     def residual_chain(self) -> tuple[list[ResidualLayer], nn.Linear]:
         """The hidden layers and the readout, for the Jacobians (`jne.jacobian.chain`)."""
-        layers = zip(self.hidden, self.activations, self.skips, strict=True)
-        return [ResidualLayer(*layer) for layer in layers], self.readout
+        layers = [
+            ResidualLayer(cast(nn.Linear, linear), activation, skip)
+            for linear, activation, skip in zip(
+                self.hidden, self.activations, self.skips, strict=True
+            )
+        ]
+        return layers, self.readout
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) to (N, V)."""
+        """Responses (N, V) to features (N, D)."""
         h = features
         for linear, activation, skip in zip(self.hidden, self.activations, self.skips, strict=True):
             step = activation(linear(h))

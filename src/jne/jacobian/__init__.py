@@ -1,10 +1,12 @@
 """Jacobians of encoders, and how far each one is from their mean over stimuli.
 
 deviation   jacobian_deviation: the deviations s, streamed in blocks (Gao et al. 2025, 2.3 and 2.4)
+plan        the checked inputs of a computation; the order and the blocks in which it will run
+orders      the orders of the same sums: centred, reverse, streamed
 variants    the variants of JNE: norms, and z-scored Jacobians (A.9.2)
 chain       the chain rule through residual layers; torch.func for any other module
 product     the main matrix product, in three precisions
-resumable   arrays on disk that a killed computation continues with
+resumable   arrays on disk from which a killed computation continues
 """
 
 from jne.jacobian.deviation import jacobian_deviation

@@ -1,6 +1,6 @@
 """Jacobians of residual layers by the chain rule (Gao et al. 2025, A.4 eq. 8), and of any module.
 
-N stimuli, D features, H hidden width, v voxels of a block.
+N stimuli, D features, H hidden width, v voxels of a block. The layers may differ in width.
 
     G_i = (S_n + D_n W_n) ... (S_2 + D_2 W_2) (S_1 + D_1 W_1)     (H, D)
 
@@ -9,6 +9,7 @@ has none). S_k is the identity where layer k has a skip connection, else zero.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +19,14 @@ from jne.encoders import ResidualLayer
 
 _SPARSE = 0.75  # below this share of nonzero slopes, leaving the other rows out pays
 
+Memo = dict[tuple[str, ...], Tensor]
+"""Arguments (N, H) of the activations of the hidden layers, by the activations before them."""
+
 
 @dataclass(frozen=True)
 class _Layer:
     weight: Tensor
-    """(H, H), the first (H, D)."""
+    """(H, H); of the first layer, (H, D)."""
     slope: Tensor | None
     """The derivative of the activation at every stimulus, (N, H); None without an activation."""
     skip: bool
@@ -31,16 +35,20 @@ class _Layer:
 class Chain:
     """The residual layers of an encoder at N stimuli, ready for either direction.
 
-    hidden: as of `HasResidualChain`. x: (N, D). memo: a dict in which chains of the same weights
-    and stimuli, but other activations, share their forward passes.
+    hidden: as of `HasResidualChain`. x: (N, D). memo: a dict in which chains of the same weights,
+    skip connections and stimuli, but other activations, share their forward passes.
+
+    Raises ValueError for no layers, a skip connection between layers of unequal width, or features
+    of another number than D.
     """
 
     def __init__(
         self,
         hidden: Sequence[ResidualLayer],
         x: Tensor,
-        memo: dict[tuple[str, ...], Tensor] | None = None,
+        memo: Memo | None = None,
     ) -> None:
+        _check_layers(hidden)
         n_features = hidden[0].linear.in_features
         if x.shape[1] != n_features:
             raise ValueError(
@@ -51,23 +59,28 @@ class Chain:
         self.n = len(x)
         self.layers: list[_Layer] = []
         self.parameters: list[Tensor] = []
+        """All tensors that G_i depends on, except the stimuli."""
+        self.width = max(layer.linear.out_features for layer in hidden)
         active = [not isinstance(layer.activation, nn.Identity) for layer in hidden]
         h = x
         path: tuple[str, ...] = ()  # the activations so far, on which a layer's values depend
         for k, layer in enumerate(hidden):
-            parameters = [p.detach().to(x.device) for p in layer.linear.parameters()]
-            slope = None
+            linear, slope = layer.linear, None
+            weight = linear.weight.detach().to(x.device)
+            bias = None if linear.bias is None else linear.bias.detach().to(x.device)
             if any(active[k:]):  # after the last activation the values are not needed
                 if path not in memo:
-                    memo[path] = nn.functional.linear(h, *parameters)
+                    memo[path] = nn.functional.linear(h, weight, bias)
                 step = memo[path]
                 path += (repr(layer.activation),)
                 if active[k]:
-                    step, slope = _value_and_slope(layer.activation, step)
+                    # A copy: the user's own module stays on its device.
+                    step, slope = _value_and_slope(deepcopy(layer.activation).to(x.device), step)
                 if any(active[k + 1 :]):
                     h = step + h if layer.skip else step
-            self.parameters += parameters
-            self.layers.append(_Layer(parameters[0], slope, layer.skip))
+            self.parameters += [weight, *([] if bias is None else [bias])]
+            self.parameters += layer.activation.state_dict().values()
+            self.layers.append(_Layer(weight, slope, layer.skip))
 
     @property
     def linear(self) -> bool:
@@ -84,10 +97,10 @@ class Chain:
         """Operations of `hidden_jacobian` for one stimulus, on average."""
         total, inner = 0.0, 1.0
         for k, layer in enumerate(self.layers):
-            share = 1.0 if layer.slope is None else _worked_share(layer.slope)
+            share = 1.0 if layer.slope is None else _computed_share(layer.slope)
             if k:
                 total += 2 * layer.weight.numel() * n_features * share * inner
-            inner = 1.0 if layer.skip else share * (inner if k else 1.0)
+            inner = 1.0 if layer.skip else share
         return total
 
     def reverse_operations(self) -> float:
@@ -118,7 +131,7 @@ class Chain:
         return g
 
     def mean_hidden_jacobian(self) -> Tensor:
-        """Gbar (H, D): G_0 plus the mean difference from it, which is exact where all are equal."""
+        """Gbar (H, D): G_0 plus the mean difference from it, so exact where all G_i are equal."""
         first = self.hidden_jacobian(0)
         shift = torch.zeros_like(first)
         for i in range(1, self.n):
@@ -127,7 +140,7 @@ class Chain:
 
     def reverse(self, weights: Tensor) -> Tensor:
         """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
-        g = weights[None]  # one for all stimuli, until the first slope
+        g = weights[None]  # the same for all stimuli, until the first slope
         for layer in reversed(self.layers):
             step = (g if layer.slope is None else g * layer.slope[:, None, :]) @ layer.weight
             g = g + step if layer.skip else step
@@ -135,7 +148,7 @@ class Chain:
 
 
 def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None]:
-    """The slopes at stimulus i, and the rows with a nonzero one if leaving the others out pays."""
+    """The slopes at stimulus i; and the rows with nonzero slope, if leaving the others out pays."""
     if layer.slope is None:
         return None, None
     slope = layer.slope[i]
@@ -143,16 +156,30 @@ def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None
     return slope, slope.nonzero().squeeze(1) if few else None
 
 
+def _check_layers(hidden: Sequence[ResidualLayer]) -> None:
+    if not hidden:
+        raise ValueError("residual_chain must return at least one hidden layer")
+    for k, layer in enumerate(hidden, start=1):
+        fan_in, fan_out = layer.linear.in_features, layer.linear.out_features
+        if layer.skip and fan_in != fan_out:
+            raise ValueError(
+                f"residual_chain: hidden layer {k} has a skip connection, so its width ({fan_out}) "
+                f"must equal the number of its inputs ({fan_in})"
+            )
+
+
 def _value_and_slope(activation: nn.Module, argument: Tensor) -> tuple[Tensor, Tensor]:
+    """phi and phi' at an argument (N, H), each (N, H)."""
     with torch.enable_grad():
         argument = argument.detach().requires_grad_()
-        value = activation(argument)
+        value = activation(argument.clone())  # a copy, as activations may work in place
         # Elementwise, so the gradient of the sum is each element's own derivative
         slope = torch.autograd.grad(value.sum(), argument)[0]
     return value.detach(), slope
 
 
-def _worked_share(slope: Tensor) -> float:
+def _computed_share(slope: Tensor) -> float:
+    """The share of rows that `hidden_jacobian` computes, on average over stimuli."""
     share = float(torch.count_nonzero(slope)) / slope.numel()
     return share if share < _SPARSE else 1.0
 

@@ -1,4 +1,4 @@
-"""Arrays on disk with which a killed computation can continue, and no other one."""
+"""Arrays on disk from which the same computation, and no other, continues after a kill."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def fingerprint(tensors: Iterable[Tensor], *settings: str) -> str:
     for tensor in tensors:
         digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         flat = tensor.detach().cpu().contiguous().view(torch.uint8).reshape(-1)
-        digest.update(memoryview(flat.numpy()))
+        digest.update(flat.numpy().data)
     digest.update("\n".join(settings).encode())
     return digest.hexdigest()
 
@@ -50,14 +50,14 @@ class ResumableArrays:
         self.files, self.identity, self.done = files, identity, 0
         self._saved = time.monotonic()
         if files is None:
-            self.arrays = {name: np.empty(shape, dtype) for name in names}
+            self.arrays: dict[str, NDArray] = {name: np.empty(shape, dtype) for name in names}
             return
         self._partial = {
             name: final.with_name(f"{final.name}.partial") for name, final in files.items()
         }
         first = files[names[0]]
         self._state = first.with_name(f"{first.name}.partial.json")
-        self.done = self._units_of_the_same()
+        self.done = self._completed_units()
         if self.done:
             self.arrays = {
                 name: np.load(partial, mmap_mode="r+") for name, partial in self._partial.items()
@@ -84,30 +84,33 @@ class ResumableArrays:
     def __enter__(self) -> "ResumableArrays":
         return self
 
-    def __exit__(self, kind, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if self.files is None:
             return
         if kind is not None:
             if self.done:
                 self._save()
             return
-        for array in self.arrays.values():
-            array.flush()
+        self._flush()
         self._state.unlink(missing_ok=True)
         for name, final in self.files.items():
             self._partial[name].replace(final)
 
     def _save(self) -> None:
-        # The values first: the count must never promise more than the arrays hold.
-        for array in self.arrays.values():
-            array.flush()
+        self._flush()  # first: the count must never promise more than the arrays hold
         write_json(self._state, {"identity": self.identity, "done": self.done})
         self._saved = time.monotonic()
 
-    def _units_of_the_same(self) -> int:
+    def _flush(self) -> None:
+        for array in self.arrays.values():
+            if isinstance(array, np.memmap):
+                array.flush()
+
+    def _completed_units(self) -> int:
+        """How many units an interrupted computation of the same identity has completed."""
         try:
             state = json.loads(self._state.read_text())
         except (FileNotFoundError, ValueError):
             return 0
-        there = all(partial.exists() for partial in self._partial.values())
-        return state["done"] if there and state["identity"] == self.identity else 0
+        complete = all(partial.exists() for partial in self._partial.values())
+        return state["done"] if complete and state["identity"] == self.identity else 0

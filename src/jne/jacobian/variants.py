@@ -1,6 +1,7 @@
-"""The variants of JNE (A.9.2): how a Jacobian is transformed, and which norm its deviation has.
+"""The variants of JNE: how Jacobians are transformed, and which norm their deviations have.
 
-A new variant is one row of VARIANTS: the config, the engine, the results and the report read it.
+Gao et al. 2025, A.9.2. A new variant is one row of VARIANTS, which the config, the computation, the
+results and the report read.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +24,9 @@ def _l2(values: Tensor, consume: bool) -> Tensor:
 @dataclass(frozen=True)
 class Variant:
     label: str
-    """In figures and tables."""
+    """What figures and tables call it."""
     norm: Callable[[Tensor, bool], Tensor]
-    """Over d, the last axis of (..., D); if the second argument is True it may overwrite them."""
+    """Over d, the last axis of (..., D). With True as second argument it may overwrite them."""
     zscored: bool = False
     """Whether each J_i[v, :] is z-scored over d first, which takes the response gain out."""
 
@@ -40,7 +41,7 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def check_variant(name: str) -> str:
-    """`name`, if it is a variant. Raises ValueError, naming those there are."""
+    """Return `name` if it is a variant. Raises ValueError, with the names of all, if it is not."""
     if name not in VARIANTS:
         raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
     return name

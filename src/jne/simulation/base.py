@@ -1,36 +1,45 @@
-"""What a simulation is."""
+"""What a study is."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
+from matplotlib.figure import Figure
+
+from jne.config import Section
 
 Progress = Callable[[float], None]
 
 
-class Study(BaseModel, ABC):
-    """One simulation. Its fields are the keys of its file in conf/simulation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Study(Section, ABC):
+    """A simulation. Its fields are the keys of its yaml file, checked before anything runs."""
 
     @abstractmethod
     def run(self, progress: Progress) -> pd.DataFrame:
-        """The table of the study; `progress` is called with the share done."""
+        """The study's table. Calls `progress` with the share done, from 0 to 1.
+
+        A table with the columns `draw` (of the weights) and `jne` has one row per draw and cell.
+        All other columns except `mean_deviation` say which cell.
+        """
 
     @abstractmethod
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
-        """The scalars of a table, by their names in MLflow."""
+        """The finite scalars that answer the study's question, by their names in MLflow."""
+
+    def figure(self, table: pd.DataFrame) -> Figure | None:
+        """A figure of the table, or None. It is drawn and saved in the style of `jne.plots`."""
+        return None
 
 
 def means(table: pd.DataFrame) -> pd.DataFrame | None:
     """Mean JNE of each cell over the draws of the weights, with its standard error.
 
-    None for a study that draws no weights.
+    Returns one row per cell: the columns that name it, mean, standard_error, n_draws. None for a
+    study that draws no weights or has a single cell.
     """
-    if "draw" not in table:
-        return None
     cell = [name for name in table if name not in ("draw", "jne", "mean_deviation")]
+    if not cell or not {"draw", "jne"} <= set(table):
+        return None
     draws = table.groupby(cell, sort=False)["jne"]
     return pd.DataFrame(
         {"mean": draws.mean(), "standard_error": draws.sem(), "n_draws": draws.count()}

@@ -12,19 +12,22 @@ from jne.utils.instantiate import instantiate
 
 
 class SimulateConfig(ScriptConfig):
-    """conf/simulate.yaml: studies by name, each of a class named by `_target_`."""
+    """conf/simulate.yaml: studies by name, each an instance of the class that `_target_` names."""
 
     simulation: dict[str, dict[str, Any]] = Field(min_length=1)
 
 
 def check_config(composed: DictConfig) -> tuple[SimulateConfig, dict[str, Study]]:
-    """The checked config and its studies by name. Raises InputError naming the key."""
+    """The checked config and its studies by name. Raises InputError naming the key at fault."""
     config = validated(SimulateConfig, composed)
     studies = {}
     for name, settings in config.simulation.items():
-        studies[name] = instantiate(settings, f"simulation.{name}")
-        if not isinstance(studies[name], Study):
+        study = instantiate(settings, f"simulation.{name}", _convert_="all")
+        if not isinstance(study, Study):
+            found = settings.get("_target_", "no such key")
             raise InputError(
-                f"simulation.{name}._target_ must name a study, found {settings['_target_']}"
+                f"simulation.{name}._target_ must name a subclass of jne.simulation.Study, "
+                f"found {found}"
             )
+        studies[name] = study
     return config, studies

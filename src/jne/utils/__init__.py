@@ -1,4 +1,4 @@
-"""What every wing needs and none owns: files, tables, blocks of voxels, the machine, SLURM.
+"""Helpers for every wing: files, tables, blocks of voxels, the machine, SLURM.
 
 files        files and folders that appear whole or not at all, and locks on them
 tables       CSV tables
@@ -7,5 +7,5 @@ blocks       blocks of voxels, so that no (N, V) array is copied whole
 instantiate  objects that a config names by `_target_`
 progress     the console and its progress bars
 machine      cores, memory and garbage collection of this process
-slurm        what SLURM says of this job and of others
+slurm        what SLURM says about this job and others
 """

@@ -12,8 +12,9 @@ from jne.errors import InputError
 def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> NDArray:
     """A numeric array from a .npy (memory-mapped), .npz or HDF5 file. Nothing is unpickled.
 
-    key: the dataset inside the file, where it has several. config_key, key_key: what the two are
-    called in the config, for the sentence of the InputError that a bad file raises.
+    key: the dataset inside the file, if it has several. config_key, key_key: the config keys of the
+    path and of the dataset, for error messages. Raises InputError for a file that cannot be read or
+    holds anything but real numbers.
     """
     try:
         if path.suffix == ".npy":

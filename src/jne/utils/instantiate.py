@@ -27,4 +27,5 @@ def instantiate(settings: Mapping[str, Any], section: str, **arguments: Any) -> 
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ValidationError):
             raise InputError(complaint(cause, section)) from error
-        raise InputError(f"{section}: {cause or error}".split("\n")[0]) from error
+        message = " ".join(str(cause or error).split())  # Hydra's have several lines
+        raise InputError(f"{section}: {message}") from error

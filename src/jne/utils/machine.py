@@ -1,4 +1,4 @@
-"""What this process uses of the machine: its cores, its memory, its garbage collection."""
+"""How this process uses the machine: cores, memory, garbage collection."""
 
 import atexit
 import ctypes
@@ -18,7 +18,7 @@ _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 def use_allocated_cores() -> None:
     """Give torch as many threads as SLURM gave this job cores.
 
-    OMP_NUM_THREADS wins where it is set: joblib sets it to each job's share of the cores.
+    OMP_NUM_THREADS takes precedence: joblib sets it to each job's share of the cores.
     """
     cores = slurm.allocated_cores()
     if cores and "OMP_NUM_THREADS" not in os.environ:
@@ -31,9 +31,9 @@ def use_allocated_cores() -> None:
 def imports_without_gc() -> Iterator[None]:
     """Import without garbage collection, and exempt what was imported from later collections.
 
-    torch, Lightning and MLflow make a million objects, and nearly all of them stay. Collections
-    that look through them take a tenth of a short job. Only the first block in a process does
-    this: what a job leaves behind is garbage to the next one.
+    torch, Lightning and MLflow create a million objects, nearly all of which stay. Searching them
+    for garbage takes a tenth of a short job. Only the first block in a process has this effect,
+    because what one job leaves behind is garbage to the next.
     """
     if gc.get_freeze_count():
         yield

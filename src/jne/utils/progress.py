@@ -17,7 +17,7 @@ console = Console()
 
 
 class _Rate(ProgressColumn):
-    """Units per second; a task's field `unit` names them."""
+    """Units per second; the task's field `unit` names them."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -38,7 +38,7 @@ def training_progress() -> Progress:
 
 
 def stage_progress() -> Progress:
-    """A bar with a rate and the time left; its tasks need a field `unit`."""
+    """A bar with a rate and the time left; each task needs a field `unit`."""
     return Progress(
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description:<10}"),

@@ -1,11 +1,11 @@
-"""All that the program knows of SLURM: this job's id and cores, and whether another job is over."""
+"""All contact with SLURM: this job's id and cores, and whether another job has ended."""
 
 import os
 import shutil
 import subprocess
 import time
 
-_GRACE_SECONDS = 600  # longer than any cluster leaves a job between its signal and the kill
+_GRACE_SECONDS = 600  # longer than any grace period between the signal and the kill
 
 
 def job_id() -> str | None:
@@ -14,15 +14,15 @@ def job_id() -> str | None:
 
 
 def allocated_cores() -> int | None:
-    """The number of cores that SLURM gave each task of this job; None where it says nothing."""
+    """The number of cores that SLURM gave each task of this job; None if it did not say."""
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     return int(cores) if cores else None
 
 
 def job_ended(job: str | None) -> bool:
-    """Whether SLURM holds `job` (of an array: all its jobs) neither running nor waiting.
+    """Whether `job` (of an array: every job of it) is neither running nor queued.
 
-    False where that cannot be known: without an id, or without the command squeue.
+    False if that cannot be known: without an id, or without the command squeue.
     """
     if job is None or shutil.which("squeue") is None:
         return False
@@ -37,7 +37,7 @@ def job_ended(job: str | None) -> bool:
 def wait_for_kill() -> None:
     """Wait until SLURM kills this job.
 
-    SLURM puts a preempted job back into its queue only if it has to kill it. A job that ends by
-    itself within its time of grace counts as completed.
+    SLURM requeues a preempted job only if it has to kill it. A job that ends by itself within the
+    grace period counts as completed.
     """
     time.sleep(_GRACE_SECONDS)

@@ -1,25 +1,14 @@
 """The simulations against closed forms and brute force, and their published results."""
 
-import json
-
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 import torch
-from mlflow import MlflowClient
 
 from jne.encoders import ResidualEncoder
+from jne.simulation import ActivationCurves, Depth, InputScale, PlacementGrid, SampleSize
 from jne.simulation.base import means
-from jne.simulation.studies import (
-    ActivationCurves,
-    Depth,
-    Inputs,
-    InputScale,
-    Network,
-    PlacementGrid,
-    SampleSize,
-)
+from jne.simulation.networks import Inputs, Network, derived_seed
 
 ACTIVATIONS = ["relu", "leaky_relu", "gelu", "swish"]
 PLACEMENTS = ["none", "loc1", "loc2", "both"]
@@ -90,11 +79,9 @@ def test_grid_is_brute_force():
     """Every cell from autograd Jacobians of an encoder built for it alone."""
     study = PlacementGrid(**GRID)
     table = study.run(quiet)
-    from jne.simulation.studies import _seed
-
     for draw in range(3):
-        x = study.inputs.draw(30, 24, torch.Generator().manual_seed(_seed(0, draw, 0)))
-        weights = study.networks[0].draw(24, _seed(0, draw, 1)).state_dict()
+        x = study.inputs.draw(30, 24, torch.Generator().manual_seed(derived_seed(0, draw, 0)))
+        weights = study.networks[0].draw(24, derived_seed(0, draw, 1)).state_dict()
         for activation in ACTIVATIONS:
             for placement in PLACEMENTS:
                 encoder = ResidualEncoder(
@@ -145,7 +132,7 @@ def test_initialisations(init):
 
 
 def test_sample_size_agrees_with_the_paper():
-    """r of JNE with |sin t|: about 0.87 at N 10, and rising (PAPER 10c); fewer points here."""
+    """r of JNE with |sin t|: about 0.87 at N 10, and rising (A.7.1); fewer points here."""
     study = SampleSize(sizes=[10, 100], n_points=401, n_features=768, seed=0)
     metrics = study.summary(study.run(quiet))
     assert metrics["r/0010"] == pytest.approx(0.874, abs=0.03)
@@ -154,7 +141,7 @@ def test_sample_size_agrees_with_the_paper():
 
 @pytest.mark.slow
 def test_published_order_at_full_size():
-    """none = 0 < Loc1 < Loc2 < both on average, at the paper's sizes (PAPER 10b)."""
+    """none = 0 < Loc1 < Loc2 < both on average, at the paper's sizes (A.6)."""
     settings = {"n_features": 768, "n_stimuli": 1000, "n_draws": 20}
     network = NETWORK | {"width": 768}
     study = PlacementGrid(**(GRID | settings | {"networks": [network]}))
@@ -190,65 +177,6 @@ def test_depth_counts_the_activated_layers():
     np.testing.assert_array_equal(
         table.query("n_hidden == 2 and n_activated == 1")["jne"].to_numpy(), loc1
     )
-
-
-TINY = {
-    "activation_curves": ["step=1", "n_points=11"],
-    "placement_grid": ["n_draws=2", "n_stimuli=5", "n_features=8", "networks.0.width=8"],
-    "sample_size": ["sizes=[4,8]", "n_points=9"],
-    "input_scale": ["n_draws=2", "n_stimuli=5", "n_features=8", "network.width=8"],
-    "depth": ["n_draws=1", "n_stimuli=5", "width=8", "depths=[1,2]"],
-}
-
-
-def overrides(name):
-    return [f"simulation.{name}.{setting}" for setting in TINY[name]]
-
-
-@pytest.mark.parametrize(
-    ("chosen", "names"),
-    [
-        ("all", ["activation_curves", "placement_grid", "sample_size", "input_scale"]),
-        ("depth", ["depth"]),
-    ],
-)
-def test_every_study_leaves_its_record(run_script, store, chosen, names):
-    settings = [setting for name in names for setting in overrides(name)]
-    folders = run_script("simulate.py", f"simulation={chosen}", *settings)
-    assert sorted(folder.name for folder in folders) == sorted(names)
-    for folder in folders:
-        status = json.loads((folder / "status.json").read_text())
-        assert status["status"] == "FINISHED"
-        table = pd.read_csv(folder / "table.csv", keep_default_na=False)
-        assert len(table)
-        assert (folder / "figures" / f"{folder.name}.png").stat().st_size > 5000
-        run = MlflowClient(store).get_run(status["mlflow_run_id"])
-        assert run.info.status == "FINISHED"
-        assert run.data.tags["kind"] == "simulation"
-        summary = json.loads((folder / "summary.json").read_text())
-        assert run.data.metrics.keys() == summary["metrics"].keys()
-
-
-@pytest.mark.parametrize(
-    ("study", "setting", "message"),
-    [
-        ("placement_grid", "n_draws=0", "n_draws=0: input should be greater"),
-        ("placement_grid", "n_draws=-3", "n_draws=-3: input should be greater"),
-        ("placement_grid", "activations=[sine]", "activations.*sine"),
-        ("placement_grid", "activations=[]", "activations"),
-        ("placement_grid", "networks.0.width=5", "must equal the number of features"),
-        ("placement_grid", "networks=[]", "networks"),
-        ("activation_curves", "window=0", "window=0"),
-        ("activation_curves", "stop=-10", "a range with nothing in it"),
-        ("sample_size", "sizes=[]", "sizes"),
-        ("depth", "depths=[0]", "depths"),
-    ],
-)
-def test_bad_input_is_one_sentence(run_script, tmp_path, study, setting, message):
-    with pytest.raises(SystemExit, match=message) as stopped:
-        run_script("simulate.py", f"simulation={study}", f"simulation.{study}.{setting}")
-    assert "\n" not in str(stopped.value)
-    assert not list(tmp_path.rglob("status.json"))
 
 
 def test_means_carry_their_standard_error():

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, statsmodels, a plain loop, and signals of known reliability."""
+"""Scores against scikit-learn, SciPy, statsmodels and a plain loop over resamples."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ from scipy.stats import pearsonr
 from sklearn.metrics import r2_score as sklearn_r2
 from statsmodels.stats.multitest import fdrcorrection
 
-from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.analysis.prediction import bootstrap_p, bootstrap_r2, fdr, pearson_r, r2_score
 
 
@@ -55,35 +54,6 @@ def test_fdr_is_statsmodels_over_the_tested_voxels():
     adjusted = fdr(p)
     np.testing.assert_allclose(adjusted[tested], fdrcorrection(p[tested])[1])
     assert np.isnan(adjusted[~tested]).all()
-
-
-def test_noise_ceiling_is_the_reliability_of_the_average():
-    """A signal of variance 1 under noise of variance 2: ncsnr^2 = 1/2, ceiling 0.6 of 3 repeats."""
-    rng = np.random.default_rng(0)
-    signal = rng.standard_normal((20000, 30, 1))
-    repeats = signal + np.sqrt(2) * rng.standard_normal((20000, 30, 3))
-    ncsnr = noise_ceiling_snr(repeats)
-    np.testing.assert_allclose(np.square(ncsnr).mean(), 0.5, rtol=0.02)
-    ceiling = noise_ceiling(ncsnr, 1 / 3)
-    np.testing.assert_allclose(ceiling.mean(), 0.6, rtol=0.01)
-    # What it bounds: R2 of the true signal against the average of the repeats.
-    np.testing.assert_allclose(
-        r2_score(repeats.mean(axis=2), signal[:, :, 0]).mean(), 0.6, rtol=0.01
-    )
-
-
-def test_noise_ceiling_with_missing_repeats():
-    rng = np.random.default_rng(1)
-    repeats = rng.standard_normal((3000, 6, 1)) + rng.standard_normal((3000, 6, 8))
-    repeats[rng.random(repeats.shape) < 0.4] = np.nan
-    np.testing.assert_allclose(noise_ceiling_snr(repeats).mean(), 1, rtol=0.03)
-
-
-def test_noise_ceiling_of_the_extremes():
-    np.testing.assert_array_equal(noise_ceiling(np.array([0.0, np.inf]), 1 / 3), [0, 1])
-    never_repeated = np.full((5, 1, 2), np.nan)
-    never_repeated[:, :, 0] = np.arange(5)[:, None]
-    assert np.isnan(noise_ceiling_snr(never_repeated)).all()
 
 
 def test_pearson_r_is_scipys(predicted):

@@ -1,0 +1,180 @@
+"""The checked inputs of a computation of deviations, and how it will run.
+
+N stimuli, D features, H width of the last hidden layer, V voxels.
+"""
+
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from jne.encoders import HasResidualChain
+from jne.jacobian.chain import Chain, Memo, functional_jacobian
+from jne.jacobian.product import ReadoutMatmul
+from jne.jacobian.variants import VARIANTS
+
+_VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
+
+
+class Job:
+    """The checked inputs, on the device of the computation.
+
+    Arguments as of `jacobian_deviation`. Raises ValueError where they do not fit each other.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        features: Tensor | NDArray,
+        voxels: NDArray | None,
+        variants: tuple[str, ...],
+        precision: str,
+        device: torch.device,
+        memo: Memo | None = None,
+    ) -> None:
+        parameter = next(encoder.parameters())
+        self.dtype = parameter.dtype
+        self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
+        x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
+        self.variants, self.device = variants, device
+        self.plain = tuple(v for v in variants if not VARIANTS[v].zscored)
+        self.zscored = tuple(v for v in variants if VARIANTS[v].zscored)
+        if x.ndim != 2 or len(x) < 1:
+            raise ValueError(f"features must be (n_stimuli, n_features), found {tuple(x.shape)}")
+        if not bool(torch.isfinite(x).all()):
+            raise ValueError("features hold NaN or infinite values")
+        self.x = x
+        self.n, self.d = x.shape
+        chosen = None if voxels is None else torch.as_tensor(np.array(voxels), dtype=torch.long)
+        self.chosen = chosen is not None
+        self.analytic = isinstance(encoder, HasResidualChain)
+        self.precision = precision
+        if isinstance(encoder, HasResidualChain):
+            hidden, readout = encoder.residual_chain()
+            self.chain = Chain(hidden, x, memo)
+            self.readout = readout.weight.detach()
+            if chosen is not None:
+                self.readout = self.readout[chosen]
+            self.v, self.h = self.readout.shape
+            self.constant = self.chain.linear
+            self._structure = repr([(layer.activation, layer.skip) for layer in hidden])
+        else:
+            if precision != "float32":
+                raise ValueError(f"precision {precision} needs an encoder with a residual_chain")
+            # Moved as a copy: the user's own module stays on its device.
+            self.module = encoder if parameter.device == device else deepcopy(encoder).to(device)
+            self.outputs = chosen
+            self.v = len(chosen) if chosen is not None else self._count_outputs()
+            self.h, self.constant = 0, False
+            self._structure = repr(encoder)
+
+    @cached_property
+    def product(self) -> ReadoutMatmul:
+        return ReadoutMatmul(self.readout, self.precision, self.device)
+
+    def _count_outputs(self) -> int:
+        shape = tuple(self.module(self.x[:1]).shape)
+        if len(shape) != 2 or shape[0] != 1:
+            raise ValueError(f"the encoder must map (1, n_features) to (1, V), found {shape}")
+        return shape[1]
+
+    def jacobian(self, i: int, block: slice) -> Tensor:
+        """J_i of a block of voxels, (v, D)."""
+        if self.analytic:
+            return self.product.rows(block, self.product.right(self.chain.hidden_jacobian(i)))
+        outputs = torch.arange(self.v)[block] if self.outputs is None else self.outputs[block]
+        return functional_jacobian(self.module, self.x[i], outputs.to(self.device))
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors that the result depends on."""
+        if self.analytic:
+            yield from self.chain.parameters
+            yield self.readout
+        else:
+            yield from self.module.state_dict().values()
+            if self.outputs is not None:
+                yield self.outputs
+        yield self.x
+
+    def settings(self) -> str:
+        """All else that the result depends on."""
+        return f"{self.variants} {self.precision} {self.device.type} {self._structure}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a computation will run; the log shows it as text before the computation starts."""
+
+    order: str
+    """A name in `jne.jacobian.orders.ORDERS`."""
+    voxel_block: int
+    """Voxels at a time."""
+    n_blocks: int
+    """Blocks of voxels, one after the other; within each, stimulus by stimulus."""
+    operations: float
+    memory_gb: float
+    """Beside the encoder, the features and the result."""
+
+    def __str__(self) -> str:
+        return (
+            f"Jacobians: {self.order} order, blocks of {self.voxel_block} voxels, "
+            f"{self.operations:.2e} operations, {self.memory_gb:.2f} GB of working memory"
+        )
+
+
+def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
+    """The order with the fewest operations, in blocks that fit the memory.
+
+    Raises ValueError for an order that cannot give the variants, and for a bound on memory that
+    cannot be met; its message has the smallest bound that could be.
+    """
+    n, d, h, v = job.n, job.d, job.h, job.v
+    item = job.x.element_size()
+    passes = 2 if job.zscored else 1
+    if job.analytic:
+        forward = n * job.chain.forward_operations(d)
+        operations = {  # among equals the first wins: reverse takes all stimuli at once
+            "reverse": n * v * job.chain.reverse_operations(),
+            "centred": 2 * forward + 2 * n * v * h * d,
+            "streamed": 2 * forward + 2 * passes * n * v * h * d,
+        }
+        del operations["centred" if job.zscored else "streamed"]
+        width = max(job.chain.width, d)
+    else:
+        size = sum(p.numel() for p in job.module.parameters())
+        operations = {"streamed": 4 * n * size * min(v, d)}
+        width = d
+    order = order or min(operations, key=operations.__getitem__)
+    if order not in operations:
+        raise ValueError(f"order {order} cannot give {', '.join(job.variants)} of this encoder")
+
+    fixed = 3e7  # taken by libraries
+    if job.analytic:
+        fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
+        fixed += job.readout.nbytes if job.chosen else 0
+        fixed += job.product.nbytes if order != "reverse" else 0
+    per_voxel = {
+        "centred": d * (item + (job.product.bytes_per_value if order == "centred" else 0)),
+        # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
+        "reverse": n * (4 * width + d) * item,
+        "streamed": (5 + 3 * bool(job.zscored)) * d * item,
+    }[order]
+    smallest = min(v, {"centred": 64, "reverse": 1, "streamed": 64}[order])
+    budget = max_memory_gb * 1e9
+    if fixed + smallest * per_voxel > budget:
+        need = (fixed + smallest * per_voxel) / 1e9
+        raise ValueError(
+            f"max_memory_gb={max_memory_gb} is too small: this computation needs at least "
+            f"{np.ceil(need * 100) / 100:.2f}"
+        )
+    block = max(smallest, min(v, int((budget - fixed) / per_voxel)))
+    if order == "centred":
+        block = min(block, _VOXEL_BLOCK)
+    n_blocks = 1 if order == "centred" else -(-v // block)
+    memory = (fixed + block * per_voxel) / 1e9
+    return Plan(order, block, n_blocks, float(operations[order]), memory)
