@@ -1,11 +1,14 @@
 """What the tests share: the tiny cohort, and the scripts run in this process."""
 
+import errno
 import logging
 import os
+import pkgutil
 import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -51,3 +54,18 @@ def no_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jne.training.figures.draw_run", lambda *_: [])
         yield
+
+
+def deny(patch: pytest.MonkeyPatch, function: str, file: str) -> None:
+    """Make `function`, such as numpy.load, fail on files of this name as without permission.
+
+    The tests may run as root, whom no permissions stop.
+    """
+    original = pkgutil.resolve_name(function)
+
+    def denied(path: Any, *arguments: Any, **settings: Any) -> Any:
+        if Path(path).name == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **settings)
+
+    patch.setattr(function, denied)
