@@ -83,6 +83,11 @@ def write_behaviour(root: Path) -> pd.DataFrame:
     return table
 
 
+def behaviour(root: Path) -> pd.DataFrame:
+    path = root / "nsddata" / "ppdata" / SUBJECT / "behav" / "responses.tsv"
+    return pd.read_csv(path, sep="\t")
+
+
 def write_volume_session(folder: Path, session: int, raw: np.ndarray, suffix: str) -> None:
     """raw: (n_trials, X, Y, Z) int16. HDF5 has the axes the other way round than NIfTI."""
     path = folder / f"betas_session{session:02d}.{suffix}"
