@@ -1,10 +1,13 @@
 """The prepared folder: what is written, when it is reused, and what is refused."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 from data_sources import synthetic
-from helpers import TINY, deny
+from helpers import ROOT, TINY, deny
 from pydantic import BaseModel
 
 from jne.data.algonauts import Algonauts
@@ -95,40 +98,23 @@ def test_an_unreadable_prepared_folder_is_named(tmp_path, monkeypatch):
         load(folder)
 
 
-MINE = """
-import numpy as np
-import pandas as pd
-from jne.data.prepared import Source, write_prepared
-from jne.data.splits import random_split
-
-
-class Mine(Source):
-    n_stimuli: int
-
-    def write(self, folder):
-        rng = np.random.default_rng(0)
-        features = rng.standard_normal((self.n_stimuli, 8))
-        responses = features @ rng.standard_normal((8, 5))
-        split = random_split(self.n_stimuli, n_val=0.2, n_test=0.2, seed=0)
-        stimuli = pd.DataFrame({"stimulus": range(self.n_stimuli), "split": split})
-        voxels = pd.DataFrame({"voxel": range(5), "roi": ["V1", "V1", "V2", "V2", ""]})
-        write_prepared(self, folder, features, responses, stimuli, voxels)
-"""
-
-
 def test_a_source_of_ones_own_is_a_file_and_a_yaml(tmp_path, monkeypatch, run_script):
-    (tmp_path / "my_source.py").write_text(MINE)
+    """The example in docs/data.md, in folders of the user's own."""
+    section = (Path(ROOT) / "docs" / "data.md").read_text().split("## A data source of your own")[1]
+    code, config = re.findall(r"```(?:python|yaml)\n(.*?)```", section, flags=re.DOTALL)[:2]
+    (tmp_path / "mine.py").write_text(code)
     (tmp_path / "conf" / "data").mkdir(parents=True)
-    (tmp_path / "conf" / "data" / "mine.yaml").write_text(
-        "_target_: my_source.Mine\nname: mine\nsubject: ${subject}\nn_stimuli: 60\n"
-    )
+    (tmp_path / "conf" / "data" / "mine.yaml").write_text(config.replace("jne.data.mine", "mine"))
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "features.npy", rng.standard_normal((60, 8)))
+    np.save(tmp_path / "responses.npy", rng.standard_normal((60, 5)))
     monkeypatch.syspath_prepend(tmp_path)
-    chosen = ("data=mine", "--config-dir", str(tmp_path / "conf"))
+    chosen = ("data=mine", f"data.root={tmp_path}", "--config-dir", str(tmp_path / "conf"))
     (folder,) = run_script("train.py", *TINY, *chosen)
     voxels = read_table(folder / "voxels.csv")
-    assert list(voxels["roi"]) == ["V1", "V1", "V2", "V2", ""]
+    assert list(voxels["roi"]) == ["V1"] * 5
     assert np.isfinite(voxels[["r2", "jne"]]).all(axis=None)
-    with pytest.raises(SystemExit, match=r"data.n_stimuli=few: input should be a valid integer"):
-        run_script("train.py", "data.n_stimuli=few", *chosen)
-    with pytest.raises(SystemExit, match=r"1 test stimuli, but JNE needs at least 3$"):
-        run_script("train.py", "data.n_stimuli=5", *chosen)
+    with pytest.raises(SystemExit, match=r"data.n_test=few: input should be a valid number"):
+        run_script("train.py", "data.n_test=few", *chosen)
+    with pytest.raises(SystemExit, match=r"1 test stimuli, .* at least 3; change data.n_test$"):
+        run_script("train.py", "data.n_test=0.02", *chosen)

@@ -91,11 +91,11 @@ def average_repeats(
             session = trials[trials["session"] == sessions[k]]
             betas, saturated = read_session(int(sessions[k]), len(session))
             state.valid[k] = _standardise(betas, session["run"].to_numpy(), zscore)
-            new = _updated_means(means, shown, betas, session["row"].to_numpy(), state)
+            rows_path = folder / f"rows_{k}.npy"
+            write_array(rows_path, _updated_means(means, shown, betas, session["row"], state))
+            del betas  # the next session's take its place in memory
             state.saturated += saturated
             state.done = k + 1
-            rows_path = folder / f"rows_{k}.npy"
-            write_array(rows_path, new)
             state.save(state_path)
             _replace(means, np.flatnonzero(shown[:, k]), rows_path)
             progress.update(task, advance=1)
@@ -161,7 +161,7 @@ def _updated_means(
     means: NDArray[np.float32],
     shown: NDArray[np.float64],
     betas: NDArray[np.float32],
-    row: NDArray[np.int64],
+    row: pd.Series,
     state: Averaged,
 ) -> NDArray[np.float32]:
     """The means (n_rows, V) of the images in a session, once that session is added to them.
@@ -170,8 +170,8 @@ def _updated_means(
     each trial's image. state: without it, but with its `valid`; its squares are added.
     """
     k = state.done
-    order = np.argsort(row, kind="stable")
-    rows, first = np.unique(row[order], return_index=True)
+    order = np.argsort(row.to_numpy(), kind="stable")
+    rows, first = np.unique(row.to_numpy()[order], return_index=True)
     for v in voxel_blocks(betas.shape[1]):
         valid = state.valid[k, v]
         z = np.where(valid, betas[:, v], 0).astype(np.float64)
