@@ -74,10 +74,10 @@ def test_a_batch_in_parts_has_the_gradient_of_the_whole(recorded, monkeypatch, b
     weight = torch.zeros(whole.features.shape[1], len(whole.kept), requires_grad=True)
     rows = whole.rows["train"]
     for start in range(0, len(rows), whole.batch_size):
-        own = rows[start : start + whole.batch_size]
-        loss = torch.square(whole.features[own] @ weight - whole.responses[own]).mean()
+        batch = rows[start : start + whole.batch_size]
+        loss = torch.square(whole.features[batch] @ weight - whole.responses[batch]).mean()
         (expected,) = torch.autograd.grad(loss, weight)
-        batches = Batches(parts.features, parts.responses, own, len(own), parts.n_parts)
+        batches = Batches(parts.features, parts.responses, batch, len(batch), parts.n_parts)
         found = torch.zeros_like(expected)
         for x, y, share in batches:
             part = torch.square(x @ weight - y).mean() * share / parts.n_parts  # as Lightning does

@@ -42,19 +42,22 @@ def volume(root, session) -> np.ndarray:
         return file["betas"][()].T / 300
 
 
-def plain_means(root, place, zscore="run"):
-    """Image id (from 0): mean over its valid trials of one voxel, a trial at a time."""
+def plain_means(root, voxel, zscore="run"):
+    """The mean of a voxel over each image's valid trials, their number, and their values, by id.
+
+    The ids count from 0. One trial at a time.
+    """
     table, trials = behaviour(root), {}
     for session in SESSIONS:
-        values = volume(root, session)[place]
-        own = table[table["SESSION"] == session]
-        groups = own["RUN"].to_numpy() if zscore == "run" else np.zeros(len(own))
+        values = volume(root, session)[voxel]
+        shown = table[table["SESSION"] == session]
+        groups = shown["RUN"].to_numpy() if zscore == "run" else np.zeros(len(shown))
         if any(values[groups == g].std() == 0 for g in np.unique(groups)):
             continue
         for t in range(len(values)):
             same = values[groups == groups[t]]
             z = values[t] if zscore == "none" else (values[t] - same.mean()) / same.std()
-            trials.setdefault(int(own["73KID"].iloc[t]) - 1, []).append(z)
+            trials.setdefault(int(shown["73KID"].iloc[t]) - 1, []).append(z)
     return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
 
 
@@ -98,14 +101,14 @@ def test_the_voxel_table_has_positions_regions_and_invalid_sessions(tree, featur
     faces = nib.load(roi / "floc-faces.nii.gz").get_fdata()
     kastner = nib.load(roi / "Kastner2015.nii.gz").get_fdata()
     paper = {1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "V4"}
-    for place, row in voxels.iterrows():
-        if visual[place] > 0:
-            assert row["roi"] == paper[visual[place]]
-        elif faces[place] in (2, 3):
-            assert row["roi"] == f"FFA-{int(faces[place]) - 1}"
+    for position, row in voxels.iterrows():
+        if visual[position] > 0:
+            assert row["roi"] == paper[visual[position]]
+        elif faces[position] in (2, 3):
+            assert row["roi"] == f"FFA-{int(faces[position]) - 1}"
         else:
             assert row["roi"] in ("", "PPA", "OPA", "RSC", "EBA")
-        expected = {1: "V1v", 2: "V1d", 3: "V2v"}.get(kastner[place], "")
+        expected = {1: "V1v", 2: "V1d", 3: "V2v"}.get(kastner[position], "")
         assert row["Kastner2015"] == expected  # names without the tabs of the colour table
     assert {"prf-visualrois", "floc-faces", "nsdgeneral", "MTL"} <= set(voxels)
     assert "lh.nsdgeneral" not in voxels
@@ -126,14 +129,14 @@ def test_noise_ceilings(tree, features, tmp_path):
     ncsnr = nib.load(betas / "ncsnr.nii.gz").get_fdata()
     test = set(given.stimuli.loc[given.stimuli["split"] == "test", "stimulus"])
     for row, voxel in enumerate(given.voxels.itertuples()):
-        place = (voxel.i, voxel.j, voxel.k)
-        np.testing.assert_equal(voxel.ncsnr, ncsnr[place])
-        means = plain_means(tree, place)
-        if not test <= set(means) or np.isnan(ncsnr[place]):
+        position = (voxel.i, voxel.j, voxel.k)
+        np.testing.assert_equal(voxel.ncsnr, ncsnr[position])
+        means = plain_means(tree, position)
+        if not test <= set(means) or np.isnan(ncsnr[position]):
             assert np.isnan(voxel.noise_ceiling)
             continue
         inverse = np.mean([1 / means[image][1] for image in test])
-        squared = ncsnr[place] ** 2
+        squared = ncsnr[position] ** 2
         assert voxel.noise_ceiling == pytest.approx(squared / (squared + inverse), rel=1e-6)
         trials = [values for _, _, values in means.values()]
         free = sum(len(values) - 1 for values in trials)
@@ -191,9 +194,9 @@ def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
         for session in (1, 4):
             path = betas / f"{side}.betas_session{session:02d}.mgh"
             values = nib.load(path).get_fdata()[voxels["vertex"][row], 0, 0]
-            own = table[table["SESSION"] == session]
-            for _, run in own.groupby("RUN"):
-                trials = values[own.index.get_indexer(run.index)]
+            shown = table[table["SESSION"] == session]
+            for _, run in shown.groupby("RUN"):
+                trials = values[shown.index.get_indexer(run.index)]
                 z = (trials - trials.mean()) / trials.std()
                 for image, value in zip(run["73KID"] - 1, z, strict=True):
                     if np.isfinite(values).all():
@@ -210,7 +213,9 @@ import os, signal, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1], os.path.join(sys.argv[1], "data")]
 from data_sources import source
+from jne.cli import register_resolvers
 from jne.data.prepared import prepare
+register_resolvers()
 moment = int(sys.argv[5])
 replace, count = os.replace, 0
 def dying(*names):
@@ -229,7 +234,7 @@ prepare(source(out, sys.argv[2], sys.argv[3]), out / "prepared")
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path):
-    """SIGKILL before or after each of the renames, one after the other, into one folder."""
+    """SIGKILL before or after one of the renames, again and again, into the same folder."""
     whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
     out = tmp_path / "killed"
     out.mkdir()

@@ -29,12 +29,12 @@ def test_noise_ceiling_lies_around_the_planted_one(tmp_path):
 
 
 def test_subjects_share_the_test_stimuli_and_differ_elsewhere(tmp_path):
-    one, two = synthetic(tmp_path), synthetic(tmp_path, "subj02")
-    test = one.rows("test")
-    np.testing.assert_array_equal(one.features[test], two.features[test])
-    assert not np.allclose(one.features[:20], two.features[:20])
-    assert not np.allclose(one.responses[test], two.responses[test])
-    assert one.stimuli["stimulus"][test].tolist() == two.stimuli["stimulus"][test].tolist()
+    first, second = synthetic(tmp_path), synthetic(tmp_path, "subj02")
+    test = first.rows("test")
+    np.testing.assert_array_equal(first.features[test], second.features[test])
+    assert not np.allclose(first.features[:20], second.features[:20])
+    assert not np.allclose(first.responses[test], second.responses[test])
+    assert first.stimuli["stimulus"][test].tolist() == second.stimuli["stimulus"][test].tolist()
 
 
 def test_the_cohort_has_the_papers_shape(tmp_path):

@@ -9,7 +9,7 @@ from tiny_models import TINY_CLIP, N
 
 @pytest.fixture(scope="session", autouse=True)
 def tiny_models(tmp_path_factory):
-    """A small CLIP in open_clip's register, and one of a ResNet."""
+    """Register a small CLIP with open_clip, and one whose image encoder is a ResNet."""
     folder = tmp_path_factory.mktemp("models")
     (folder / "ViT-Tiny-8.json").write_text(json.dumps(TINY_CLIP))
     resnet = {"vision_cfg": {"image_size": 32, "layers": [1, 1, 1, 1], "width": 8}}

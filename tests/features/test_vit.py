@@ -1,4 +1,4 @@
-"""Extracted features against the libraries' own outputs, plain hooks and one image at a time."""
+"""Extracted features against the libraries' own outputs, and the cache that keeps them."""
 
 import hashlib
 import json
@@ -22,8 +22,8 @@ from jne.errors import InputError
 from jne.features.images import open_images
 
 
-def reference(tmp_path, images, normalise=lambda visual: visual):
-    """open_clip's own forward_intermediates and embedding, of its own transform."""
+def reference(tmp_path, images):
+    """Class tokens and mean patches (N, L, D) by open_clip's own transform and intermediates."""
     loaded = clip(tmp_path).load()
     visual = loaded.model.eval()
     transform = image_transform_v2(PreprocessCfg(size=(32, 32)), is_train=False)
@@ -66,9 +66,9 @@ def test_every_layer_of_timm_is_its_own(pictures, tmp_path):
 
 def test_batches_do_not_matter(pictures, tmp_path):
     images = open_images(pictures[0])
-    one = clip(tmp_path, batch_size=1, cache=tmp_path / "one").of(images, np.arange(N), N)
+    single = clip(tmp_path, batch_size=1, cache=tmp_path / "single").of(images, np.arange(N), N)
     all_at_once = clip(tmp_path, batch_size=64, cache=tmp_path / "all").of(images, np.arange(N), N)
-    np.testing.assert_allclose(one, all_at_once, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(single, all_at_once, rtol=1e-4, atol=1e-5)
     half = clip(tmp_path, dtype="float16").of(images, np.arange(N), N)
     np.testing.assert_allclose(half, all_at_once, rtol=2e-3, atol=2e-3)
 
@@ -134,7 +134,7 @@ def test_a_gpu_is_needed_only_to_extract(pictures, tmp_path, monkeypatch):
     np.testing.assert_array_equal(cached, extracted)
 
 
-@pytest.mark.slow  # a process of its own
+@pytest.mark.slow  # in a process that is killed
 def test_a_killed_extraction_continues_to_the_same_bytes(pictures, tmp_path):
     folder, _ = pictures
     script = f"""
@@ -176,9 +176,9 @@ def test_training_from_images(run_train, tmp_path):
     with zipfile.ZipFile(tmp_path / "in" / "images.zip", "w") as archive:
         for i in range(30):
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(
-                tmp_path / "in" / "one.png"
+                tmp_path / "in" / "image.png"
             )
-            archive.write(tmp_path / "in" / "one.png", f"{i:03d}.png")
+            archive.write(tmp_path / "in" / "image.png", f"{i:03d}.png")
     np.save(tmp_path / "in" / "y.npy", rng.normal(size=(30, 5)))
     settings = [
         "data=arrays",
