@@ -102,7 +102,7 @@ def complaint(error: ValidationError, section: str = "") -> str:
     if first["type"] == "missing":
         return f"{key}: this key is missing"
     message = first["msg"].removeprefix("Value error, ")
-    if not path:  # a check of several keys, which names them itself
+    if not first["loc"]:  # a check of several keys, which names them itself
         return message
     value: Any = first["input"]
     return f"{key}={value}: {message[0].lower()}{message[1:]}"
