@@ -47,7 +47,7 @@ def train(composed: DictConfig) -> float:
         run.describe(data)
 
         pl.seed_everything(config.seed, verbose=False)
-        module = EncodingModule(data.n_features, data.n_voxels, config.encoder, config.optimizer)
+        module = EncodingModule(data.n_features, data.n_trained, config.encoder, config.optimizer)
         history = fit(
             module,
             data,

@@ -1,10 +1,10 @@
-"""A whole-brain NSD subject from 40 sessions: time, memory, and what a kill -9 costs.
+"""The preparation of a whole-brain NSD subject with 40 sessions: time, memory, the cost of a kill.
 
 python benchmarks/prepare_nsd.py FOLDER [SESSIONS]
 
-Writes a synthetic tree of the release's layout and size (81 x 104 x 83 voxels, 226,000 of them in
-the brain, 750 trials a session) into FOLDER, which needs about 25 GB for 40 sessions. Four session
-files are written; the others are links to them. All of it is deleted at the end.
+Writes a synthetic tree with the layout and the size of the release (81 x 104 x 83 voxels, 226,000
+of them in the brain, 750 trials per session) into FOLDER, which needs about 25 GB for 40 sessions.
+Four session files are written; the others are links to them. Everything is deleted at the end.
 """
 
 import hashlib
@@ -69,7 +69,7 @@ def write_tree(root: Path, n_sessions: int) -> None:
 def prepare(root: Path, out: Path) -> None:
     from jne.data.nsd import NSD
     from jne.data.prepared import prepare
-    from jne.features.base import Precomputed
+    from jne.features import Precomputed
 
     features = Precomputed(
         name="precomputed", layer=None, path=root / "features.npy", key=None, first_layer=1
@@ -92,7 +92,10 @@ def prepare(root: Path, out: Path) -> None:
 
 
 def run(root: Path, out: Path, kill_after: float = np.inf) -> tuple[float, float]:
-    """In a process of its own: seconds, and its peak memory beyond the page cache in GB."""
+    """Prepare in a new process. Returns the seconds and its peak memory in GB, page cache excluded.
+
+    kill_after: seconds until SIGKILL.
+    """
     start, peak = time.perf_counter(), 0.0
     child = subprocess.Popen([sys.executable, __file__, "child", root, out])
     while child.poll() is None:
@@ -109,12 +112,13 @@ def run(root: Path, out: Path, kill_after: float = np.inf) -> tuple[float, float
 
 
 def digest(out: Path) -> str:
+    """A digest of the one prepared folder below `out`."""
     (folder,) = (path for path in out.iterdir() if path.is_dir())
-    found = hashlib.sha256()
+    digests = hashlib.sha256()
     for name in ("features.npy", "responses.npy", "stimuli.csv", "voxels.csv"):
         with open(folder / name, "rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+            digests.update(hashlib.file_digest(file, "sha256").digest())
+    return digests.hexdigest()
 
 
 def main(folder: Path, n_sessions: int) -> None:
@@ -124,9 +128,10 @@ def main(folder: Path, n_sessions: int) -> None:
     print(f"{n_sessions} sessions written: {time.perf_counter() - start:.0f} s")
     try:
         seconds, peak = run(root, out)
-        print(f"{N_VOXELS} voxels, {n_sessions} sessions, {n_sessions * N_TRIALS // 3} images: "
-              f"{seconds:.0f} s, {seconds / n_sessions:.1f} s a session, peak {peak:.2f} GB beyond "
-              f"the page cache")  # fmt: skip
+        n_images = n_sessions * N_TRIALS // 3
+        print(f"{N_VOXELS} voxels, {n_sessions} sessions, {n_images} images: {seconds:.0f} s, "
+              f"{seconds / n_sessions:.1f} s per session, peak {peak:.2f} GB beyond the page cache"
+        )  # fmt: skip
         whole = digest(out)
         shutil.rmtree(out)
         total = 0.0
@@ -135,7 +140,7 @@ def main(folder: Path, n_sessions: int) -> None:
             assert not [path for path in out.iterdir() if path.name[0] != "."]
         total += run(root, out)[0]
         same = "identical" if digest(out) == whole else "DIFFERENT"
-        print(f"killed with SIGKILL twice: {total:.0f} s in all, {same} bytes")
+        print(f"killed twice with SIGKILL: {total:.0f} s in total, {same} bytes")
     finally:
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(out, ignore_errors=True)

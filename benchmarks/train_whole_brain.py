@@ -1,9 +1,9 @@
-"""Training at whole-brain size beside its bare matrix products: time per epoch and memory.
+"""Training on a whole brain, compared with its bare matrix products: time per epoch and memory.
 
 python benchmarks/train_whole_brain.py FOLDER [VOXELS]
 
-8,000 training, 1,000 validation and 1,000 test stimuli of 226,000 voxels: synthetic responses of
-9 GB are written into FOLDER and deleted at the end.
+8,000 training, 1,000 validation and 1,000 test stimuli and 226,000 voxels: 9 GB of synthetic
+responses are written into FOLDER and deleted at the end.
 """
 
 import gc
@@ -23,7 +23,7 @@ import torch
 
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Prepared
-from jne.training.callbacks import BestWeights, EpochRecord
+from jne.training.callbacks import BestWeights, EpochCurves
 from jne.training.module import EncodingModule
 from jne.utils.files import atomic_array
 from jne.utils.machine import keep_freed_memory, peak_memory_gb
@@ -65,7 +65,7 @@ def subject(folder: Path) -> Prepared:
 
 
 def products(rows: int, n_parts: int, n_voxels: int) -> float:
-    """Seconds of an epoch's matrix products alone, of the shapes and in the parts of training."""
+    """Seconds for only the matrix products of an epoch, with the same shapes and parts."""
     x, h = torch.randn(rows, D), torch.randn(rows, H)
     first, hidden, last = torch.randn(H, D), torch.randn(H, H), torch.randn(n_voxels, H)
     y = torch.empty(rows, n_voxels)
@@ -102,7 +102,7 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
     data = EncodingData(prepared, batch_size=batch_size, seed=0)
     opened = time.perf_counter() - start
     pl.seed_everything(0, verbose=False)
-    module = EncodingModule(D, len(data.kept), ENCODER, OPTIMIZER)
+    module = EncodingModule(data.n_features, data.n_trained, ENCODER, OPTIMIZER)
     ends: list[float] = []
     held: list[float] = []
 
@@ -115,7 +115,7 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
         max_epochs=N_EPOCHS,
         accelerator="cpu",
         accumulate_grad_batches=data.n_parts,
-        callbacks=[EpochRecord(note), BestWeights()],
+        callbacks=[EpochCurves(note), BestWeights()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -129,10 +129,10 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
     gc.collect()
     size = data.batch_size
     rows = -(-size // data.n_parts)
-    bare = products(rows, -(-N["train"] // size) * data.n_parts, len(data.kept))
+    bare = products(rows, -(-N["train"] // size) * data.n_parts, data.n_trained)
     print(
-        f"batch of {size} in {data.n_parts} parts: {epoch:.1f} s an epoch, bare products "
-        f"{bare:.1f} s, {epoch / bare:.2f} times; opened in {opened:.0f} s; peak {peak:.1f} GB, "
+        f"batch of {size} in {data.n_parts} parts: {epoch:.1f} s per epoch, bare products "
+        f"{bare:.1f} s, ratio {epoch / bare:.2f}; opened in {opened:.0f} s; peak {peak:.1f} GB, "
         f"{max(held):.1f} GB beyond the file's page cache"
     )
 
@@ -142,9 +142,9 @@ def main(folder: Path, n_voxels: int) -> None:
     try:
         start = time.perf_counter()
         write_subject(folder, n_voxels)
-        os.sync()  # or the writing goes on beside the training
+        os.sync()  # otherwise the disk is still being written to during training
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
-        for batch_size in ("None", "1000", "256"):  # a process each: their memory must not add up
+        for batch_size in ("None", "1000", "256"):  # separate processes: memory must not add up
             subprocess.run([sys.executable, __file__, "child", folder, batch_size], check=True)
     finally:
         shutil.rmtree(folder)

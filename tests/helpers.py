@@ -1,8 +1,10 @@
 """What the tests share: the tiny cohort, and the scripts run in this process."""
 
+import errno
 import json
 import logging
 import os
+import pkgutil
 import runpy
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,3 +84,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 def status(folder: Path) -> dict[str, Any]:
     """The content of a run's status.json."""
     return json.loads((folder / "status.json").read_text())
+
+
+def deny(patch: pytest.MonkeyPatch, function: str, file: str) -> None:
+    """Make `function`, such as numpy.load, fail on files of this name as without permission.
+
+    The tests may run as root, whom no permissions stop.
+    """
+    original = pkgutil.resolve_name(function)
+
+    def denied(path: Any, *arguments: Any, **settings: Any) -> Any:
+        if Path(path).name == file:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path, *arguments, **settings)
+
+    patch.setattr(function, denied)

@@ -1,6 +1,6 @@
-"""Small trees in the layouts in which NSD and Algonauts 2023 are released, of random numbers.
+"""Small trees of random numbers, in the layouts in which NSD and Algonauts 2023 are released.
 
-No value comes from either data set; the sizes are small wherever the layout leaves them free.
+No value comes from either data set. The sizes are small wherever the layout leaves them free.
 """
 
 import io
@@ -68,8 +68,8 @@ def write_behaviour(root: Path) -> pd.DataFrame:
     shown = np.concatenate([np.arange(24)] * 3)  # up to three times each, also within a session
     shown = rng.permutation(shown)[: 4 * len(RUNS)]
     shared = np.sort(rng.permutation(1000)[:6] + 1)
-    own = np.sort(rng.permutation(9000)[:18] + 1001)
-    ten = np.concatenate([shared, own])
+    others = np.sort(rng.permutation(9000)[:18] + 1001)
+    ten = np.concatenate([shared, others])
     table = pd.DataFrame({column: np.nan for column in COLUMNS}, index=range(len(shown)))
     table["SUBJECT"] = 1
     table["SESSION"] = np.repeat([1, 2, 3, 4], len(RUNS))
@@ -81,6 +81,11 @@ def write_behaviour(root: Path) -> pd.DataFrame:
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, sep="\t", index=False, na_rep="NaN")
     return table
+
+
+def behaviour(root: Path) -> pd.DataFrame:
+    path = root / "nsddata" / "ppdata" / SUBJECT / "behav" / "responses.tsv"
+    return pd.read_csv(path, sep="\t")
 
 
 def write_volume_session(folder: Path, session: int, raw: np.ndarray, suffix: str) -> None:
@@ -102,9 +107,9 @@ def write_volume_rois(root: Path, rng: np.random.Generator) -> None:
         labels = rng.integers(-1, n_labels + 1, GRID)
         half = np.arange(GRID[0]) < GRID[0] // 2
         save_nifti(folder / f"{name}.nii.gz", labels.astype(np.float64))
-        for side, own in (("lh", half), ("rh", ~half)):
-            one = np.where(own[:, None, None], labels, -1)
-            save_nifti(folder / f"{side}.{name}.nii.gz", one.astype(np.float64))
+        for side, inside in (("lh", half), ("rh", ~half)):
+            hemisphere = np.where(inside[:, None, None], labels, -1)
+            save_nifti(folder / f"{side}.{name}.nii.gz", hemisphere.astype(np.float64))
     labels = root / "nsddata" / "freesurfer" / "fsaverage" / "label"
     labels.mkdir(parents=True)
     (labels / "Kastner2015.mgz.ctab").write_text("0 Unknown\n1 V1v\t    \n2 V1d\t    \n3 V2v\t\n")
@@ -147,7 +152,7 @@ class Bomb:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple:
         return Path.touch, (self.path,)
 
 

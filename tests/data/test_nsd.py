@@ -1,4 +1,4 @@
-"""NSD and Algonauts trees against a slow, plain reading of the same files."""
+"""An NSD tree against a slow, plain reading of the same files."""
 
 import os
 import signal
@@ -10,7 +10,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT, compose_train
+from data_sources import overrides, source
+from helpers import ROOT
 from nsd_tree import (
     AFFINE,
     BETAS,
@@ -18,67 +19,20 @@ from nsd_tree import (
     GRID,
     INVALID_IN_2,
     N_FSAVERAGE,
-    N_IMAGES,
-    RUNS,
     SATURATED,
     SESSIONS,
     SUBJECT,
-    save_nifti,
+    behaviour,
     write_algonauts,
     write_nsd,
     write_surface,
-    write_volume_session,
 )
 from sklearn.model_selection import train_test_split
 
 from jne.data.nsd import rois
 from jne.data.prepared import prepare
-from jne.errors import InputError
-from jne.training.config import check_config
 
 TRAINING = ("encoder.hidden_width=8", "trainer.max_epochs=2", "stats.n_bootstrap=20")
-
-
-@pytest.fixture(scope="module")
-def tree(tmp_path_factory):
-    return write_nsd(tmp_path_factory.mktemp("nsd"))
-
-
-@pytest.fixture
-def own_tree(tmp_path):
-    """A tree to damage."""
-    return write_nsd(tmp_path / "nsd")
-
-
-@pytest.fixture(scope="module")
-def features(tmp_path_factory):
-    path = tmp_path_factory.mktemp("features") / "features.npy"
-    np.save(path, np.random.default_rng(3).standard_normal((N_IMAGES, 5), dtype=np.float32))
-    return path
-
-
-def overrides(root, features, *more, data="nsd"):
-    chosen = [f"data={data}", f"data.root={root}", "features=precomputed"]
-    sizes = ["data.n_val=0.25" if data == "nsd" else "data.n_val=0.2"]
-    return [*chosen, f"features.path={features}", *sizes, *more]
-
-
-def source(tmp_path, root, features, *more, data="nsd"):
-    composed = compose_train(tmp_path, *overrides(root, features, *more, data=data))
-    return check_config(composed)[1]
-
-
-def refused(tmp_path, root, features, *more, data="nsd") -> str:
-    with pytest.raises(InputError) as error:
-        prepare(source(tmp_path, root, features, *more, data=data), tmp_path / "prepared")
-    left = [path.name for path in (tmp_path / "prepared").glob("*") if path.name[0] != "."]
-    assert not left
-    return str(error.value)
-
-
-def behaviour(root) -> pd.DataFrame:
-    path = root / "nsddata" / "ppdata" / SUBJECT / "behav" / "responses.tsv"
-    return pd.read_csv(path, sep="\t")
 
 
 def volume(root, session) -> np.ndarray:
@@ -88,19 +42,22 @@ def volume(root, session) -> np.ndarray:
         return file["betas"][()].T / 300
 
 
-def plain_means(root, place, zscore="run"):
-    """Image id (from 0): mean over its valid trials of one voxel, a trial at a time."""
+def plain_means(root, voxel, zscore="run"):
+    """The mean of a voxel over each image's valid trials, their number, and their values, by id.
+
+    The ids count from 0. One trial at a time.
+    """
     table, trials = behaviour(root), {}
     for session in SESSIONS:
-        values = volume(root, session)[place]
-        own = table[table["SESSION"] == session]
-        groups = own["RUN"].to_numpy() if zscore == "run" else np.zeros(len(own))
+        values = volume(root, session)[voxel]
+        shown = table[table["SESSION"] == session]
+        groups = shown["RUN"].to_numpy() if zscore == "run" else np.zeros(len(shown))
         if any(values[groups == g].std() == 0 for g in np.unique(groups)):
             continue
         for t in range(len(values)):
             same = values[groups == groups[t]]
             z = values[t] if zscore == "none" else (values[t] - same.mean()) / same.std()
-            trials.setdefault(int(own["73KID"].iloc[t]) - 1, []).append(z)
+            trials.setdefault(int(shown["73KID"].iloc[t]) - 1, []).append(z)
     return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
 
 
@@ -136,7 +93,7 @@ def test_shared_images_are_the_test_and_the_rest_is_split_with_the_seed(tree, fe
     assert set(stimuli.loc[stimuli["split"] == "train", "stimulus"]) == set(train)
 
 
-def test_the_voxel_table_has_places_regions_and_what_is_wrong(tree, features, tmp_path):
+def test_the_voxel_table_has_positions_regions_and_invalid_sessions(tree, features, tmp_path):
     prepared = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
     voxels = prepared.voxels.set_index(["i", "j", "k"])
     roi = tree / "nsddata/ppdata" / SUBJECT / "func1pt8mm/roi"
@@ -144,14 +101,14 @@ def test_the_voxel_table_has_places_regions_and_what_is_wrong(tree, features, tm
     faces = nib.load(roi / "floc-faces.nii.gz").get_fdata()
     kastner = nib.load(roi / "Kastner2015.nii.gz").get_fdata()
     paper = {1: "V1", 2: "V1", 3: "V2", 4: "V2", 5: "V3", 6: "V3", 7: "V4"}
-    for place, row in voxels.iterrows():
-        if visual[place] > 0:
-            assert row["roi"] == paper[visual[place]]
-        elif faces[place] in (2, 3):
-            assert row["roi"] == f"FFA-{int(faces[place]) - 1}"
+    for position, row in voxels.iterrows():
+        if visual[position] > 0:
+            assert row["roi"] == paper[visual[position]]
+        elif faces[position] in (2, 3):
+            assert row["roi"] == f"FFA-{int(faces[position]) - 1}"
         else:
             assert row["roi"] in ("", "PPA", "OPA", "RSC", "EBA")
-        expected = {1: "V1v", 2: "V1d", 3: "V2v"}.get(kastner[place], "")
+        expected = {1: "V1v", 2: "V1d", 3: "V2v"}.get(kastner[position], "")
         assert row["Kastner2015"] == expected  # names without the tabs of the colour table
     assert {"prf-visualrois", "floc-faces", "nsdgeneral", "MTL"} <= set(voxels)
     assert "lh.nsdgeneral" not in voxels
@@ -172,14 +129,14 @@ def test_noise_ceilings(tree, features, tmp_path):
     ncsnr = nib.load(betas / "ncsnr.nii.gz").get_fdata()
     test = set(given.stimuli.loc[given.stimuli["split"] == "test", "stimulus"])
     for row, voxel in enumerate(given.voxels.itertuples()):
-        place = (voxel.i, voxel.j, voxel.k)
-        np.testing.assert_equal(voxel.ncsnr, ncsnr[place])
-        means = plain_means(tree, place)
-        if not test <= set(means) or np.isnan(ncsnr[place]):
+        position = (voxel.i, voxel.j, voxel.k)
+        np.testing.assert_equal(voxel.ncsnr, ncsnr[position])
+        means = plain_means(tree, position)
+        if not test <= set(means) or np.isnan(ncsnr[position]):
             assert np.isnan(voxel.noise_ceiling)
             continue
         inverse = np.mean([1 / means[image][1] for image in test])
-        squared = ncsnr[place] ** 2
+        squared = ncsnr[position] ** 2
         assert voxel.noise_ceiling == pytest.approx(squared / (squared + inverse), rel=1e-6)
         trials = [values for _, _, values in means.values()]
         free = sum(len(values) - 1 for values in trials)
@@ -237,9 +194,9 @@ def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
         for session in (1, 4):
             path = betas / f"{side}.betas_session{session:02d}.mgh"
             values = nib.load(path).get_fdata()[voxels["vertex"][row], 0, 0]
-            own = table[table["SESSION"] == session]
-            for _, run in own.groupby("RUN"):
-                trials = values[own.index.get_indexer(run.index)]
+            shown = table[table["SESSION"] == session]
+            for _, run in shown.groupby("RUN"):
+                trials = values[shown.index.get_indexer(run.index)]
                 z = (trials - trials.mean()) / trials.std()
                 for image, value in zip(run["73KID"] - 1, z, strict=True):
                     if np.isfinite(values).all():
@@ -254,10 +211,11 @@ def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from jne import files
-from jne.data import nsd, prepared
-sys.path.insert(0, sys.argv[1])
-import test_nsd
+sys.path[:0] = [sys.argv[1], os.path.join(sys.argv[1], "data")]
+from data_sources import source
+from jne.cli import register_resolvers
+from jne.data.prepared import prepare
+register_resolvers()
 moment = int(sys.argv[5])
 replace, count = os.replace, 0
 def dying(*names):
@@ -270,13 +228,13 @@ def dying(*names):
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = dying
 out = Path(sys.argv[4])
-prepared.prepare(test_nsd.source(out, sys.argv[2], sys.argv[3]), out / "prepared")
+prepare(source(out, sys.argv[2], sys.argv[3]), out / "prepared")
 """
 
 
 @pytest.mark.slow
 def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path):
-    """SIGKILL before or after each of the renames, one after the other, into one folder."""
+    """SIGKILL before or after one of the renames, again and again, into the same folder."""
     whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
     out = tmp_path / "killed"
     out.mkdir()
@@ -290,132 +248,6 @@ def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path
     for name in ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv"):
         assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     assert {p.name for p in found.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}
-
-
-# --- bad input ---
-
-
-def test_a_folder_that_is_no_tree(features, tmp_path):
-    assert "is not an NSD tree with subj01: no" in refused(tmp_path, tmp_path, features)
-
-
-def test_a_subject_without_betas(tree, features, tmp_path):
-    sentence = refused(tmp_path, tree, features, "data.betas=betas_assumehrf")
-    assert "no betas of subj01" in sentence
-    assert "data.betas" in sentence
-
-
-def test_a_session_that_is_cut_short(own_tree, features, tmp_path):
-    path = next(own_tree.rglob("betas_session02.hdf5"))
-    path.write_bytes(path.read_bytes()[:5000])
-    assert "betas_session02.hdf5 cannot be read" in refused(tmp_path, own_tree, features)
-
-
-def test_a_nifti_session_that_is_cut_short(features, tmp_path):
-    root = write_nsd(tmp_path / "nsd", "nii.gz")
-    path = next(root.rglob("betas_session02.nii.gz"))
-    path.write_bytes(path.read_bytes()[:2000])
-    assert "betas_session02.nii.gz cannot be read" in refused(tmp_path, root, features)
-
-
-@pytest.mark.parametrize("shape", [(len(RUNS) - 1, *GRID), (len(RUNS), 5, 5, 4)])
-def test_a_session_of_another_shape(own_tree, features, tmp_path, shape):
-    folder = next(own_tree.rglob("betas_session02.hdf5")).parent
-    write_volume_session(folder, 2, np.zeros(shape, dtype=np.int16), "hdf5")
-    assert "has shape" in refused(tmp_path, own_tree, features)
-
-
-def test_a_session_without_behaviour(own_tree, features, tmp_path):
-    folder = next(own_tree.rglob("betas_session02.hdf5")).parent
-    write_volume_session(folder, 7, np.zeros((len(RUNS), *GRID), dtype=np.int16), "hdf5")
-    assert "has no trials of session 7" in refused(tmp_path, own_tree, features)
-
-
-def test_behaviour_without_a_column(own_tree, features, tmp_path):
-    path = next(own_tree.rglob("responses.tsv"))
-    behaviour(own_tree).drop(columns="73KID").to_csv(path, sep="\t", index=False)
-    assert "has no column 73KID" in refused(tmp_path, own_tree, features)
-
-
-def test_fewer_images_than_the_ids_ask_for(own_tree, tmp_path):
-    with h5py.File(next(own_tree.rglob("nsd_stimuli.hdf5")), "w") as file:
-        file["imgBrick"] = np.zeros((9, 20, 20, 3), dtype=np.uint8)
-    np.save(tmp_path / "few.npy", np.zeros((9, 5), dtype=np.float32))
-    assert "has 9 rows" in refused(tmp_path, own_tree, tmp_path / "few.npy")
-    settings = ["features=clip_vit_b32", "features.pretrained=random", "data.n_val=0.25"]
-    composed = compose_train(tmp_path, "data=nsd", f"data.root={own_tree}", *settings)
-    with pytest.raises(InputError, match=r"nsd_stimuli.hdf5 holds 9 images"):
-        prepare(check_config(composed)[1], tmp_path / "prepared")
-
-
-def test_an_roi_on_another_grid(own_tree, features, tmp_path):
-    path = next(own_tree.rglob("MTL.nii.gz"))
-    save_nifti(path.with_name("MTL.nii.gz"), np.zeros((3, 3, 3)))
-    assert "MTL.nii.gz has shape (3, 3, 3), expected (6, 5, 4)" in refused(
-        tmp_path, own_tree, features
-    )
-
-
-def test_an_unknown_region(tree, features, tmp_path):
-    sentence = refused(tmp_path, tree, features, "data.voxels=[V1,V9]")
-    assert "data.voxels: unknown region 'V9'" in sentence
-    assert "floc-faces" in sentence
-
-
-def test_no_features_chosen(tree, tmp_path):
-    composed = compose_train(tmp_path, "data=nsd", f"data.root={tree}")
-    with pytest.raises(InputError, match="choose features=clip_vit_b32"):
-        prepare(check_config(composed)[1], tmp_path / "prepared")
-
-
-def test_too_many_validation_images(tree, features, tmp_path):
-    assert "data.n_val=17" in refused(tmp_path, tree, features, "data.n_val=17")
-
-
-def test_a_disk_that_is_too_small(tree, features, tmp_path, monkeypatch):
-    free = lambda _: type("Usage", (), {"free": 10})()  # noqa: E731
-    monkeypatch.setattr("shutil.disk_usage", free)
-    assert "GB are free" in refused(tmp_path, tree, features)
-
-
-# --- Algonauts ---
-
-
-def test_algonauts_as_a_plain_reading_and_never_unpickled(features, tmp_path):
-    root = write_algonauts(tmp_path / "algonauts")
-    prepared = prepare(
-        source(tmp_path, root, features, "data.n_test=4", data="algonauts"), tmp_path
-    )
-    folder = root / SUBJECT
-    row = 0
-    names = {1: "V1v", 2: "V1d", 3: "V2v", 4: "V2d", 5: "V3v", 6: "V3d", 7: "hV4"}
-    for side, name in (("lh", "left"), ("rh", "right")):
-        values = np.load(folder / f"training_split/training_fmri/{side}_training_fmri.npy")
-        everything = np.load(folder / f"roi_masks/{side}.all-vertices_fsaverage_space.npy")
-        visual = np.load(folder / f"roi_masks/{side}.prf-visualrois_challenge_space.npy")
-        for column, vertex in enumerate(np.where(everything)[0]):
-            np.testing.assert_array_equal(prepared.responses[:, row], values[:, column])
-            voxel = prepared.voxels.iloc[row]
-            assert (voxel["hemisphere"], voxel["vertex"]) == (name, vertex)
-            assert voxel["prf-visualrois"] == names.get(visual[column], "")
-            row += 1
-    assert row == len(prepared.voxels)
-    assert dict(prepared.stimuli["split"].value_counts()) == {"train": 12, "val": 4, "test": 4}
-    assert not (root / "unpickled").exists()
-
-
-def test_algonauts_with_an_image_too_few(features, tmp_path):
-    root = write_algonauts(tmp_path / "algonauts")
-    next((root / SUBJECT).rglob("train-0003_*.png")).unlink()
-    settings = ["features=clip_vit_b32", "features.pretrained=random"]
-    composed = compose_train(tmp_path, "data=algonauts", f"data.root={root}", *settings)
-    with pytest.raises(InputError, match="has 19 images, but there are responses to 20"):
-        prepare(check_config(composed)[1], tmp_path / "prepared")
-
-
-def test_a_folder_that_is_no_algonauts_tree(features, tmp_path):
-    sentence = refused(tmp_path, tmp_path, features, data="algonauts")
-    assert "is not an Algonauts 2023 tree with subj01" in sentence
 
 
 def test_the_label_tables():

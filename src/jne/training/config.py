@@ -103,6 +103,7 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     found here too. Raises InputError naming the key.
     """
     config = validated(TrainConfig, composed)
+    instantiate(config.features, "features")  # before the data, which have a copy of this section
     source = instantiate(config.data, "data")
     if not isinstance(source, Source):
         raise InputError(f"data._target_ must name a data source, found {config.data['_target_']}")

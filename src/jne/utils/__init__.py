@@ -2,6 +2,7 @@
 
 files        files and folders that appear whole or not at all, and locks on them
 tables       CSV tables
+reading      what is raised where a user's file cannot be read
 arrays       numeric arrays from users' files
 blocks       blocks of voxels, so that no (N, V) array is copied whole
 instantiate  objects that a config names by `_target_`

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.errors import InputError
+from jne.utils.reading import UNREADABLE
 
 
 def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> NDArray:
@@ -35,7 +36,7 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
             raise InputError(f"{config_key}: {path} is not a .npy, .npz or HDF5 file")
     except InputError:
         raise
-    except (ValueError, OSError, EOFError) as error:
+    except UNREADABLE as error:
         if "Object arrays" in str(error) or "Python objects" in str(error):
             reason = "it holds Python objects, which are never unpickled; save a numeric array"
         else:

@@ -18,6 +18,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV that `write_table` wrote: empty text stays empty text, an empty number is NaN."""
-    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+    # Read whole: in pieces, each piece of a column would get a type of its own.
+    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), low_memory=False)
     text = table.select_dtypes(exclude="number").columns
     return table.assign(**{name: table[name].fillna("") for name in text})

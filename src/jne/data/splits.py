@@ -1,0 +1,65 @@
+"""How the stimuli of a data set are split into train, val and test."""
+
+from typing import Annotated
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field
+
+from jne.errors import InputError
+
+SPLITS = ("train", "val", "test")
+MIN_TEST_STIMULI = 3  # the fewest over which a standard deviation of Jacobians means anything
+_FEWEST = {
+    "test": (MIN_TEST_STIMULI, "JNE needs"),
+    "train": (2, "training needs"),
+    "val": (2, "validation needs"),
+}
+# The keys by which sources set the size of each split; a source has some of them.
+_KEYS = {
+    "test": ("n_test", "split"),
+    "train": ("n_train", "n_val", "n_test", "split"),
+    "val": ("n_val", "n_test", "split"),
+}
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+"""A split's size as a share of the stimuli."""
+Count = Annotated[int, Field(ge=1)]
+"""A split's size as a number of stimuli."""
+
+
+def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.str_]:
+    """Draw train, val or test for each of n stimuli: (n,).
+
+    n_val, n_test: shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and
+    `data.n_test`. Raises InputError where they leave no stimulus to train on.
+    """
+    test, val = (round(size * n) if isinstance(size, float) else size for size in (n_test, n_val))
+    if test + val >= n:
+        raise InputError(
+            f"data.n_test and data.n_val take {test} + {val} of {n} stimuli and leave none to "
+            f"train on"
+        )
+    split = np.full(n, "train", dtype="<U5")
+    order = np.random.default_rng(seed).permutation(n)
+    split[order[:test]] = "test"
+    split[order[test : test + val]] = "val"
+    return split
+
+
+def check_split(split: pd.Series, source: BaseModel) -> None:
+    """Check that each split has enough stimuli.
+
+    split: each stimulus's. source: where the stimuli come from. Raises InputError, naming the keys
+    that this source has for the size of the split.
+    """
+    counts = split.value_counts()
+    for name, (fewest, who_needs) in _FEWEST.items():
+        if counts.get(name, 0) < fewest:
+            keys = [f"data.{key}" for key in _KEYS[name] if key in type(source).model_fields]
+            hint = f"; change {' or '.join(keys)}" if keys else ""
+            raise InputError(
+                f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
+                f"{fewest}{hint}"
+            )
