@@ -1,8 +1,8 @@
-"""From finished runs to the paper's findings: tables, figures and one report. Trains nothing.
+r"""From finished runs to the paper's findings: tables, figures and one report. Trains nothing.
 
 python evaluate.py                                     # the newest runs of each subject
 python evaluate.py "runs=[outputs/runs/A,outputs/runs/B]"
-python evaluate.py "filter=params.activation = 'gelu'" voxels=all
+python evaluate.py "filter='params.activation = \"gelu\"'" voxels=all
 """
 
 import hydra
@@ -14,17 +14,27 @@ from jne.utils.machine import imports_without_gc
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def evaluate(composed: DictConfig) -> None:
-    # Imported here: --help and a misspelt override answer before torch is loaded.
+    # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
         from jne.evaluation.config import check_config
-        from jne.evaluation.run import chosen_subjects, record_report
-        from jne.evaluation.tables import evaluate_subjects
+        from jne.evaluation.report import build_page, collect_findings
+        from jne.evaluation.run import chosen_subjects, open_report
+        from jne.evaluation.sections import SECTIONS, evaluate_sections
+        from jne.evaluation.voxels import voxel_tables
         from jne.runs.session import check_or_discard_folder, hydra_folder
 
     config = check_or_discard_folder(check_config, composed)
-    subjects = check_or_discard_folder(chosen_subjects, config)
-    with record_report(config, subjects, hydra_folder()) as report:
-        report.write(evaluate_subjects(subjects, config))
+    subjects = check_or_discard_folder(chosen_subjects, config)  # each with its runs
+    folder = hydra_folder()
+
+    with open_report(config, subjects, folder) as report:
+        data = voxel_tables(subjects, config)
+        results = evaluate_sections(SECTIONS, data)
+        report.write_tables(data, results)
+        figures = report.draw(data, results)
+        findings = collect_findings(data, results)
+        page = build_page(data, results, figures, findings, folder)
+        report.finish(page, findings)
 
 
 if __name__ == "__main__":

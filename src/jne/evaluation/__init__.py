@@ -1,0 +1,10 @@
+"""evaluate.py: from finished runs to one report. It trains nothing and leaves the runs unchanged.
+
+config            the config of evaluate.py
+subjects          which runs belong to one subject
+voxels            one voxel table per subject, and what the sections share
+missing_variants  JNE of the variants that a run did not store
+sections          what the report shows: one module per section
+report            the HTML page and its findings
+run               the report's folder and MLflow run
+"""

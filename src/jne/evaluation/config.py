@@ -18,7 +18,7 @@ class SelectivityConfig(Section):
 
 
 class JacobianConfig(Section):
-    """conf/evaluate.yaml: jacobian, for the variants that a run did not store"""
+    """conf/evaluate.yaml: jacobian, for variants of JNE that a run did not store"""
 
     device: Device
     max_memory_gb: float = Field(gt=0)
@@ -29,7 +29,7 @@ class EvaluateConfig(ScriptConfig):
 
     runs: Annotated[
         Literal["newest"] | list[str],
-        # A single run may be written without brackets: runs=outputs/runs/...
+        # One run may be given without brackets: runs=outputs/runs/...
         BeforeValidator(lambda v: [v] if isinstance(v, str) and v != "newest" else v),
         Field(min_length=1),
     ]

@@ -1,23 +1,28 @@
-"""Which runs belong together: for every subject a nonlinear run, and beside it a linear one."""
+"""Which runs belong together: per subject a nonlinear run, and beside it a linear one."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import pandas as pd
 
 from jne.errors import InputError
 from jne.results import Results
 
-# What may differ between runs of one encoder: two such runs differ in the seed alone.
+# Keys in which repeats of a run may differ
 _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint")
+# Sections that say what is measured and how it is tested, not what was learned
+_MEASUREMENT = ("jacobian.", "stats.")
 
 
 @dataclass(frozen=True)
 class Subject:
+    """A subject and its runs, all on the same voxels and test stimuli."""
+
     name: str
     nonlinear: Results
     linear: Results | None = None
     seeds: list[Results] = field(default_factory=list)
-    """The nonlinear run's like with other seeds."""
+    """Repeats of the nonlinear run with other seeds."""
 
     @property
     def runs(self) -> list[Results]:
@@ -25,16 +30,16 @@ class Subject:
 
 
 def is_linear(run: Results) -> bool:
-    """True where no Jacobian moves at all, which the engine gives as exactly 0."""
+    """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
     deviation = run.voxels["mean_deviation"].dropna()
     return len(deviation) > 0 and not deviation.any()
 
 
 def by_subject(runs: list[Results]) -> list[Subject]:
-    """Runs sorted into subjects, in the order in which their subjects come first.
+    """The runs grouped by subject, in the order in which the subjects first occur.
 
-    Raises InputError where a subject has no nonlinear run, several that differ in more than the
-    seed, or runs of other voxels or test stimuli.
+    Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
+    the seed, several linear runs, or runs on different voxels or test stimuli.
     """
     grouped: dict[str, list[Results]] = {}
     for run in runs:
@@ -49,26 +54,26 @@ def _subject(name: str, runs: list[Results]) -> Subject:
     nonlinear = [run for run in runs if not is_linear(run)]
     if not nonlinear:
         raise InputError(
-            f"runs: no nonlinear run of {name} among those named; JNE is 0 in a linear one "
-            f"({linear[0].path})"
+            f"runs: no nonlinear run of {name} among those named; name one beside the linear run "
+            f"{linear[0].path}, whose JNE is 0"
         )
     for other in nonlinear[1:]:
-        differs = _difference(nonlinear[0], other)
-        if differs:
+        differing = _differing_keys(nonlinear[0], other)
+        if differing:
             raise InputError(
-                f"runs: two nonlinear runs of {name} differ in {differs}, so neither is a repeat "
-                f"of the other; name one of {nonlinear[0].path} and {other.path}"
+                f"runs: two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
+                f"not repeats with another seed; name only one of {nonlinear[0].path} and "
+                f"{other.path}"
             )
     if len(linear) > 1:
         raise InputError(
-            f"runs: {len(linear)} linear runs of {name}; name one of "
-            f"{' and '.join(str(run.path) for run in linear)}"
+            f"runs: {len(linear)} linear runs of {name}; name only one of "
+            f"{', '.join(str(run.path) for run in linear)}"
         )
     return Subject(name, nonlinear[0], linear[0] if linear else None, nonlinear[1:])
 
 
 def _check_same_test(first: Results, other: Results) -> None:
-    subject = first.config["subject"]
     if not _equal(first.stimuli["stimulus"], other.stimuli["stimulus"]):
         what = "test stimuli"
     elif not _equal(first.voxels["voxel"], other.voxels["voxel"]):
@@ -78,17 +83,17 @@ def _check_same_test(first: Results, other: Results) -> None:
     else:
         return
     raise InputError(
-        f"runs: the runs of {subject} in {first.path} and {other.path} have different {what}; "
-        f"evaluate them apart"
+        f"runs: the runs of {first.config['subject']} in {first.path} and {other.path} have "
+        f"different {what}; evaluate them separately"
     )
 
 
-def _equal(first, other) -> bool:
+def _equal(first: pd.Series, other: pd.Series) -> bool:
     return len(first) == len(other) and bool(np.all(first.to_numpy() == other.to_numpy()))
 
 
-def _difference(first: Results, other: Results) -> str:
-    """The config keys, without the bookkeeping, in which two runs differ."""
+def _differing_keys(first: Results, other: Results) -> list[str]:
+    """The config keys in which two runs learned differently."""
     keys = sorted((first.config.keys() | other.config.keys()).difference(_BOOKKEEPING))
     found = []
     for key in keys:
@@ -100,5 +105,4 @@ def _difference(first: Results, other: Results) -> str:
             found += [f"{key}.{name}" for name in names]
         else:
             found.append(key)
-    # jacobian and stats say what is measured and how it is tested, not what was learned
-    return ", ".join(key for key in found if not key.startswith(("jacobian.", "stats.")))
+    return [key for key in found if not key.startswith(_MEASUREMENT)]

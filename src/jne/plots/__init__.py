@@ -1,4 +1,4 @@
-"""Figures: their style, panels that several figures share, and maps on a brain.
+"""Figures: their style, panels that several figures share, and maps of the brain.
 
 style   colours and fonts; how a figure is made and written
 panels  panels that several figures share

@@ -1,15 +1,17 @@
 """Maps of voxel values on a brain: files that nilearn loads, and pictures.
 
-A voxel table says where its voxels are by one of two sets of columns:
+A voxel table gives the positions of its voxels in one of two sets of columns:
 
-    hemisphere, vertex   left or right, and a vertex of that hemisphere's fsaverage mesh, from 0
-                         (the first 10,242 vertices are those of fsaverage5); empty for none
-    i, j, k              indices of a volume, whose shape and affine are the table's `space`
+    hemisphere, vertex   left or right, and a vertex of the fsaverage mesh of that hemisphere, from
+                         0 (the first 10,242 vertices are those of fsaverage5); empty for a voxel
+                         without a position
+    i, j, k              indices into a volume, whose `space` is a dict of its shape and affine
 """
 
 import gzip
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import nibabel as nib
@@ -19,6 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_data, load_surf_mesh
 from numpy.typing import NDArray
@@ -29,35 +32,37 @@ from jne.utils.files import atomic_file, make_folder
 HEMISPHERES = ("left", "right")
 _FSAVERAGE5, _FSAVERAGE = 10_242, 163_842
 _GREYS = (0.86, 0.72)  # gyri and sulci
-# Of each view: the axis towards the viewer and the axis up, by hemisphere where they differ.
+# The axis that points to the viewer, and the one that points up.
 _VIEWS = {
     "lateral": {"left": ((-1, 0, 0), (0, 0, 1)), "right": ((1, 0, 0), (0, 0, 1))},
     "medial": {"left": ((1, 0, 0), (0, 0, 1)), "right": ((-1, 0, 0), (0, 0, 1))},
     "ventral": {"left": ((0, 0, -1), (0, 1, 0)), "right": ((0, 0, -1), (0, 1, 0))},
     "posterior": {"left": ((0, -1, 0), (0, 0, 1)), "right": ((0, -1, 0), (0, 0, 1))},
 }
-_WIDTHS = (1.75, 1.75, 0.72, 0.92)  # of the views, for one scale
+_WIDTHS = (1.75, 1.75, 0.72, 0.92)  # of the views, which gives all of them the same scale
 _MAX_SLICES = 12
 
 
-def has_place(voxels: pd.DataFrame, space: dict | None) -> bool:
-    """Whether a map of these voxels can be drawn."""
+def have_positions(voxels: pd.DataFrame, space: dict[str, Any] | None) -> bool:
+    """Whether any of these voxels has a position, so that a map can be drawn."""
     if {"hemisphere", "vertex"} <= set(voxels):
         return bool(voxels["vertex"].notna().any())
     return space is not None and {"i", "j", "k"} <= set(voxels)
 
 
 def write_maps(
-    folder: Path, name: str, voxels: pd.DataFrame, values: NDArray, space: dict | None
+    folder: Path, name: str, voxels: pd.DataFrame, values: NDArray, space: dict[str, Any] | None
 ) -> list[Path]:
-    """NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN where there is no voxel.
+    """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
 
-    values: (V,). The mesh is fsaverage5 where all vertices are on it, else fsaverage.
+    values: (V,). The mesh is fsaverage5 if all vertices are on it, else fsaverage. Returns the
+    paths. Raises InputError where `folder` cannot be written to.
     """
     make_folder(folder)
     if "vertex" not in voxels:
-        image = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
-        return [_write(folder / f"{name}.nii.gz", gzip.compress(image.to_bytes(), mtime=0))]
+        assert space is not None  # as have_positions says
+        volume = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
+        return [_write(folder / f"{name}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))]
     small = voxels["vertex"].max() < _FSAVERAGE5
     paths = []
     for side in HEMISPHERES:
@@ -71,21 +76,22 @@ def write_maps(
 def draw(
     voxels: pd.DataFrame,
     values: NDArray,
-    space: dict | None,
+    space: dict[str, Any] | None,
     *,
     label: str,
     cmap: str,
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values (V,) from 0 to `vmax` on fsaverage5, inflated, or as axial slices of a volume.
+    """Values (V,) from 0 to `vmax`, on the inflated fsaverage5 or as axial slices of a volume.
 
-    note: written into the picture.
+    label: of the colour bar. note: a remark in the corner of the figure.
     """
     norm = Normalize(0, vmax)
     if "vertex" in voxels:
         figure, axes = _draw_surface(voxels, values, cmap, norm)
     else:
+        assert space is not None  # as have_positions says
         figure, axes = _draw_slices(voxels, values, space, cmap, norm)
     figure.colorbar(
         ScalarMappable(norm, cmap), ax=axes, label=label, shrink=0.7, aspect=25, pad=0.02
@@ -95,15 +101,17 @@ def draw(
     return figure
 
 
-def _draw_surface(voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normalize):
-    figure, axes = subplots(2, 4, figsize=(6.8, 2.7), width_ratios=_WIDTHS, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+def _draw_surface(
+    voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normalize
+) -> tuple[Figure, Any]:
+    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    figure, axes = subplots(2, 4, figsize=(6.8, 2.7), width_ratios=_WIDTHS, layout=layout)
     colours = matplotlib.colormaps[cmap]
     for row, side in zip(axes, HEMISPHERES, strict=True):
         at_vertex = _on_surface(voxels, values, side, _FSAVERAGE5)
         for panel, (view, directions) in zip(row, _VIEWS.items(), strict=True):
-            triangles, faces, light, grey = _seen(side, *directions[side])
-            # A vertex colours the triangles around it.
+            triangles, faces, light, grey = _visible_mesh(side, *directions[side])
+            # A triangle shows the mean of its vertices that have a value.
             at_face = at_vertex[faces]
             count = np.isfinite(at_face).sum(axis=1)
             total = np.where(np.isfinite(at_face), at_face, 0).sum(axis=1)
@@ -112,7 +120,7 @@ def _draw_surface(voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normal
             shade[shown] = colours(norm(total[shown] / count[shown]))[:, :3]
             panel.add_collection(
                 PolyCollection(
-                    triangles,
+                    triangles,  # type: ignore[arg-type]  # an array is drawn faster than a list
                     facecolors=shade * light[:, None],
                     edgecolors="face",
                     linewidths=0.15,
@@ -129,27 +137,32 @@ def _draw_surface(voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normal
 
 
 @cache
-def _seen(side: str, toward: tuple, up: tuple) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """The inflated mesh from one side, back to front.
+def _visible_mesh(
+    side: str, toward: tuple[int, ...], up: tuple[int, ...]
+) -> tuple[NDArray, NDArray, NDArray, NDArray]:
+    """The part of an inflated hemisphere that faces the viewer, from back to front.
 
-    Triangles in the plane (T, 3, 2), their vertices (T, 3), light and grey (T,).
+    Returns T triangles in the plane of the picture (T, 3, 2), their vertices (T, 3), the light on
+    them and the grey of their gyrus or sulcus (T,).
     """
     meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
     mesh = load_surf_mesh(meshes[f"infl_{side}"])
     sulcus = load_surf_data(meshes[f"sulc_{side}"]) > 0
-    toward, up = np.array(toward, dtype=float), np.array(up, dtype=float)
-    plane = np.column_stack([np.cross(up, toward), up])  # (3, 2): right and up
+    viewer, above = np.array(toward, dtype=float), np.array(up, dtype=float)
+    plane = np.column_stack([np.cross(above, viewer), above])  # (3, 2): right and up
     corners = mesh.coordinates[mesh.faces]  # (T, 3, 3)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    facing = normal @ toward / np.linalg.norm(normal, axis=1)
+    facing = normal @ viewer / np.linalg.norm(normal, axis=1)
     front = np.flatnonzero(facing > 0)
-    front = front[np.argsort((corners[front].mean(axis=1)) @ toward)]
+    front = front[np.argsort((corners[front].mean(axis=1)) @ viewer)]
     faces = mesh.faces[front]
     grey = np.where(sulcus[faces].mean(axis=1) > 0.5, _GREYS[1], _GREYS[0])
     return corners[front] @ plane, faces, 0.75 + 0.25 * facing[front], grey
 
 
-def _draw_slices(voxels: pd.DataFrame, values: NDArray, space: dict, cmap: str, norm: Normalize):
+def _draw_slices(
+    voxels: pd.DataFrame, values: NDArray, space: dict[str, Any], cmap: str, norm: Normalize
+) -> tuple[Figure, Any]:
     volume = _volume(voxels, values, space)
     i, j, k = np.nonzero(np.isfinite(volume))
     levels = np.unique(k)
@@ -174,14 +187,14 @@ def _draw_slices(voxels: pd.DataFrame, values: NDArray, space: dict, cmap: str, 
 
 
 def _on_surface(voxels: pd.DataFrame, values: NDArray, side: str, n: int) -> NDArray[np.float32]:
-    """(n,) values of the vertices of a hemisphere, NaN elsewhere; vertices beyond n left out."""
-    own = ((voxels["hemisphere"] == side) & (voxels["vertex"] < n)).to_numpy()
+    """Values at the first n vertices of a hemisphere, (n,); NaN where there is no voxel."""
+    drawn = ((voxels["hemisphere"] == side) & (voxels["vertex"] < n)).to_numpy()
     data = np.full(n, np.nan, dtype=np.float32)
-    data[voxels.loc[own, "vertex"].astype(int)] = values[own]
+    data[voxels.loc[drawn, "vertex"].astype(int)] = values[drawn]
     return data
 
 
-def _volume(voxels: pd.DataFrame, values: NDArray, space: dict) -> NDArray[np.float32]:
+def _volume(voxels: pd.DataFrame, values: NDArray, space: dict[str, Any]) -> NDArray[np.float32]:
     volume = np.full(space["shape"], np.nan, dtype=np.float32)
     volume[tuple(voxels[axis].to_numpy() for axis in ("i", "j", "k"))] = values
     return volume

@@ -1,0 +1,144 @@
+"""What every section of the report has, and how all sections are evaluated."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.voxels import SubjectData
+from jne.utils.progress import stage_progress
+
+ALL_SUBJECTS = "all"
+"""In the column `subject`, for rows over all subjects."""
+
+Tables = dict[str, pd.DataFrame]
+"""Tables by name. A table is written to tables/NAME.csv."""
+
+
+class Section:
+    """One section of the report. What a subclass does not define adds nothing to the report.
+
+    `tables` gives the tables of one subject; the methods below it get these tables back. Methods
+    that concern all subjects get the tables of all subjects, whose first column is `subject`.
+
+    On the page of a subject, a section without tables and figures is left out.
+    """
+
+    title: str
+    captions: Mapping[str, str] = {}
+    """By figure name."""
+    headings: Mapping[str, str] = {}
+    """Headings of table columns on the page; by default the column's name, without underscores."""
+    files: Mapping[str, str] = {}
+    """What `write_files` writes: file name and description, for the end of the page."""
+
+    def tables(self, data: SubjectData) -> Tables:
+        """The tables of one subject, by names that no other section uses."""
+        return {}
+
+    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+        """The tables shown on the page."""
+        return list(tables.values())
+
+    def text(self, data: SubjectData, tables: Tables) -> str:
+        """The paragraph below the title."""
+        return ""
+
+    def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
+        """Figures by name, in the order of the page. They are drawn and written with STYLE."""
+        return {}
+
+    def write_files(self, data: SubjectData, folder: Path) -> None:
+        """Write other files of one subject into the report's folder."""
+
+    def findings(self, data: SubjectData, tables: Tables) -> list[str]:
+        """What the tables of one subject show, in sentences. The report adds the subject's name."""
+        return []
+
+    def across_subjects(self, tables: Tables) -> Tables:
+        """Rows over several subjects, appended to the tables of the same names."""
+        return {}
+
+    def findings_across(self, tables: Tables) -> list[str]:
+        """What the tables of all subjects show together, in sentences."""
+        return []
+
+    def scalars(self, tables: Tables) -> dict[str, float]:
+        """MLflow metrics from the tables of all subjects. One that is not finite is left out."""
+        return {}
+
+    def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
+        """What to keep in mind when reading this section, from the tables of all subjects."""
+        return []
+
+
+@dataclass(frozen=True)
+class SectionResults:
+    """The tables of one section."""
+
+    section: Section
+    by_subject: dict[str, Tables]
+    """By the subject's name; without the column `subject`."""
+    tables: Tables
+    """Of all subjects, with the column `subject`, then the rows over several subjects."""
+
+
+def evaluate_sections(
+    sections: Sequence[Section], subjects: Sequence[SubjectData]
+) -> list[SectionResults]:
+    """The tables of every section for every subject."""
+    results = []
+    with stage_progress() as progress:
+        total = len(sections) * len(subjects)
+        task = progress.add_task("sections", total=total, unit="sections")
+        for section in sections:
+            by_subject = {}
+            for data in subjects:
+                by_subject[data.name] = section.tables(data)
+                progress.advance(task)
+            results.append(SectionResults(section, by_subject, _of_all(section, by_subject)))
+    return results
+
+
+def _of_all(section: Section, by_subject: Mapping[str, Tables]) -> Tables:
+    names = dict.fromkeys(name for tables in by_subject.values() for name in tables)
+    joined = {
+        name: concat_subjects(
+            {subject: tables[name] for subject, tables in by_subject.items() if name in tables}
+        )
+        for name in names
+    }
+    if len(by_subject) > 1:
+        for name, rows in section.across_subjects(joined).items():
+            rows = with_subject_column(ALL_SUBJECTS, rows)
+            joined[name] = pd.concat([joined[name], rows], ignore_index=True)
+    return joined
+
+
+def concat_subjects(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """One table of those of several subjects, given by the subject's name."""
+    return pd.concat(
+        [with_subject_column(name, table) for name, table in tables.items()], ignore_index=True
+    )
+
+
+def with_subject_column(name: str, table: pd.DataFrame) -> pd.DataFrame:
+    """The table with `name` in a first column `subject`, in place of one that it may have."""
+    table = table.drop(columns="subject", errors="ignore")
+    table.insert(0, "subject", name)
+    return table
+
+
+def by_region(table: pd.DataFrame, rois: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and rows of the whole brain, then of each ROI."""
+    yield WHOLE_BRAIN, table
+    for roi in rois:
+        yield roi, table[table["roi"] == roi]
+
+
+def p_text(p: float) -> str:
+    """A p-value for a sentence."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

@@ -1,0 +1,235 @@
+"""JNE by region and tier: does it rise up the visual hierarchy?"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from jne.analysis import hierarchy
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
+from jne.evaluation.voxels import SubjectData, measure_label
+from jne.plots.panels import name_groups, violins
+from jne.plots.style import subplots
+from jne.roi import TIERS
+
+_N_RESAMPLES = 1000  # for the intervals of means and medians
+
+
+class Hierarchy(Section):
+    title = "Where JNE is high"
+    captions: Mapping[str, str] = {
+        "jne": "JNE and mean deviation of the analysed voxels, by ROI and by tier. The line is the "
+        "median.",
+        "pairwise": "Share of voxel pairs in which the voxel of the row's region has the larger "
+        "JNE. A dot marks a share significantly above one half (one-sided Mann-Whitney test, "
+        "Holm).",
+    }
+    headings: Mapping[str, str] = {
+        "mean_low": "95 % from",
+        "mean_high": "to",
+        "median_low": "95 % from",
+        "median_high": "to",
+        "tau": "Kendall's tau",
+    }
+
+    def tables(self, data: SubjectData) -> Tables:
+        return {"hierarchy": _hierarchy(data), "pairwise": _pairwise(data), "trend": _trend(data)}
+
+    def across_subjects(self, tables: Tables) -> Tables:
+        rows = []
+        for measure, group in tables["trend"].groupby("measure", sort=False):
+            tau, p = hierarchy.combined_trend(group["tau"].to_numpy(), group["p"].to_numpy())
+            n = int(group["n_voxels"].sum())
+            rows.append({"measure": measure, "n_voxels": n, "tau": tau, "p": p})
+        return {"trend": pd.DataFrame(rows)}
+
+    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+        jne = _jne_rows(tables).replace({"level": {"roi": "ROI"}})
+        trend = tables["trend"].dropna(subset="tau")
+        trend = trend.assign(measure=trend["measure"].map(measure_label))
+        return [table for table in (jne, trend) if len(table)]
+
+    def text(self, data: SubjectData, tables: Tables) -> str:
+        sentences = ["Means and medians of JNE over voxels, with 95 % bootstrap intervals."]
+        jne = _jne_rows(tables)
+        few = jne.loc[jne["n_voxels"] < hierarchy.MIN_VOXELS, "group"]
+        if len(few):
+            sentences.append(
+                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few)}."
+            )
+        if tables["trend"]["tau"].notna().any():
+            sentences.append(
+                "Kendall's tau is the rank correlation of a measure with the tier (one-sided p)."
+            )
+        return " ".join(sentences)
+
+    def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
+        drawn = {"jne": _jne_by_region(data)}
+        pairwise = tables["pairwise"].query("measure == 'jne'")
+        return drawn | ({"pairwise": _superiority(pairwise)} if len(pairwise) else {})
+
+    def findings(self, data: SubjectData, tables: Tables) -> list[str]:
+        jne = tables["trend"].iloc[0]
+        if not np.isfinite(jne.tau):
+            return []
+        verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
+        return [
+            f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
+            f"{_significant_steps(tables['pairwise'])}."
+        ]
+
+    def findings_across(self, tables: Tables) -> list[str]:
+        jne = tables["trend"].query("measure == 'jne'")
+        across = jne[jne["subject"] == ALL_SUBJECTS]
+        return [
+            f"All subjects: mean Kendall's tau {tau:.2f}, combined {p_text(p)} (Stouffer)."
+            for tau, p in zip(across["tau"], across["p"], strict=True)
+            if np.isfinite(tau)
+        ]
+
+    def scalars(self, tables: Tables) -> dict[str, float]:
+        jne = tables["trend"].query("measure == 'jne'")
+        return dict(zip("trend_tau/" + jne["subject"], jne["tau"], strict=True))
+
+    def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
+        lines = [
+            "The tests between regions treat voxels as independent. Neighbouring voxels of a real "
+            "brain are correlated, and one encoder predicts them all, so these p are smaller than "
+            "independent voxels would give. An effect that holds in every subject is stronger "
+            "evidence.",
+            "No absolute threshold of JNE separates linear from nonlinear voxels.",
+        ]
+        if len(subjects) > 1:
+            lines.append(
+                "The p combined over subjects tests for an effect in these subjects, not in the "
+                "population they come from."
+            )
+        return lines
+
+
+def _levels(data: SubjectData) -> list[tuple[str, NDArray, list[str]]]:
+    """For ROIs and tiers: the level, the name at each analysed voxel, the names in order."""
+    roi = data.analysed["roi"].to_numpy()
+    tier = np.where(np.isin(roi, data.rois), data.analysed["tier"].to_numpy(), "")
+    return [("roi", roi, data.rois), ("tier", tier, [name for name in TIERS if name in tier])]
+
+
+def _hierarchy(data: SubjectData) -> pd.DataFrame:
+    return _stacked(
+        hierarchy.summary(
+            data.analysed[measure].to_numpy(), groups, order, _N_RESAMPLES, data.config.seed
+        ).assign(level=level, measure=measure)
+        for level, groups, order in _levels(data)
+        for measure in data.measures
+    )
+
+
+def _pairwise(data: SubjectData) -> pd.DataFrame:
+    alpha = data.config.stats.alpha
+    return _stacked(
+        hierarchy.pairwise(data.analysed[measure].to_numpy(), groups, order, alpha).assign(
+            level=level, measure=measure
+        )
+        for level, groups, order in _levels(data)
+        for measure in data.measures
+    )
+
+
+def _stacked(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all levels and measures as one, with these two columns first."""
+    parts = list(parts)
+    table = pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+    first = ["level", "measure"]
+    return table[[*first, *table.columns.difference(first, sort=False)]]
+
+
+def _trend(data: SubjectData) -> pd.DataFrame:
+    _, tiers, order = _levels(data)[1]
+    rows = []
+    for measure in data.measures:
+        tau, p = hierarchy.trend(data.analysed[measure].to_numpy(), tiers, order)
+        n = int(np.isin(tiers, order).sum())
+        rows.append({"measure": measure, "n_voxels": n, "tau": tau, "p": p})
+    return pd.DataFrame(rows)
+
+
+def _jne_rows(tables: Tables) -> pd.DataFrame:
+    return tables["hierarchy"].query("measure == 'jne'").drop(columns="measure")
+
+
+def _significant_steps(pairwise: pd.DataFrame) -> str:
+    pairs = pairwise.query("level == 'tier' and measure == 'jne' and significant")
+    steps = [
+        f"{lower} < {upper}"
+        for lower, upper in (("PVC", "IVC"), ("IVC", "HVC"), ("PVC", "HVC"))
+        if ((pairs["greater"] == upper) & (pairs["lesser"] == lower)).any()
+    ]
+    return f"; significant steps: {', '.join(steps)}" if steps else ""
+
+
+def _jne_by_region(data: SubjectData) -> Figure:
+    analysed = data.analysed
+    if data.rois:
+        analysed = analysed[analysed["roi"].isin(data.rois)]
+    rois = data.rois or [""]
+    tiers = [name for name in TIERS if (analysed["tier"] == name).any()]
+    levels = [("roi", rois)] + ([("tier", tiers)] if tiers else [])
+    width = max(2.2, 0.6 + 0.42 * len(rois))
+    figure, axes = subplots(
+        2,
+        len(levels),
+        figsize=(width + 0.7 * len(tiers), 4.2),
+        width_ratios=[width, 0.7 * len(tiers)][: len(levels)],
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    for row, measure in zip(axes, ("jne", "mean_deviation"), strict=True):
+        for panel, (level, names) in zip(row, levels, strict=True):
+            violins(panel, [analysed.loc[analysed[level] == n, measure] for n in names], names)
+        row[0].set_ylabel(measure_label(measure))
+    for panel, (_, names) in zip(axes[1], levels, strict=True):
+        name_groups(panel, names)
+    for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):
+        panel.set_title(title)
+    return figure
+
+
+def _superiority(pairwise: pd.DataFrame) -> Figure:
+    """A matrix per level of the table: share of voxel pairs, a dot where it is significant."""
+    matrices = []
+    for level in ("roi", "tier"):
+        rows = pairwise[pairwise["level"] == level]
+        if rows.empty:
+            continue
+        order = list(dict.fromkeys(rows["greater"]))
+        share, dots = (
+            rows.pivot(index="greater", columns="lesser", values=values)
+            .reindex(index=order, columns=order)
+            .astype(float)  # NaN on the diagonal
+            for values in ("superiority", "significant")
+        )
+        matrices.append((level, share, dots))
+    sizes = [len(share) for _, share, _ in matrices]
+    figure, axes = subplots(
+        1,
+        len(sizes),
+        figsize=(1.9 + 0.27 * sum(sizes), 0.9 + 0.27 * max(sizes)),
+        width_ratios=sizes,
+        squeeze=False,
+        layout="constrained",
+    )
+    for panel, (level, share, dots) in zip(axes[0], matrices, strict=True):
+        image = panel.imshow(share, cmap="PuOr_r", vmin=0, vmax=1)
+        y, x = np.nonzero(dots.to_numpy() == 1)
+        panel.plot(x, y, "o", ms=3, color="black")
+        panel.set_xticks(range(len(share)), share.columns, rotation=90)
+        panel.set_yticks(range(len(share)), share.index)
+        panel.set_title("ROIs" if level == "roi" else "tiers")
+        panel.spines[:].set_visible(False)
+    axes[0, 0].set(ylabel="this region ...", xlabel="... above this one")
+    figure.colorbar(image, ax=axes, label="share of voxel pairs with larger JNE", shrink=0.9)
+    return figure

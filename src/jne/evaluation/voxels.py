@@ -1,0 +1,180 @@
+"""The voxel table of each subject, and what the sections of the report share.
+
+N test stimuli, V voxels, C clusters of stimuli.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from rich.progress import TaskID
+
+from jne.analysis import prediction, reliability, selectivity
+from jne.analysis.selectivity import Clusters
+from jne.errors import InputError
+from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.missing_variants import missing_variants
+from jne.evaluation.subjects import Subject
+from jne.jacobian import VARIANTS, variant_column
+from jne.results import Results
+from jne.roi import TIERS, check_known, ordered, tier_of
+from jne.utils.progress import stage_progress
+
+
+@dataclass(frozen=True)
+class SubjectData:
+    """One subject, as every section of the report gets it."""
+
+    config: EvaluateConfig
+    subject: Subject
+    """The runs."""
+    voxels: pd.DataFrame
+    """One row per voxel: the voxel table of the nonlinear run, without its scores, then
+
+    tier            PVC, IVC or HVC; empty for other regions
+    r2_ENCODER      for the nonlinear and, where there is one, the linear encoder: R², Pearson's r,
+    r_ENCODER       R² / noise ceiling, bootstrap p of R² > 0, FDR-adjusted p
+    r2_normalised_ENCODER, p_ENCODER, p_fdr_ENCODER
+    analysed        whether the voxel enters the tests
+    jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
+    jne_low, jne_high      95 % interval of JNE over the test stimuli
+    jne_half1, jne_half2   JNE of two random halves of the test stimuli
+    """
+    rois: list[str]
+    """The ROIs reported, in order."""
+    clusters: Clusters
+    """Clusters of the test stimuli; the same for subjects with the same test features."""
+
+    @property
+    def name(self) -> str:
+        return self.subject.name
+
+    @cached_property
+    def analysed(self) -> pd.DataFrame:
+        """The rows of `voxels` that enter the tests."""
+        return self.voxels[self.voxels["analysed"]]
+
+    @property
+    def encoders(self) -> list[str]:
+        """The encoders with scores: nonlinear, and linear where there is a linear run."""
+        return ["nonlinear"] if self.subject.linear is None else ["nonlinear", "linear"]
+
+    @property
+    def measures(self) -> list[str]:
+        """The measures of nonlinearity that are reported: columns of `voxels`."""
+        columns = [variant_column("jne", variant) for variant in self.config.variants]
+        return list(dict.fromkeys(["jne", "mean_deviation", *columns]))
+
+
+def measure_label(measure: str) -> str:
+    """What figures and tables call a measure of nonlinearity, given by its column."""
+    labels = {variant_column("jne", name): variant.label for name, variant in VARIANTS.items()}
+    return (labels | {"mean_deviation": "mean deviation"})[measure]
+
+
+def voxel_tables(subjects: Sequence[Subject], config: EvaluateConfig) -> list[SubjectData]:
+    """The voxel table of every subject, with a progress bar.
+
+    Raises InputError where the data have no such ROI, no categories, or no voxel to analyse, and
+    where missing variants cannot be computed within the memory bound.
+    """
+    found: list[SubjectData] = []
+    clusters: dict[str, Clusters] = {}  # by test set
+    with stage_progress() as progress:
+        for subject in subjects:
+            task = progress.add_task(subject.name, total=100, unit="%")
+            run = subject.nonlinear
+            rois = _chosen_rois(run, config)
+            test_set = hashlib.sha256(np.ascontiguousarray(run.array("features")).data).hexdigest()
+            if test_set not in clusters:
+                clusters[test_set] = _stimulus_clusters(run, config)
+            progress.update(task, completed=20)
+
+            def advance(done: float, task: TaskID = task) -> None:
+                progress.update(task, completed=round(20 + 70 * done))
+
+            voxels = _voxel_table(subject, config, advance)
+            progress.update(task, completed=100)
+            found.append(SubjectData(config, subject, voxels, rois, clusters[test_set]))
+    return found
+
+
+def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
+    present = ordered(run.voxels["roi"])
+    if config.rois is None:
+        return present
+    chosen = [roi for name in config.rois for roi in TIERS.get(name, (name,))]
+    check_known([name for name in config.rois if name not in TIERS], present, "rois")
+    return [roi for roi in present if roi in chosen]
+
+
+def _stimulus_clusters(run: Results, config: EvaluateConfig) -> Clusters:
+    """The categories of the stimuli if asked for and present, else K-means on a t-SNE."""
+    settings = config.selectivity
+    categories = run.stimuli.get("category")
+    if settings.clusters == "categories" and categories is None:
+        raise InputError(
+            f"selectivity.clusters=categories: the stimuli of {run.path} have no column "
+            f"`category`; choose tsne"
+        )
+    features = run.array("features")
+    if categories is not None and settings.clusters != "tsne" and categories.nunique() > 1:
+        return selectivity.cluster_categories(features, list(categories), config.seed)
+    return selectivity.cluster_features(features, settings.max_clusters, config.seed)
+
+
+def _voxel_table(
+    subject: Subject, config: EvaluateConfig, progress: Callable[[float], None]
+) -> pd.DataFrame:
+    run = subject.nonlinear
+    table = _scores(subject, config)
+    table["analysed"] = _analysed(table, subject, config)
+    for name, values in missing_variants(run, table, config, progress).items():
+        table[name] = values
+    deviation = run.array("deviation")
+    table["jne_low"], table["jne_high"] = reliability.jne_interval(
+        deviation, config.stats.n_bootstrap, config.seed
+    )
+    table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
+    return table
+
+
+def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
+    """The run's voxel table with the scores of both encoders, computed from the predictions."""
+    run = subject.nonlinear
+    table = run.voxels.drop(columns=["r2", "p", "p_fdr"], errors="ignore").copy()
+    table.insert(2, "tier", [tier_of(roi) for roi in table["roi"]])
+    ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan
+    for encoder, scored in (("nonlinear", run), ("linear", subject.linear)):
+        if scored is None:
+            continue
+        responses, predictions = scored.array("responses"), scored.array("predictions")
+        r2 = prediction.r2_score(responses, predictions)
+        resampled = prediction.bootstrap_r2(
+            responses, predictions, config.stats.n_bootstrap, config.seed
+        )
+        p = prediction.bootstrap_p(resampled, config.stats.p_value)
+        table[f"r2_{encoder}"] = r2
+        table[f"r_{encoder}"] = prediction.pearson_r(responses, predictions)
+        table[f"r2_normalised_{encoder}"] = r2 / np.where(ceiling > 0, ceiling, np.nan)
+        table[f"p_{encoder}"] = p
+        table[f"p_fdr_{encoder}"] = prediction.fdr(p)
+    return table
+
+
+def _analysed(table: pd.DataFrame, subject: Subject, config: EvaluateConfig) -> pd.Series:
+    """Which voxels enter the tests, (V,) bool. Raises InputError where there are none."""
+    measured = table["jne"].notna()
+    if config.voxels == "all":
+        return measured
+    analysed = measured & (table["p_fdr_nonlinear"] < config.stats.alpha)
+    if not analysed.any():
+        raise InputError(
+            f"voxels=significant: no voxel of {subject.name} that has a JNE is significant "
+            f"(p_fdr < {config.stats.alpha}) in {subject.nonlinear.path}; set voxels=all to "
+            f"analyse them all"
+        )
+    return analysed

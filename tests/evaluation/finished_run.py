@@ -1,0 +1,123 @@
+"""A finished run without training, and the config of an evaluation of it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from helpers import ROOT
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from jne.analysis import nonlinearity
+from jne.encoders import ResidualEncoder
+from jne.evaluation.config import EvaluateConfig, check_config
+from jne.jacobian import jacobian_deviation
+from jne.results import Results
+from jne.results.contents import write_encoder, write_results
+from jne.utils.files import make_folder, write_json
+
+N_STIMULI, N_FEATURES, N_VOXELS = 24, 6, 15
+CONSTANT = 4  # a voxel without an encoder
+
+
+def write_run(
+    path: Path,
+    *,
+    subject: str = "subj01",
+    activation: str = "relu",
+    seed: int = 0,
+    stimuli: dict[str, Any] | None = None,
+    data: dict[str, Any] | None = None,
+    images: Path | None = None,
+) -> Results:
+    """A results folder of an encoder with random weights; voxel CONSTANT was not trained on.
+
+    stimuli: further columns of the stimulus table. data: further keys of the config section.
+    """
+    rng = np.random.default_rng(0)
+    torch.manual_seed(seed)
+    encoder_config = {
+        "_target_": "jne.encoders.ResidualEncoder",
+        "hidden_width": 8,
+        "activation": activation,
+        "placement": "both",
+    }
+    trained = np.delete(np.arange(N_VOXELS), CONSTANT)
+    encoder = ResidualEncoder(N_FEATURES, len(trained), hidden_width=8, activation=activation)
+    features = rng.standard_normal((N_STIMULI, N_FEATURES)).astype(np.float32)
+    deviation, predictions, responses = (
+        np.full((N_STIMULI, N_VOXELS), np.nan, np.float32) for _ in range(3)
+    )
+    deviation[:, trained] = jacobian_deviation(encoder, features)
+    predictions[:, trained] = encoder(torch.tensor(features)).detach().numpy()
+    responses[:, trained] = predictions[:, trained] + 0.1 * rng.standard_normal((N_STIMULI, 14))
+    jne = nonlinearity.jne(deviation)
+    voxels = pd.DataFrame(
+        {
+            "voxel": range(N_VOXELS),
+            "roi": np.repeat(["V1", "V2", "EBA"], 5),
+            "status": np.where(np.arange(N_VOXELS) == CONSTANT, "constant", "ok"),
+            "jne": jne,
+            "mean_deviation": nonlinearity.mean_deviation(deviation),
+        }
+    )
+    table = pd.DataFrame(
+        {
+            "stimulus": [f"s{i:02d}" for i in range(N_STIMULI)],
+            "category": np.repeat(["animals", "scenes"], N_STIMULI // 2),
+            **(stimuli or {}),
+        }
+    )
+    config = {
+        "subject": subject,
+        "seed": seed,
+        "shuffle": False,
+        "activation": activation,
+        "placement": "both",
+        "data": {"_target_": "jne.data.arrays.Arrays", "name": "made"} | (data or {}),
+    }
+    make_folder(path)
+    (path / "config.yaml").write_text(yaml.safe_dump(config))
+    write_json(path / "status.json", {"status": "FINISHED"})
+    width = len(trained)
+    scaling = {
+        "feature_mean": torch.zeros(N_FEATURES),
+        "feature_scale": torch.ones(N_FEATURES),
+        "response_mean": torch.zeros(width),
+        "response_scale": torch.ones(width),
+    }
+    write_encoder(path, encoder_config, encoder, scaling)
+    write_results(
+        path,
+        voxels=voxels,
+        stimuli=table,
+        epochs=pd.DataFrame({"epoch": [0]}),
+        arrays={
+            "features": features,
+            "responses": responses,
+            "predictions": predictions,
+            "deviation": deviation,
+            "jne_ss": nonlinearity.jne_ss(deviation),
+        },
+        summary={},
+        space=None,
+        images=images,
+    )
+    return Results(path)
+
+
+def evaluate_config(output: Path, *overrides: str) -> EvaluateConfig:
+    """The config of `python evaluate.py voxels=all ...`, with few resamples."""
+    GlobalHydra.instance().clear()
+    quick = ["voxels=all", "stats.n_bootstrap=20", "selectivity.n_permutations=99"]
+    with initialize_config_dir(str(Path(ROOT) / "conf"), version_base="1.3"):
+        return check_config(compose("evaluate", [f"output={output}", *quick, *overrides]))
+
+
+def contents(path: Path) -> dict[Path, tuple[int, bytes]]:
+    """The bytes of every file below `path`, and when it was last written."""
+    files = (file for file in sorted(path.rglob("*")) if file.is_file())
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in files}
