@@ -28,6 +28,7 @@ def write_run(
     *,
     subject: str = "subj01",
     activation: str = "relu",
+    placement: str = "both",
     seed: int = 0,
     stimuli: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
@@ -43,10 +44,12 @@ def write_run(
         "_target_": "jne.encoders.ResidualEncoder",
         "hidden_width": 8,
         "activation": activation,
-        "placement": "both",
+        "placement": placement,
     }
     trained = np.delete(np.arange(N_VOXELS), CONSTANT)
-    encoder = ResidualEncoder(N_FEATURES, len(trained), hidden_width=8, activation=activation)
+    encoder = ResidualEncoder(
+        N_FEATURES, len(trained), hidden_width=8, activation=activation, placement=placement
+    )
     features = rng.standard_normal((N_STIMULI, N_FEATURES)).astype(np.float32)
     deviation, predictions, responses = (
         np.full((N_STIMULI, N_VOXELS), np.nan, np.float32) for _ in range(3)
@@ -76,7 +79,7 @@ def write_run(
         "seed": seed,
         "shuffle": False,
         "activation": activation,
-        "placement": "both",
+        "placement": placement,
         "data": {"_target_": "jne.data.arrays.Arrays", "name": "made"} | (data or {}),
     }
     make_folder(path)

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +18,9 @@ from scipy import stats
 from sklearn.metrics import r2_score
 
 from jne.analysis.nonlinearity import jne
-from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.run import chosen_subjects
 from jne.evaluation.sections import SECTIONS, Section
-from jne.evaluation.subjects import by_subject
 from jne.plots.style import subplots
 from jne.results import Results
 
@@ -285,39 +282,3 @@ def test_bad_input_gives_one_sentence(evaluate, runs, overrides, message):
     with pytest.raises(SystemExit, match=message) as stopped:
         evaluate(*overrides)
     assert "\n" not in str(stopped.value)
-
-
-def test_runs_that_do_not_belong_together_are_refused(runs, tmp_path):
-    with pytest.raises(InputError, match="no nonlinear run of subj01 among those named"):
-        by_subject([Results(runs["s1_linear"])])
-
-    def altered(key, change):
-        folder = tmp_path / key
-        shutil.copytree(runs["s1"], folder)
-        change(folder)
-        return Results(folder)
-
-    def other_stimuli(folder):
-        stimuli = pd.read_csv(folder / "stimuli.csv")
-        stimuli.assign(stimulus=stimuli["stimulus"] + "x").to_csv(folder / "stimuli.csv")
-
-    def set_config(key, value):
-        def change(folder):
-            config = yaml.safe_load((folder / "config.yaml").read_text())
-            (folder / "config.yaml").write_text(yaml.safe_dump(config | {key: value}))
-
-        return change
-
-    first = Results(runs["s1"])
-    with pytest.raises(InputError, match="different test stimuli"):
-        by_subject([first, altered("stimuli", other_stimuli)])
-    with pytest.raises(InputError, match="differ in activation"):
-        by_subject([first, altered("activation", set_config("activation", "gelu"))])
-    with pytest.raises(InputError, match=r"\(shuffle\)"):
-        by_subject([first, altered("shuffle", set_config("shuffle", True))])
-    unfinished = tmp_path / "unfinished"
-    shutil.copytree(runs["s1"], unfinished)
-    status = json.loads((unfinished / "status.json").read_text())
-    (unfinished / "status.json").write_text(json.dumps(status | {"status": "KILLED"}))
-    with pytest.raises(InputError, match="is KILLED, not FINISHED"):
-        Results(unfinished)
