@@ -13,6 +13,8 @@ import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from jne.errors import InputError
@@ -169,7 +171,7 @@ def _open(path: Path) -> Any:
         path.open("rb").close()  # nibabel itself reports a missing permission as an unknown format
         try:
             return nib.load(path)
-        except (nib.filebasedimages.ImageFileError, nib.spatialimages.HeaderDataError) as error:
+        except (ImageFileError, HeaderDataError) as error:
             raise OSError(error) from error
 
 
