@@ -1,4 +1,4 @@
-"""How the root scripts start and how they fail: bad input is told in one sentence."""
+"""How the root scripts start and how they fail: bad input gets one sentence."""
 
 import os
 import re
