@@ -55,10 +55,12 @@ def run(tree: Path, command: str, output: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The contents of all files below a folder, by their paths without the time of the run."""
+    """The contents of all files below a folder, by paths with a run's number in place of its time."""
     found = {}
+    number = {path.name: str(k) for k, path in enumerate(sorted(folder.iterdir()), start=1)}
     for path in sorted(folder.rglob("*")):
-        name = STAMP.sub("", str(path.relative_to(folder)))
+        first, *rest = path.relative_to(folder).parts
+        name = STAMP.sub("", "/".join([number[first], *rest]))
         if path.is_file() and not LEFT_OUT.search("/" + name):
             content = path.read_bytes()
             if path.name == "sweep.csv":  # names of folders and seconds
@@ -107,7 +109,10 @@ def main(revision: str, v4: str | None) -> None:
             ("v4_report", "evaluate.py tracking.experiment=v4 voxels=all "
              "selectivity.n_permutations=999")
         )  # fmt: skip
-    sweep = "train.py -m subject=s2 encoder=nonlinear,linear data.n_train=200 trainer.max_epochs=5"
+    sweep = (
+        "train.py -m subject=s2 encoder=nonlinear,linear data.n_train=200 trainer.max_epochs=5 "
+        "tracking.experiment=sweep"
+    )
     commands.append(("sweep", sweep))
     for name, tree in (("old", old_tree), ("new", ROOT)):
         for _, command in commands:
