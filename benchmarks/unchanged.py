@@ -55,7 +55,7 @@ def run(tree: Path, command: str, output: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """The contents of all files below a folder, by paths with a run's number in place of its time."""
+    """All files below a folder, by paths that have a run's number in place of its time."""
     found = {}
     number = {path.name: str(k) for k, path in enumerate(sorted(folder.iterdir()), start=1)}
     for path in sorted(folder.rglob("*")):
