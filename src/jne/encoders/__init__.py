@@ -14,6 +14,7 @@ from torch import nn
 
 from jne.encoders.chain import HasResidualChain, ResidualLayer
 from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
+from jne.errors import InputError
 from jne.utils.instantiate import instantiate
 
 __all__ = [
@@ -33,4 +34,9 @@ def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> 
     Raises InputError, naming the section, if it cannot be made.
     """
     settings = {key: value for key, value in config.items() if key != "label"}
-    return instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)
+    encoder = instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)
+    if not isinstance(encoder, nn.Module):
+        raise InputError(
+            f"encoder._target_ must name an nn.Module, found {config.get('_target_', 'nothing')}"
+        )
+    return encoder

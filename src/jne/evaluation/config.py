@@ -38,6 +38,7 @@ class EvaluateConfig(ScriptConfig):
     rois: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
     variants: list[Annotated[str, AfterValidator(check_variant)]]
     jacobian: JacobianConfig
+    trust: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*\.?$")]]
     selectivity: SelectivityConfig
     stats: StatsConfig
     seed: Seed

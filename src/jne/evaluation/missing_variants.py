@@ -21,7 +21,7 @@ from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import jacobian_deviation, variant_column, variant_file
 from jne.jacobian.resumable import fingerprint
 from jne.results import Results
-from jne.results.contents import load_weights
+from jne.results.reader import load_weights
 from jne.utils.files import make_folder, write_array
 
 
@@ -88,7 +88,7 @@ def _deviations(
 ) -> dict[str, NDArray]:
     try:
         deviations = jacobian_deviation(
-            run.encoder(),
+            run.encoder(config.trust),
             features,
             variant=variants,
             voxels=outputs,

@@ -1,9 +1,10 @@
 """Results folders: one per run.
 
 folder     the folder while a run writes it: its lock, its status, earlier attempts at the same run
-contents   what is in it, how it is written, and `Results`, which reads it
+contents   what is in it, and how it is written
+reader     `Results`, which checks and reads it
 """
 
-from jne.results.contents import Results
+from jne.results.reader import Results
 
 __all__ = ["Results"]

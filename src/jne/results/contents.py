@@ -1,4 +1,4 @@
-"""The results folder of a training run: what is in it, how it is written, how it is read.
+"""The results folder of a training run: what is in it, and how it is written.
 
     config.yaml       the resolved config, written first
     status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
@@ -25,7 +25,6 @@ NaN stands for a voxel that was left out. Everything but status.json and train.l
 the config and the data: the same seed gives the same bytes.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,15 +32,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.encoders import build_encoder
-from jne.errors import InputError
 from jne.roi import ROIS, ordered
 from jne.utils.files import atomic_file, write_array, write_json
-from jne.utils.tables import read_table, write_table
+from jne.utils.tables import write_table
 
 _MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
 
@@ -149,57 +145,3 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
             "missing": int(counts.get("missing", 0)),
         },
     }
-
-
-class Results:
-    """A finished training run, read from its results folder.
-
-    path, config (the resolved config), status, summary, and the tables `voxels` (one row per
-    voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
-    `images_path`, None where the stimuli are no images or the run did not record it.
-
-    Raises InputError where the folder holds no finished run.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        try:
-            self.status = json.loads((self.path / "status.json").read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} is not a results folder: no readable status.json") from error
-        if self.status["status"] != "FINISHED":
-            raise InputError(f"the run in {path} is {self.status['status']}, not FINISHED")
-        self.config = yaml.safe_load((self.path / "config.yaml").read_text())
-        self.summary = json.loads((self.path / "summary.json").read_text())
-        self.voxels = read_table(self.path / "voxels.csv")
-        self.stimuli = read_table(self.path / "stimuli.csv")
-        self.epochs = read_table(self.path / "epochs.csv")
-        space, images = self.path / "space.json", self.path / "images.json"
-        self.space = json.loads(space.read_text()) if space.exists() else None
-        self.images_path = Path(json.loads(images.read_text())["path"]) if images.exists() else None
-
-    def array(self, name: str) -> NDArray:
-        """An array of the folder, memory-mapped.
-
-        name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation` or
-        `jne_ss`, (n_test, n_voxels). All are float32.
-        """
-        return np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-
-    def encoder(self) -> nn.Module:
-        """The trained encoder: standardised features (N, D) to the trained voxels (N, V')."""
-        saved = load_weights(self.path / "encoder.pt")
-        n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
-        encoder = build_encoder(saved["config"], n_features, n_voxels)
-        encoder.load_state_dict(saved["weights"])
-        return encoder.eval()
-
-
-def load_weights(path: Path) -> dict:
-    """Read a file of weights. Only tensors and plain values are read. Raises InputError."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        raise InputError(f"{path} is not a readable file of weights") from error

@@ -1,6 +1,7 @@
 """MLflow, which no other wing imports.
 
-run       TrackedRun: one MLflow run, and the journal of what MLflow could not be sent
+run       TrackedRun: one MLflow run, which keeps a journal of what MLflow could not be sent
+journal   record: a run that could not reach MLflow is recorded from its journal
 store     where runs are kept: opened, made, relocated; runs whose process has died are closed
 queries   runs found in a store
 views     saved views of the runs table, and how to open the MLflow UI
@@ -16,8 +17,9 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+from jne.tracking.journal import record
 from jne.tracking.queries import find_run, newest_runs, results_folder
-from jne.tracking.run import TrackedRun, record, track
+from jne.tracking.run import TrackedRun, track
 from jne.tracking.store import STORE_ERRORS, close_orphaned_runs, open_store, relocate_store
 from jne.tracking.views import save_views, ui_hint
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from jne.tracking.run import record
+from jne.tracking.journal import record
 from jne.tracking.store import STORE_ERRORS, check_address, close_orphaned_runs, relocate_store
 
 

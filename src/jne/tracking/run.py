@@ -1,4 +1,4 @@
-"""One MLflow run from start to end, and the journal of a run that MLflow could not be sent."""
+"""One MLflow run from start to end."""
 
 import json
 import math
@@ -17,8 +17,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from rich.markup import escape
 
 from jne.errors import InputError
-from jne.results.folder import ended_as, in_one_line, locked, status_of
-from jne.tracking.store import ARTIFACTS, STORE_ERRORS, UNRECORDED, open_store, sqlite_file
+from jne.results.folder import ended_as, in_one_line
+from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
 from jne.utils.files import write_json
 from jne.utils.progress import console
 
@@ -249,39 +249,3 @@ def track(
         tracked.end(ended_as(error))
         raise
     tracked.end("FINISHED")
-
-
-def record(folder: Path, uri: str | None = None) -> str:
-    """Record the run whose journal is in a results folder, and return its MLflow id.
-
-    uri: a store other than the one in the journal. A new experiment in it keeps its artifacts
-    beside the store's sqlite file, or else beside the results folder.
-
-    Raises InputError where the folder has no journal or the store cannot be opened.
-    """
-    path = folder / UNRECORDED
-    if not path.exists():
-        raise InputError(f"{folder} holds no run that is still to be recorded")
-    with locked(folder, wait=1.0):
-        journal = json.loads(path.read_text())
-        store = journal["store"]
-        if uri:
-            beside = (sqlite_file(uri) or folder).absolute()
-            store |= {"uri": uri, "artifacts": str(beside.parent / ARTIFACTS)}
-        # The folder may have been moved since the journal was written.
-        tags = journal["tags"] | {"results": str(folder.absolute())}
-        tracked = TrackedRun(folder, store, "fail", journal["name"], tags)
-        tracked.start(journal["run_id"])
-        assert tracked.run_id is not None  # with "fail", an unreachable store has raised
-        # If the store is lost again, the next attempt continues with this run.
-        write_json(path, journal | {"run_id": tracked.run_id})
-        tracked.log_params(journal["params"])
-        for file, artifact_folder in journal["files"]:
-            tracked.log_file(folder / file, artifact_folder)
-        status = status_of(folder)  # {} for the run of a whole sweep
-        # No process holds the folder's lock: a run that is still RUNNING there was killed.
-        tracked.end(status.get("status", journal["status"]).replace("RUNNING", "KILLED"))
-        tracked.replay_journal()  # last, because it deletes the journal
-        if status:
-            write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
-    return tracked.run_id

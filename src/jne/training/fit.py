@@ -17,7 +17,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError
-from jne.results.contents import load_weights
+from jne.results.reader import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule

@@ -1,6 +1,12 @@
-"""Objects that a config section names by `_target_`, made with the section's other keys."""
+"""Objects that a config section names by `_target_`, made with the section's other keys.
 
-from collections.abc import Mapping
+What a user types or writes in a config of theirs may name anything. What was read from a folder, a
+checkpoint or a store may name only what `check_trusted` lets pass (docs/security.md).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,3 +35,60 @@ def instantiate(settings: Mapping[str, Any], section: str, **arguments: Any) -> 
             raise InputError(complaint(cause, section)) from error
         message = " ".join(str(cause or error).split())  # Hydra's have several lines
         raise InputError(f"{section}: {message}") from error
+
+
+_TRUSTED = ("jne.encoders.", "torch.nn.", "torch.optim.")
+
+
+def check_trusted(settings: Any, source: Path, trust: Sequence[str]) -> None:
+    """Check that settings read from the file `source` name nothing but harmless classes.
+
+    Harmless are the modules and optimisers that jne.encoders, torch.nn and torch.optim define, and
+    all that is in the packages `trust`, with a dot at the end or without.
+
+    Raises InputError, naming the file and what it names, where `_target_` anywhere in the settings
+    is something else, or a value is an interpolation, which could read the environment.
+    """
+    for target in _targets(settings, source):
+        if not _is_trusted(target, trust):
+            package = str(target).partition(".")[0]
+            raise InputError(
+                f"{source} names {target!r}, which is none of the classes that a file may name; if "
+                f"you trust its author, add trust=[{package}.]"
+            )
+
+
+def _targets(settings: Any, source: Path) -> Iterator[Any]:
+    if isinstance(settings, Mapping):
+        if "_target_" in settings:
+            yield settings["_target_"]
+        for value in settings.values():
+            yield from _targets(value, source)
+    elif isinstance(settings, list | tuple):
+        for value in settings:
+            yield from _targets(value, source)
+    elif isinstance(settings, str) and "${" in settings:
+        raise InputError(f"{source} holds the interpolation {settings!r}, which is not resolved")
+
+
+def _is_trusted(target: Any, trust: Sequence[str]) -> bool:
+    from torch import nn, optim
+
+    if not isinstance(target, str):
+        return False
+    if any(target.startswith(package.removesuffix(".") + ".") for package in trust):
+        return True
+    if not target.startswith(_TRUSTED):
+        return False
+    # The class itself, in the module that has it: a longer path could lead out of the package again
+    # (torch.nn.modules.module.torch.hub.load).
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except (ImportError, AttributeError):
+        return False
+    return (
+        isinstance(found, type)
+        and issubclass(found, nn.Module | optim.Optimizer)
+        and f"{found.__module__}.".startswith(_TRUSTED)
+    )

@@ -11,12 +11,12 @@ from helpers import ROOT
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from jne.analysis import nonlinearity
+from jne.analysis import nonlinearity, prediction
 from jne.encoders import ResidualEncoder
 from jne.evaluation.config import EvaluateConfig, check_config
 from jne.jacobian import jacobian_deviation
 from jne.results import Results
-from jne.results.contents import write_encoder, write_results
+from jne.results.contents import summarise, write_encoder, write_results
 from jne.utils.files import make_folder, write_json
 
 N_STIMULI, N_FEATURES, N_VOXELS = 24, 6, 15
@@ -65,8 +65,13 @@ def write_run(
             "status": np.where(np.arange(N_VOXELS) == CONSTANT, "constant", "ok"),
             "jne": jne,
             "mean_deviation": nonlinearity.mean_deviation(deviation),
+            "jne_ss_p95": np.percentile(nonlinearity.jne_ss(deviation), 95, axis=0),
         }
     )
+    voxels["r2"] = prediction.r2_score(responses, predictions)
+    resampled = prediction.bootstrap_r2(responses, predictions, 20)
+    voxels["p"] = prediction.bootstrap_p(resampled)
+    voxels["p_fdr"] = prediction.fdr(voxels["p"].to_numpy())
     table = pd.DataFrame(
         {
             "stimulus": [f"s{i:02d}" for i in range(N_STIMULI)],
@@ -80,6 +85,7 @@ def write_run(
         "shuffle": False,
         "activation": activation,
         "placement": placement,
+        "encoder": encoder_config,
         "data": {"_target_": "jne.data.arrays.Arrays", "name": "made"} | (data or {}),
     }
     make_folder(path)
@@ -97,7 +103,7 @@ def write_run(
         path,
         voxels=voxels,
         stimuli=table,
-        epochs=pd.DataFrame({"epoch": [0]}),
+        epochs=pd.DataFrame({"epoch": [0], "train/loss": 1.0, "val/loss": 1.0, "val/r2": 0.0}),
         arrays={
             "features": features,
             "responses": responses,
@@ -105,7 +111,7 @@ def write_run(
             "deviation": deviation,
             "jne_ss": nonlinearity.jne_ss(deviation),
         },
-        summary={},
+        summary=summarise(voxels, 0.05),
         space=None,
         images=images,
     )

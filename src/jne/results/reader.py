@@ -1,0 +1,267 @@
+"""Reads a results folder, and checks it whole before anything is computed from it.
+
+The folder may come from anybody, and may be edited, damaged or incomplete. Only tables, arrays of
+numbers, tensors and plain values are read; nothing in it is unpickled or run (docs/security.md).
+N test stimuli, D features, V voxels, V' of them trained on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import pandas as pd
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from jne.encoders import build_encoder
+from jne.errors import InputError
+from jne.utils.blocks import voxel_blocks
+from jne.utils.instantiate import check_trusted
+from jne.utils.tables import read_table
+
+_VOXEL_STATUS = {"ok", "constant", "missing"}
+_VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
+_OPTIONAL_NUMBERS = ("noise_ceiling", "ncsnr", "vertex", "i", "j", "k")
+_EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
+_CONFIG: dict[str, type] = {
+    "subject": str,
+    "activation": str,
+    "placement": str,
+    "seed": int,
+    "shuffle": bool,
+    "data": dict,
+    "encoder": dict,
+}
+_SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
+
+
+class Results:
+    """A finished training run, read from its results folder.
+
+    path, config (the resolved config), status, summary, and the tables `voxels` (one row per
+    voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
+    `images_path`, None where the stimuli are no images or the run did not record it.
+
+    Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
+    file and what it should hold.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.status = self._read_status()
+        self.config = self._read_config()
+        self.summary = self._read_json("summary.json")
+        if not _is_numbers(self.summary.get("metrics")):
+            self._refuse("summary.json", "`metrics`, numbers by their names")
+        self.voxels = self._read_voxels()
+        self.stimuli = self._read_table("stimuli.csv", ("stimulus",), ())
+        self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
+        self.space = self._read_space()
+        self.images_path = self._read_images_path()
+        self._check_arrays()
+        self._read_encoder()
+
+    def array(self, name: str) -> NDArray[np.float32]:
+        """An array of the folder, memory-mapped.
+
+        name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation` or
+        `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read.
+        """
+        return self._read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
+
+    def encoder(self, trust: Sequence[str] = ()) -> nn.Module:
+        """The trained encoder: standardised features (N, D) to the trained voxels (N, V').
+
+        trust: packages, other than jne and torch.nn, whose classes the folder may name, such as
+        `my_package.` for an encoder of your own. Raises InputError for a class of another package,
+        and where the weights do not fit the class.
+        """
+        saved = self._read_encoder()
+        check_trusted(saved["config"], self.path / "encoder.pt", trust)
+        n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
+        encoder = build_encoder(saved["config"], n_features, n_voxels)
+        try:
+            encoder.load_state_dict(saved["weights"])
+        except RuntimeError as error:
+            raise InputError(
+                f"{self.path / 'encoder.pt'} holds weights that do not fit its config: "
+                f"{' '.join(str(error).split())[:200]}"
+            ) from error
+        return encoder.eval()
+
+    # --- what is expected of each file ---
+
+    def _read_status(self) -> dict[str, Any]:
+        if not (self.path / "status.json").is_file():
+            raise InputError(f"{self.path} is not a results folder: it has no status.json")
+        status = self._read_json("status.json")
+        if not isinstance(status.get("status"), str):
+            self._refuse("status.json", "`status`, the state of the run")
+        if status["status"] != "FINISHED":
+            raise InputError(f"the run in {self.path} is {status['status']}, not FINISHED")
+        if not isinstance(status.get("mlflow_run_id"), str | None):
+            self._refuse("status.json", "`mlflow_run_id` as text")
+        return status
+
+    def _read_config(self) -> dict[str, Any]:
+        def load(path: Path) -> Any:
+            try:
+                return yaml.safe_load(path.read_text())
+            except yaml.YAMLError as error:
+                raise ValueError(" ".join(str(error).split())) from error
+
+        config = self._read("config.yaml", load)
+        if not isinstance(config, dict):
+            self._refuse("config.yaml", "the config of the run, keys with values")
+        for key, kind in _CONFIG.items():
+            if not isinstance(config.get(key), kind):
+                self._refuse("config.yaml", f"the key {key}", f"{config.get(key)!r}")
+        for key in ("name", "_target_"):
+            if not isinstance(config["data"].get(key), str):
+                self._refuse("config.yaml", f"the key data.{key}")
+        return config
+
+    def _read_voxels(self) -> pd.DataFrame:
+        voxels = self._read_table("voxels.csv", ("voxel", "roi", "status"), _VOXEL_NUMBERS)
+        unknown = sorted(set(voxels["status"]) - _VOXEL_STATUS)
+        if unknown:
+            self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
+        return voxels
+
+    def _read_table(
+        self, name: str, columns: Sequence[str], numbers: Sequence[str]
+    ) -> pd.DataFrame:
+        """A table with at least one row, these columns, and these columns of numbers."""
+        table: pd.DataFrame = self._read(name, read_table)
+        if table.empty:
+            self._refuse(name, "at least one row")
+        for column in (*columns, *numbers):
+            if column not in table:
+                self._refuse(name, f"a column {column}", f"columns {', '.join(table.columns)}")
+        for column in (*numbers, *(c for c in _OPTIONAL_NUMBERS if c in table)):
+            if not pd.api.types.is_numeric_dtype(table[column]):
+                self._refuse(name, f"numbers in column {column}")
+        return table
+
+    def _read_space(self) -> dict[str, Any] | None:
+        if not (self.path / "space.json").exists():
+            return None
+        space = self._read_json("space.json")
+        try:
+            shape = np.array(space["shape"], dtype=np.int64)
+            affine = np.array(space["affine"], dtype=np.float64)
+        except (KeyError, TypeError, ValueError, OverflowError):
+            self._refuse("space.json", "`shape`, three sizes, and `affine`, four by four numbers")
+        if shape.shape != (3,) or affine.shape != (4, 4) or (shape < 1).any():
+            self._refuse("space.json", "`shape`, three sizes, and `affine`, four by four numbers")
+        axes = [axis for axis in ("i", "j", "k") if axis in self.voxels]
+        if len(axes) == 3:
+            indices = self.voxels[axes].to_numpy(dtype=np.float64)
+            inside = (indices >= 0) & (indices < shape) & (indices == np.floor(indices))
+            if not inside.all():
+                self._refuse("voxels.csv", f"columns i, j, k inside the volume {shape.tolist()}")
+        return space
+
+    def _read_images_path(self) -> Path | None:
+        if not (self.path / "images.json").exists():
+            return None
+        images = self._read_json("images.json")
+        if not isinstance(images.get("path"), str):
+            self._refuse("images.json", "`path`, a folder or file of images")
+        return Path(images["path"])
+
+    def _check_arrays(self) -> None:
+        n, n_voxels = len(self.stimuli), len(self.voxels)
+        trained = (self.voxels["status"] == "ok").to_numpy()
+        measured = self.voxels["jne"].notna().to_numpy()
+        features = self._check_array("features", n, None)
+        self._check_finite("features", features, np.ones(features.shape[1], dtype=bool))
+        for name, there in (
+            ("responses", trained),
+            ("predictions", trained),
+            ("deviation", measured),
+            ("jne_ss", measured),
+        ):
+            self._check_finite(name, self._check_array(name, n, n_voxels), there)
+
+    def _check_array(self, name: str, n: int, n_columns: int | None) -> NDArray[np.float32]:
+        array = self.array(name)
+        expected = f"({n}, {'n_features' if n_columns is None else n_columns}) float32"
+        shape_fits = array.ndim == 2 and array.shape[0] == n and array.shape[1] >= 1
+        if n_columns is not None:
+            shape_fits = shape_fits and array.shape[1] == n_columns
+        if not shape_fits or array.dtype != np.float32:
+            self._refuse(f"{name}.npy", f"an array {expected}", f"{array.shape} {array.dtype}")
+        return array
+
+    def _check_finite(self, name: str, array: NDArray, there: NDArray[np.bool_]) -> None:
+        """Columns that are `there` are finite; all others are NaN."""
+        for columns in voxel_blocks(array.shape[1]):
+            block = array[:, columns]
+            finite = np.isfinite(block)
+            if not (finite == there[columns]).all():
+                bad = np.flatnonzero((finite != there[columns]).any(axis=0))[0] + columns.start
+                expected = "finite values" if there[bad] else "NaN"
+                self._refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
+
+    def _read_encoder(self) -> dict[str, Any]:
+        """The content of encoder.pt: config, weights and scaling."""
+        saved = load_weights(self.path / "encoder.pt")
+        if not isinstance(saved.get("config"), dict) or not isinstance(saved.get("weights"), dict):
+            self._refuse("encoder.pt", "the config and the weights of the encoder")
+        n_features = self.array("features").shape[1]
+        n_trained = int((self.voxels["status"] == "ok").sum())
+        for name in _SCALING:
+            expected = (n_features if name.startswith("feature") else n_trained,)
+            found = saved.get(name)
+            if not isinstance(found, Tensor) or tuple(found.shape) != expected:
+                self._refuse("encoder.pt", f"`{name}`, a tensor of shape {expected}")
+        return saved
+
+    # --- files ---
+
+    def _read_json(self, name: str) -> dict[str, Any]:
+        content = self._read(name, lambda path: json.loads(path.read_text()))
+        if not isinstance(content, dict):
+            self._refuse(name, "names with values")
+        return content
+
+    def _read(self, name: str, load: Callable[[Path], Any]) -> Any:
+        path = self.path / name
+        try:
+            return load(path)
+        except FileNotFoundError as error:
+            raise InputError(f"{self.path} is not a whole results folder: no {name}") from error
+        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
+            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+            raise InputError(f"{path} cannot be read ({reason or 'it is damaged'})") from error
+
+    def _refuse(self, name: str, expected: str, found: str | None = None) -> NoReturn:
+        message = f"{self.path / name} must hold {expected}"
+        raise InputError(message if found is None else f"{message}, found {found[:200]}")
+
+
+def _is_numbers(values: Any) -> bool:
+    return isinstance(values, dict) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
+    )
+
+
+def load_weights(path: Path) -> dict[str, Any]:
+    """Read a file of weights, memory-mapped. Only tensors and plain values are read.
+
+    Raises InputError where the file is missing, damaged, or holds anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise InputError(f"no such file: {path}") from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
+        raise InputError(f"{path} is not a readable file of weights") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a readable file of weights")
+    return content

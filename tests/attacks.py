@@ -1,0 +1,141 @@
+"""Files that try to run something when they are read: each would make the folder `trace`."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from jne.results import Results
+
+EVIL = "import os\nos.makedirs({trace!r}, exist_ok=True)\n"
+HUB = "import os\ndef load(**_):\n    os.makedirs({trace!r}, exist_ok=True)\n"
+
+
+class Pickled:
+    """Makes the folder `trace` when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = str(trace)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (self.trace,)
+
+
+def lay_traps(folder: Path, trace: Path) -> None:
+    """A module `evil` and a torch hub repository in `folder`, which is on sys.path."""
+    (folder / "evil.py").write_text(EVIL.format(trace=str(trace)) + "class Encoder: pass\n")
+    (folder / "hubconf.py").write_text(HUB.format(trace=str(trace)))
+
+
+def encoder_configs(traps: Path, trace: Path) -> Iterator[tuple[str, Any]]:
+    """Configs that an encoder.pt may hold, by what they try."""
+    hub = {"repo_or_dir": str(traps), "model": "load", "source": "local", "trust_repo": True}
+    for target in (
+        "torch.hub.load",
+        "torch.nn.modules.module.torch.hub.load",
+        "torch.optim.optimizer.torch.hub.load",
+        "torch.nn.Module.torch.hub.load",
+    ):
+        yield target, {"_target_": target, **hub}
+    residual = {"_target_": "jne.encoders.ResidualEncoder", "hidden_width": 8}
+    nested = {"_target_": "torch.hub.load", **hub}
+    yield "nested in the activation", residual | {"activation": nested}
+    yield "nested in a list", residual | {"placement": [1, [nested]]}
+    yield "nested in the arguments", residual | {"_args_": [nested]}
+    yield "nested in a dict", residual | {"more": {"and": {"more": nested}}}
+    for target in (
+        "jne.utils.instantiate.instantiate",
+        "jne.encoders.instantiate",
+        "hydra.utils.instantiate",
+        "hydra.utils.call",
+        "jne.encoders.build_encoder",
+    ):
+        yield target, {"_target_": target, "settings": nested, "config": nested, "section": "x"}
+    yield (
+        "a Lightning module",
+        {
+            "_target_": "jne.training.module.EncodingModule",
+            "encoder": nested,
+        },
+    )
+    command = f"__import__('os').mkdir({str(trace)!r})"
+    for target in ("builtins.eval", "builtins.exec"):
+        yield target, {"_target_": target, "_args_": [command]}
+    for target in (
+        "os.mkdir", "os.makedirs", "posix.mkdir", "jne.results.folder.make_folder",
+        "jne.utils.files.make_folder", "torch.nn.parallel.os.mkdir", "pathlib.Path.mkdir",
+    ):  # fmt: skip
+        yield target, {"_target_": target, "_args_": [str(trace)]}
+    for target in ("os.system", "os.popen", "subprocess.run", "subprocess.Popen"):
+        yield target, {"_target_": target, "_args_": [f"mkdir {trace}"], "shell": True}
+    for target in ("runpy.run_path", "torch.utils.cpp_extension.load", "torch.jit.load"):
+        yield target, {"_target_": target, "_args_": [str(traps / "evil.py")]}
+    for target in ("importlib.import_module", "hydra.utils.get_object", "pydoc.locate"):
+        yield target, {"_target_": target, "_args_": ["evil"]}
+    yield "a class in the working directory", {"_target_": "evil.Encoder"}
+    yield "a file that logging would write", {
+        "_target_": "logging.FileHandler", "filename": str(trace),
+    }  # fmt: skip
+    yield (
+        "a run's folder",
+        {
+            "_target_": "jne.results.folder.RunFolder",
+            "path": str(trace),
+            "config": {},
+            "identity": "",
+        },
+    )
+    odd: list[Any] = ["", "torch.nn.", "jne.encoders.", "jne.encoders..x", "torch.nn.Linear.x", 7]
+    odd += [None, ["os.mkdir"], "torch.nn.functional.relu", "torch.optim.lr_scheduler.StepLR"]
+    for target in odd:
+        yield f"the target {target!r}", {"_target_": target, "_args_": [str(trace)]}
+    yield "an interpolation", residual | {"activation": "${oc.env:HOME}"}
+    yield "no target", {"hidden_width": 8}
+
+
+def pickles(trace: Path) -> Iterator[tuple[str, str, Callable[[Path], None]]]:
+    """Name, file in a results folder, and how it is written with something pickled in it."""
+
+    def array(path: Path) -> None:
+        np.save(path, np.array([[Pickled(trace)]], dtype=object), allow_pickle=True)
+
+    def tensors(path: Path) -> None:
+        torch.save({"config": Pickled(trace), "weights": {}}, path)
+
+    for name in ("features", "responses", "predictions", "deviation", "jne_ss"):
+        yield f"{name}.npy", f"{name}.npy", array
+    yield "encoder.pt", "encoder.pt", tensors
+    tag = f"!!python/object/apply:os.mkdir [{str(trace)!r}]"
+    for what, content in (("a tag", tag), ("a tagged key", f"subject: {tag}")):
+        yield (
+            f"config.yaml with {what}",
+            "config.yaml",
+            lambda p, c=content: p.write_text(c) and None,
+        )
+
+
+def write_config(folder: Path, section: str, settings: Any) -> None:
+    """Put `settings` into config.yaml as `section`."""
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(config | {section: settings}))
+
+
+def write_encoder_config(folder: Path, settings: Any) -> None:
+    """Put `settings` into encoder.pt."""
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    torch.save(saved | {"config": settings}, folder / "encoder.pt")
+
+
+def read_all(folder: Path) -> None:
+    """Everything that evaluate.py reads of a folder."""
+    run = Results(folder)
+    for name in ("features", "responses", "predictions", "deviation", "jne_ss"):
+        run.array(name)
+    run.encoder()
+    json.dumps(run.status)

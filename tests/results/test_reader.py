@@ -1,0 +1,46 @@
+"""A results folder that was edited, cut or damaged gets one sentence that names the file."""
+
+import shutil
+
+import pytest
+from damage import damages
+from finished_run import write_run
+
+from jne.errors import InputError
+from jne.results import Results
+
+DAMAGES = list(damages())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run") / "run").path
+
+
+@pytest.mark.parametrize(
+    ("damage", "file"), [case[1:] for case in DAMAGES], ids=[case[0] for case in DAMAGES]
+)
+def test_a_damaged_folder_is_one_sentence(run, tmp_path, damage, file):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    damage(folder)
+    with pytest.raises(InputError) as refused:
+        Results(folder)
+    message = str(refused.value)
+    assert "\n" not in message
+    assert file in message
+    assert str(folder) in message
+    assert len(message) < 500
+
+
+def test_weights_that_do_not_fit_the_encoder(run, tmp_path):
+    """Of another width: found when the encoder is asked for."""
+    import torch
+
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    saved["config"]["hidden_width"] = 9
+    torch.save(saved, folder / "encoder.pt")
+    with pytest.raises(InputError, match=r"encoder.pt holds weights that do not fit its config"):
+        Results(folder).encoder()
