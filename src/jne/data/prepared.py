@@ -119,13 +119,34 @@ def load(folder: Path) -> Prepared:
     with reading(folder, "data"):
         if not (folder / "provenance.json").exists():
             raise InputError(f"data: {folder} is not a prepared folder: it has no provenance.json")
-        return Prepared(
+        prepared = Prepared(
             folder=folder,
             features=np.load(folder / "features.npy", mmap_mode="r"),
             responses=np.load(folder / "responses.npy", mmap_mode="r"),
             stimuli=read_table(folder / "stimuli.csv"),
             voxels=read_table(folder / "voxels.csv"),
             provenance=json.loads((folder / "provenance.json").read_text()),
+        )
+    _check_whole(prepared)
+    return prepared
+
+
+def _check_whole(prepared: Prepared) -> None:
+    """Raise InputError where the files of a folder do not agree: it was edited, or is damaged."""
+    n, n_voxels = len(prepared.stimuli), len(prepared.voxels)
+    columns = {"stimulus", "split"} <= set(prepared.stimuli) and "roi" in prepared.voxels
+    whole = (
+        columns
+        and prepared.features.ndim == 2
+        and len(prepared.features) == n
+        and prepared.responses.shape == (n, n_voxels)
+        and prepared.features.dtype == prepared.responses.dtype == np.float32
+        and isinstance(prepared.provenance, dict)
+    )
+    if not whole:
+        raise InputError(
+            f"data: {prepared.folder} is damaged, its arrays and tables do not agree; delete it to "
+            f"have it prepared again"
         )
 
 

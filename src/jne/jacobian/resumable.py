@@ -48,21 +48,18 @@ class ResumableArrays:
         identity: str | None,
     ) -> None:
         self.files, self.identity, self.done = files, identity, 0
+        self.arrays: dict[str, NDArray] = {}
         self._saved = time.monotonic()
         if files is None:
-            self.arrays: dict[str, NDArray] = {name: np.empty(shape, dtype) for name in names}
+            self.arrays = {name: np.empty(shape, dtype) for name in names}
             return
         self._partial = {
             name: final.with_name(f"{final.name}.partial") for name, final in files.items()
         }
         first = files[names[0]]
         self._state = first.with_name(f"{first.name}.partial.json")
-        self.done = self._completed_units()
-        if self.done:
-            self.arrays = {
-                name: np.load(partial, mmap_mode="r+") for name, partial in self._partial.items()
-            }
-        else:
+        self.arrays, self.done = self._interrupted(shape, dtype)
+        if not self.done:
             self._state.unlink(missing_ok=True)
             self.arrays = {
                 name: np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
@@ -106,11 +103,19 @@ class ResumableArrays:
             if isinstance(array, np.memmap):
                 array.flush()
 
-    def _completed_units(self) -> int:
-        """How many units an interrupted computation of the same identity has completed."""
+    def _interrupted(self, shape: tuple[int, int], dtype: type) -> tuple[dict[str, NDArray], int]:
+        """The arrays of an interrupted computation of the same identity, and its complete units.
+
+        No arrays and 0 where there is none, or where its files are missing or damaged.
+        """
         try:
             state = json.loads(self._state.read_text())
-        except (FileNotFoundError, ValueError):
-            return 0
-        complete = all(partial.exists() for partial in self._partial.values())
-        return state["done"] if complete and state["identity"] == self.identity else 0
+            identity, done = state["identity"], int(state["done"])
+            arrays = {
+                name: np.load(partial, mmap_mode="r+", allow_pickle=False)
+                for name, partial in self._partial.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, EOFError):
+            return {}, 0
+        fits = all(array.shape == shape and array.dtype == dtype for array in arrays.values())
+        return (arrays, done) if fits and identity == self.identity else ({}, 0)

@@ -98,7 +98,7 @@ def open_run(path: Path, config: dict[str, Any], identity: str = "") -> Iterator
 def earlier_attempts(folders: Iterable[Path], identity: str) -> list[Path]:
     """The folders that hold an attempt at the run with this identity, finished ones first."""
     found = [folder for folder in folders if status_of(folder).get("identity") == identity]
-    return sorted(found, key=lambda folder: status_of(folder)["status"] != "FINISHED")
+    return sorted(found, key=lambda folder: finished_status(folder) is None)
 
 
 def free_folder(path: Path, identity: str = "") -> Path:
@@ -155,11 +155,25 @@ def locked(path: Path, wait: float) -> Iterator[None]:
 
 
 def status_of(path: Path) -> dict[str, Any]:
-    """The content of status.json in a run's folder; {} where there is none."""
+    """The content of status.json in a run's folder; {} where there is none that can be read."""
     try:
-        return json.loads((path / "status.json").read_text())
-    except (OSError, ValueError):
+        status = json.loads((path / "status.json").read_text())
+    except (OSError, ValueError, RecursionError):
         return {}
+    return status if isinstance(status, dict) else {}
+
+
+def metrics_of(path: Path) -> dict[str, float]:
+    """The scalars of a finished run by their names in MLflow.
+
+    Raises InputError where summary.json cannot be read.
+    """
+    file = path / "summary.json"
+    try:
+        metrics = json.loads(file.read_text())["metrics"]
+        return {str(name): float(value) for name, value in metrics.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: it is missing or damaged") from error
 
 
 def ended_as(error: BaseException) -> str:

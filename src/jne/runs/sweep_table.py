@@ -1,6 +1,5 @@
 """The table and the figure of a sweep: R2 and JNE against what was varied."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from jne.errors import InputError
 from jne.plots.style import STYLE, save, subplots
+from jne.results.folder import finished_status, metrics_of
 from jne.runs.overrides import is_bookkeeping, values_by_key
+from jne.utils.progress import console
 from jne.utils.tables import write_table
 
 _MEANS = ("r2/mean", "jne/mean")
@@ -39,12 +41,17 @@ def read(folder: Path) -> pd.DataFrame:
     """
     params, metrics = [], []
     for path in sorted(folder.glob("*/status.json")):
-        status = json.loads(path.read_text())
-        if status["status"] == "FINISHED" and "params" in status:
-            summary = json.loads((path.parent / "summary.json").read_text())["metrics"]
-            params.append(_settings(status))
-            test = {key: summary[key] for key in summary if key.startswith(("r2/", "jne/"))}
-            metrics.append(test | {"run": path.parent.name, "seconds": status["seconds"]})
+        status = finished_status(path.parent)
+        if status is None or "params" not in status:
+            continue
+        try:
+            summary = metrics_of(path.parent)
+        except InputError as error:
+            console.print(f"[yellow]left out of the table: {escape(str(error))}[/yellow]")
+            continue
+        params.append(_settings(status))
+        test = {key: summary[key] for key in summary if key.startswith(("r2/", "jne/"))}
+        metrics.append(test | {"run": path.parent.name, "seconds": status.get("seconds")})
     if not params:
         return pd.DataFrame()
     varied = pd.DataFrame(params).fillna("")
@@ -136,8 +143,11 @@ def show(name: str, jobs: list[list[str]], statuses: list[dict[str, Any]]) -> No
         state = status.get("status", "not started")
         r2 = jne = failure = ""
         if state == "FINISHED":
-            metrics = json.loads(Path(status["folder"], "summary.json").read_text())["metrics"]
-            r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
+            try:
+                metrics = metrics_of(Path(status["folder"]))
+                r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
+            except InputError:  # said when the table was written
+                r2 = jne = "?"
         else:
             error = status.get("error", "").removeprefix("InputError: ")
             failure = f"[red]{state}[/red] {escape(error[:160])}"

@@ -108,10 +108,15 @@ class TrackedRun:
         path = self.folder / UNRECORDED
         try:
             metrics = json.loads(path.read_text())["metrics"]
-        except (OSError, ValueError):
+            pending = [(str(n), float(value), int(ms), int(step)) for n, value, ms, step in metrics]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            message = f"{path} is damaged: an earlier attempt's curves are not in MLflow"
+            console.print(f"[yellow]{escape(message)}[/yellow]", soft_wrap=True)
             return
         self._journal["metrics"] = metrics
-        self._pending = [(name, float(value), *when) for name, value, *when in metrics]
+        self._pending = pending
         self.flush()
         if not self.offline:
             path.unlink()

@@ -212,7 +212,7 @@ def folder_of(config: TrainConfig) -> Path:
 def finished_loss(folder: Path) -> float | None:
     """The best validation loss if the run in `folder` is finished, after saying so; else None."""
     status = finished_status(folder)
-    if status is None:
+    if status is None or not isinstance(status.get("val_loss"), float):
         return None
     console.print(f"already finished: {folder}", soft_wrap=True)
     return status["val_loss"]
