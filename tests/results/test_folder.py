@@ -20,7 +20,7 @@ def test_a_damaged_status_or_summary(tmp_path, content):
     assert status_of(tmp_path) == {}
     assert finished_status(tmp_path) is None
     assert earlier_attempts([tmp_path], "abc") == []
-    with pytest.raises(InputError, match="summary.json cannot be read"):
+    with pytest.raises(InputError, match=r"summary\.json cannot be read"):
         metrics_of(tmp_path)
 
 

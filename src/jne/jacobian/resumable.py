@@ -115,7 +115,7 @@ class ResumableArrays:
                 name: np.load(partial, mmap_mode="r+", allow_pickle=False)
                 for name, partial in self._partial.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, EOFError):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
             return {}, 0
         fits = all(array.shape == shape and array.dtype == dtype for array in arrays.values())
         return (arrays, done) if fits and identity == self.identity else ({}, 0)
