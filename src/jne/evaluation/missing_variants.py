@@ -23,6 +23,7 @@ from jne.jacobian.resumable import fingerprint
 from jne.results import Results
 from jne.results.reader import load_weights
 from jne.utils.files import make_folder, write_array
+from jne.utils.reading import UNREADABLE
 
 
 def missing_variants(
@@ -69,7 +70,7 @@ def _is_readable(path: Path, n_voxels: int) -> bool:
     """Whether the file exists and is not damaged."""
     try:
         jne = _read(path)
-    except (OSError, EOFError, ValueError):
+    except UNREADABLE:
         return False
     return jne.shape == (n_voxels,) and jne.dtype == np.float64
 

@@ -241,7 +241,8 @@ def _read_state(path: Path) -> dict[str, Any]:
             f"features.checkpoint={path} is not a readable file of weights (safetensors, or "
             f"tensors saved by torch; a TorchScript archive is not read)"
         ) from error
-    return state.get("state_dict", state) if isinstance(state, dict) else {}
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return state if isinstance(state, dict) else {}
 
 
 def unknown_model(model: str, known: Iterable[str]) -> InputError:

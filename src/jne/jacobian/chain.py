@@ -187,12 +187,16 @@ def _computed_share(slope: Tensor) -> float:
 def functional_jacobian(module: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
     """J (v, D) of any module at one stimulus x (D,), for the outputs with these indices (v,).
 
-    Forward mode, one pass per feature, where there are more outputs than features; else reverse
-    mode, one pass per output.
+    Forward mode, one pass per feature, where there are more outputs than features and the module
+    can; else reverse mode, one pass per output.
     """
 
     def row(features: Tensor) -> Tensor:
         return module(features[None])[0, outputs]
 
-    differentiate = torch.func.jacfwd if len(outputs) > len(x) else torch.func.jacrev
-    return differentiate(row)(x).detach()
+    if len(outputs) > len(x):
+        try:
+            return torch.func.jacfwd(row)(x).detach()
+        except NotImplementedError:  # not every operation of torch has a forward mode
+            pass
+    return torch.func.jacrev(row)(x).detach()

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.utils.files import write_json
+from jne.utils.reading import UNREADABLE
 
 _SAVE_SECONDS = 5.0
 
@@ -115,7 +116,7 @@ class ResumableArrays:
                 name: np.load(partial, mmap_mode="r+", allow_pickle=False)
                 for name, partial in self._partial.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError):
+        except (*UNREADABLE, TypeError):
             return {}, 0
         fits = all(array.shape == shape and array.dtype == dtype for array in arrays.values())
         return (arrays, done) if fits and identity == self.identity else ({}, 0)

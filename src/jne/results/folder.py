@@ -22,6 +22,7 @@ from jne import __version__
 from jne.errors import InputError
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.machine import peak_memory_gb
+from jne.utils.reading import UNREADABLE
 
 _WAIT_SECONDS = 5.0
 TERMINATED = 128 + signal.SIGTERM  # exit code
@@ -158,7 +159,7 @@ def status_of(path: Path) -> dict[str, Any]:
     """The content of status.json in a run's folder; {} where there is none that can be read."""
     try:
         status = json.loads((path / "status.json").read_text())
-    except (OSError, ValueError, RecursionError):
+    except UNREADABLE:
         return {}
     return status if isinstance(status, dict) else {}
 
@@ -172,7 +173,7 @@ def metrics_of(path: Path) -> dict[str, float]:
     try:
         metrics = json.loads(file.read_text())["metrics"]
         return {str(name): float(value) for name, value in metrics.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError(f"{file} cannot be read: it is missing or damaged") from error
 
 

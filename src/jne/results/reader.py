@@ -21,6 +21,7 @@ from jne.encoders import build_encoder
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.instantiate import check_trusted
+from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
@@ -236,7 +237,7 @@ class Results:
             return load(path)
         except FileNotFoundError as error:
             raise InputError(f"{self.path} is not a whole results folder: no {name}") from error
-        except (OSError, ValueError, EOFError, RecursionError, MemoryError) as error:
+        except UNREADABLE as error:
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
             raise InputError(f"{path} cannot be read ({reason or 'it is damaged'})") from error
 

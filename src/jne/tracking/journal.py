@@ -11,6 +11,7 @@ from jne.results.folder import locked, status_of
 from jne.tracking.run import TrackedRun
 from jne.tracking.store import ARTIFACTS, UNRECORDED, sqlite_file
 from jne.utils.files import write_json
+from jne.utils.reading import UNREADABLE
 
 
 def record(folder: Path, uri: str | None = None) -> str:
@@ -73,7 +74,7 @@ def _read_journal(folder: Path) -> dict[str, Any]:
         files = [Path(folder, str(file)) for file, _ in journal["files"]]
         if not {"uri", "experiment", "artifacts"} <= set(journal["store"]):
             raise KeyError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (*UNREADABLE, TypeError) as error:
         raise InputError(f"{path} is damaged, so this run cannot be recorded") from error
     for file in files:
         if not file.resolve().is_relative_to(folder.resolve()):

@@ -21,6 +21,7 @@ from jne.results.folder import ended_as, in_one_line
 from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
 from jne.utils.files import write_json
 from jne.utils.progress import console
+from jne.utils.reading import UNREADABLE
 
 _FLUSH_SECONDS = 2.0  # a call takes 3 to 60 ms, as long as a short epoch, so curves go in batches
 _BATCH = 1000  # metrics per call: MLflow's limit
@@ -111,7 +112,7 @@ class TrackedRun:
             pending = [(str(n), float(value), int(ms), int(step)) for n, value, ms, step in metrics]
         except FileNotFoundError:
             return
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (*UNREADABLE, TypeError):
             message = f"{path} is damaged: an earlier attempt's curves are not in MLflow"
             console.print(f"[yellow]{escape(message)}[/yellow]", soft_wrap=True)
             return

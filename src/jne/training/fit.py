@@ -24,6 +24,13 @@ from jne.training.module import EncodingModule
 from jne.utils.machine import keep_freed_memory
 
 Measured = TypeVar("Measured")
+_CHECKPOINT = {
+    "epoch": int,
+    "global_step": int,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "loops": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -152,8 +159,13 @@ def _restore(
 def _checked_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
     """The content of a checkpoint. Raises InputError if it is damaged or another encoder's."""
     checkpoint = load_weights(path)
-    saved = checkpoint.get("state_dict", {})
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    if {name: tuple(value.shape) for name, value in saved.items()} != expected:
+    saved = checkpoint.get("state_dict")
+    if not isinstance(saved, dict) or expected != {
+        name: tuple(getattr(value, "shape", ("none",))) for name, value in saved.items()
+    }:
         raise InputError(f"checkpoint={path} holds another encoder than this config describes")
+    for key, kind in _CHECKPOINT.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise InputError(f"checkpoint={path} is not a whole checkpoint of Lightning: no {key}")
     return checkpoint

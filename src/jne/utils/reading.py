@@ -5,11 +5,25 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 
 from jne.errors import InputError
 
-# What NumPy, pandas, h5py, nibabel and zipfile raise for files that are damaged or out of reach.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+# What NumPy, pandas, h5py, nibabel, json and zipfile raise for files that are damaged or out of
+# reach. NumPy parses the header of a .npy file as Python, hence the syntax errors.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    OverflowError,
+    MemoryError,
+    RecursionError,
+    SyntaxError,
+    TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @contextmanager
