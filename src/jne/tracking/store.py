@@ -11,6 +11,7 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
@@ -18,7 +19,8 @@ from jne.tracking.views import save_views
 from jne.utils.files import atomic_file
 from jne.utils.slurm import job_ended
 
-STORE_ERRORS = (InputError, MlflowException, OSError)
+# MLflow passes on what SQLAlchemy and sqlite raise while it opens a database.
+STORE_ERRORS = (InputError, MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
 """What is raised where a store cannot be opened, or can no longer be reached."""
 
 ARTIFACTS = "mlartifacts"  # the folder beside an sqlite store
@@ -59,7 +61,9 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
                 return client, found.experiment_id
             save_views(client, experiment_id)
             return client, experiment_id
-    except (MlflowException, OSError) as error:
+    except (*STORE_ERRORS, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         reason = str(error).splitlines()[0]
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
 
@@ -75,6 +79,8 @@ def check_address(uri: str, *, existing: bool = False) -> None:
             f"or the address of a server"
         )
     database = sqlite_file(uri)
+    if uri.startswith("sqlite:") and (database is None or database.is_dir()):
+        raise InputError(f"tracking.uri={uri}: give the path of a file, as in sqlite:///PATH")
     if existing and database is not None and not database.exists():
         raise InputError(f"there is no MLflow store at {uri}")
 
