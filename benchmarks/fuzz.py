@@ -107,7 +107,8 @@ SENSIBLE = {
     ("filter", "''"), ("rois", "null"), ("trust", "[]"), ("trust", "abc"), ("name", "'[/red]'"),
     ("subject", "'[/red]'"), ("tracking.experiment", "'[/red]'"), ("output", "'[/red]'"),
     ("name", "nan"), ("name", "inf"), ("name", "-1"), ("name", "1e400"), ("variants", "[]"),
-    ("optimizer.weight_decay", "abc"), ("jacobian.voxels", "[]"), ("rois", "[]"),
+    ("jacobian.voxels", "[]"), ("rois", "[]"), ("encoder", "{}"), ("optimizer", "{}"),
+    ("tracking.uri", "''"),
 }  # fmt: skip
 
 

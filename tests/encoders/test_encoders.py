@@ -55,6 +55,11 @@ def test_placement_names_the_layers():
         ({"placement": "loc2", "n_hidden": 1}, "loc2 needs n_hidden of at least 2"),
         ({"n_hidden": 0}, "n_hidden must be at least 1"),
         ({"hidden_width": 0}, "hidden_width must be at least 1"),
+        ({"bias": None}, "bias must be true or false, found None"),
+        ({"bias": -1}, "bias must be true or false"),
+        ({"skip_first": "no"}, "skip_first must be true or false"),
+        ({"n_hidden": 2.5}, "n_hidden must be a whole number"),
+        ({"hidden_width": True}, "hidden_width must be a whole number"),
         ({"skip_first": True, "hidden_width": 5}, "must equal the number of features"),
     ],
 )

@@ -66,7 +66,7 @@ class ResidualEncoder(nn.Module):
     The paper's encoder is `n_hidden=3, hidden_width=1024, bias=False`, with `placement="both"`
     (nonlinear) or `"none"` (linear). Weights are initialised by PyTorch's default for `nn.Linear`.
 
-    Raises ValueError for an unknown activation or placement, or sizes below 1.
+    Raises ValueError for an unknown activation or placement, sizes below 1, and wrong types.
     """
 
     def __init__(
@@ -82,6 +82,12 @@ class ResidualEncoder(nn.Module):
         skip_first: bool = False,
     ) -> None:
         super().__init__()
+        for name, value in (("bias", bias), ("skip_first", skip_first)):
+            if not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, found {value!r}")
+        for name, size in (("hidden_width", hidden_width), ("n_hidden", n_hidden)):
+            if not isinstance(size, int) or isinstance(size, bool):
+                raise ValueError(f"{name} must be a whole number, found {size!r}")
         if min(n_features, n_voxels, hidden_width) < 1:
             raise ValueError(
                 f"n_features, n_voxels and hidden_width must be at least 1, "
