@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from jne.plots.style import STYLE, save, subplots
+from jne.plots.style import STYLE, save, short, subplots
 from jne.runs.overrides import is_bookkeeping, values_by_key
+from jne.utils.progress import print_table
 from jne.utils.tables import write_table
 
 _MEANS = ("r2/mean", "jne/mean")
@@ -96,10 +97,10 @@ def draw(table: pd.DataFrame) -> Figure:
                     values = runs.loc[subject == name, column]
                     spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else 0
                     panel.plot(values, y + spread + 0 * values, "o", ms=3.2, color=colour,
-                               label=name if y == 0 else None)  # fmt: skip
+                               label=short(name) if y == 0 else None)  # fmt: skip
             panel.set(xlabel=f"{title}, mean over voxels")
             panel.axvline(0, color="#999999", lw=0.7)
-        axes[0].set_yticks(range(len(order)), order)
+        axes[0].set_yticks(range(len(order)), [short(label, 100) for label in order])
         if len(subjects) > 1:
             axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0)
     return figure
@@ -134,14 +135,15 @@ def show(name: str, jobs: list[list[str]], statuses: list[dict[str, Any]]) -> No
     differing = [key for key in keys if len({job.get(key, "") for job in values}) > 1]
     for number, (job, status) in enumerate(zip(values, statuses, strict=True)):
         state = status.get("status", "not started")
-        r2 = jne = failure = ""
+        r2 = jne = ""
+        failure = Text()
         if state == "FINISHED":
             metrics = json.loads(Path(status["folder"], "summary.json").read_text())["metrics"]
             r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
         else:
             error = status.get("error", "").removeprefix("InputError: ")
-            failure = f"[red]{state}[/red] {escape(error[:160])}"
+            failure = Text.assemble((state, "red"), f" {error[:160]}")
         seconds = f"{status['seconds']:.0f}" if "seconds" in status else ""
-        settings = escape(" ".join(job.get(key, "") for key in differing))
+        settings = " ".join(job.get(key, "") for key in differing)
         table.add_row(str(number), settings, r2, jne, seconds, failure)
-    Console().print(table)
+    print_table(table, to=Console(emoji=False))  # the shared console may be quiet

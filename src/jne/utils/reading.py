@@ -1,5 +1,7 @@
 """What happens where a user's file cannot be read: one sentence with its name and its key."""
 
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,7 +11,12 @@ from pathlib import Path
 from jne.errors import InputError
 
 # What NumPy, pandas, h5py, nibabel and zipfile raise for files that are damaged or out of reach.
-UNREADABLE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, struct.error),
+    RuntimeError,  # h5py; zipfile for files that are encrypted or compressed in another way
+    *(SyntaxError, tokenize.TokenError),  # NumPy parses the header of an array as Python
+    *(MemoryError, OverflowError),  # the header promises more than there can be
+)
 
 
 @contextmanager
@@ -23,6 +30,6 @@ def reading(path: Path, key: str) -> Iterator[None]:
     except InputError:
         raise
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         file = getattr(error, "filename", None) or path  # in a folder `path`, the file itself
         raise InputError(f"{key}: {file} cannot be read ({reason})") from error
