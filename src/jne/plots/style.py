@@ -33,7 +33,7 @@ STYLE: Any = {
 """For `matplotlib.rc_context`, around the drawing and the writing of a figure."""
 
 
-def short(name: str, length: int = 40) -> str:
+def short(name: str, length: int = 30) -> str:
     """A name for a figure: on one line, and without its middle if it is longer than `length`."""
     line = "".join(c if c.isprintable() else " " for c in name)
     half = length // 2

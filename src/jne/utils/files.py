@@ -30,10 +30,11 @@ def file_name(name: str) -> str:
         c if unicodedata.category(c)[0] in "LMN" or c in " ._-+=,@()" else "_" for c in name
     )
     safe = safe.lstrip(" .-").rstrip(" .")
-    safe = safe.encode()[:_NAME_BYTES].decode(errors="ignore")  # not within a character
-    if safe == name and name:
+    if name and safe == name and len(name.encode()) <= _NAME_BYTES:
         return name
-    return f"{safe}-{hashlib.sha256(name.encode()).hexdigest()[:8]}".lstrip("-")
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    start = safe.encode()[: _NAME_BYTES - 9].decode(errors="ignore")  # not within a character
+    return f"{start}-{digest}".lstrip("-")
 
 
 def temporary_name(path: Path) -> Path:
