@@ -15,6 +15,11 @@ from helpers import TINY, no_figures, run_quietly, status
 from matplotlib import rc_context
 from mlflow import MlflowClient
 
+from jne.analysis.selectivity import Clusters
+from jne.data.prepared import prepare
+from jne.data.synthetic import Synthetic
+from jne.data.voxel_table import RESERVED_COLUMNS
+from jne.evaluation.sections import selectivity
 from jne.plots.style import STYLE, save, short, subplots
 from jne.results import Results
 from jne.tracking import record
@@ -108,6 +113,29 @@ def test_figures_shorten_long_names():
     assert len(short(ODD["long"])) == 30
 
 
+def test_a_legend_names_every_cluster():
+    names = ["_hidden", ODD["mathtext"], ODD["long"]]
+    clusters = Clusters(names, np.arange(3), np.eye(3)[:, :2], {})
+    with rc_context(STYLE):
+        figure = selectivity._embedding(clusters)
+    texts = figure.axes[0].get_legend().get_texts()
+    assert [text.get_text() for text in texts] == [short(name) for name in names]
+
+
+def test_prepared_folders_keep_the_names_by_which_they_are_found(tmp_path):
+    settings = {"seed": 0, "n_features": 64, "n_train": 20, "n_val": 5, "n_test": 5,
+                "voxels_per_roi": 1, "n_repeats": 2, "noise_ceiling": 0.7}  # fmt: skip
+    for name, subject, expected in (
+        ("my data", "sub-01", "my_data-sub_01-"),
+        ("v4_201025", "monkey.PE", "v4_201025-monkey.PE-"),
+    ):
+        folder = prepare(Synthetic(name=name, subject=subject, **settings), tmp_path).folder
+        assert folder.name.startswith(expected)
+        assert len(folder.name) == len(expected) + 12
+    folder = prepare(Synthetic(name="x" * 300, subject=".", **settings), tmp_path).folder
+    assert is_safe(folder.name)
+
+
 # --- a run and a report --------------------------------------------------------------------------
 
 
@@ -163,6 +191,16 @@ def test_tables_hold_the_names_as_they_are(odd_run):
         assert set(table["cluster"]) <= set(ODD.values())
 
 
+def test_every_column_of_ours_is_reserved(odd_run):
+    """A column of the user's with one of these names is refused: see test_bad_input.py."""
+    _, folder, report, _ = odd_run
+    given = {"voxel", "roi", "hemisphere", "vertex"}
+    added = set(Results(folder).voxels) - given
+    reported = set(pd.read_csv(report / "tables" / "voxels.csv")) - given - {"subject"}
+    assert {"jne", "status", "r2"} < added < RESERVED_COLUMNS
+    assert {"tier", "analysed", "r2_nonlinear"} < reported < RESERVED_COLUMNS
+
+
 def test_the_terminal_shows_the_names_as_they_are(odd_run):
     _, folder, _, printed = odd_run
     flat = printed.replace("\n", "").replace(" ", "").replace("│", "")
@@ -191,6 +229,21 @@ def test_mlflow_has_all_metrics_of_all_rois(odd_run, store):
         for name, value in metrics.items():
             assert run.data.metrics[metric_name(name)] == pytest.approx(value, rel=1e-3), name
         assert run.info.status == "FINISHED"
+
+
+def test_a_study_of_any_name(run_script, tmp_path, store, capsys):
+    """A user's own, in a folder of theirs."""
+    settings = {"_target_": "jne.simulation.SampleSize", "sizes": [2, 3], "n_points": 4,
+                "n_features": 2, "seed": 0}  # fmt: skip
+    (tmp_path / "conf" / "simulation").mkdir(parents=True)
+    (tmp_path / "conf" / "simulation" / "odd.yaml").write_text(
+        yaml.safe_dump({"../[/b]": settings})
+    )
+    (folder,) = run_script("simulate.py", f"--config-dir={tmp_path / 'conf'}", "simulation=odd")
+    assert folder.parent.parent == tmp_path / "simulations"
+    assert is_safe(folder.name)
+    assert all(is_safe(path.name) for path in folder.rglob("*"))
+    assert "../[/b]" in capsys.readouterr().out
 
 
 # --- sweeps, and runs that MLflow did not get ----------------------------------------------------

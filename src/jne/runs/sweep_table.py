@@ -102,7 +102,11 @@ def draw(table: pd.DataFrame) -> Figure:
             panel.axvline(0, color="#999999", lw=0.7)
         axes[0].set_yticks(range(len(order)), [short(label, 100) for label in order])
         if len(subjects) > 1:
-            axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0)
+            # Named, because names that begin with `_` would be left out.
+            handles = axes[1].lines[: len(subjects)]
+            axes[1].legend(
+                handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0
+            )
     return figure
 
 

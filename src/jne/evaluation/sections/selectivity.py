@@ -202,7 +202,13 @@ def _embedding(clusters: Clusters) -> Figure:
             panel.text(*centre, str(k + 1), ha="center", va="center", fontsize=6)
     panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     if few:
-        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, handletextpad=0)
+        panel.legend(
+            handles=panel.lines,  # named, because names that begin with `_` would be left out
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            fontsize=7,
+            handletextpad=0,
+        )
     if silhouette:
         axes[0, 1].plot(list(silhouette), list(silhouette.values()), color="#0072B2")
         axes[0, 1].axvline(len(clusters.names), color="#D55E00", lw=0.9)
