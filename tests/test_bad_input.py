@@ -6,12 +6,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import compose_train
+from hydra.errors import OverrideParseException
 
+from jne.cli import user_message
 from jne.data.arrays import Arrays
 from jne.data.prepared import load, prepare, write_prepared
 from jne.data.voxel_table import RESERVED_ROIS
 from jne.errors import InputError
+from jne.results.contents import roi_table, summarise
 from jne.tracking.__main__ import main
+from jne.training.config import check_config
 from jne.utils import machine
 from jne.utils.arrays import read_array
 
@@ -25,31 +30,52 @@ POSTGRES = "postgresql://nobody@nowhere/x"
     ("script", "override", "message"),
     [
         ("train", "optimizer.lr=inf", f"optimizer.lr=inf: {FINITE}"),
-        ("train", "+optimizer.betas=[0.9,-inf]", f"optimizer.betas=-inf: {FINITE}"),
-        ("train", "jacobian.max_memory_gb=inf", f"jacobian.max_memory_gb=inf: {FINITE}"),
         ("train", "jacobian.max_memory_gb=nan", f"jacobian.max_memory_gb=nan: {FINITE}"),
         ("train", "jacobian.max_memory_gb='inf'", f"jacobian.max_memory_gb=inf: {FINITE}"),
         ("evaluate", "jacobian.max_memory_gb=inf", f"jacobian.max_memory_gb=inf: {FINITE}"),
         ("simulate", "simulation.placement_grid.seed=nan", f"placement_grid.seed=nan: {FINITE}"),
-        ("train", "subject=7", "subject=7: subject takes the name of a file in conf/subject"),
         ("train", "encoder=null", "encoder=null: encoder takes the name of a file in conf/encoder"),
-        ("evaluate", "tracking=null", "tracking=null: tracking takes the name of a file"),
-        ("simulate", "simulation=null", "simulation=null: simulation takes the name of a file"),
         ("train", "name='a", "name: Hydra cannot read the value 'a; quote it, .* \"name='a'\"$"),
-        ("train", "name=a(b", "name: Hydra cannot read .* as \"name='a\\(b'\"$"),
-        ("train", "name=a[b", "name: Hydra cannot read .* as \"name='a\\[b'\"$"),
-        ("train", "name", "name: write KEY=VALUE$"),
-        ("train", "=3", "=3: write KEY=VALUE$"),
         ("train", f"tracking.uri={POSTGRES}", r"psycopg .*; pip install \"\.\[postgres\]\"$"),
         ("train", "tracking.uri='http://[x'", r"tracking.uri=http://\[x: cannot open the MLflow"),
     ],
 )
-def test_an_override_is_refused_in_one_sentence(run_script, script, override, message):
-    if "psycopg" in message:
+def test_a_script_refuses_an_override_in_one_sentence(run_script, script, override, message):
+    if POSTGRES in override:
         without_psycopg()
     with pytest.raises(SystemExit, match=f"^error: .*{message}") as stopped:
         run_script(f"{script}.py", override)
     assert len(str(stopped.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("subject=7", "subject=7: subject takes the name of a file in conf/subject"),
+        ("optimizer=1.5", "optimizer=1.5: optimizer takes the name of a file in conf/optimizer"),
+        ("data=null", "data=null: data takes the name of a file in conf/data"),
+        ("experiment=true", "experiment=true: experiment takes the name of a file"),
+        ("name=a(b", "name: Hydra cannot read the value a(b; quote it, in the shell as "),
+        ("name=a[b", "name: Hydra cannot read the value a[b; quote it, in the shell as "),
+        ("name", "name: write KEY=VALUE"),
+        ("=3", "=3: write KEY=VALUE"),
+    ],
+)
+def test_what_hydra_refuses_names_the_key(tmp_path, override, message):
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        compose_train(tmp_path, override)
+    assert user_message(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("key", ["lr", "weight_decay", "+betas"])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
+def test_no_number_of_a_config_is_infinite(tmp_path, key, value):
+    """Also in the sections of which only a class knows the keys, and in lists."""
+    plus, name = ("+", "betas") if key == "+betas" else ("", key)
+    number = f"[0.9,{value}]" if plus else value
+    composed = compose_train(tmp_path, f"{plus}optimizer.{name}={number}")
+    with pytest.raises(InputError, match=rf"^optimizer\.{name}=.*: {FINITE}$"):
+        check_config(composed)
 
 
 def without_psycopg() -> None:
@@ -60,14 +86,13 @@ def without_psycopg() -> None:
     pytest.skip("psycopg is installed")
 
 
-@pytest.mark.parametrize("value", ["a", "it's", 'a"$b'])
-def test_what_an_unreadable_override_is_told_to_quote_works(run_script, value):
+@pytest.mark.parametrize("value", ["a(b", "it's(", 'a"b(', "a$b(", "a[b", "{", "[\\'(", "(\\\\"])
+def test_what_an_unreadable_override_is_told_to_quote_works(tmp_path, value):
     """As a shell splits what the sentence says."""
-    with pytest.raises(SystemExit) as stopped:
-        run_script("train.py", f"name={value}(", "trainer.patience=0")
-    (suggested,) = shlex.split(str(stopped.value).rpartition("in the shell as ")[2])
-    with pytest.raises(SystemExit, match=r"^error: trainer.patience=0"):
-        run_script("train.py", suggested, "trainer.patience=0")
+    with pytest.raises(OverrideParseException) as caught:
+        compose_train(tmp_path, f"name={value}")
+    (suggested,) = shlex.split(user_message(caught.value).rpartition("in the shell as ")[2])
+    assert compose_train(tmp_path, suggested).name == value
 
 
 def test_a_command_names_the_missing_driver_too(monkeypatch):
@@ -229,11 +254,9 @@ def test_an_older_prepared_folder_and_another_source_are_checked_too(arrays, tmp
         load(folder)
 
 
-def test_every_word_for_all_voxels_is_reserved(finished_run):
+def test_every_word_for_all_voxels_is_reserved():
     """As a run without ROIs uses them."""
-    from jne.results.contents import roi_table, summarise
-
-    (folder,) = (finished_run / "runs").iterdir()
-    voxels = pd.read_csv(folder / "voxels.csv").assign(roi="")
+    names = ("r2", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
+    voxels = pd.DataFrame({"roi": "", "status": "ok"} | dict.fromkeys(names, 0.5), index=range(3))
     words = {name.partition("/")[2] for name in summarise(voxels, 0.05)["metrics"]}
     assert words | set(roi_table(voxels)["roi"]) == set(RESERVED_ROIS)

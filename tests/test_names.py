@@ -16,8 +16,7 @@ from matplotlib import rc_context
 from mlflow import MlflowClient
 
 from jne.analysis.selectivity import Clusters
-from jne.data.prepared import prepare
-from jne.data.synthetic import Synthetic
+from jne.data.prepared import Source, prepare, write_prepared
 from jne.data.voxel_table import RESERVED_COLUMNS
 from jne.evaluation.sections import selectivity
 from jne.plots.style import STYLE, save, short, subplots
@@ -122,17 +121,25 @@ def test_a_legend_names_every_cluster():
     assert [text.get_text() for text in texts] == [short(name) for name in names]
 
 
+class Tiny(Source):
+    """A source of seven stimuli and one voxel."""
+
+    def write(self, folder: Path) -> None:
+        split = np.repeat(["train", "val", "test"], [2, 2, 3])
+        stimuli = pd.DataFrame({"stimulus": range(7), "split": split})
+        voxels = pd.DataFrame({"voxel": [0], "roi": ["V1"]})
+        write_prepared(self, folder, np.zeros((7, 2)), np.zeros((7, 1)), stimuli, voxels)
+
+
 def test_prepared_folders_keep_the_names_by_which_they_are_found(tmp_path):
-    settings = {"seed": 0, "n_features": 64, "n_train": 20, "n_val": 5, "n_test": 5,
-                "voxels_per_roi": 1, "n_repeats": 2, "noise_ceiling": 0.7}  # fmt: skip
     for name, subject, expected in (
         ("my data", "sub-01", "my_data-sub_01-"),
         ("v4_201025", "monkey.PE", "v4_201025-monkey.PE-"),
     ):
-        folder = prepare(Synthetic(name=name, subject=subject, **settings), tmp_path).folder
+        folder = prepare(Tiny(name=name, subject=subject), tmp_path).folder
         assert folder.name.startswith(expected)
         assert len(folder.name) == len(expected) + 12
-    folder = prepare(Synthetic(name="x" * 300, subject=".", **settings), tmp_path).folder
+    folder = prepare(Tiny(name="x" * 300, subject="."), tmp_path).folder
     assert is_safe(folder.name)
 
 
@@ -147,8 +154,7 @@ def odd_run(tmp_path_factory, store) -> tuple[Path, Path, Path, str]:
     rois = list(ODD.values())
     np.save(home / "x.npy", rng.standard_normal((80, 5)))
     np.save(home / "y.npy", rng.standard_normal((80, 4 * len(rois))))
-    vertices = {"hemisphere": "left", "vertex": range(4 * len(rois))}
-    pd.DataFrame({"roi": np.repeat(rois, 4), **vertices}).to_csv(home / "v.csv", index=False)
+    pd.DataFrame({"roi": np.repeat(rois, 4)}).to_csv(home / "v.csv", index=False)
     categories = [rois[i % len(rois)] for i in range(80)]
     pd.DataFrame({"stimulus": range(80), "category": categories}).to_csv(home / "s.csv")
     name = "/".join(rois)
@@ -178,7 +184,6 @@ def test_nothing_is_written_elsewhere_and_all_files_have_safe_names(odd_run):
     }  # fmt: skip
     assert folder.parent == home / "deep" / "outputs" / "runs"
     assert all(is_safe(path.name) for path in (home / "deep").rglob("*"))
-    assert list((report / "maps").glob("*_jne_left.gii"))
     assert list(report.glob("moj_*.npy"))
 
 
@@ -194,7 +199,7 @@ def test_tables_hold_the_names_as_they_are(odd_run):
 def test_every_column_of_ours_is_reserved(odd_run):
     """A column of the user's with one of these names is refused: see test_bad_input.py."""
     _, folder, report, _ = odd_run
-    given = {"voxel", "roi", "hemisphere", "vertex"}
+    given = {"voxel", "roi"}
     added = set(Results(folder).voxels) - given
     reported = set(pd.read_csv(report / "tables" / "voxels.csv")) - given - {"subject"}
     assert {"jne", "status", "r2"} < added < RESERVED_COLUMNS

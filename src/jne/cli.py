@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -89,8 +90,8 @@ def _unreadable_override(override: str) -> str:
     key, equals, value = override.partition("=")
     if not (key and equals):
         return f"{override}: write KEY=VALUE"
-    escaped = value.strip("'\"").replace("'", "\\'")
-    quoted = f"{key}='{escaped}'"
+    text = QuotedString(value.strip("'\""), Quote.single).with_quotes()
+    quoted = f"{key}={text}"
     for_shell = shlex.quote(quoted) if re.search(r'["$`!\\]', quoted) else f'"{quoted}"'
     return f"{key}: Hydra cannot read the value {value}; quote it, in the shell as {for_shell}"
 
