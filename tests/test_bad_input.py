@@ -145,6 +145,16 @@ def test_a_damaged_array_is_refused_in_one_sentence(tmp_path, suffix, damage):
     assert len(str(refused.value).splitlines()) == 1
 
 
+def test_a_file_of_another_kind_is_refused_in_one_sentence(tmp_path):
+    _save(tmp_path / "x.npy", VALUES)
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["x"] = h5py.Empty("f8")
+    for suffix, message in (("npz", r"it cannot be read \(."), ("h5", "not an array of real")):
+        with pytest.raises(InputError, match=rf"^key: .*x\.{suffix}.* {message}"):
+            read_array(tmp_path / f"x.{suffix}", None, "key", "key_key")
+
+
 def _save(path, values):
     if path.suffix == ".npy":
         np.save(path, values)

@@ -10,6 +10,7 @@ from jne.results import Results
 
 ALL_SUBJECTS = "all"
 """In the column `subject` of tables, for rows over all subjects."""
+
 # Keys in which repeats of a run may differ
 _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint")
 # Sections that say what is measured and how it is tested, not what was learned

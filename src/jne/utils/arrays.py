@@ -1,5 +1,6 @@
 """Numeric arrays from users' files."""
 
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -22,10 +23,10 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         elif path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
+            with zipfile.ZipFile(path) as members, np.load(path, allow_pickle=False) as archive:
                 name = _only(list(archive), key, path, key_key)
-                members = {item.filename: item.file_size for item in archive.zip.infolist()}
-                _check_size(members.get(f"{name}.npy", 0), path, config_key)
+                sizes = {member.filename: member.file_size for member in members.infolist()}
+                _check_size(sizes.get(f"{name}.npy", 0), path, config_key)
                 array = archive[name]
         elif path.suffix in (".h5", ".hdf5", ".hdf", ".mat"):
             with h5py.File(path, "r") as file:
@@ -36,7 +37,8 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
                     )
                 )
                 dataset = file[_only(names, key, path, key_key)]
-                _check_size(dataset.nbytes, path, config_key)
+                n_values = dataset.size or 0  # None: a dataset without a shape
+                _check_size(n_values * dataset.dtype.itemsize, path, config_key)
                 array = dataset[()]
         else:
             raise InputError(f"{config_key}: {path} is not a .npy, .npz or HDF5 file")
