@@ -19,10 +19,11 @@ def simulate(composed: DictConfig) -> None:
         from jne.runs.session import check_or_discard_folder, hydra_folder
         from jne.simulation.config import check_config
         from jne.simulation.run import record_study
+        from jne.utils.files import file_name
 
     config, studies = check_or_discard_folder(check_config, composed)
     for name, study in studies.items():
-        record_study(config, name, study, hydra_folder() / name)
+        record_study(config, name, study, hydra_folder() / file_name(name))
 
 
 if __name__ == "__main__":

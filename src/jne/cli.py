@@ -3,25 +3,28 @@
 import os
 import re
 import secrets
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jne.config import unknown_key
 from jne.errors import InputError
 from jne.runs import sweep
+from jne.utils.files import file_name
 
 _PACKAGE = str(Path(__file__).parent)
 
 
 def register_resolvers() -> None:
-    """Make known to OmegaConf what the files in conf/ use: `${unique:}` and `${sweep_name:}`."""
+    """Make known to OmegaConf what the files in conf/ use: `${unique:}`, `${file_name:NAME}` ..."""
     # Part of a run folder's name: runs started in the same second must not share a folder. Cached:
     # it is the same wherever one config uses it. Hydra passes the cache on to the jobs of a sweep
     # on any machine, so that all of them get the same sweep name.
@@ -29,6 +32,8 @@ def register_resolvers() -> None:
         "unique", lambda: secrets.token_hex(3), use_cache=True, replace=True
     )
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
+    # The name of a run becomes part of its folder's: `a/../../b` must not lead elsewhere.
+    OmegaConf.register_new_resolver("file_name", lambda name: file_name(str(name)), replace=True)
 
 
 def _sweep_name(output: str, resume: bool) -> str:
@@ -66,6 +71,10 @@ def user_message(error: Exception) -> str:
         return str(error)
     if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
         return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
+    if isinstance(error, OverrideParseException):
+        return _unreadable_override(error.override)
+    if isinstance(error, ValueError) and "Config group override must be" in str(error):
+        return _not_a_choice(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
@@ -74,6 +83,30 @@ def user_message(error: Exception) -> str:
         # Hydra itself opens nothing but the run's own folder.
         return f"output: cannot write to {error.filename} ({error.strerror})"
     raise error
+
+
+def _unreadable_override(override: str) -> str:
+    """What to quote in an override that Hydra cannot read."""
+    key, equals, value = override.partition("=")
+    if not (key and equals):
+        return f"{override}: write KEY=VALUE"
+    text = QuotedString(value.strip("'\""), Quote.single).with_quotes()
+    quoted = f"{key}={text}"
+    for_shell = shlex.quote(quoted) if re.search(r'["$`!\\]', quoted) else f'"{quoted}"'
+    return f"{key}: Hydra cannot read the value {value}; quote it, in the shell as {for_shell}"
+
+
+def _not_a_choice(error: ValueError) -> str:
+    """The sentence for `subject=7` or `encoder=null`; Hydra's own does not say which key."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    override = frame.f_locals["override"]
+    group = override.key_or_group
+    if not group:
+        return _unreadable_override(override.input_line)
+    return (
+        f"{override.input_line}: {group} takes the name of a file in conf/{group}; quote one that "
+        f"is a number"
+    )
 
 
 def _raised_in_package(error: BaseException) -> bool:

@@ -5,6 +5,7 @@ which values they take, so that an unknown key or an impossible value is refused
 opened. Nothing here imports torch: a sweep reads its config without it.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -38,7 +39,7 @@ Accelerator = Annotated[Literal["cpu", "gpu", "auto"], AfterValidator(_usable_de
 class Section(BaseModel):
     """A section of the config: immutable, and without keys that it does not declare."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class TrackingConfig(Section):
@@ -85,10 +86,26 @@ Config = TypeVar("Config", bound=ScriptConfig)
 def validated(model: type[Config], composed: DictConfig) -> Config:
     """The composed config as a `model`. Raises InputError naming the first key at fault."""
     plain = OmegaConf.to_container(composed, resolve=True)
+    _check_finite(plain, "")
     try:
         return model.model_validate(plain)
     except ValidationError as error:
         raise InputError(complaint(error)) from error
+
+
+def _check_finite(value: Any, key: str) -> None:
+    """Raise InputError for an infinite number or NaN: no key has a use for one.
+
+    The sections that name a class (`optimizer`, `encoder`, ...) have no model that would say so.
+    """
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            _check_finite(below, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for below in value:
+            _check_finite(below, key)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{key}={value}: input should be a finite number")
 
 
 def complaint(error: ValidationError, section: str = "") -> str:

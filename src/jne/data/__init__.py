@@ -4,6 +4,7 @@ A new data set is a subclass of `prepared.Source` in a file of its own, and its 
 
 prepared         the prepared format: Source writes it, Prepared is it
 splits           how stimuli are split into train, val and test
+voxel_table      what a voxel table may hold
 datamodule       prepared data as standardised batches for Lightning
 synthetic        a cohort made from a seed, whose nonlinearity is known
 synthetic_atlas  its voxels' places on fsaverage5

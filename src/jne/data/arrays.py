@@ -16,6 +16,7 @@ from pydantic import Field, SerializeAsAny, model_validator
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.data.prepared import Source, write_prepared
 from jne.data.splits import SPLITS, Count, Share, random_split
+from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.base import Features, OwnFeatures, layer_of
 from jne.features.images import Images
@@ -137,10 +138,15 @@ class Arrays(Source):
                 f"data.roi_column={self.roi_column} is not a column of {self.voxels}: it has "
                 f"{', '.join(table.columns)}"
             )
+        if self.roi_column != "roi" and "roi" in table:
+            raise InputError(
+                f"data.roi_column={self.roi_column}: {self.voxels} also has a column roi; rename it"
+            )
         table = table.rename(columns={self.roi_column: "roi"})
         table["roi"] = table["roi"].fillna("").astype(str)
         if "voxel" not in table:
             table.insert(0, "voxel", np.arange(n_voxels))
+        check_voxel_table(table, f"data.voxels: {self.root / self.voxels}")
         return table
 
     def _stimulus_table(self, n_stimuli: int) -> pd.DataFrame:

@@ -25,9 +25,10 @@ from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
 from jne.data.splits import check_split
+from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
-from jne.utils.files import atomic_folder, write_array, write_json
+from jne.utils.files import atomic_folder, file_name, write_array, write_json
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
@@ -104,7 +105,8 @@ def prepare(source: Source, root: Path) -> Prepared:
         "inputs": _inputs(source),
     }
     digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
-    folder = root / f"{_slug(source.name)}-{_slug(source.subject)}-{digest[:12]}"
+    label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
+    folder = root / f"{label}-{digest[:12]}"
     if not (folder / "provenance.json").exists():
         about = {"jne": __version__, "citation": source.citation, "licence": source.licence}
         with atomic_folder(folder, resume=source.resumable) as temporary:
@@ -115,16 +117,18 @@ def prepare(source: Source, root: Path) -> Prepared:
 
 
 def load(folder: Path) -> Prepared:
-    """Open a prepared folder. Raises InputError where it is not one or cannot be read."""
+    """Open a prepared folder. Raises InputError where it is not one or cannot be used."""
     with reading(folder, "data"):
         if not (folder / "provenance.json").exists():
             raise InputError(f"data: {folder} is not a prepared folder: it has no provenance.json")
+        voxels = read_table(folder / "voxels.csv")
+        check_voxel_table(voxels, f"data: {folder / 'voxels.csv'}")
         prepared = Prepared(
             folder=folder,
             features=np.load(folder / "features.npy", mmap_mode="r"),
             responses=np.load(folder / "responses.npy", mmap_mode="r"),
             stimuli=read_table(folder / "stimuli.csv"),
-            voxels=read_table(folder / "voxels.csv"),
+            voxels=voxels,
             provenance=json.loads((folder / "provenance.json").read_text()),
         )
     _check_whole(prepared)
@@ -167,6 +171,7 @@ def write_prepared(
     if len(features) != n_stimuli:
         raise InputError(f"data: features of {len(features)} stimuli, but responses to {n_stimuli}")
     check_stimuli(source, features, stimuli)
+    check_voxel_table(voxels, "data: the voxel table")
     write_array(folder / "features.npy", features.astype(np.float32))
     if responses is not None:
         write_array(folder / "responses.npy", responses.astype(np.float32))
@@ -205,4 +210,5 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
 
 
 def _slug(name: str) -> str:
+    # Prepared folders are found by their names: for names that are harmless this must not change.
     return "".join(c if c.isalnum() or c in "._" else "_" for c in name)

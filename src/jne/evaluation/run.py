@@ -19,7 +19,7 @@ from jne.results.folder import RunFolder
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
-from jne.utils.progress import console
+from jne.utils.progress import say
 from jne.utils.tables import write_table
 
 
@@ -115,7 +115,7 @@ class Report:
         with matplotlib.rc_context(STYLE):
             drawn = result.section.figures(data, result.by_subject[data.name])
             for name, figure in drawn.items():
-                path = self._new(self.folder.figures / f"{data.name}_{name}.png")
+                path = self._new(self.folder.figures / f"{data.file_name}_{name}.png")
                 paths[name] = save(figure, path, dpi=DPI, pdf=True)
                 self.tracked.log_file(path, "figures")
         return paths
@@ -134,5 +134,5 @@ class Report:
             temporary.write_text(page, encoding="utf-8")
         self.tracked.log_file(path)
         for sentence in findings:
-            console.print(f"• {sentence}", highlight=False)
-        console.print(f"report   {path}", soft_wrap=True, highlight=False)
+            say(f"• {sentence}", highlight=False)
+        say(f"report   {path}", soft_wrap=True, highlight=False)

@@ -8,6 +8,9 @@ import pandas as pd
 from jne.errors import InputError
 from jne.results import Results
 
+ALL_SUBJECTS = "all"
+"""In the column `subject` of tables, for rows over all subjects."""
+
 # Keys in which repeats of a run may differ
 _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint")
 # Sections that say what is measured and how it is tested, not what was learned
@@ -39,11 +42,17 @@ def by_subject(runs: list[Results]) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
-    the seed, several linear runs, or runs on different voxels or test stimuli.
+    the seed, several linear runs, or runs on different voxels or test stimuli, and where one of
+    several subjects is called `all`.
     """
     grouped: dict[str, list[Results]] = {}
     for run in runs:
         grouped.setdefault(run.config["subject"], []).append(run)
+    if ALL_SUBJECTS in grouped and len(grouped) > 1:
+        raise InputError(
+            f"runs: a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "
+            f"tables; evaluate it on its own"
+        )
     return [_subject(name, group) for name, group in grouped.items()]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from rich.progress import TaskID
 
 from jne.analysis import prediction, reliability, selectivity
-from jne.analysis.selectivity import Clusters
+from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.missing_variants import missing_variants
@@ -21,6 +21,7 @@ from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
 from jne.roi import TIERS, check_known, ordered, tier_of
+from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
 
 
@@ -51,6 +52,11 @@ class SubjectData:
     @property
     def name(self) -> str:
         return self.subject.name
+
+    @property
+    def file_name(self) -> str:
+        """What the subject is called in the names of files."""
+        return file_name(self.subject.name)
 
     @cached_property
     def analysed(self) -> pd.DataFrame:
@@ -104,6 +110,11 @@ def voxel_tables(subjects: Sequence[Subject], config: EvaluateConfig) -> list[Su
 
 def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
     present = ordered(run.voxels["roi"])
+    if WHOLE_BRAIN in present:
+        raise InputError(
+            f"runs: {run.path} has an ROI called {WHOLE_BRAIN!r}, which stands for all voxels in "
+            f"the tables; rename it in the data and train again"
+        )
     if config.rois is None:
         return present
     chosen = [roi for name in config.rois for roi in TIERS.get(name, (name,))]
@@ -145,7 +156,8 @@ def _voxel_table(
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
     """The run's voxel table with the scores of both encoders, computed from the predictions."""
     run = subject.nonlinear
-    table = run.voxels.drop(columns=["r2", "p", "p_fdr"], errors="ignore").copy()
+    # Runs of version 0.1.0 may have a column `tier` of the user's; now such a table is refused.
+    table = run.voxels.drop(columns=["r2", "p", "p_fdr", "tier"], errors="ignore")
     table.insert(2, "tier", [tier_of(roi) for roi in table["roi"]])
     ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan
     for encoder, scored in (("nonlinear", run), ("linear", subject.linear)):

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from jne.plots.style import COLOURS, OTHER_COLOUR
+from jne.plots.style import COLOURS, OTHER_COLOUR, short
 
 _MANY = 400  # more points than this are drawn as a density
 
@@ -54,7 +54,7 @@ def name_groups(panel: Axes, names: Sequence[str]) -> None:
     many = len(names) > 12
     panel.set_xticks(
         range(len(names)),
-        [name or "all voxels" for name in names],
+        [short(name) or "all voxels" for name in names],
         rotation=90 if many else 0,
     )
     for label in panel.get_xticklabels():

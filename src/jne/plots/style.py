@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from jne.roi import TIERS
 from jne.utils.files import atomic_file
@@ -27,8 +28,16 @@ STYLE: Any = {
     "legend.frameon": False,
     "figure.dpi": 110,
     "savefig.dpi": 200,
+    "text.parse_math": False,  # a name with two `$` is not mathematics
 }
 """For `matplotlib.rc_context`, around the drawing and the writing of a figure."""
+
+
+def short(name: str, length: int = 30) -> str:
+    """A name for a figure: on one line, and without its middle if it is longer than `length`."""
+    line = "".join(c if c.isprintable() else " " for c in name)
+    half = length // 2
+    return line if len(line) <= length else f"{line[:half]}…{line[1 - half :]}"
 
 
 def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
@@ -45,6 +54,7 @@ def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, 
 def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
     """Write a figure as PNG and return `path`; with `pdf` also as PDF beside it."""
     bounds: str | None = "tight"
+    _parse_powers(figure)
     if engine := figure.get_layout_engine():  # only once: it costs more than the drawing
         engine.execute(figure)
         figure.set_layout_engine("none")
@@ -56,3 +66,21 @@ def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> 
                 temporary, format=suffix[1:], bbox_inches=bounds, dpi=dpi, metadata=metadata
             )
     return path
+
+
+_MAX_TICKS = 40  # with a label, on a logarithmic axis
+
+
+def _parse_powers(figure: Figure) -> None:
+    """Read the tick labels of logarithmic axes as mathematics (10²), which STYLE does not.
+
+    No name is among them: matplotlib formats them.
+    """
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if not isinstance(axis.get_major_formatter(), LogFormatter):
+                continue
+            # More than any axis shows: ticks that are made later would not be read so.
+            for tick in (*axis.get_major_ticks(_MAX_TICKS), *axis.get_minor_ticks(_MAX_TICKS)):
+                tick.label1.set_parse_math(True)
+                tick.label2.set_parse_math(True)

@@ -16,7 +16,7 @@ from jne.results.folder import TERMINATED, RunFolder, open_run
 from jne.runs.sweep import PARENT
 from jne.tracking import TrackedRun, track, ui_hint
 from jne.utils import slurm
-from jne.utils.progress import console
+from jne.utils.progress import say
 
 Config = TypeVar("Config")
 Checked = TypeVar("Checked")
@@ -65,19 +65,21 @@ def open_session(
             yield run_folder, tracked
     except SystemExit as end:
         if job is not None and end.code == TERMINATED:
-            console.print("everything is written; waiting for SLURM to end the job")
+            say("everything is written; waiting for SLURM to end the job")
             slurm.wait_for_kill()
         raise
 
 
 def show_locations(config: ScriptConfig, folder: RunFolder, tracked: TrackedRun) -> None:
-    """Print where the results are, and how to see them in the MLflow UI."""
-    console.print(f"results    {folder.path}", soft_wrap=True)
-    console.print(f"figures    {folder.figures}", soft_wrap=True)
+    """Print where the results are and, if MLflow was ever reached, how to see them in its UI."""
+    say(f"results    {folder.path}", soft_wrap=True)
+    say(f"figures    {folder.figures}", soft_wrap=True)
+    if not tracked.experiment_id:
+        return
     command, page = ui_hint(config.tracking_uri, tracked.experiment_id)
     if command:
-        console.print(f"MLflow UI  {command}", soft_wrap=True, highlight=False)
-    console.print(f"open       {page}", soft_wrap=True, highlight=False)
+        say(f"MLflow UI  {command}", soft_wrap=True, highlight=False)
+    say(f"open       {page}", soft_wrap=True, highlight=False)
 
 
 def hydra_folder() -> Path:

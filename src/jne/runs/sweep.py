@@ -141,6 +141,8 @@ class SweepCallback(Callback):
         print(f"sweep      {self.folder}")
         for file in files:
             print(f"{'table' if file.suffix == '.csv' else 'figure':<10} {file}")
+        if not experiment_id:  # MLflow was never reached
+            return
         command, page = ui_hint(self.store["uri"], experiment_id, self.folder.name)
         if command:
             print(f"MLflow UI  {command}")

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jne.errors import InputError
-from jne.plots.style import STYLE, save, subplots
+from jne.plots.style import STYLE, save, short, subplots
 from jne.results.folder import finished_status, metrics_of
 from jne.runs.overrides import is_bookkeeping, values_by_key
-from jne.utils.progress import console
+from jne.utils.progress import print_table, say
 from jne.utils.tables import write_table
 
 _MEANS = ("r2/mean", "jne/mean")
@@ -47,7 +47,7 @@ def read(folder: Path) -> pd.DataFrame:
         try:
             summary = metrics_of(path.parent)
         except InputError as error:
-            console.print(f"[yellow]left out of the table: {escape(str(error))}[/yellow]")
+            say(f"left out of the table: {error}", "yellow")
             continue
         params.append(_settings(status))
         test = {key: summary[key] for key in summary if key.startswith(("r2/", "jne/"))}
@@ -103,12 +103,16 @@ def draw(table: pd.DataFrame) -> Figure:
                     values = runs.loc[subject == name, column]
                     spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else 0
                     panel.plot(values, y + spread + 0 * values, "o", ms=3.2, color=colour,
-                               label=name if y == 0 else None)  # fmt: skip
+                               label=short(name) if y == 0 else None)  # fmt: skip
             panel.set(xlabel=f"{title}, mean over voxels")
             panel.axvline(0, color="#999999", lw=0.7)
-        axes[0].set_yticks(range(len(order)), order)
+        axes[0].set_yticks(range(len(order)), [short(label, 100) for label in order])
         if len(subjects) > 1:
-            axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0)
+            # Named, because names that begin with `_` would be left out.
+            handles = axes[1].lines[: len(subjects)]
+            axes[1].legend(
+                handles=handles, loc="center left", bbox_to_anchor=(1, 0.5), handletextpad=0
+            )
     return figure
 
 
@@ -141,7 +145,8 @@ def show(name: str, jobs: list[list[str]], statuses: list[dict[str, Any]]) -> No
     differing = [key for key in keys if len({job.get(key, "") for job in values}) > 1]
     for number, (job, status) in enumerate(zip(values, statuses, strict=True)):
         state = status.get("status", "not started")
-        r2 = jne = failure = ""
+        r2 = jne = ""
+        failure = Text()
         if state == "FINISHED":
             try:
                 metrics = metrics_of(Path(status["folder"]))
@@ -150,8 +155,8 @@ def show(name: str, jobs: list[list[str]], statuses: list[dict[str, Any]]) -> No
                 r2 = jne = "?"
         else:
             error = status.get("error", "").removeprefix("InputError: ")
-            failure = f"[red]{state}[/red] {escape(error[:160])}"
+            failure = Text.assemble((state, "red"), f" {error[:160]}")
         seconds = f"{status['seconds']:.0f}" if "seconds" in status else ""
-        settings = escape(" ".join(job.get(key, "") for key in differing))
+        settings = " ".join(job.get(key, "") for key in differing)
         table.add_row(str(number), settings, r2, jne, seconds, failure)
-    Console().print(table)
+    print_table(table, to=Console(emoji=False))  # the shared console may be quiet

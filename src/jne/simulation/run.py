@@ -10,8 +10,8 @@ from jne.plots.style import STYLE, save
 from jne.runs.session import open_session, show_locations
 from jne.simulation.base import Study, means
 from jne.simulation.config import SimulateConfig
-from jne.utils.files import write_json
-from jne.utils.progress import console, stage_progress
+from jne.utils.files import file_name, write_json
+from jne.utils.progress import print_table, stage_progress
 from jne.utils.tables import write_table
 
 
@@ -33,7 +33,7 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         if cells is not None:
             write_table(folder / "means.csv", cells)
             files.append("means.csv")
-        figure = _draw(study, table, run_folder.figures / f"{name}.png")
+        figure = _draw(study, table, run_folder.figures / f"{file_name(name)}.png")
         tracked.log_metrics(metrics)
         if figure is not None:
             tracked.log_file(figure, "figures")
@@ -73,7 +73,7 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
         table.add_column(str(column))
     for key, values in zip(wide.index, wide.to_numpy(), strict=True):
         table.add_row(*map(str, key if isinstance(key, tuple) else (key,)), *values)
-    console.print(table)
+    print_table(table)
 
 
 def _show_metrics(name: str, metrics: dict[str, float]) -> None:
@@ -83,4 +83,4 @@ def _show_metrics(name: str, metrics: dict[str, float]) -> None:
     table = Table(title=name, title_justify="left", show_header=False)
     for key, value in metrics.items():
         table.add_row(key, f"{value:.4g}")
-    console.print(table)
+    print_table(table)

@@ -3,6 +3,7 @@
 run       TrackedRun: one MLflow run, which keeps a journal of what MLflow could not be sent
 journal   record: a run that could not reach MLflow is recorded from its journal
 store     where runs are kept: opened, made, relocated; runs whose process has died are closed
+names     the names of metrics that MLflow accepts
 queries   runs found in a store
 views     saved views of the runs table, and how to open the MLflow UI
 __main__  the command line: python -m jne.tracking record|close|ui

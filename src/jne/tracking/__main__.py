@@ -8,7 +8,13 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from jne.tracking.journal import record
-from jne.tracking.store import STORE_ERRORS, check_address, close_orphaned_runs, relocate_store
+from jne.tracking.store import (
+    STORE_ERRORS,
+    check_address,
+    close_orphaned_runs,
+    opening,
+    relocate_store,
+)
 
 
 def main() -> None:
@@ -42,8 +48,9 @@ def main() -> None:
 
 def _close(uri: str, experiment: str) -> None:
     check_address(uri, existing=True)
-    client = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
+    with opening(uri):
+        client = MlflowClient(uri)
+        found = client.get_experiment_by_name(experiment)
     closed = close_orphaned_runs(client, found.experiment_id) if found else []
     print(f"{len(closed)} runs closed{': ' if closed else ''}{', '.join(closed)}")
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import time
 import traceback
 from collections.abc import Iterator
@@ -14,18 +15,19 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
-from rich.markup import escape
 
 from jne.errors import InputError
 from jne.results.folder import ended_as, in_one_line
+from jne.tracking.names import metric_name
 from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
 from jne.utils.files import write_json
-from jne.utils.progress import console
+from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
 
 _FLUSH_SECONDS = 2.0  # a call takes 3 to 60 ms, as long as a short epoch, so curves go in batches
 _BATCH = 1000  # metrics per call: MLflow's limit
 _TAG_LENGTH = 5000  # MLflow's limit
+_NAME_LENGTH = 250  # of a run: the limit in a database
 
 
 class TrackedRun:
@@ -78,8 +80,8 @@ class TrackedRun:
             client, self.experiment_id = open_store(**journal["store"])
             self.run_id = _reopen(client, run_id, journal["tags"])
             if self.run_id is None:
-                tags = resolve_tags(journal["tags"])
-                run = client.create_run(self.experiment_id, run_name=journal["name"], tags=tags)
+                name, tags = journal["name"][:_NAME_LENGTH], resolve_tags(journal["tags"])
+                run = client.create_run(self.experiment_id, run_name=name, tags=tags)
                 self.run_id = run.info.run_id
             journal["run_id"], self.client = self.run_id, client
         except STORE_ERRORS as error:
@@ -113,8 +115,7 @@ class TrackedRun:
         except FileNotFoundError:
             return
         except (*UNREADABLE, TypeError):
-            message = f"{path} is damaged: an earlier attempt's curves are not in MLflow"
-            console.print(f"[yellow]{escape(message)}[/yellow]", soft_wrap=True)
+            say(f"{path} is damaged: an earlier attempt's curves are not in MLflow", "yellow")
             return
         self._journal["metrics"] = metrics
         self._pending = pending
@@ -156,7 +157,10 @@ class TrackedRun:
     def flush(self) -> None:
         """Send the metrics that wait to be sent."""
         for start in range(0, len(self._pending), _BATCH):
-            batch = [Metric(*metric) for metric in self._pending[start : start + _BATCH]]
+            batch = [
+                Metric(metric_name(name), *value_and_when)
+                for name, *value_and_when in self._pending[start : start + _BATCH]
+            ]
             self._send("log_batch", metrics=batch)
         self._pending = []
         self._flushed = time.monotonic()
@@ -166,11 +170,12 @@ class TrackedRun:
         self._journal["status"] = status
         self._send("set_terminated", status)
         if self.offline:
-            console.print(
-                f"[yellow]this run is not in MLflow: {escape(self._offline_reason)}; "
-                f"to record it later:[/yellow]\n  python -m jne.tracking record {self.folder}",
+            say(
+                f"this run is not in MLflow: {self._offline_reason}; to record it later:",
+                style="yellow",
                 soft_wrap=True,
             )
+            say(f"  python -m jne.tracking record {shlex.quote(str(self.folder))}", soft_wrap=True)
 
     def _add(self, metrics: dict[str, float], step: int) -> None:
         now = int(time.time() * 1000)
@@ -195,8 +200,8 @@ class TrackedRun:
 
     def _go_offline(self, error: Exception) -> None:
         self.client, self._offline_reason = None, str(error).splitlines()[0][:200]
-        message = f"MLflow: {escape(self._offline_reason)}; continuing without MLflow"
-        console.print(f"[yellow]{message}[/yellow]", soft_wrap=True)
+        message = f"MLflow: {self._offline_reason}; continuing without MLflow"
+        say(message, style="yellow", soft_wrap=True)
 
 
 def _rounded(value: float) -> float:

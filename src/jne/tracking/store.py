@@ -2,7 +2,8 @@
 
 import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlparse
 from urllib.request import url2pathname
@@ -38,7 +39,7 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     """
     check_address(uri)
     artifacts = Path(artifacts)
-    try:
+    with opening(uri):
         artifacts.parent.mkdir(parents=True, exist_ok=True)
         # One process at a time: two that run MLflow's first migration of a store together break
         # it for good, and two that create the same experiment fail.
@@ -61,10 +62,24 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
                 return client, found.experiment_id
             save_views(client, experiment_id)
             return client, experiment_id
+
+
+@contextmanager
+def opening(uri: str) -> Iterator[None]:
+    """Raise InputError, naming tracking.uri, where the block cannot open the store at `uri`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ModuleNotFoundError as error:  # the driver of a database
+        message = f"tracking.uri={uri}: the Python package {error.name} is not installed"
+        if uri.startswith("postgresql"):
+            message += '; pip install ".[postgres]"'
+        if error.name == "psycopg2":
+            message += " and begin the address with postgresql+psycopg://"
+        raise InputError(message) from error
     except (*STORE_ERRORS, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = str(error).splitlines()[0]
+        reason = str(error).strip().splitlines()[0]
         raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
 
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from jne.plots.panels import name_groups, violins
-from jne.plots.style import STYLE, TIER_COLOURS, save, subplots
+from jne.plots.style import STYLE, TIER_COLOURS, save, short, subplots
 from jne.roi import TIERS, ordered
 
 _MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
@@ -38,7 +38,7 @@ def draw_run(
         }
         paths = []
         for name, figure in figures.items():
-            figure.suptitle(title, x=0.01, ha="left", fontsize=7, color="#555555")
+            figure.suptitle(short(title, 100), x=0.01, ha="left", fontsize=7, color="#555555")
             paths.append(save(figure, folder / f"{name}.png"))
     return paths
 
@@ -140,7 +140,7 @@ def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     edges = np.concatenate([[0], np.cumsum(sizes)])
     for edge in edges[1:-1]:
         axes.axvline(edge, color="white", lw=0.6)
-    names = [*rois, "other"]
+    names = [*map(short, rois), "other"]
     if rois:
         axes.set_xticks(
             (edges[:-1] + edges[1:]) / 2,

@@ -1,7 +1,8 @@
 """What is measured on the test stimuli, per voxel: scores of the predictions, then JNE.
 
 A new metric per voxel is a function in `jne.analysis` and a row of SCORES or METRICS: it becomes a
-column of voxels.csv. N test stimuli, V voxels, of which V' were trained on.
+column of voxels.csv, whose name also goes into `jne.data.voxel_table.RESERVED_COLUMNS`. N test
+stimuli, V voxels, of which V' were trained on.
 """
 
 import time

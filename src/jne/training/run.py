@@ -30,7 +30,7 @@ from jne.training.fit import History
 from jne.training.measure import Nonlinearity, Scores
 from jne.training.module import EncodingModule
 from jne.utils.machine import peak_memory_gb
-from jne.utils.progress import console
+from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
 
 
@@ -65,9 +65,10 @@ class TrainingRun:
         self.tracked.log_params(sizes)
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
         for status, count in left_out.items():
-            console.print(
-                f"[yellow]{count} of {len(data.voxel_status)} voxels have {status} responses: "
-                f"they stay in the tables, with NaN as their scores[/yellow]"
+            say(
+                f"{count} of {len(data.voxel_status)} voxels have {status} responses: "
+                f"they stay in the tables, with NaN as their scores",
+                style="yellow",
             )
         self._data_ready = time.monotonic()
 
@@ -154,7 +155,7 @@ class TrainingRun:
                 table.add_section()
             values = row[["r2", "jne", "mean_deviation", "jne_ss_mean"]].astype(float)
             table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
-        console.print(table)
+        print_table(table)
         show_locations(self.config, self.folder, self.tracked)
 
 
@@ -214,7 +215,7 @@ def finished_loss(folder: Path) -> float | None:
     status = finished_status(folder)
     if status is None or not isinstance(status.get("val_loss"), float):
         return None
-    console.print(f"already finished: {folder}", soft_wrap=True)
+    say(f"already finished: {folder}", soft_wrap=True)
     return status["val_loss"]
 
 

@@ -1,6 +1,6 @@
 """Helpers for every wing: files, tables, blocks of voxels, the machine, SLURM.
 
-files        files and folders that appear whole or not at all, and locks on them
+files        files and folders that appear whole or not at all, with safe names
 tables       CSV tables
 reading      what is raised where a user's file cannot be read
 arrays       numeric arrays from users' files

@@ -1,9 +1,11 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+import hashlib
 import json
 import os
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,25 @@ from filelock import FileLock
 from numpy.typing import DTypeLike, NDArray
 
 from jne.errors import InputError
+
+_NAME_BYTES = 160  # of the 255 that file systems allow: times, suffixes and numbers are added
+
+
+def file_name(name: str) -> str:
+    """`name`, where it can be part of a file's name; else a safe one, different for each `name`.
+
+    Safe are letters, digits and ` ._-+=,@()`, without a dot, a dash or a space first, and at most
+    160 bytes of UTF-8. Other characters become `_`, and a digest of `name` is added.
+    """
+    safe = "".join(
+        c if unicodedata.category(c)[0] in "LMN" or c in " ._-+=,@()" else "_" for c in name
+    )
+    safe = safe.lstrip(" .-").rstrip(" .")
+    if name and safe == name and len(name.encode()) <= _NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    start = safe.encode()[: _NAME_BYTES - 9].decode(errors="ignore")  # not within a character
+    return f"{start}-{digest}".lstrip("-")
 
 
 def temporary_name(path: Path) -> Path:

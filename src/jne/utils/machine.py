@@ -7,12 +7,18 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from jne.utils import slurm
 
 # mallopt's names for these two, in glibc's malloc.h
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
+# of Linux's control groups, versions 2 and 1, as containers show them
+_CGROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 
 
 def use_allocated_cores() -> None:
@@ -61,6 +67,15 @@ def keep_freed_memory() -> None:
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, -1)  # never trim
+
+
+def memory_bytes() -> int:
+    """The memory that this process may use: that of the machine, or less in a container or job."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in _CGROUP_LIMITS:
+        with suppress(OSError, ValueError):  # another system, or the word `max`
+            total = min(total, int(limit.read_text()))
+    return total
 
 
 def peak_memory_gb() -> float:

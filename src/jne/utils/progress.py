@@ -1,4 +1,10 @@
-"""The console, and progress bars for the long stages, with a rate and the time left."""
+"""The console, and progress bars for the long stages, with a rate and the time left.
+
+The names of subjects, ROIs and runs may look like rich's markup or like the code of an emoji. What
+holds a name is printed with `say` or `print_table`, which show text as it is.
+"""
+
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -11,9 +17,22 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
-console = Console()
+console = Console(emoji=False)
+
+
+def say(text: str, style: str | None = None, **settings: Any) -> None:
+    """Print text as it is. settings: those of `rich.console.Console.print`."""
+    console.print(text, style=style, markup=False, **settings)
+
+
+def print_table(table: Table, to: Console = console) -> None:
+    """Print a table whose title, headings and cells are shown as they are."""
+    if isinstance(table.title, str):
+        table.title = Text(table.title, style="table.title")
+    to.print(table, markup=False)
 
 
 class _Rate(ProgressColumn):
@@ -30,7 +49,7 @@ def training_progress() -> Progress:
         SpinnerColumn(finished_text="✓"),
         TextColumn("training   epoch"),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         _Rate(),
         console=console,
         refresh_per_second=4,
@@ -41,7 +60,7 @@ def stage_progress() -> Progress:
     """A bar with a rate and the time left; each task needs a field `unit`."""
     return Progress(
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<10}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _Rate(),

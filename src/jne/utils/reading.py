@@ -1,5 +1,6 @@
 """What happens where a user's file cannot be read: one sentence with its name and its key."""
 
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -10,19 +11,12 @@ from tokenize import TokenError
 from jne.errors import InputError
 
 # What NumPy, pandas, h5py, nibabel, json and zipfile raise for files that are damaged or out of
-# reach. NumPy parses the header of a .npy file as Python, hence the syntax errors.
+# reach.
 UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    OverflowError,
-    MemoryError,
-    RecursionError,
-    SyntaxError,
-    TokenError,
-    zipfile.BadZipFile,
-    zlib.error,
+    *(OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error, struct.error),
+    RuntimeError,  # h5py; zipfile, for an encrypted file; json, for too many brackets
+    *(SyntaxError, TokenError),  # NumPy parses the header of an array as Python
+    *(MemoryError, OverflowError),  # the header promises more than there can be
 )
 
 
@@ -37,6 +31,6 @@ def reading(path: Path, key: str) -> Iterator[None]:
     except InputError:
         raise
     except UNREADABLE as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         file = getattr(error, "filename", None) or path  # in a folder `path`, the file itself
         raise InputError(f"{key}: {file} cannot be read ({reason})") from error

@@ -8,11 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.subjects import ALL_SUBJECTS
 from jne.evaluation.voxels import SubjectData
 from jne.utils.progress import stage_progress
-
-ALL_SUBJECTS = "all"
-"""In the column `subject`, for rows over all subjects."""
 
 Tables = dict[str, pd.DataFrame]
 """Tables by name. A table is written to tables/NAME.csv."""

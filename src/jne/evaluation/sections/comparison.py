@@ -13,7 +13,7 @@ from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
-from jne.plots.style import subplots
+from jne.plots.style import short, subplots
 
 _MAX_ROIS = 11  # with the whole brain, three rows of panels
 
@@ -108,7 +108,7 @@ def _r2_scatter(data: SubjectData) -> Figure:
         x, y = chosen["r2_linear"].to_numpy(), chosen["r2_nonlinear"].to_numpy()
         points(panel, x, y, limits)
         r = correlation(x, y)
-        title = "all voxels" if name == WHOLE_BRAIN else name
+        title = "all voxels" if name == WHOLE_BRAIN else short(name)
         panel.set_title(title + (f"  r = {r:.2f}" if np.isfinite(r) else ""), fontsize=7)
     for panel in axes.flat[len(regions) :]:
         panel.set_visible(False)

@@ -11,7 +11,7 @@ from jne.analysis import hierarchy
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
 from jne.evaluation.voxels import SubjectData, measure_label
 from jne.plots.panels import name_groups, violins
-from jne.plots.style import subplots
+from jne.plots.style import short, subplots
 from jne.roi import TIERS
 
 _N_RESAMPLES = 1000  # for the intervals of means and medians
@@ -226,8 +226,9 @@ def _superiority(pairwise: pd.DataFrame) -> Figure:
         image = panel.imshow(share, cmap="PuOr_r", vmin=0, vmax=1)
         y, x = np.nonzero(dots.to_numpy() == 1)
         panel.plot(x, y, "o", ms=3, color="black")
-        panel.set_xticks(range(len(share)), share.columns, rotation=90)
-        panel.set_yticks(range(len(share)), share.index)
+        names = [short(name) for name in share.index]
+        panel.set_xticks(range(len(names)), names, rotation=90)
+        panel.set_yticks(range(len(names)), names)
         panel.set_title("ROIs" if level == "roi" else "tiers")
         panel.spines[:].set_visible(False)
     axes[0, 0].set(ylabel="this region ...", xlabel="... above this one")

@@ -58,7 +58,7 @@ class Maps(Section):
         for name, (column, _, _) in _MAPS.items():
             brain.write_maps(
                 folder / "maps",
-                f"{data.name}_{name}",
+                f"{data.file_name}_{name}",
                 data.voxels,
                 data.voxels[column].to_numpy(),
                 data.subject.nonlinear.space,

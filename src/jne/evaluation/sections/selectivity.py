@@ -15,9 +15,9 @@ from jne.errors import InputError
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 from jne.features.images import Images, open_images
-from jne.plots.style import subplots
+from jne.plots.style import short, subplots
 from jne.utils.files import write_array
-from jne.utils.progress import console
+from jne.utils.progress import say
 
 _N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
 # Paul Tol's muted scheme, which colour-blind readers can tell apart
@@ -87,11 +87,11 @@ class Selectivity(Section):
                 )
             except (InputError, OSError) as error:
                 sentence = f"{data.name}: the report shows no example stimuli ({error})"
-                console.print(sentence, style="yellow", markup=False, highlight=False)
+                say(sentence, style="yellow", highlight=False)
         return figures
 
     def write_files(self, data: SubjectData, folder: Path) -> None:
-        write_array(folder / f"moj_{data.name}.npy", _moj(data).astype(np.float32))
+        write_array(folder / f"moj_{data.file_name}.npy", _moj(data).astype(np.float32))
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         preferred = tables["preferences"].query("preferred")
@@ -170,13 +170,13 @@ def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
             shade = image.norm(values.iloc[y, x])
             colour = "black" if shade > 0.5 else "white"
             panel.text(x, y, "*", ha="center", va="center_baseline", color=colour)
-        names = ["all voxels" if region == WHOLE_BRAIN else region for region in regions]
+        names = ["all voxels" if name == WHOLE_BRAIN else short(name) for name in regions]
         panel.set_xticks(range(len(regions)), names, rotation=90)
         panel.set_title(title)
         panel.spines[:].set_visible(False)
         figure.colorbar(image, ax=panel, label=label, pad=0.02)
     size = 8 if len(clusters) <= 20 else 5
-    axes[0].set_yticks(range(len(clusters)), clusters, fontsize=size)
+    axes[0].set_yticks(range(len(clusters)), [short(name) for name in clusters], fontsize=size)
     return figure
 
 
@@ -196,13 +196,19 @@ def _embedding(clusters: Clusters) -> Figure:
     for k, name in enumerate(clusters.names):
         positions = clusters.embedding[clusters.label == k]
         colour = _QUALITATIVE[k] if few else colours[k]
-        panel.plot(*positions.T, ".", ms=4, color=colour, label=name, rasterized=True)
+        panel.plot(*positions.T, ".", ms=4, color=colour, label=short(name), rasterized=True)
         if not few:
             centre = np.median(positions, axis=0)
             panel.text(*centre, str(k + 1), ha="center", va="center", fontsize=6)
     panel.set(xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     if few:
-        panel.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, handletextpad=0)
+        panel.legend(
+            handles=panel.lines,  # named, because names that begin with `_` would be left out
+            loc="center left",
+            bbox_to_anchor=(1.0, 0.5),
+            fontsize=7,
+            handletextpad=0,
+        )
     if silhouette:
         axes[0, 1].plot(list(silhouette), list(silhouette.values()), color="#0072B2")
         axes[0, 1].axvline(len(clusters.names), color="#D55E00", lw=0.9)
@@ -239,5 +245,5 @@ def draw_examples(mom: pd.DataFrame, stimuli: pd.DataFrame, images: Images) -> F
             image = images.read(number[name])
             image.thumbnail((160, 160))
             panel.imshow(image)
-        row[0].set_ylabel(cluster, rotation=0, ha="right", va="center")
+        row[0].set_ylabel(short(cluster), rotation=0, ha="right", va="center")
     return figure

@@ -1,0 +1,60 @@
+"""What a voxel table may hold: other columns than ours, numbers where we compute, names of ROIs."""
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from jne.errors import InputError
+from jne.jacobian.variants import VARIANTS, variant_column
+
+_SCORES = ("r2", "r", "r2_normalised", "p", "p_fdr")
+_MEASURES = ("jne", "mean_deviation")
+RESERVED_COLUMNS = frozenset(
+    [
+        *("status", "r2", "p", "p_fdr", "jne_ss_p95"),
+        *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
+        *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
+        *(f"{score}_{encoder}" for score, encoder in product(_SCORES, ("linear", "nonlinear"))),
+    ]
+)
+"""The columns that train.py and evaluate.py add."""
+
+RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
+"""Words that stand for all voxels: in rois.csv and in metrics such as `r2/mean`."""
+
+_NUMBERS = ("noise_ceiling", "ncsnr")
+_INDICES = ("vertex", "i", "j", "k")
+
+
+def check_voxel_table(table: pd.DataFrame, where: str) -> None:
+    """Raise InputError where a column or an ROI has a name of ours, or a number is none.
+
+    where: the config key and the file, with which the message begins.
+    """
+    ours = [name for name in table if name in RESERVED_COLUMNS]
+    if ours:
+        raise InputError(
+            f"{where}: the column {ours[0]} has the name of one that jne adds; rename it"
+        )
+    words = set(RESERVED_ROIS).intersection(table["roi"].astype(str))
+    if words:
+        raise InputError(
+            f"{where}: an ROI is called {min(words)!r}, which stands for all voxels in tables and "
+            f"metrics; rename it"
+        )
+    for name in (*_NUMBERS, *_INDICES):
+        if name in table:
+            _check_numbers(table[name], f"{where}: the column {name}")
+
+
+def _check_numbers(column: pd.Series, where: str) -> None:
+    numbers = pd.to_numeric(column, errors="coerce")
+    text = column[numbers.isna() & column.notna()]
+    if len(text):
+        raise InputError(f"{where} must hold numbers, found {text.iloc[0]!r}")
+    values = numbers.dropna().to_numpy(dtype=np.float64)
+    if column.name in _INDICES and ((values < 0) | (values % 1 != 0)).any():
+        raise InputError(f"{where} must hold whole numbers from 0")
+    if column.name == "noise_ceiling" and np.isinf(values).any():
+        raise InputError(f"{where} must hold finite numbers")
