@@ -49,6 +49,7 @@ def run_script(main: Callable[[], None]) -> None:
     # Hydra would print a shortened traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_resolvers()
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         main()
     except Exception as error:
@@ -60,12 +61,22 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(1)
 
 
+def _with_home(override: str) -> str:
+    """KEY=~/PATH with the home folder: the shell leaves it, and Hydra's grammar has no ~."""
+    key, equals, value = override.partition("=")
+    if value == "~" or value.startswith("~/"):
+        return f"{key}{equals}{Path.home()}{value[1:]}"
+    return override
+
+
 def user_message(error: Exception) -> str:
     """The sentence for bad input. Raises `error` where the input is not at fault."""
     if isinstance(error, InputError):
         return str(error)
     if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
         return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
+    if "Config group override must be a string or a list" in str(error):  # Hydra's ValueError
+        return "a choice such as subject=s1 is a name, not a number; --help lists the choices"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
