@@ -20,4 +20,4 @@ def test_precomputed(tmp_path, monkeypatch):
         Precomputed(layer=3, **keys).of(None, np.arange(6), 6)
     deny(monkeypatch, "numpy.load", "x.npy")
     with pytest.raises(InputError, match=r"features.path: .*x.npy: it cannot be read .*Permission"):
-        Precomputed(layer=2, **keys).n_rows()
+        Precomputed(layer=2, **keys).of(None, np.arange(6), 6)
