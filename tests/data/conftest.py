@@ -33,6 +33,8 @@ def fresh_tree(tmp_path):
 
 @pytest.fixture(scope="session")
 def features(tmp_path_factory):
+    """Features of NSD's images with the numbers in ids.npy, which lies beside them."""
     path = tmp_path_factory.mktemp("features") / "features.npy"
+    np.save(path.with_name("ids.npy"), np.arange(N_IMAGES))
     np.save(path, np.random.default_rng(3).standard_normal((N_IMAGES, 5), dtype=np.float32))
     return path

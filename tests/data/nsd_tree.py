@@ -183,7 +183,7 @@ def write_algonauts(root: Path, n_images: int = 20) -> Path:
         )
     for i in range(n_images):
         pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(images / f"train-{i + 1:04d}_nsd-{7 * i:05d}.png")
+        Image.fromarray(pixels).save(images / f"train-{i + 1:04d}_nsd-{7 * i % N_IMAGES:05d}.png")
     return root
 
 

@@ -4,7 +4,8 @@
     responses.npy     (n_stimuli, n_voxels) float32, mean over repeats, NaN where there is none
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
-    space.json        for voxels of a volume (columns i, j, k): its shape and affine
+    space.json        for voxels of a volume (columns i, j, k): its shape and affine; for vertices
+                      (columns hemisphere, vertex): the mesh, where it is known to be fsaverage
     provenance.json   the source, its settings and input files; written last, so a folder that has
                       it is complete
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
-from jne.data.splits import check_split
+from jne.data.splits import check_split, warn_of_little_training
 from jne.errors import InputError
 from jne.features.images import Images, open_images
 from jne.utils.files import atomic_folder, write_array, write_json
@@ -82,7 +83,10 @@ class Prepared:
 
     @property
     def space(self) -> dict[str, Any] | None:
-        """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
+        """What is known of the voxels' space; None where nothing is.
+
+        {"shape": [X, Y, Z], "affine": (4, 4)} of a volume, or {"mesh": "fsaverage"} of vertices.
+        """
         path = self.folder / "space.json"
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -151,6 +155,7 @@ def write_prepared(
         write_array(folder / "responses.npy", responses.astype(np.float32))
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
+    warn_of_little_training(stimuli["split"], source)
 
 
 def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> None:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from jne.errors import InputError
+from jne.utils.progress import console
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a standard deviation of Jacobians means anything
@@ -63,3 +64,18 @@ def check_split(split: pd.Series, source: BaseModel) -> None:
                 f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
                 f"{fewest}{hint}"
             )
+
+
+def warn_of_little_training(split: pd.Series, source: BaseModel) -> None:
+    """Print a warning if there are more validation than training stimuli.
+
+    split, source: as of `check_split`.
+    """
+    counts = split.value_counts()
+    if counts["val"] > counts["train"]:
+        hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""
+        console.print(
+            f"[yellow]{counts['train']} stimuli to train on are fewer than the {counts['val']} to "
+            f"validate on{hint}[/yellow]",
+            soft_wrap=True,
+        )
