@@ -64,9 +64,7 @@ def run_script(main: Callable[[], None]) -> None:
 def _with_home(override: str) -> str:
     """KEY=~/PATH with the home folder: the shell leaves it, and Hydra's grammar has no ~."""
     key, equals, value = override.partition("=")
-    if value == "~" or value.startswith("~/"):
-        return f"{key}{equals}{Path.home()}{value[1:]}"
-    return override
+    return f"{key}{equals}{os.path.expanduser(value)}"
 
 
 def user_message(error: Exception) -> str:

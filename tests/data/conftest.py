@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from nsd_tree import N_IMAGES, write_nsd
+from nsd_tree import N_IMAGES, write_nsd, write_surface
 
 from jne.data.arrays import Arrays
 
@@ -23,6 +23,14 @@ def recorded(tmp_path):
 @pytest.fixture(scope="session")
 def tree(tmp_path_factory):
     return write_nsd(tmp_path_factory.mktemp("nsd"))
+
+
+@pytest.fixture(scope="session")
+def surface(tmp_path_factory):
+    """fsaverage betas, without a colour table."""
+    root = write_surface(tmp_path_factory.mktemp("surface"))
+    next(root.rglob("HCP_MMP1.mgz.ctab")).unlink()
+    return root
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from jne.features.base import ImageFeatures
 from jne.features.images import Images
 from jne.features.precomputed import Precomputed
 from jne.utils.arrays import read_array
-from jne.utils.files import write_json
 from jne.utils.paths import Folder
 from jne.utils.reading import reading
 
@@ -126,7 +125,6 @@ class Algonauts(Source):
         features = self._features(images, n)
         responses = np.concatenate([left, right], axis=1)[:, kept]
         voxels = voxels.iloc[kept].reset_index(drop=True)
-        write_json(folder / "space.json", {"mesh": "fsaverage"})
         write_prepared(self, folder, features, responses, stimuli, voxels)
 
     def _matching_images(self, n: int) -> Images | None:
@@ -152,7 +150,7 @@ class Algonauts(Source):
         return self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
 
     def _vertices(self, side: str, n_vertices: int) -> pd.DataFrame:
-        """Columns hemisphere and vertex, in the order of a hemisphere's responses."""
+        """Columns hemisphere, vertex and mesh, in the order of a hemisphere's responses."""
         path = self._mask(side, "all-vertices_fsaverage_space")
         vertex = np.flatnonzero(_read(path))
         if len(vertex) != n_vertices:
@@ -160,7 +158,7 @@ class Algonauts(Source):
                 f"data.root: {path} marks {len(vertex)} vertices, but there are responses of "
                 f"{n_vertices}"
             )
-        return pd.DataFrame({"hemisphere": side, "vertex": vertex})
+        return pd.DataFrame({"hemisphere": side, "vertex": vertex, "mesh": "fsaverage"})
 
     def _roi_sets(self, sizes: tuple[int, int]) -> rois.RoiSets:
         """sizes: the number of vertices of each hemisphere."""

@@ -4,8 +4,7 @@
     responses.npy     (n_stimuli, n_voxels) float32, mean over repeats, NaN where there is none
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
-    space.json        for voxels of a volume (columns i, j, k): its shape and affine; for vertices
-                      (columns hemisphere, vertex): the mesh, where it is known to be fsaverage
+    space.json        for voxels of a volume (columns i, j, k): its shape and affine
     provenance.json   the source, its settings and input files; written last, so a folder that has
                       it is complete
 
@@ -83,10 +82,7 @@ class Prepared:
 
     @property
     def space(self) -> dict[str, Any] | None:
-        """What is known of the voxels' space; None where nothing is.
-
-        {"shape": [X, Y, Z], "affine": (4, 4)} of a volume, or {"mesh": "fsaverage"} of vertices.
-        """
+        """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
         path = self.folder / "space.json"
         return json.loads(path.read_text()) if path.exists() else None
 

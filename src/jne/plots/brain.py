@@ -4,7 +4,7 @@ A voxel table gives the positions of its voxels in one of two sets of columns:
 
     hemisphere, vertex   left or right, and a vertex of the fsaverage mesh of that hemisphere, from
                          0 (the first 10,242 vertices are those of fsaverage5); empty for a voxel
-                         without a position. `space` is {"mesh": "fsaverage"} for data on all of it
+                         without a position. A column `mesh` says that it is not fsaverage5
     i, j, k              indices into a volume, whose `space` is a dict of its shape and affine
 """
 
@@ -55,7 +55,7 @@ def write_maps(
 ) -> list[Path]:
     """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
 
-    values: (V,). The mesh is that of `space`; without one, fsaverage5 if all vertices are on it,
+    values: (V,). The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`,
     else fsaverage. Returns the paths. Raises InputError where `folder` cannot be written to.
     """
     make_folder(folder)
@@ -63,7 +63,7 @@ def write_maps(
         assert space is not None  # as have_positions says
         volume = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
         return [_write(folder / f"{name}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))]
-    small = space is None and voxels["vertex"].max() < _FSAVERAGE5
+    small = "mesh" not in voxels and voxels["vertex"].max() < _FSAVERAGE5
     paths = []
     for side in HEMISPHERES:
         data = _on_surface(voxels, values, side, _FSAVERAGE5 if small else _FSAVERAGE)
@@ -193,10 +193,14 @@ def _draw_slices(
 
 
 def _ends_of_rows(affine: NDArray) -> tuple[str, str]:
-    """The sides of the brain, such as L and R, at the first and the last index i of a volume."""
+    """The sides of the brain, such as L and R, at the first and the last index i of a volume.
+
+    Both are empty where the affine does not say so, because it does not move along i.
+    """
     side = nib.aff2axcodes(affine)[0]
-    return {"R": ("L", "R"), "L": ("R", "L"), "A": ("P", "A"), "P": ("A", "P"),
-            "S": ("I", "S"), "I": ("S", "I")}[side]  # fmt: skip
+    ends = {"R": ("L", "R"), "L": ("R", "L"), "A": ("P", "A"), "P": ("A", "P"),
+            "S": ("I", "S"), "I": ("S", "I")}  # fmt: skip
+    return ends.get(side, ("", ""))
 
 
 def _on_surface(voxels: pd.DataFrame, values: NDArray, side: str, n: int) -> NDArray[np.float32]:

@@ -198,7 +198,9 @@ class NSD(Source):
         _count_invalid(voxels, trials, unit, averaged)
         voxels["ncsnr"] = computed if ncsnr is None else ncsnr
         voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
-        write_json(folder / "space.json", self._space.geometry())
+        geometry = self._space.geometry()
+        if geometry is not None:
+            write_json(folder / "space.json", geometry)
         write_prepared(self, folder, features, None, stimuli, voxels)
         (folder / "state.npz").unlink()
         shutil.rmtree(by_session, ignore_errors=True)

@@ -132,13 +132,13 @@ class Surface:
         return np.ones(2 * _N_FSAVERAGE, dtype=bool)
 
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
-        """Columns hemisphere and vertex."""
+        """Columns hemisphere, vertex and mesh."""
         hemisphere = np.array(list(HEMISPHERES))[kept // _N_FSAVERAGE]
-        return pd.DataFrame({"hemisphere": hemisphere, "vertex": kept % _N_FSAVERAGE})
+        vertex = kept % _N_FSAVERAGE
+        return pd.DataFrame({"hemisphere": hemisphere, "vertex": vertex, "mesh": "fsaverage"})
 
-    def geometry(self) -> dict[str, Any]:
-        """The content of space.json."""
-        return {"mesh": "fsaverage"}
+    def geometry(self) -> None:
+        """None: a surface has no space.json."""
 
     def session_files(self, betas: Path, session: int) -> list[Path]:
         """The files of both hemispheres; none where the session was not downloaded."""
