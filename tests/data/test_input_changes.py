@@ -187,4 +187,3 @@ def test_the_names_of_prepared_arrays_stay(recorded, tmp_path):
 def test_a_home_that_does_not_exist_is_named(features, tmp_path):
     with pytest.raises(InputError, match=r"data.root=~nobody-at-all/x: there is no home folder"):
         source(tmp_path, "'~nobody-at-all/x'", features)
-

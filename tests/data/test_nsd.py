@@ -167,7 +167,9 @@ def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
             if values.std() == 0:
                 continue
             z = (values - values.mean()) / values.std(ddof=1)
-            for image, value in zip(table.loc[table["SESSION"] == session, "73KID"], z, strict=True):
+            for image, value in zip(
+                table.loc[table["SESSION"] == session, "73KID"], z, strict=True
+            ):
                 trials.setdefault(image, []).append(value)
         variances = [np.var(values, ddof=1) for values in trials.values() if len(values) == 3]
         found = prepared.voxels["ncsnr"][row]

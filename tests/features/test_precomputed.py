@@ -94,7 +94,10 @@ def test_as_many_rows_as_images_could_be_another_subjects(stored, capsys):
 BAD_IDS = {
     "too few": ([1, 2, 3], r"has 6 rows, but features.ids=.* has 3 ids"),
     "repeated": ([1, 2, 3, 4, 5, 2], "has several rows of the stimulus 2"),
-    "from one": ([95, 96, 97, 98, 99, 100], "from 95 to 100, but the images are numbered from 0 to"),
+    "from one": (
+        [95, 96, 97, 98, 99, 100],
+        "from 95 to 100, but the images are numbered from 0 to",
+    ),
     "lacking": ([1, 2, 3, 4, 5, 6], "lacks 1 of 2 stimuli, such as 9; numbers count from 0"),
     "fractions": ([1, 2, 3, 4, 5, 6.5], "must hold whole numbers"),
     "NaN": ([1, 2, 3, 4, 5, np.nan], "must hold whole numbers"),

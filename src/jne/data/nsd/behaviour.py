@@ -30,7 +30,7 @@ def read_trials(path: Path, sessions: Collection[int]) -> pd.DataFrame:
     image among those shown). Raises InputError, naming `data.root`, where trials are missing.
     """
     with reading(path, "data.root"):
-        table = pd.read_csv(path, sep="\t", usecols=lambda name: name in _COLUMNS)
+        table = pd.read_csv(path, sep="\t", usecols=lambda name: name in _COLUMNS, low_memory=False)
         for column in _COLUMNS:
             if column not in table:
                 raise InputError(f"data.root: {path} has no column {column}")
