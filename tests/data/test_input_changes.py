@@ -1,4 +1,4 @@
-"""When data are prepared again: if a file that is read has changed, and not for another spelling."""
+"""When data are prepared again: if a file that is read has changed, not for another spelling."""
 
 import hashlib
 import json

@@ -220,6 +220,7 @@ def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
     settings = ("data.space=fsaverage", "data.voxels=[nsdgeneral]")
     prepared = prepare(source(tmp_path, root, features, *settings), tmp_path)
     voxels, table = prepared.voxels, behaviour(root)
+    assert set(voxels["mesh"]) == {"fsaverage"}, "not fsaverage5, wherever the vertices are"
     assert list(voxels["vertex"]) == [*range(40), *range(N_FSAVERAGE - 5, N_FSAVERAGE)] * 2
     assert list(voxels["hemisphere"]) == ["left"] * 45 + ["right"] * 45
     assert voxels["HCP_MMP1"][1] == "V1"
@@ -265,23 +266,29 @@ def dying(*names):
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = dying
 out = Path(sys.argv[4])
-prepare(source(out, sys.argv[2], sys.argv[3]), out / "prepared")
+prepare(source(out, sys.argv[2], Path(sys.argv[3]), sys.argv[6]), out / "prepared")
 """
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path):
+@pytest.mark.parametrize(
+    ("noise_ceiling", "more"), [("ncsnr", ()), ("repeats_as_nsd", (3, -2, 2, -3, 1, -4))]
+)
+def test_a_kill_at_any_moment_loses_one_session_at_most(
+    tree, features, tmp_path, noise_ceiling, more
+):
     """SIGKILL before or after one of the renames, again and again, into the same folder."""
-    whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
+    setting = f"data.noise_ceiling={noise_ceiling}"
+    whole = prepare(source(tmp_path, tree, features, setting), tmp_path / "whole")
     out = tmp_path / "killed"
     out.mkdir()
     tests = os.path.join(ROOT, "tests")
-    for moment in (1, 2, -2, -1, 2, 3, 1, -3):
-        command = [sys.executable, "-c", KILLED, tests, tree, features, out, str(moment)]
+    for moment in (1, 2, -2, -1, 2, 3, 1, -3, *more):
+        command = [sys.executable, "-c", KILLED, tests, tree, features, out, str(moment), setting]
         died = subprocess.run(command, capture_output=True, text=True, check=False)
         assert died.returncode == -signal.SIGKILL, died.stderr
         assert not [p for p in (out / "prepared").iterdir() if p.name[0] != "."]
-    found = prepare(source(out, tree, features), out / "prepared")
+    found = prepare(source(out, tree, features, setting), out / "prepared")
     for name in ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv"):
         assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     assert {p.name for p in found.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}

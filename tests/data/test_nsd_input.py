@@ -171,7 +171,7 @@ def test_damaged_images_are_never_a_traceback(tmp_path):
     save_nifti(tmp_path / "a.nii", volume.astype(np.float64))
     save_mgh(tmp_path / "a.mgz", volume)
     save_mgh(tmp_path / "a.mgh", volume.astype(np.float32))
-    n_refused = 0
+    sentences = []
     for path in sorted(tmp_path.iterdir()):
         content = path.read_bytes()
         for trial in range(60):
@@ -182,9 +182,9 @@ def test_damaged_images_are_never_a_traceback(tmp_path):
             try:
                 _values(path)
             except InputError as error:
-                assert f"{path.name} cannot be read" in str(error)
-                n_refused += 1
-    assert n_refused > 120
+                sentences.append(str(error))
+    assert len(sentences) > 120
+    assert all(" cannot be read (" in sentence for sentence in sentences)
 
 
 def test_regions_without_voxels(fresh_tree, features, tmp_path):

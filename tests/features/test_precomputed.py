@@ -96,7 +96,7 @@ BAD_IDS = {
     "repeated": ([1, 2, 3, 4, 5, 2], "has several rows of the stimulus 2"),
     "from one": (
         [95, 96, 97, 98, 99, 100],
-        "from 95 to 100, but the images are numbered from 0 to",
+        "has the number 100, but the 100 images are numbered from 0",
     ),
     "lacking": ([1, 2, 3, 4, 5, 6], "lacks 1 of 2 stimuli, such as 9; numbers count from 0"),
     "fractions": ([1, 2, 3, 4, 5, 6.5], "must hold whole numbers"),
@@ -117,6 +117,8 @@ def test_a_table_of_ids_names_its_columns(stored, tmp_path):
     pd.DataFrame({"image": range(6), "split": ""}).to_csv(tmp_path / "ids.csv", index=False)
     with pytest.raises(InputError, match="no column `stimulus`; it has image, split"):
         stored[1](ids=tmp_path / "ids.csv").of_stimuli(np.arange(2), n_numbered=100)
+    with pytest.raises(InputError, match=r"ids.tsv is neither a .csv nor a .npy file, nor `sorte"):
+        stored[1](ids=tmp_path / "ids.tsv").of_stimuli(np.arange(2), n_numbered=100)
     pd.DataFrame({"stimulus": list("abcdef")}).to_csv(tmp_path / "ids.csv", index=False)
     with pytest.raises(InputError, match="must hold whole numbers"):
         stored[1](ids=tmp_path / "ids.csv").of_stimuli(np.arange(2), n_numbered=100)

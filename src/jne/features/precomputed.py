@@ -26,8 +26,8 @@ class Precomputed(Features):
     first_layer: int
     """1 where the array starts at the first block, 0 where it starts at the embedding."""
     ids: Literal["sorted"] | File | None = None
-    """The stimulus of each row: a CSV with a column `stimulus`, or a .npy, .npz or HDF5 file of
-    numbers. `sorted`: there is one row per stimulus of these data, in ascending order."""
+    """The stimulus of each row: a CSV with a column `stimulus`, or a .npy file of numbers.
+    `sorted`: there is one row per stimulus of these data, in their order, which is ascending."""
 
     @model_serializer(mode="wrap")
     def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -62,11 +62,11 @@ class Precomputed(Features):
         Raises InputError where no rule says which row belongs to which stimulus.
         """
         array = read_array(self.path, self.key, "features.path", "features.key")
+        array = layer_of(array, self.layer, self.first_layer, "features", self.path)
         rows, rule = self._rows(len(array), stimuli, n_numbered, own_order)
         console.print(
             f"features   {self.path}: {rule}", markup=False, highlight=False, soft_wrap=True
         )
-        array = layer_of(array, self.layer, self.first_layer, "features", self.path)
         return array[rows].astype(np.float32)
 
     def _rows(
@@ -105,7 +105,9 @@ class Precomputed(Features):
 
 def _read_ids(path: Path) -> NDArray:
     """The id of each row of the features, as it is in the file."""
-    if path.suffix != ".csv":
+    if path.suffix not in (".csv", ".npy"):
+        raise InputError(f"features.ids: {path} is neither a .csv nor a .npy file, nor `sorted`")
+    if path.suffix == ".npy":
         ids = read_array(path, None, "features.ids", "features.ids")
         if ids.ndim != 1:
             raise InputError(f"features.ids: {path} must be one list of ids, found {ids.shape}")
@@ -122,12 +124,15 @@ def _find(stimuli: NDArray, ids: NDArray, n_numbered: int | None, path: Path) ->
     """Where each stimulus (N,) is among the ids of the file: (N,)."""
     if stimuli.dtype.kind == "U":
         ids = ids.astype(str)
-    elif ids.dtype.kind not in "fiu" or (ids != np.rint(ids)).any():
+    elif ids.dtype.kind in "fiu" and (ids == np.rint(ids)).all():
+        ids = ids.astype(np.int64)
+    else:
         raise InputError(f"features.ids: {path} must hold whole numbers")
-    if n_numbered is not None and (ids.min() < 0 or ids.max() >= n_numbered):
+    unknown = ids[(ids < 0) | (ids >= n_numbered)] if n_numbered is not None else ids[:0]
+    if len(unknown):
         raise InputError(
-            f"features.ids: {path} holds numbers from {ids.min()} to {ids.max()}, but the images "
-            f"are numbered from 0 to {n_numbered - 1}"
+            f"features.ids: {path} has the number {unknown[0]}, but the {n_numbered} images are "
+            f"numbered from 0"
         )
     index = pd.Index(ids)
     if not index.is_unique:
@@ -136,8 +141,9 @@ def _find(stimuli: NDArray, ids: NDArray, n_numbered: int | None, path: Path) ->
     rows = index.get_indexer(pd.Index(stimuli))
     absent = stimuli[rows < 0]
     if len(absent):
+        hint = "; numbers count from 0" if stimuli.dtype.kind == "i" else ""
         raise InputError(
             f"features.ids: {path} lacks {len(absent)} of {len(stimuli)} stimuli, such as "
-            f"{absent[0]}; numbers count from 0"
+            f"{absent[0]}{hint}"
         )
     return rows.astype(np.int64)

@@ -281,10 +281,12 @@ def _count_invalid(
         console.print(
             f"[yellow]{invalid.sum()} of {len(voxels)} voxels are constant or missing in some runs "
             f"({(voxels['n_invalid_runs'] == n_runs.sum()).sum()} in all runs): those trials are "
-            f"left out of their means[/yellow]"
+            f"left out of their means[/yellow]",
+            soft_wrap=True,
         )
     if saturated.any():
         console.print(
             f"[yellow]{saturated.sum()} of {len(voxels)} voxels have trials at an end of the int16 "
-            f"range: they are kept, and counted in voxels.csv[/yellow]"
+            f"range: they are kept, and counted in voxels.csv[/yellow]",
+            soft_wrap=True,
         )

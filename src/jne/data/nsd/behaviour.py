@@ -88,7 +88,8 @@ def report_sessions(subject: str, found: Collection[int], stimuli: pd.DataFrame)
     """Print which sessions were found and which were not, and how often the images were seen."""
     n_released = _N_SESSIONS.get(subject, 0)
     absent = sorted(set(range(1, max(n_released, *found) + 1)).difference(found))
-    withheld = [session for session in absent if session > n_released - _N_WITHHELD]
+    last = range(n_released - _N_WITHHELD + 1, n_released + 1) if n_released else ()
+    withheld = [session for session in absent if session in last]
     missing = [session for session in absent if session not in withheld]
     sentence = f"sessions   {len(found)} found ({_ranges(found)})"
     if missing:
