@@ -73,8 +73,6 @@ def user_message(error: Exception) -> str:
         return str(error)
     if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
         return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
-    if "Config group override must be a string or a list" in str(error):  # Hydra's ValueError
-        return "a choice such as subject=s1 is a name, not a number; --help lists the choices"
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
     if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
-from jne.data.splits import check_split, warn_of_little_training
+from jne.data.splits import check_split
 from jne.errors import InputError
 from jne.features.images import Images, open_images
 from jne.utils.files import atomic_folder, write_array, write_json
@@ -151,7 +151,6 @@ def write_prepared(
         write_array(folder / "responses.npy", responses.astype(np.float32))
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
-    warn_of_little_training(stimuli["split"], source)
 
 
 def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> None:

@@ -50,7 +50,7 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
 
 
 def check_split(split: pd.Series, source: BaseModel) -> None:
-    """Check that each split has enough stimuli.
+    """Check that each split has enough stimuli; warn if more validate than train.
 
     split: each stimulus's. source: where the stimuli come from. Raises InputError, naming the keys
     that this source has for the size of the split.
@@ -65,13 +65,6 @@ def check_split(split: pd.Series, source: BaseModel) -> None:
                 f"{fewest}{hint}"
             )
 
-
-def warn_of_little_training(split: pd.Series, source: BaseModel) -> None:
-    """Print a warning if there are more validation than training stimuli.
-
-    split, source: as of `check_split`.
-    """
-    counts = split.value_counts()
     if counts["val"] > counts["train"]:
         hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""
         console.print(
