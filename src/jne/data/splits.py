@@ -64,7 +64,6 @@ def check_split(split: pd.Series, source: BaseModel) -> None:
                 f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
                 f"{fewest}{hint}"
             )
-
     if counts["val"] > counts["train"]:
         hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""
         console.print(
