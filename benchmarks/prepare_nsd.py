@@ -72,7 +72,12 @@ def prepare(root: Path, out: Path) -> None:
     from jne.features import Precomputed
 
     features = Precomputed(
-        name="precomputed", layer=None, path=root / "features.npy", key=None, first_layer=1
+        name="precomputed",
+        layer=None,
+        path=root / "features.npy",
+        ids="sorted",
+        key=None,
+        first_layer=1,
     )
     source = NSD(
         name="nsd",

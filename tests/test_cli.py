@@ -49,6 +49,27 @@ def test_a_folder_that_cannot_be_written_is_blamed_on_its_key(monkeypatch, tmp_p
         files.write_json(tmp_path / "x.json", 1)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data=nsd", "features=clip_vit_b32"), r"data.root: this key needs a value; write data.r"),
+        (("data=algonauts", "features=clip_vit_b32"), r"data.root: this key needs a value"),
+        (("data=nsd", "data.root=x", "features=precomputed"), r"features.path: this key needs"),
+    ],
+)
+def test_a_key_without_a_value_is_named(run_script, overrides, message):
+    with pytest.raises(SystemExit, match=f"^error: {message}"):
+        run_script("train.py", *overrides)
+
+
+def test_a_home_folder_may_be_written_short(run_script, tmp_path, monkeypatch):
+    """Unquoted too, which the shell leaves as it is and Hydra cannot read."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for root in ("~/nsd", "'~/nsd'"):
+        with pytest.raises(SystemExit, match=f"data.root={tmp_path}/nsd is not an NSD tree"):
+            run_script("train.py", "data=nsd", f"data.root={root}", "features=clip_vit_b32")
+
+
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         user_message(ZeroDivisionError())

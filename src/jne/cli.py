@@ -54,6 +54,7 @@ def run_script(main: Callable[[], None]) -> None:
     # Hydra would print a shortened traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register_resolvers()
+    sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:
         main()
     except Exception as error:
@@ -63,6 +64,12 @@ def run_script(main: Callable[[], None]) -> None:
         sys.exit(1)
     if sweep.finish() is False:
         sys.exit(1)
+
+
+def _with_home(override: str) -> str:
+    """KEY=~/PATH with the home folder: the shell leaves it, and Hydra's grammar has no ~."""
+    key, equals, value = override.partition("=")
+    return f"{key}{equals}{os.path.expanduser(value)}"
 
 
 def user_message(error: Exception) -> str:

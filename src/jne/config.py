@@ -85,6 +85,9 @@ Config = TypeVar("Config", bound=ScriptConfig)
 
 def validated(model: type[Config], composed: DictConfig) -> Config:
     """The composed config as a `model`. Raises InputError naming the first key at fault."""
+    missing = sorted(OmegaConf.missing_keys(composed))
+    if missing:
+        raise InputError(f"{missing[0]}: this key needs a value; write {missing[0]}=...")
     plain = OmegaConf.to_container(composed, resolve=True)
     _check_finite(plain, "")
     try:

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from nsd_tree import N_IMAGES, write_nsd
+from nsd_tree import N_IMAGES, write_nsd, write_surface
 
 from jne.data.arrays import Arrays
 
@@ -25,6 +25,14 @@ def tree(tmp_path_factory):
     return write_nsd(tmp_path_factory.mktemp("nsd"))
 
 
+@pytest.fixture(scope="session")
+def surface(tmp_path_factory):
+    """fsaverage betas, without a colour table."""
+    root = write_surface(tmp_path_factory.mktemp("surface"))
+    next(root.rglob("HCP_MMP1.mgz.ctab")).unlink()
+    return root
+
+
 @pytest.fixture
 def fresh_tree(tmp_path):
     """A tree that the test may damage."""
@@ -33,6 +41,8 @@ def fresh_tree(tmp_path):
 
 @pytest.fixture(scope="session")
 def features(tmp_path_factory):
+    """Features of NSD's images with the numbers in ids.npy, which lies beside them."""
     path = tmp_path_factory.mktemp("features") / "features.npy"
+    np.save(path.with_name("ids.npy"), np.arange(N_IMAGES))
     np.save(path, np.random.default_rng(3).standard_normal((N_IMAGES, 5), dtype=np.float32))
     return path

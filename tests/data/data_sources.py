@@ -30,6 +30,9 @@ def synthetic(root: Path, subject: str = "subj01", **changes) -> Prepared:
 def overrides(root: Path, features: Path, *more: str, data: str = "nsd") -> list[str]:
     chosen = [f"data={data}", f"data.root={root}", "features=precomputed"]
     sizes = ["data.n_val=0.25" if data == "nsd" else "data.n_val=0.2"]
+    ids = features.with_name("ids.npy")
+    if ids.exists():
+        chosen.append(f"features.ids={ids}")
     return [*chosen, f"features.path={features}", *sizes, *more]
 
 

@@ -29,6 +29,7 @@ COLUMNS = (
 CONSTANT = (1, 1, 1)  # a voxel of the brain that is 0 in every session
 INVALID_IN_2 = (2, 1, 1)  # 0 in the second session alone
 SATURATED = (3, 1, 1)  # at both ends of the int16 range
+CONSTANT_RUN = (4, 1, 1)  # constant in the second run of the first session alone
 
 
 def write_nsd(root: Path, suffix: str = "hdf5", seed: int = 0) -> Path:
@@ -51,6 +52,8 @@ def write_nsd(root: Path, suffix: str = "hdf5", seed: int = 0) -> Path:
         raw[(slice(None), *CONSTANT)] = 0
         if session == 2:
             raw[(slice(None), *INVALID_IN_2)] = 0
+        if session == 1:
+            raw[(RUNS == 2, *CONSTANT_RUN)] = 300
         raw[(0, *SATURATED)], raw[(1, *SATURATED)] = 32767, -32768
         write_volume_session(betas, session, raw, suffix)
     ncsnr = rng.random(GRID).astype(np.float32)
@@ -183,7 +186,7 @@ def write_algonauts(root: Path, n_images: int = 20) -> Path:
         )
     for i in range(n_images):
         pixels = rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(images / f"train-{i + 1:04d}_nsd-{7 * i:05d}.png")
+        Image.fromarray(pixels).save(images / f"train-{i + 1:04d}_nsd-{7 * i % N_IMAGES:05d}.png")
     return root
 
 

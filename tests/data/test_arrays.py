@@ -157,9 +157,9 @@ def test_unreadable_files_are_named_with_their_keys(recorded, monkeypatch, funct
     if file == "y.h5":
         changes["responses"] = "y.h5"
     if file == "pictures":
+        monkeypatch.chdir(folder)
         keys = {"name": "x", "layer": None, "path": "x.npy", "key": None, "first_layer": 1}
         changes |= {"features": None, "images": "pictures", "image_features": Precomputed(**keys)}
-        monkeypatch.chdir(folder)
     deny(monkeypatch, function, file)
     with pytest.raises(InputError, match=message):
         prepare(source(**changes), folder / "p")

@@ -16,6 +16,7 @@ from nsd_tree import (
     AFFINE,
     BETAS,
     CONSTANT,
+    CONSTANT_RUN,
     GRID,
     INVALID_IN_2,
     N_FSAVERAGE,
@@ -52,10 +53,10 @@ def plain_means(root, voxel, zscore="run"):
         values = volume(root, session)[voxel]
         shown = table[table["SESSION"] == session]
         groups = shown["RUN"].to_numpy() if zscore == "run" else np.zeros(len(shown))
-        if any(values[groups == g].std() == 0 for g in np.unique(groups)):
-            continue
         for t in range(len(values)):
             same = values[groups == groups[t]]
+            if same.std() == 0:
+                continue
             z = values[t] if zscore == "none" else (values[t] - same.mean()) / same.std()
             trials.setdefault(int(shown["73KID"].iloc[t]) - 1, []).append(z)
     return {image: (np.mean(values), len(values), values) for image, values in trials.items()}
@@ -114,6 +115,11 @@ def test_the_voxel_table_has_positions_regions_and_invalid_sessions(tree, featur
     assert "lh.nsdgeneral" not in voxels
     assert voxels.loc[CONSTANT, "n_invalid_sessions"] == len(SESSIONS)
     assert voxels.loc[INVALID_IN_2, "n_invalid_sessions"] == 1
+    assert voxels.loc[CONSTANT_RUN, "n_invalid_sessions"] == 0
+    invalid_runs = {CONSTANT: 9, INVALID_IN_2: 3, CONSTANT_RUN: 1}
+    for position, n in invalid_runs.items():
+        assert voxels.loc[position, "n_invalid_runs"] == n
+    assert voxels["n_invalid_runs"].sum() == sum(invalid_runs.values())
     assert voxels.loc[SATURATED, "n_saturated_trials"] == 2 * len(SESSIONS)
     assert voxels["n_saturated_trials"].sum() == 2 * len(SESSIONS)
     assert prepared.space["shape"] == list(GRID)
@@ -144,6 +150,37 @@ def test_noise_ceilings(tree, features, tmp_path):
         total = np.var(np.concatenate(trials), ddof=1)
         expected = np.sqrt(max(total - noise, 0) / noise)
         assert computed.voxels["ncsnr"][row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.parametrize("zscore", ["run", *SLOW])
+def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
+    """One image at a time: three trials, z-scored within sessions with n - 1."""
+    settings = ("data.voxels=brainmask", "data.noise_ceiling=repeats_as_nsd")
+    prepared = prepare(
+        source(tmp_path, tree, features, *settings, f"data.zscore={zscore}"), tmp_path
+    )
+    table = behaviour(tree)
+    for row, voxel in enumerate(prepared.voxels.itertuples()):
+        trials = {}
+        for session in SESSIONS:
+            values = volume(tree, session)[voxel.i, voxel.j, voxel.k]
+            if values.std() == 0:
+                continue
+            z = (values - values.mean()) / values.std(ddof=1)
+            for image, value in zip(
+                table.loc[table["SESSION"] == session, "73KID"], z, strict=True
+            ):
+                trials.setdefault(image, []).append(value)
+        variances = [np.var(values, ddof=1) for values in trials.values() if len(values) == 3]
+        found = prepared.voxels["ncsnr"][row]
+        if not variances:
+            assert np.isnan(found)
+            continue
+        noise = np.mean(variances)
+        expected = np.sqrt(max(0, 1 - noise) / noise)
+        assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    assert prepared.voxels["ncsnr"].notna().sum() > 90
+    assert not (prepared.folder / "by_session").exists()
 
 
 def test_nifti_and_old_mat_betas_give_the_same_bytes(tree, features, tmp_path):
@@ -183,6 +220,7 @@ def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
     settings = ("data.space=fsaverage", "data.voxels=[nsdgeneral]")
     prepared = prepare(source(tmp_path, root, features, *settings), tmp_path)
     voxels, table = prepared.voxels, behaviour(root)
+    assert set(voxels["mesh"]) == {"fsaverage"}, "not fsaverage5, wherever the vertices are"
     assert list(voxels["vertex"]) == [*range(40), *range(N_FSAVERAGE - 5, N_FSAVERAGE)] * 2
     assert list(voxels["hemisphere"]) == ["left"] * 45 + ["right"] * 45
     assert voxels["HCP_MMP1"][1] == "V1"
@@ -228,23 +266,29 @@ def dying(*names):
         os.kill(os.getpid(), signal.SIGKILL)
 os.replace = dying
 out = Path(sys.argv[4])
-prepare(source(out, sys.argv[2], sys.argv[3]), out / "prepared")
+prepare(source(out, sys.argv[2], Path(sys.argv[3]), sys.argv[6]), out / "prepared")
 """
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_moment_loses_one_session_at_most(tree, features, tmp_path):
+@pytest.mark.parametrize(
+    ("noise_ceiling", "more"), [("ncsnr", ()), ("repeats_as_nsd", (3, -2, 2, -3, 1, -4))]
+)
+def test_a_kill_at_any_moment_loses_one_session_at_most(
+    tree, features, tmp_path, noise_ceiling, more
+):
     """SIGKILL before or after one of the renames, again and again, into the same folder."""
-    whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
+    setting = f"data.noise_ceiling={noise_ceiling}"
+    whole = prepare(source(tmp_path, tree, features, setting), tmp_path / "whole")
     out = tmp_path / "killed"
     out.mkdir()
     tests = os.path.join(ROOT, "tests")
-    for moment in (1, 2, -2, -1, 2, 3, 1, -3):
-        command = [sys.executable, "-c", KILLED, tests, tree, features, out, str(moment)]
+    for moment in (1, 2, -2, -1, 2, 3, 1, -3, *more):
+        command = [sys.executable, "-c", KILLED, tests, tree, features, out, str(moment), setting]
         died = subprocess.run(command, capture_output=True, text=True, check=False)
         assert died.returncode == -signal.SIGKILL, died.stderr
         assert not [p for p in (out / "prepared").iterdir() if p.name[0] != "."]
-    found = prepare(source(out, tree, features), out / "prepared")
+    found = prepare(source(out, tree, features, setting), out / "prepared")
     for name in ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv"):
         assert (found.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
     assert {p.name for p in found.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}

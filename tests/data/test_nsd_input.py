@@ -9,12 +9,14 @@ from nsd_tree import (
     GRID,
     RUNS,
     behaviour,
+    save_mgh,
     save_nifti,
     write_nsd,
     write_surface,
     write_volume_session,
 )
 
+from jne.data.nsd.spaces import _values
 from jne.data.prepared import prepare
 from jne.errors import InputError
 from jne.training.config import check_config
@@ -148,6 +150,41 @@ def test_a_map_that_is_no_image_is_named(fresh_tree, features, tmp_path):
     sentence = refused(tmp_path, fresh_tree, features)
     assert sentence.startswith("data.root: ")
     assert "MTL.nii.gz cannot be read" in sentence
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.95])
+def test_a_map_that_is_cut_short_is_named(fresh_tree, features, tmp_path, share):
+    path = next(fresh_tree.rglob("MTL.nii.gz"))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    sentence = refused(tmp_path, fresh_tree, features)
+    assert sentence.startswith("data.root: ")
+    assert "MTL.nii.gz cannot be read" in sentence
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # in nibabel
+def test_damaged_images_are_never_a_traceback(tmp_path):
+    """Cut short anywhere, or with wrong bytes in the header."""
+    rng = np.random.default_rng(0)
+    volume = rng.integers(-1, 8, (6, 5, 4))
+    save_nifti(tmp_path / "a.nii.gz", volume.astype(np.float64))
+    save_nifti(tmp_path / "a.nii", volume.astype(np.float64))
+    save_mgh(tmp_path / "a.mgz", volume)
+    save_mgh(tmp_path / "a.mgh", volume.astype(np.float32))
+    sentences = []
+    for path in sorted(tmp_path.iterdir()):
+        content = path.read_bytes()
+        for trial in range(60):
+            damaged = bytearray(content[: rng.integers(len(content))] if trial % 2 else content)
+            for position in rng.integers(0, max(1, min(len(damaged), 400)), 3 * (trial % 2 == 0)):
+                damaged[position] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                _values(path)
+            except InputError as error:
+                sentences.append(str(error))
+    assert len(sentences) > 120
+    assert all(" cannot be read (" in sentence for sentence in sentences)
 
 
 def test_regions_without_voxels(fresh_tree, features, tmp_path):

@@ -50,6 +50,29 @@ def test_vertices_beyond_fsaverage5_need_the_whole_mesh(tmp_path):
     assert right[163841] == 4
 
 
+def test_data_on_fsaverage_stay_on_it(tmp_path):
+    """Also where all chosen vertices are among the first, which are those of fsaverage5."""
+    voxels = SURFACE.assign(mesh="fsaverage")
+    left, right = (
+        load_surf_data(path) for path in brain.write_maps(tmp_path, "x", voxels, VALUES, None)
+    )
+    assert left.shape == right.shape == (163842,)
+    assert left[0] == 0.5
+    assert right[9000] == 3.0
+
+
+@pytest.mark.parametrize(("first", "ends"), [(-1.8, "RL"), (1.8, "LR")])
+def test_slices_say_which_side_is_left(first, ends):
+    affine = np.diag([first, 1.8, 1.8, 1.0])
+    space = SPACE | {"affine": affine.tolist()}
+    figure = brain.draw(VOLUME, VALUES, space, label="x", cmap="viridis", vmax=3.0)
+    panels = [panel for panel in figure.axes if panel.get_title(loc="center").startswith("k =")]
+    assert panels
+    for panel in panels:
+        marks = sorted(panel.texts, key=lambda text: text.get_position()[0])
+        assert [mark.get_text() for mark in marks] == list(ends)
+
+
 def test_volume_map_is_read_back_by_nibabel(tmp_path):
     (path,) = brain.write_maps(tmp_path, "r2", VOLUME, VALUES, SPACE)
     image = nib.load(path)

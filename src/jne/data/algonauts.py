@@ -14,13 +14,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.data.nsd import rois
+from jne.data.nsd.images import N_IMAGES, image_number
+from jne.data.nsd.labels import LABELS
 from jne.data.nsd.spaces import HEMISPHERES
 from jne.data.prepared import Source, write_prepared
 from jne.data.splits import Count, Share, random_split
 from jne.errors import InputError
-from jne.features.base import ImageFeatures, Precomputed
+from jne.features.base import ImageFeatures
 from jne.features.images import Images
+from jne.features.precomputed import Precomputed
 from jne.utils.arrays import read_array
+from jne.utils.paths import Folder
 from jne.utils.reading import reading
 
 
@@ -34,9 +38,11 @@ class Algonauts(Source):
     )
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
 
-    root: Path
+    root: Folder
     voxels: rois.Regions | None
     """ROI sets, ROIs, tiers or labels; None: all vertices of the challenge."""
+    roi: str = rois.PAPER
+    """What the column `roi` holds: the paper's ten ROIs, or the labels of this ROI set."""
     n_val: Share | Count
     n_test: Share | Count
     split_seed: int = Field(ge=0)
@@ -62,81 +68,124 @@ class Algonauts(Source):
 
     def input_files(self) -> list[Path]:
         with reading(self.root, "data.root"):
-            for path in self._responses.values():
+            vertices = [self._mask(side, "all-vertices_fsaverage_space") for side in HEMISPHERES]
+            for path in (*self._responses.values(), *vertices):
                 if not path.exists():
                     raise InputError(
                         f"data.root={self.root} is not an Algonauts 2023 tree with "
                         f"{self.subject}: no {path}"
                     )
-        return [*self._responses.values(), *self.image_features.input_files()]
+            files = [*self._responses.values(), *vertices]
+            for paths in self._roi_files().values():
+                files += paths
+            if self.images_path is not None:
+                files.append(self.images_path)
+        return files + self.image_features.input_files()
+
+    def _mask(self, side: str, name: str) -> Path:
+        return self._folder / "roi_masks" / f"{HEMISPHERES[side]}.{name}.npy"
+
+    def _roi_files(self) -> dict[str, list[Path]]:
+        """The files of both hemispheres of each ROI set that is there.
+
+        Raises InputError where one of them is missing.
+        """
+        found = {}
+        for roi_set in LABELS:
+            files = [self._mask(side, f"{roi_set}_challenge_space") for side in HEMISPHERES]
+            there = [file for file in files if file.exists()]
+            if len(there) == 1:
+                (absent,) = set(files).difference(there)
+                raise InputError(f"data.root: {there[0]} is there, but {absent.name} is missing")
+            if there:
+                found[roi_set] = files
+        return found
 
     def write(self, folder: Path) -> None:
         left, right = (_read(path) for path in self._responses.values())
-        n = len(left)
+        n, sizes = len(left), (left.shape[1], right.shape[1])
         if len(right) != n:
             raise InputError(
                 f"data.root: {self._responses['left']} has {n} images, "
                 f"{self._responses['right']} {len(right)}"
             )
-        voxels = pd.concat(
-            [self._hemisphere("left", left.shape[1]), self._hemisphere("right", right.shape[1])],
-            ignore_index=True,
-        )
-        sets = voxels.drop(columns=["hemisphere", "vertex"]).fillna("")
-        roi = rois.paper_roi(sets)
+        voxels = pd.concat(map(self._vertices, HEMISPHERES, sizes), ignore_index=True)
+        sets = self._roi_sets(sizes)
         voxels.insert(0, "voxel", np.arange(len(voxels)))
-        voxels.insert(1, "roi", roi)
+        voxels.insert(1, "roi", rois.roi_column(sets, self.roi))
+        voxels = pd.concat([voxels, sets.labels], axis=1)
         kept = np.arange(len(voxels))
         if self.voxels is not None:
-            kept = rois.select(self.voxels, sets, roi, np.ones(len(voxels), dtype=bool))
+            kept = rois.select(self.voxels, sets, np.ones(len(voxels), dtype=bool))
         split = random_split(n, self.n_val, self.n_test, self.split_seed)
         stimuli = pd.DataFrame({"stimulus": np.arange(n), "split": split})
-        images = None
-        if not isinstance(self.image_features, Precomputed):
-            images = self._matching_images(n)
+        images = self._matching_images(n)
+        if images is not None:
             stimuli["stimulus"] = stimuli["image"] = images.names
-        features = self.image_features.of(images, np.arange(n), n)
+        features = self._features(images, n)
         responses = np.concatenate([left, right], axis=1)[:, kept]
         voxels = voxels.iloc[kept].reset_index(drop=True)
         write_prepared(self, folder, features, responses, stimuli, voxels)
 
-    def _matching_images(self, n: int) -> Images:
-        """The training images, of which there must be n."""
+    def _matching_images(self, n: int) -> Images | None:
+        """The training images, of which there must be n; None where they were not downloaded."""
         images = self.images()
-        if images is None or len(images) != n:
-            n_images = 0 if images is None else len(images)
+        if images is not None and len(images) != n:
             raise InputError(
-                f"data.root: {self._image_folder} has {n_images} images, but there are responses "
-                f"to {n}"
+                f"data.root: {self._image_folder} has {len(images)} images, but there are "
+                f"responses to {n}"
             )
         return images
 
-    def _hemisphere(self, side: str, n_vertices: int) -> pd.DataFrame:
-        """The vertices of a hemisphere, in the order of its responses.
+    def _features(self, images: Images | None, n: int) -> NDArray[np.float32]:
+        if not isinstance(self.image_features, Precomputed):
+            return self.image_features.of(images, np.arange(n), n)
+        if images is None and self.image_features.ids != "sorted":
+            raise InputError(
+                f"data.root: the names of the images in {self._image_folder} have the numbers by "
+                f"which rows of features are found, and it is not there; without them, "
+                f"features.ids=sorted takes one row per image, in their order"
+            )
+        numbers = np.arange(n) if images is None else _numbers(images)
+        return self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
 
-        Columns: hemisphere, vertex, and for each ROI set the name of the vertex's label.
-        """
-        prefix, masks = HEMISPHERES[side], self._folder / "roi_masks"
-        path = masks / f"{prefix}.all-vertices_fsaverage_space.npy"
-        if not path.exists():
-            raise InputError(f"data.root={self.root} is not an Algonauts 2023 tree: no {path}")
+    def _vertices(self, side: str, n_vertices: int) -> pd.DataFrame:
+        """Columns hemisphere, vertex and mesh, in the order of a hemisphere's responses."""
+        path = self._mask(side, "all-vertices_fsaverage_space")
         vertex = np.flatnonzero(_read(path))
         if len(vertex) != n_vertices:
             raise InputError(
                 f"data.root: {path} marks {len(vertex)} vertices, but there are responses of "
                 f"{n_vertices}"
             )
-        table = pd.DataFrame({"hemisphere": side, "vertex": vertex})
-        for name, labels in rois.LABELS.items():
-            path = masks / f"{prefix}.{name}_challenge_space.npy"
-            if path.exists():
-                values = _read(path)
-                if len(values) != n_vertices:
+        return pd.DataFrame({"hemisphere": side, "vertex": vertex, "mesh": "fsaverage"})
+
+    def _roi_sets(self, sizes: tuple[int, int]) -> rois.RoiSets:
+        """sizes: the number of vertices of each hemisphere."""
+        labels = {}
+        for roi_set, files in self._roi_files().items():
+            values = [_read(file) for file in files]
+            for file, found, size in zip(files, values, sizes, strict=True):
+                if len(found) != size:
                     raise InputError(
-                        f"data.root: {path} has {len(values)} vertices, expected {n_vertices}"
+                        f"data.root: {file} has {len(found)} vertices, expected {size}"
                     )
-                table[name] = rois.named(values, dict(enumerate(labels, start=1)))
-        return table
+            labels[roi_set] = np.concatenate(values)
+        return rois.RoiSets.of(labels, LABELS, sum(sizes))
+
+
+def _numbers(images: Images) -> NDArray[np.int64]:
+    """NSD's number of each image, which is in its name."""
+    numbers = []
+    for name in images.names:
+        number = image_number(name)
+        if number is None:
+            raise InputError(
+                f"data.root: the name of {name} in {images.path} must have NSD's number of the "
+                f"image, as in train-0001_nsd-00013.png"
+            )
+        numbers.append(number)
+    return np.array(numbers)
 
 
 def _read(path: Path) -> NDArray:

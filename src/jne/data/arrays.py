@@ -21,20 +21,21 @@ from jne.errors import InputError
 from jne.features.base import Features, OwnFeatures, layer_of
 from jne.features.images import Images
 from jne.utils.arrays import read_array
+from jne.utils.paths import Folder, UserPath
 from jne.utils.reading import reading
 
 
 class Arrays(Source):
     """`data=arrays`. Paths may be relative to `root`."""
 
-    root: Path
-    features: Path | None = None
-    image_path: Path | None = Field(default=None, alias="images")
+    root: Folder
+    features: UserPath | None = None
+    image_path: UserPath | None = Field(default=None, alias="images")
     """A folder, zip or HDF5 file of images. In the order of their names, image i belongs to row i
     of the responses."""
     image_features: SerializeAsAny[Features] = OwnFeatures(name="own", layer=None)
     """How features are computed from the images."""
-    responses: Path
+    responses: UserPath
     features_key: str | None = None
     """The dataset inside an HDF5 or .npz file; needed where the file has several."""
     responses_key: str | None = None
@@ -46,10 +47,10 @@ class Arrays(Source):
     """True for features of shape (n_features, n_stimuli)."""
     transpose_responses: bool = False
     """True for responses of shape (n_voxels, n_stimuli) or (n_voxels, n_stimuli, n_repeats)."""
-    voxels: Path | None = None
+    voxels: UserPath | None = None
     """A CSV with one row per voxel. All columns are kept; a column `ncsnr` is used."""
     roi_column: str = "roi"
-    stimuli: Path | None = None
+    stimuli: UserPath | None = None
     """A CSV with one row per stimulus: stimulus (an id), split, ... All columns are kept."""
     split: Literal["random", "fixed"] = "random"
     """`fixed`: as in the column `split` (train, val, test) of `stimuli`."""

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from jne.errors import InputError
+from jne.utils.progress import console
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a standard deviation of Jacobians means anything
@@ -49,7 +50,7 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
 
 
 def check_split(split: pd.Series, source: BaseModel) -> None:
-    """Check that each split has enough stimuli.
+    """Check that each split has enough stimuli; warn if more validate than train.
 
     split: each stimulus's. source: where the stimuli come from. Raises InputError, naming the keys
     that this source has for the size of the split.
@@ -63,3 +64,10 @@ def check_split(split: pd.Series, source: BaseModel) -> None:
                 f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
                 f"{fewest}{hint}"
             )
+    if counts["val"] > counts["train"]:
+        hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""
+        console.print(
+            f"[yellow]{counts['train']} stimuli to train on are fewer than the {counts['val']} to "
+            f"validate on{hint}[/yellow]",
+            soft_wrap=True,
+        )

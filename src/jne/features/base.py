@@ -1,4 +1,4 @@
-"""Features of images: what every kind of them promises, and the two kinds that need no model."""
+"""Features of images: what every kind of them promises; features that data bring themselves."""
 
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -10,7 +10,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny
 
 from jne.errors import InputError
 from jne.features.images import Images
-from jne.utils.arrays import read_array
 
 
 class Features(BaseModel, ABC):
@@ -60,35 +59,6 @@ def _not_own(features: Features) -> Features:
 
 ImageFeatures = Annotated[SerializeAsAny[Features], AfterValidator(_not_own)]
 """The type of a field for data that come without features of their own."""
-
-
-class Precomputed(Features):
-    """`features=precomputed`: an array (n, D) or (n, L, D) whose row i belongs to image i."""
-
-    path: Path
-    key: str | None
-    """The dataset inside an HDF5 or .npz file; needed where the file has several."""
-    first_layer: int
-    """1 where the array starts at the first block, 0 where it starts at the embedding."""
-
-    def input_files(self) -> list[Path]:
-        return [self.path]
-
-    def n_rows(self) -> int:
-        """The number of images that the array has features of."""
-        return len(self._array())
-
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
-        array = self._array()
-        if len(array) < n:
-            raise InputError(
-                f"features.path={self.path} has {len(array)} rows, but there are {n} images"
-            )
-        array = layer_of(array, self.layer, self.first_layer, "features", self.path)
-        return array[rows].astype(np.float32)
-
-    def _array(self) -> NDArray:
-        return read_array(self.path, self.key, "features.path", "features.key")
 
 
 def layer_of(

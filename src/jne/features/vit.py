@@ -26,6 +26,7 @@ from jne.errors import InputError
 from jne.features.base import Features
 from jne.features.images import Images
 from jne.utils.files import make_folder, write_json
+from jne.utils.paths import UserPath
 from jne.utils.progress import stage_progress
 from jne.utils.reading import reading
 
@@ -87,7 +88,7 @@ class VisionTransformer(Features):
     """A vision transformer. All layers of an image are kept once one of them has been asked for."""
 
     model: str
-    checkpoint: Path | None
+    checkpoint: UserPath | None
     """Local weights, in place of a download."""
     pooling: Literal["class", "mean"]
     """The class token, or the mean of the patches."""
@@ -97,7 +98,7 @@ class VisionTransformer(Features):
     # that tell one prepared folder from another.
     batch_size: int = Field(ge=1, exclude=True)
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", exclude=True)]
-    cache: Path = Field(exclude=True)
+    cache: UserPath = Field(exclude=True)
 
     def input_files(self) -> list[Path]:
         return [self.checkpoint] if self.checkpoint is not None else []

@@ -4,7 +4,7 @@ A voxel table gives the positions of its voxels in one of two sets of columns:
 
     hemisphere, vertex   left or right, and a vertex of the fsaverage mesh of that hemisphere, from
                          0 (the first 10,242 vertices are those of fsaverage5); empty for a voxel
-                         without a position
+                         without a position. A column `mesh` says that it is not fsaverage5
     i, j, k              indices into a volume, whose `space` is a dict of its shape and affine
 """
 
@@ -55,15 +55,15 @@ def write_maps(
 ) -> list[Path]:
     """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
 
-    values: (V,). The mesh is fsaverage5 if all vertices are on it, else fsaverage. Returns the
-    paths. Raises InputError where `folder` cannot be written to.
+    values: (V,). The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`,
+    else fsaverage. Returns the paths. Raises InputError where `folder` cannot be written to.
     """
     make_folder(folder)
     if "vertex" not in voxels:
         assert space is not None  # as have_positions says
         volume = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
         return [_write(folder / f"{name}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))]
-    small = voxels["vertex"].max() < _FSAVERAGE5
+    small = "mesh" not in voxels and voxels["vertex"].max() < _FSAVERAGE5
     paths = []
     for side in HEMISPHERES:
         data = _on_surface(voxels, values, side, _FSAVERAGE5 if small else _FSAVERAGE)
@@ -173,6 +173,7 @@ def _draw_slices(
     figure, axes = subplots(
         rows, columns, figsize=(6.8, 1.35 * rows + 0.2), squeeze=False, layout="constrained"
     )
+    ends = _ends_of_rows(np.array(space["affine"]))
     for panel, level in zip(axes.flat, chosen, strict=False):
         panel.imshow(
             volume[..., level][window].T, origin="lower", cmap=cmap, norm=norm, aspect="equal"
@@ -181,9 +182,25 @@ def _draw_slices(
         panel.set(xticks=[], yticks=[])
         panel.set_title(f"k = {level}", fontsize=7, loc="center", fontweight="normal")
         panel.spines[:].set_visible(False)
+        for x, side in zip((0.02, 0.98), ends, strict=True):
+            panel.text(
+                x, 0.98, side, transform=panel.transAxes, fontsize=6, va="top",
+                ha="left" if x < 0.5 else "right",
+            )  # fmt: skip
     for panel in axes.flat[len(chosen) :]:
         panel.axis("off")
     return figure, axes
+
+
+def _ends_of_rows(affine: NDArray) -> tuple[str, str]:
+    """The sides of the brain, such as L and R, at the first and the last index i of a volume.
+
+    Both are empty where the affine does not say so, because it does not move along i.
+    """
+    side = nib.aff2axcodes(affine)[0]
+    ends = {"R": ("L", "R"), "L": ("R", "L"), "A": ("P", "A"), "P": ("A", "P"),
+            "S": ("I", "S"), "I": ("S", "I")}  # fmt: skip
+    return ends.get(side, ("", ""))
 
 
 def _on_surface(voxels: pd.DataFrame, values: NDArray, side: str, n: int) -> NDArray[np.float32]:

@@ -1,13 +1,16 @@
 """The Natural Scenes Dataset as it is downloaded (Allen et al. 2022): volume or fsaverage betas.
 
-spaces  the volume of a subject and the fsaverage surface: files, shapes, positions
-betas   sessions z-scored and averaged over repeats, in a way that survives a kill
-rois    regions, their names in the paper, and the choice of voxels
+spaces     the volume of a subject and the fsaverage surface: files, shapes, positions
+behaviour  the trials, the split of the images, the sessions that are there
+images     NSD's images by their numbers
+betas      sessions z-scored and averaged over repeats, in a way that survives a kill
+noise      the noise ceiling as NSD computes it
+rois       regions, their names in the paper, and the choice of voxels
+labels     the names of labels, for trees without colour tables
 """
 
 import shutil
 from functools import cached_property
-from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,21 +18,33 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.model_selection import train_test_split
 
 from jne.analysis.noise_ceiling import noise_ceiling
 from jne.data.nsd import rois
-from jne.data.nsd.betas import Averaged, average_repeats, count_repeats, mark_missing
+from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
+from jne.data.nsd.betas import (
+    Averaged,
+    Standardised,
+    average_repeats,
+    count_repeats,
+    mark_missing,
+    standardise,
+    units_of,
+)
+from jne.data.nsd.images import N_IMAGES, rows_of
+from jne.data.nsd.noise import ncsnr_as_nsd
 from jne.data.nsd.spaces import Session, Surface, Volume
 from jne.data.prepared import Source, check_stimuli, write_prepared
-from jne.data.splits import MIN_TEST_STIMULI, Share
+from jne.data.splits import Share
 from jne.errors import InputError
-from jne.features.base import ImageFeatures, Precomputed
+from jne.features.base import ImageFeatures
+from jne.features.images import open_images
+from jne.features.precomputed import Precomputed
 from jne.utils.files import write_json
+from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import console
 from jne.utils.reading import reading
 
-_N_SHARED = 1000  # 10KID up to this: the images that all subjects saw
 _N_TRIALS = 750  # of a session
 
 
@@ -43,20 +58,26 @@ class NSD(Source):
     )
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
 
-    root: Path
+    root: Folder
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]
     betas: str
     """The folder of the betas version."""
     voxels: Annotated[Literal["brainmask"] | rois.Regions, Field(min_length=1)]
     """The whole brain mask (on fsaverage: every vertex), or ROI sets, ROIs, tiers, labels."""
+    roi: str = rois.PAPER
+    """What the column `roi` holds: the paper's ten ROIs, or the labels of this ROI set."""
     zscore: Literal["run", "session", "none"]
     feature_zscore: Literal["train", "run"]
     """train: on the training stimuli, when they are read. run: over the trials of each run, here.
     """
-    noise_ceiling: Literal["ncsnr", "repeats"]
-    """From NSD's ncsnr maps, or computed from the repeats in the sessions that are there."""
+    noise_ceiling: Literal["ncsnr", "repeats", "repeats_as_nsd"]
+    """From NSD's ncsnr maps, or computed from the sessions that are there: from the averaged trials
+    of all repeated images, or as NSD computes its maps."""
     n_val: Share | Annotated[int, Field(ge=2)]
     split_seed: int = Field(ge=0)
+    image_path: UserPath | None = Field(default=None, alias="images")
+    """A folder, zip or HDF5 file of the images, which may be relative to `root`; None: NSD's HDF5
+    file below `root`."""
     image_features: ImageFeatures
 
     # --- files ---
@@ -72,11 +93,16 @@ class NSD(Source):
 
     @property
     def _images(self) -> Path:
-        return self.root / "nsddata_stimuli" / "stimuli" / "nsd" / "nsd_stimuli.hdf5"
+        return self.root / (self.image_path or "nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5")
 
     @property
     def images_path(self) -> Path | None:
         return self._images if self._images.exists() else None
+
+    @property
+    def _needs_images(self) -> bool:
+        """Whether images are looked up: for their features, or to name the files of a folder."""
+        return self.image_path is not None or not isinstance(self.image_features, Precomputed)
 
     @cached_property
     def _space(self) -> Volume | Surface:
@@ -90,9 +116,31 @@ class NSD(Source):
         files = {n: self._space.session_files(self._betas, n) for n in range(1, 100)}
         return {session: paths for session, paths in files.items() if paths}
 
+    def _colour_tables(self, roi_set: str) -> list[Path]:
+        """Those that are there, the subject's before that of fsaverage."""
+        folder = self.root / "nsddata" / "freesurfer"
+        paths = [
+            folder / subject / "label" / f"{roi_set}.mgz.ctab"
+            for subject in (self.subject, "fsaverage")
+        ]
+        return [path for path in paths if path.exists()]
+
+    def _ncsnr_files(self) -> list[Path]:
+        if self.noise_ceiling != "ncsnr":
+            return []
+        files = self._space.map_files(self._betas, "ncsnr")
+        for file in files:
+            if not file.exists():
+                raise InputError(
+                    f"data.noise_ceiling=ncsnr needs {file}; choose data.noise_ceiling=repeats"
+                )
+        return files
+
     def input_files(self) -> list[Path]:
+        """All files that are read: whatever changes in the tree is prepared again."""
         with reading(self.root, "data.root"):
-            for path in (self.root / "nsddata", self._behaviour):
+            mask = self._space.mask_files()
+            for path in (self.root / "nsddata", self._behaviour, *mask):
                 if not path.exists():
                     raise InputError(
                         f"data.root={self.root} is not an NSD tree with {self.subject}: no {path}"
@@ -102,33 +150,52 @@ class NSD(Source):
                     f"data: no betas of {self.subject} in {self._betas}; change data.space or "
                     f"data.betas"
                 )
-        files = [self._behaviour, *(path for paths in self._sessions.values() for path in paths)]
-        if not isinstance(self.image_features, Precomputed):
-            files.append(self._images)
+            files = [self._behaviour, *mask, *self._ncsnr_files()]
+            for paths in self._sessions.values():
+                files += paths
+            for roi_set, paths in self._space.roi_files().items():
+                files += [*paths, *self._colour_tables(roi_set)[:1]]
+            if self._needs_images:
+                if not self._images.exists():
+                    raise InputError(
+                        f"data.images: no images at {self._images}; give a folder, zip or HDF5 "
+                        f"file of them, or choose features=precomputed"
+                    )
+                files.append(self._images)
         return files + self.image_features.input_files()
 
     # --- writing ---
 
     def write(self, folder: Path) -> None:
-        trials = self._trials()
-        images = trials.groupby("id").agg(shared=("shared", "first"), n_repeats=("run", "size"))
+        trials = read_trials(self._behaviour, self._sessions)
+        stimuli = stimulus_table(trials, self.n_val, self.split_seed, self.subject)
+        numbers = stimuli["stimulus"].to_numpy()
+        stimuli.insert(2, "image", self._image_names(numbers))
         voxels, kept = self._voxel_table()
-        self._check_disk(folder, len(images), len(voxels))
-        stimuli = self._stimulus_table(images)
-        features = self._features(trials, stimuli["stimulus"].to_numpy())
+        n_images, n_voxels = len(stimuli), len(voxels)
+        self._check_disk(folder, n_images, n_voxels)
+        features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
-        ncsnr = None if self.noise_ceiling == "repeats" else self._ncsnr_map()[kept]
+        ncsnr = None
+        if self.noise_ceiling == "ncsnr":
+            ncsnr = self._space.read_map(self._ncsnr_files())[kept]
 
         def read_session(session: int, n_trials: int) -> Session:
             return self._space.read_session(self._sessions[session], n_trials, kept)
 
-        averaged = average_repeats(
-            folder, trials, len(images), len(voxels), read_session, self.zscore
-        )
-        shown, test = count_repeats(trials, len(images)), stimuli["split"].to_numpy() == "test"
-        computed, inverse = mark_missing(folder, shown, averaged, test)
-        voxels["n_invalid_sessions"] = (~averaged.valid).sum(axis=0)
-        voxels["n_saturated_trials"] = averaged.saturated
+        def read_standardised(session: int, units: NDArray[np.int64]) -> Standardised:
+            betas, saturated = read_session(session, len(units))
+            valid = standardise(betas, units, zscore=self.zscore != "none")
+            return Standardised(betas, valid, saturated)
+
+        unit = units_of(trials, self.zscore)
+        averaged = average_repeats(folder, trials, unit, n_images, n_voxels, read_standardised)
+        shown, test = count_repeats(trials, unit, n_images), stimuli["split"] == "test"
+        computed, inverse = mark_missing(folder, shown, averaged, test.to_numpy())
+        by_session = folder / "by_session"
+        if self.noise_ceiling == "repeats_as_nsd":
+            ncsnr = ncsnr_as_nsd(by_session, trials, n_images, n_voxels, read_session)
+        _count_invalid(voxels, trials, unit, averaged)
         voxels["ncsnr"] = computed if ncsnr is None else ncsnr
         voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
         geometry = self._space.geometry()
@@ -136,74 +203,26 @@ class NSD(Source):
             write_json(folder / "space.json", geometry)
         write_prepared(self, folder, features, None, stimuli, voxels)
         (folder / "state.npz").unlink()
-        _report_invalid(voxels, averaged)
+        shutil.rmtree(by_session, ignore_errors=True)
+        report_sessions(self.subject, self._sessions, stimuli)
 
-    def _trials(self) -> pd.DataFrame:
-        """One row per trial of the sessions that are there, in their order.
+    def _image_names(self, numbers: NDArray[np.int64]) -> NDArray[np.str_]:
+        """The name of each image (N,) in its folder, zip or HDF5 file."""
+        if not self._needs_images:
+            return numbers.astype(str)  # as in the HDF5 file
+        images = open_images(self._images)
+        return np.array(images.names)[rows_of(images, numbers)]
 
-        Columns: session, run, id (73KID counted from 0), shared, row (of the image in `stimuli`).
-        """
-        with reading(self._behaviour, "data.root"):
-            table = pd.read_csv(self._behaviour, sep="\t")
-        for column in ("SESSION", "RUN", "73KID", "10KID"):
-            if column not in table:
-                raise InputError(f"data.root: {self._behaviour} has no column {column}")
-        table = table[table["SESSION"].isin(self._sessions)]
-        absent = sorted(set(self._sessions).difference(table["SESSION"]))
-        if absent:
-            raise InputError(
-                f"data.root: {self._behaviour} has no trials of session {absent[0]}, but there "
-                f"are betas of it"
-            )
-        ids = table["73KID"].to_numpy(np.int64) - 1  # the file counts from 1
-        return pd.DataFrame(
-            {
-                "session": table["SESSION"].to_numpy(np.int64),
-                "run": table["RUN"].to_numpy(np.int64),
-                "id": ids,
-                "shared": table["10KID"].to_numpy() <= _N_SHARED,
-                "row": np.unique(ids, return_inverse=True)[1],
-            }
-        )
-
-    def _stimulus_table(self, images: pd.DataFrame) -> pd.DataFrame:
-        """images: shared and n_repeats by id, in ascending order."""
-        shared = images["shared"].to_numpy()
-        if shared.sum() < MIN_TEST_STIMULI:
-            raise InputError(
-                f"data.root: the test stimuli are the shared images of the sessions that are "
-                f"there, which are {shared.sum()}, but JNE needs at least {MIN_TEST_STIMULI}; "
-                f"download more sessions of {self.subject}"
-            )
-        others = np.flatnonzero(~shared)
-        n_val = self.n_val if isinstance(self.n_val, int) else ceil(self.n_val * len(others))
-        if n_val >= len(others) - 1:
-            raise InputError(
-                f"data.n_val={self.n_val} of the {len(others)} images that are not shared leaves "
-                f"none to train on; give a smaller number or a share"
-            )
-        split = np.where(shared, "test", "train").astype("<U5")
-        _, val = train_test_split(others, test_size=n_val, random_state=self.split_seed)
-        split[val] = "val"
-        ids = images.index.to_numpy()
-        return pd.DataFrame(
-            {
-                "stimulus": ids,
-                "split": split,
-                "image": ids.astype(str),
-                "n_repeats": images["n_repeats"].to_numpy(),
-            }
-        )
-
-    def _features(self, trials: pd.DataFrame, ids: NDArray[np.int64]) -> NDArray[np.floating[Any]]:
-        """(N, D) of the images with these ids."""
-        rows, images = ids, None
-        if not isinstance(self.image_features, Precomputed):
-            images = self.images()
-        elif self.image_features.n_rows() == len(ids):
-            # One row for each image that this subject saw, in place of all 73,000 images.
-            rows = np.arange(len(ids))
-        features = self.image_features.of(images, rows, int(rows.max()) + 1)
+    def _features(
+        self, trials: pd.DataFrame, numbers: NDArray[np.int64]
+    ) -> NDArray[np.floating[Any]]:
+        """(N, D) of the images with these numbers (N,)."""
+        features: NDArray[np.floating[Any]]
+        if isinstance(self.image_features, Precomputed):
+            features = self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
+        else:
+            images = open_images(self._images)
+            features = self.image_features.of(images, rows_of(images, numbers), len(images))
         if self.feature_zscore == "train":
             return features
         total = np.zeros(features.shape)
@@ -218,42 +237,27 @@ class NSD(Source):
     def _voxel_table(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The table of the chosen voxels, and their numbers in the space."""
         brain = self._space.brain()
-        sets = self._roi_sets(len(brain))
-        roi = rois.paper_roi(sets)
+        labels, names = {}, {}
+        for roi_set, files in self._space.roi_files().items():
+            labels[roi_set] = self._space.read_map(files)
+            names[roi_set] = rois.label_names(roi_set, self._colour_tables(roi_set))
+        sets = rois.RoiSets.of(labels, names, len(brain))
+        roi = rois.roi_column(sets, self.roi)
         if self.voxels == "brainmask":
             kept = np.flatnonzero(brain)
         else:
-            kept = rois.select(self.voxels, sets, roi, brain)
+            kept = rois.select(self.voxels, sets, brain)
         parts = [
             pd.DataFrame({"voxel": kept, "roi": roi[kept]}),
             self._space.positions(kept),
-            sets.iloc[kept].reset_index(drop=True),
+            sets.labels.iloc[kept].reset_index(drop=True),
         ]
         return pd.concat(parts, axis=1), kept
 
-    def _roi_sets(self, n_voxels: int) -> pd.DataFrame:
-        """One column per ROI set that is there: the name of each voxel's label, '' for none."""
-        freesurfer = self.root / "nsddata" / "freesurfer"
-        sets = {}
-        for name, files in self._space.roi_files().items():
-            tables = [
-                freesurfer / subject / "label" / f"{name}.mgz.ctab"
-                for subject in (self.subject, "fsaverage")
-            ]
-            sets[name] = rois.named(self._space.read_map(files), rois.label_names(name, tables))
-        return pd.DataFrame(sets, index=range(n_voxels))
-
-    def _ncsnr_map(self) -> NDArray[np.float64]:
-        files = self._space.map_files(self._betas, "ncsnr")
-        if not all(file.exists() for file in files):
-            raise InputError(
-                f"data.noise_ceiling=ncsnr needs {files[0]}; choose data.noise_ceiling=repeats"
-            )
-        return self._space.read_map(files)
-
     def _check_disk(self, folder: Path, n_images: int, n_voxels: int) -> None:
-        needed = 1.02 * 4 * n_voxels * (n_images + _N_TRIALS)
-        there = sum(path.stat().st_blocks * 512 for path in folder.glob("responses.npy"))
+        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
+        needed = 1.02 * 4 * n_arrays * n_voxels * (n_images + _N_TRIALS)
+        there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/responses.npy"))
         free = shutil.disk_usage(folder).free
         if free + there < needed:
             raise InputError(
@@ -262,18 +266,27 @@ class NSD(Source):
             )
 
 
-def _report_invalid(voxels: pd.DataFrame, averaged: Averaged) -> None:
-    """Print how many voxels have sessions without a valid trial, or saturated trials."""
-    n_invalid = voxels["n_invalid_sessions"]
-    saturated = int((voxels["n_saturated_trials"] > 0).sum())
-    if (n_invalid > 0).any():
+def _count_invalid(
+    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], averaged: Averaged
+) -> None:
+    """Add how many sessions and runs of each voxel are left out, and trials saturated; print it."""
+    units = trials.groupby(unit)
+    session, n_runs = units["session"].first().to_numpy(), units["run"].nunique().to_numpy()
+    whole = [~averaged.valid[session == number].any(axis=0) for number in np.unique(session)]
+    voxels["n_invalid_sessions"] = np.sum(whole, axis=0)
+    voxels["n_invalid_runs"] = n_runs @ ~averaged.valid
+    voxels["n_saturated_trials"] = averaged.saturated
+    invalid, saturated = voxels["n_invalid_runs"] > 0, voxels["n_saturated_trials"] > 0
+    if invalid.any():
         console.print(
-            f"[yellow]{(n_invalid > 0).sum()} of {len(voxels)} voxels are constant or missing in "
-            f"some sessions ({(n_invalid == len(averaged.valid)).sum()} in all sessions): those "
-            f"trials are left out of their means[/yellow]"
+            f"[yellow]{invalid.sum()} of {len(voxels)} voxels are constant or missing in some runs "
+            f"({(voxels['n_invalid_runs'] == n_runs.sum()).sum()} in all runs): those trials are "
+            f"left out of their means[/yellow]",
+            soft_wrap=True,
         )
-    if saturated:
+    if saturated.any():
         console.print(
-            f"[yellow]{saturated} of {len(voxels)} voxels have trials at an end of the int16 "
-            f"range: they are kept, and counted in voxels.csv[/yellow]"
+            f"[yellow]{saturated.sum()} of {len(voxels)} voxels have trials at an end of the int16 "
+            f"range: they are kept, and counted in voxels.csv[/yellow]",
+            soft_wrap=True,
         )

@@ -1,8 +1,9 @@
 """Betas averaged over the repeats of each image, one session at a time.
 
-N distinct images, S sessions, V voxels. Each session is read, z-scored and added to the means on
-disk, so memory stays that of one session, and an interrupted preparation continues with the session
-that it was at. Below the folder of the data:
+N distinct images, V voxels, U units. A unit, which is a run or a session, is what a voxel is
+standardised over and must vary in. Each session is read, z-scored and added to the means on disk,
+so memory stays that of one session, and an interrupted preparation continues with the session that
+it was at. Below the folder of the data:
 
     responses.npy     (N, V) float32: the means so far
     state.npz         what else is known of the sessions that are done
@@ -12,17 +13,27 @@ that it was at. Below the folder of the data:
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from jne.analysis.noise_ceiling import ncsnr_from_sums
-from jne.data.nsd.spaces import Session
 from jne.utils.blocks import voxel_blocks
 from jne.utils.files import atomic_file, write_array
 from jne.utils.progress import stage_progress
+
+
+@dataclass
+class Standardised:
+    """The trials of a session, as they are averaged."""
+
+    values: NDArray[np.float32]
+    """(n_trials, V)."""
+    valid: NDArray[np.bool_]
+    """(units of the session, V): whether a voxel was finite and not constant in a unit."""
+    saturated: NDArray[np.int64]
+    """(V,): the number of trials at an end of the int16 range."""
 
 
 @dataclass
@@ -30,7 +41,7 @@ class Averaged:
     """What is known of the sessions that are done, besides the means themselves."""
 
     valid: NDArray[np.bool_]
-    """(S, V): whether a voxel was finite and not constant in a session."""
+    """(U, V): whether a voxel was finite and not constant in a unit."""
     squares: NDArray[np.float64]
     """(V,): the sum of squares over all valid trials."""
     saturated: NDArray[np.int64]
@@ -48,21 +59,30 @@ class Averaged:
             np.savez(file, **vars(self))
 
 
+def units_of(trials: pd.DataFrame, zscore: str) -> NDArray[np.int64]:
+    """The unit of each trial (n_trials,), from 0 in the order of sessions.
+
+    trials: ordered by session; columns session and run. zscore: `run`, or else a session is a unit.
+    """
+    keys = ["session", "run"] if zscore == "run" else ["session"]
+    return np.asarray(trials.groupby(keys).ngroup(), dtype=np.int64)
+
+
 def average_repeats(
     folder: Path,
     trials: pd.DataFrame,
+    unit: NDArray[np.int64],
     n_images: int,
     n_voxels: int,
-    read_session: Callable[[int, int], Session],
-    zscore: Literal["run", "session", "none"],
+    read_session: Callable[[int, NDArray[np.int64]], Standardised],
 ) -> Averaged:
-    """Write the mean of each image's valid z-scored trials to responses.npy, 0 where there is none.
+    """Write the mean of each image's valid trials to responses.npy, 0 where there is none.
 
     A session's new means are first written to a file of their own and then replace the old ones, so
     that a session which is repeated after a kill gives the same means.
 
-    trials: one row per trial, ordered by session: session, run, row (of the image in the means).
-    read_session: function of a session's number and its number of trials.
+    trials: one row per trial, ordered by session: session, row (of the image in the means). unit:
+    as of `units_of`. read_session: function of a session's number and its trials' units.
     """
     path, state_path = folder / "responses.npy", folder / "state.npz"
     sessions = np.unique(trials["session"])
@@ -71,16 +91,18 @@ def average_repeats(
     else:
         np.lib.format.open_memmap(path, "w+", np.float32, (n_images, n_voxels)).flush()
         state = Averaged(
-            valid=np.zeros((len(sessions), n_voxels), dtype=bool),
+            valid=np.zeros((unit.max() + 1, n_voxels), dtype=bool),
             squares=np.zeros(n_voxels),
             saturated=np.zeros(n_voxels, dtype=np.int64),
         )
     means = np.load(path, mmap_mode="r+")
-    shown = count_repeats(trials, n_images)
+    shown = count_repeats(trials, unit, n_images)
+    in_session = [(trials["session"] == session).to_numpy() for session in sessions]
+    rows = [np.unique(trials.loc[inside, "row"]) for inside in in_session]
     for rows_path in folder.glob("rows_*.npy"):
         k = int(rows_path.stem.removeprefix("rows_"))
         if k < state.done:  # killed while these means were replacing the old ones
-            _replace(means, np.flatnonzero(shown[:, k]), rows_path)
+            _replace(means, rows[k], rows_path)
         else:  # killed before the state was saved
             rows_path.unlink()
     with stage_progress() as progress:
@@ -88,26 +110,35 @@ def average_repeats(
             "betas", total=len(sessions), unit="sessions", completed=state.done
         )
         for k in range(state.done, len(sessions)):
-            session = trials[trials["session"] == sessions[k]]
-            betas, saturated = read_session(int(sessions[k]), len(session))
-            state.valid[k] = _standardise(betas, session["run"].to_numpy(), zscore)
+            units, row = unit[in_session[k]], trials.loc[in_session[k], "row"].to_numpy()
+            session = read_session(int(sessions[k]), units)
+            state.valid[units.min() : units.max() + 1] = session.valid
+            state.saturated += session.saturated
             rows_path = folder / f"rows_{k}.npy"
-            write_array(rows_path, _updated_means(means, shown, betas, session["row"], state))
-            del betas  # the next session's take its place in memory
-            state.saturated += saturated
+            write_array(rows_path, _updated_means(means, shown, session.values, units, row, state))
+            del session  # the next one takes its place in memory
             state.done = k + 1
             state.save(state_path)
-            _replace(means, np.flatnonzero(shown[:, k]), rows_path)
+            _replace(means, rows[k], rows_path)
             progress.update(task, advance=1)
     return state
 
 
-def count_repeats(trials: pd.DataFrame, n_images: int) -> NDArray[np.float64]:
-    """How often each image was shown in each session: (N, S)."""
-    _, session = np.unique(trials["session"], return_inverse=True)
-    shown = np.zeros((n_images, session.max() + 1))
-    np.add.at(shown, (trials["row"], session), 1)
+def count_repeats(
+    trials: pd.DataFrame, unit: NDArray[np.int64], n_images: int
+) -> NDArray[np.float64]:
+    """How often each image was shown in each unit: (N, U)."""
+    shown = np.zeros((n_images, unit.max() + 1))
+    np.add.at(shown, (trials["row"].to_numpy(), unit), 1)
     return shown
+
+
+def count_valid(shown: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """The number of valid trials of each image: (N, V) from `shown` (N, U) and `valid` (U, V)."""
+    count = np.repeat(shown.sum(axis=1)[:, None], valid.shape[1], axis=1)
+    some_invalid = ~valid.all(axis=0)  # few voxels, and a product over all would take long
+    count[:, some_invalid] = shown @ valid[:, some_invalid].astype(np.float64)
+    return count
 
 
 def mark_missing(
@@ -115,7 +146,7 @@ def mark_missing(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Set the means without any valid trial to NaN; measure the noise.
 
-    shown: (N, S) as of `count_repeats`. test: (N,), the test images. Returns two arrays (V,): the
+    shown: (N, U) as of `count_repeats`. test: (N,), the test images. Returns two arrays (V,): the
     ncsnr computed from all trials, and the mean of 1 / (number of valid trials) over test images,
     NaN where a test image has none.
     """
@@ -123,7 +154,7 @@ def mark_missing(
     n_voxels = means.shape[1]
     ncsnr, inverse = np.empty(n_voxels), np.empty(n_voxels)
     for v in voxel_blocks(n_voxels):
-        count = shown @ averaged.valid[:, v].astype(np.float64)  # (N, v)
+        count = count_valid(shown, averaged.valid[:, v])  # (N, v)
         missing = count == 0
         block = np.array(means[:, v])
         ncsnr[v] = ncsnr_from_sums(
@@ -137,21 +168,24 @@ def mark_missing(
     return ncsnr, inverse
 
 
-def _standardise(
-    betas: NDArray[np.float32], run: NDArray[np.int64], zscore: str
+def standardise(
+    betas: NDArray[np.float32], unit: NDArray[np.int64], *, zscore: bool = True, ddof: int = 0
 ) -> NDArray[np.bool_]:
-    """Z-score betas (n_trials, V) in place. Returns which voxels were finite and varied: (V,).
+    """Z-score betas (n_trials, V) in place within each unit; with zscore=False leave them.
 
-    They must vary in every run, or, unless `zscore` is run, in the session.
+    Returns (units of the session, V): whether a voxel was finite and not constant in a unit. ddof:
+    of the standard deviation.
     """
-    valid: NDArray[np.bool_] = np.all(np.isfinite(betas), axis=0)
-    groups = [run == number for number in np.unique(run)] if zscore == "run" else [slice(None)]
+    groups = [unit == number for number in np.unique(unit)]
+    valid = np.empty((len(groups), betas.shape[1]), dtype=bool)
     for v in voxel_blocks(betas.shape[1]):
-        for group in groups:
+        for u, group in enumerate(groups):
             values = betas[group, v].astype(np.float64)
-            valid[v] &= np.ptp(values, axis=0) > 0
-            if zscore != "none":
-                spread = values.std(axis=0)
+            finite = np.isfinite(values).all(axis=0)
+            values[:, ~finite] = 0
+            valid[u, v] = finite & (np.ptp(values, axis=0) > 0)
+            if zscore:
+                spread = values.std(axis=0, ddof=ddof)
                 scale = np.where(spread > 0, spread, 1)
                 betas[group, v] = (values - values.mean(axis=0)) / scale
     return valid
@@ -160,28 +194,29 @@ def _standardise(
 def _updated_means(
     means: NDArray[np.float32],
     shown: NDArray[np.float64],
-    betas: NDArray[np.float32],
-    row: pd.Series,
+    values: NDArray[np.float32],
+    unit: NDArray[np.int64],
+    row: NDArray[np.int64],
     state: Averaged,
 ) -> NDArray[np.float32]:
     """The means (n_rows, V) of the images in a session, once that session is added to them.
 
-    means: (N, V) without it. betas: (n_trials, V), standardised; overwritten. row: (n_trials,), of
-    each trial's image. state: without it, but with its `valid`; its squares are added.
+    means: (N, V) without it. values: (n_trials, V), standardised; overwritten. unit, row:
+    (n_trials,), of each trial. state: without it, but with its `valid`; its squares are added.
     """
-    k = state.done
-    order = np.argsort(row.to_numpy(), kind="stable")
-    rows, first = np.unique(row.to_numpy()[order], return_index=True)
-    for v in voxel_blocks(betas.shape[1]):
-        valid = state.valid[k, v]
-        z = np.where(valid, betas[:, v], 0).astype(np.float64)
+    start, end = unit.min(), unit.max() + 1
+    order = np.argsort(row, kind="stable")
+    rows, first = np.unique(row[order], return_index=True)
+    for v in voxel_blocks(values.shape[1]):
+        valid = state.valid[:, v]
+        z = np.where(valid[unit], values[:, v], 0).astype(np.float64)
         state.squares[v] += np.square(z).sum(axis=0)
-        before = shown[rows, :k] @ state.valid[:k, v].astype(np.float64)
+        before = count_valid(shown[rows, :start], valid[:start])
         total = before * means[rows, v] + np.add.reduceat(z[order], first, axis=0)
-        count = before + np.outer(shown[rows, k], valid)
+        count = before + count_valid(shown[rows, start:end], valid[start:end])
         # The first rows of the betas take the result: a second copy would double the memory.
-        betas[: len(rows), v] = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
-    return betas[: len(rows)]
+        values[: len(rows), v] = np.divide(total, count, out=np.zeros_like(total), where=count > 0)
+    return values[: len(rows)]
 
 
 def _replace(means: np.memmap, rows: NDArray[np.int64], rows_path: Path) -> None:

@@ -4,37 +4,38 @@ Labels are integers: 0 is unlabelled, and in volumes -1 is outside the cortex. V
 voxels (or vertices).
 """
 
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
+from jne.data.nsd.labels import LABELS
 from jne.errors import InputError
-from jne.roi import ROIS, TIERS, ordered
+from jne.roi import ROIS, TIERS
+from jne.utils.progress import console
 from jne.utils.reading import reading
 
-Regions = Annotated[list[str], BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
+
+def _as_names(value: Any) -> Any:
+    """A list of names; areas of HCP_MMP1 such as 4 come as numbers from the command line."""
+    values = [value] if isinstance(value, str | int) else value
+    if not isinstance(values, Sequence):
+        return value
+    return [str(name) if type(name) is int else name for name in values]
+
+
+Regions = Annotated[list[str], BeforeValidator(_as_names)]
 """Names of ROI sets, ROIs, tiers or labels. A single name may be written without brackets."""
 
-# The names of the labels 1, 2, ... where there is no colour table. Also those of Algonauts, whose
-# own mapping files are pickles, which are never read.
-LABELS: dict[str, tuple[str, ...]] = {
-    "prf-visualrois": ("V1v", "V1d", "V2v", "V2d", "V3v", "V3d", "hV4"),
-    "prf-eccrois": ("ecc0pt5", "ecc1", "ecc2", "ecc4", "ecc4+"),
-    "floc-faces": ("OFA", "FFA-1", "FFA-2", "mTL-faces", "aTL-faces"),
-    "floc-bodies": ("EBA", "FBA-1", "FBA-2", "mTL-bodies"),
-    "floc-places": ("OPA", "PPA", "RSC"),
-    "floc-words": ("OWFA", "VWFA-1", "VWFA-2", "mfs-words", "mTL-words"),
-    "streams": (
-        "early", "midventral", "midlateral", "midparietal", "ventral", "lateral", "parietal",
-    ),
-    "nsdgeneral": ("nsdgeneral",),
-}  # fmt: skip
-# The paper's ten ROIs. A voxel that several sets claim belongs to the first of them: retinotopy,
-# then the functional regions, the smallest first.
+PAPER = "paper"
+"""In place of a ROI set: the paper's ten ROIs, which come from four sets."""
+# A voxel that several sets claim belongs to the first of them: retinotopy, then the functional
+# regions, the smallest first.
 _PAPER = {
     "prf-visualrois": {
         "V1v": "V1", "V1d": "V1", "V2v": "V2", "V2d": "V2", "V3v": "V3", "V3d": "V3", "hV4": "V4",
@@ -43,6 +44,36 @@ _PAPER = {
     "floc-places": {"OPA": "OPA", "PPA": "PPA", "RSC": "RSC"},
     "floc-bodies": {"EBA": "EBA"},
 }  # fmt: skip
+_SET_OF = {roi: roi_set for roi_set, names in _PAPER.items() for roi in names.values()}
+# The retrosplenial cortex, which is not the scene region of this name: always with its set.
+_NAMESAKE = ("HCP_MMP1", "RSC")
+
+
+@dataclass(frozen=True)
+class RoiSets:
+    """The ROI sets that are there."""
+
+    labels: pd.DataFrame
+    """(V, n_sets): one column per set, the name of each voxel's label, '' for none."""
+    names: dict[str, list[str]]
+    """The labels of each set, also those without a voxel in this subject."""
+
+    @classmethod
+    def of(
+        cls, labels: Mapping[str, NDArray], names: Mapping[str, dict[int, str]], n_voxels: int
+    ) -> "RoiSets":
+        """labels: by set, the label (V,) of each voxel. names: by set, the name of each label."""
+        columns, known = {}, {}
+        for roi_set, values in labels.items():
+            columns[roi_set] = named(values, names[roi_set])
+            present = pd.unique(pd.Series(columns[roi_set]))
+            known[roi_set] = list(dict.fromkeys([*names[roi_set].values(), *sorted(present)]))
+            known[roi_set] = [name for name in known[roi_set] if name]
+        return cls(pd.DataFrame(columns, index=range(n_voxels)), known)
+
+    def has(self, roi_set: str, label: str) -> NDArray[np.bool_]:
+        """Which voxels (V,) have a label."""
+        return (self.labels[roi_set] == label).to_numpy(dtype=bool)
 
 
 def label_names(roi_set: str, colour_tables: list[Path]) -> dict[int, str]:
@@ -56,7 +87,7 @@ def label_names(roi_set: str, colour_tables: list[Path]) -> dict[int, str]:
                 continue
             fields = [line.split() for line in path.read_text().splitlines()]
         return {int(f[0]): f[1] for f in fields if len(f) >= 2 and f[0].isdigit() and f[0] != "0"}
-    return dict(enumerate(LABELS.get(roi_set, ()), start=1))
+    return LABELS.get(roi_set, {})
 
 
 def named(labels: NDArray, names: dict[int, str]) -> NDArray[np.str_]:
@@ -66,43 +97,109 @@ def named(labels: NDArray, names: dict[int, str]) -> NDArray[np.str_]:
     return np.array(text, dtype=str)[position]
 
 
-def paper_roi(sets: pd.DataFrame) -> NDArray[np.str_]:
-    """The paper's ROI of each voxel (V,), '' for none.
-
-    sets: (V, n_sets), one column per ROI set with the name of each voxel's label, '' for none.
-    """
-    roi = np.full(len(sets), "", dtype="<U16")
+def paper_roi(labels: pd.DataFrame) -> NDArray[np.str_]:
+    """The paper's ROI of each voxel (V,), '' for none. labels: as in `RoiSets`."""
+    roi = np.full(len(labels), "", dtype="<U16")
     for roi_set, names in _PAPER.items():
-        if roi_set in sets:
-            found = sets[roi_set].map(names).fillna("").to_numpy(dtype=str)
+        if roi_set in labels:
+            found = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
             roi = np.where(roi == "", found, roi)
     return roi
 
 
-def select(
-    regions: list[str], sets: pd.DataFrame, roi: NDArray[np.str_], within: NDArray[np.bool_]
-) -> NDArray[np.int64]:
+def roi_column(sets: RoiSets, source: str) -> NDArray[np.str_]:
+    """The column `roi` (V,): the paper's ROIs, or the labels of a set; '' for none.
+
+    Prints which of the paper's ROIs have no voxel. Raises InputError, naming `data.roi`, for an
+    unknown set.
+    """
+    if source == PAPER:
+        roi = paper_roi(sets.labels)
+        without_set = [name for name in ROIS if _SET_OF[name] not in sets.names]
+        empty = [name for name in ROIS if name not in without_set and not (roi == name).any()]
+        if without_set:
+            absent = [roi_set for roi_set in _PAPER if roi_set not in sets.names]
+            _warn(
+                f"roi        without {', '.join(absent)} there is no {', '.join(without_set)}; "
+                f"data.roi=SET takes the labels of another set"
+            )
+        if empty:
+            _warn(f"roi        this subject has no voxel of {', '.join(empty)}")
+        return roi
+    if source not in sets.names:
+        raise InputError(f"data.roi={source}: {_known(sets)}; or write {PAPER}")
+    roi = sets.labels[source].to_numpy(dtype=str)
+    if source == _NAMESAKE[0]:
+        roi = np.where(roi == _NAMESAKE[1], "/".join(_NAMESAKE), roi)
+    return roi
+
+
+def select(regions: list[str], sets: RoiSets, within: NDArray[np.bool_]) -> NDArray[np.int64]:
     """The voxels that are in any of the regions and in `within`: indices, in ascending order.
 
-    regions: names of ROI sets, ROIs, tiers or labels. sets, roi: as of `paper_roi`. within: (V,).
-    Raises InputError, naming `data.voxels`, for an unknown region or if no voxel is selected.
+    regions: see `_members`. within: (V,). Prints the number of voxels of each region. Raises
+    InputError, naming `data.voxels`, for an unknown or ambiguous region or if no voxel is selected.
     """
-    selected = np.zeros(len(roi), dtype=bool)
-    for name in regions:
-        if name in sets:
-            members = (sets[name] != "").to_numpy()
-        elif name in ROIS or name in TIERS:
-            members = np.isin(roi, TIERS.get(name, (name,)))
-        else:
-            members = (sets == name).any(axis=1).to_numpy()
-            if not members.any():
-                known = ", ".join(map(str, sets)) or "(none)"
-                raise InputError(
-                    f"data.voxels: unknown region {name!r}; there are the sets {known} and the "
-                    f"ROIs {', '.join(ordered(roi))}"
-                )
-        selected |= members
+    paper, found = paper_roi(sets.labels), {}
+    selected = np.zeros(len(within), dtype=bool)
+    for region in regions:
+        for name, members in _members(region, sets, paper).items():
+            selected |= members
+            found[name] = int((members & within).sum())
     voxels = np.flatnonzero(selected & within)
     if not len(voxels):
         raise InputError(f"data.voxels={regions} selects no voxels")
+    counts = ", ".join(f"{name} {n}" for name, n in found.items() if n)
+    console.print(f"voxels     {len(voxels)}: {counts}", highlight=False, soft_wrap=True)
+    empty = [name for name, n in found.items() if not n]
+    if empty:
+        _warn(f"voxels     this subject has none in {', '.join(empty)}")
     return voxels
+
+
+def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
+    """The voxels (V,) of a region, or of each ROI of a tier, by the full name of what it is.
+
+    region: `SET/LABEL`, or a set, or an ROI or tier of the paper, or a label of one set.
+    """
+    roi_set, slash, label = region.partition("/")
+    if slash:
+        if roi_set not in sets.names:
+            raise InputError(f"data.voxels: {region}: {_known(sets)}")
+        if label not in sets.names[roi_set]:
+            labels = ", ".join(sets.names[roi_set])
+            raise InputError(f"data.voxels: {region}: {roi_set} has the labels {labels}")
+        return {region: sets.has(roi_set, label)}
+    if region in sets.names:
+        return {region: (sets.labels[region] != "").to_numpy(dtype=bool)}
+    rois = TIERS.get(region, (region,) if region in ROIS else ())
+    absent = sorted({_SET_OF[roi] for roi in rois}.difference(sets.names))
+    if rois and not absent:
+        return {roi: paper == roi for roi in rois}
+    owners = [
+        name
+        for name, labels in sets.names.items()
+        if region in labels and (name, region) != _NAMESAKE
+    ]
+    if len(owners) > 1:
+        choices = " or ".join(f"{name}/{region}" for name in owners)
+        raise InputError(f"data.voxels: {region} is a label of several sets; write {choices}")
+    if owners:
+        return {f"{owners[0]}/{region}": sets.has(owners[0], region)}
+    if rois:
+        raise InputError(f"data.voxels: {region} needs {', '.join(absent)}; {_known(sets)}")
+    raise InputError(f"data.voxels: unknown region {region!r}; {_known(sets, paper)}")
+
+
+def _known(sets: RoiSets, paper: Iterable[str] = ()) -> str:
+    """What there is to choose from, as part of a sentence."""
+    if not sets.names:
+        return "there are no ROI sets"
+    text = f"there are the sets {', '.join(sets.names)} and their labels"
+    present = set(paper)
+    rois = [roi for roi in ROIS if roi in present]
+    return f"{text}, and the ROIs {', '.join(rois)}" if rois else text
+
+
+def _warn(sentence: str) -> None:
+    console.print(sentence, style="yellow", highlight=False, soft_wrap=True)

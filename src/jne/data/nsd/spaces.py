@@ -5,6 +5,7 @@ Session and map files are found in the folder of the betas, masks and ROIs below
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
@@ -38,11 +40,11 @@ class Volume:
     @cached_property
     def _mask(self) -> nib.Nifti1Image:
         """The brain mask. Every volume of the subject has its shape and affine."""
-        return _open(self._folder / "brainmask.nii.gz")
+        return _open(self.mask_files()[0])
 
     def brain(self) -> NDArray[np.bool_]:
         """Whether each voxel of the grid is in the brain."""
-        return self.read_map([self._folder / "brainmask.nii.gz"]) > 0
+        return self.read_map(self.mask_files()) > 0
 
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
         """Columns i, j, k."""
@@ -57,12 +59,19 @@ class Volume:
         names = [f"betas_session{session:02d}.{suffix}" for suffix in ("hdf5", "mat", "nii.gz")]
         return [betas / name for name in names if (betas / name).exists()][:1]
 
+    def mask_files(self) -> list[Path]:
+        """The files that say which voxels are in the brain."""
+        return [self._folder / "brainmask.nii.gz"]
+
     def roi_files(self) -> dict[str, list[Path]]:
-        """The files of each ROI set, for `read_map`: no single hemispheres, no probabilities."""
+        """The files of each ROI set, for `read_map`: of both hemispheres, or else of each."""
+        folder = self._folder / "roi"
+        whole, halves = _roi_names(folder, ".nii.gz")
         return {
-            path.name.removesuffix(".nii.gz"): [path]
-            for path in sorted((self._folder / "roi").glob("*.nii.gz"))
-            if not path.name.startswith(("lh.", "rh.", "probmap_"))
+            name: [folder / f"{name}.nii.gz"]
+            if name in whole
+            else _both_hemispheres(folder, f"{name}.nii.gz")
+            for name in sorted(whole | halves)
         }
 
     def map_files(self, betas: Path, name: str) -> list[Path]:
@@ -70,10 +79,14 @@ class Volume:
         return [betas / f"{name}.nii.gz"]
 
     def read_map(self, files: list[Path]) -> NDArray[np.float64]:
-        """A map over all voxels of the space."""
-        values = _values(files[0])
-        _check_shape(files[0], values.shape, self._mask.shape)
-        return values.ravel()
+        """A map over all voxels of the space, from a file, or from one per hemisphere.
+
+        The labels of a hemisphere are -1 in the other one.
+        """
+        values = [_values(file) for file in files]
+        for file, found in zip(files, values, strict=True):
+            _check_shape(file, found.shape, self._mask.shape)
+        return np.maximum.reduce(values).ravel()
 
     def read_session(self, files: list[Path], n_trials: int, kept: NDArray[np.int64]) -> Session:
         """Raises InputError where the files cannot be read or have another shape."""
@@ -102,7 +115,7 @@ class Volume:
         else:
             image = _open(path)
             _check_shape(path, image.shape[::-1], expected)
-            with reading(path, "data.root"):
+            with _reading(path):
                 volume = np.asarray(image.dataobj.get_unscaled())  # (X, Y, Z, n_trials)
             for level in levels:
                 yield int(level), volume[:, :, level].transpose(2, 1, 0)
@@ -119,27 +132,29 @@ class Surface:
         return np.ones(2 * _N_FSAVERAGE, dtype=bool)
 
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
-        """Columns hemisphere and vertex."""
+        """Columns hemisphere, vertex and mesh."""
         hemisphere = np.array(list(HEMISPHERES))[kept // _N_FSAVERAGE]
-        return pd.DataFrame({"hemisphere": hemisphere, "vertex": kept % _N_FSAVERAGE})
+        vertex = kept % _N_FSAVERAGE
+        return pd.DataFrame({"hemisphere": hemisphere, "vertex": vertex, "mesh": "fsaverage"})
 
     def geometry(self) -> None:
         """None: a surface has no space.json."""
 
     def session_files(self, betas: Path, session: int) -> list[Path]:
-        """The files of both hemispheres; none where one was not downloaded."""
-        names = [f"{side}.betas_session{session:02d}.mgh" for side in HEMISPHERES.values()]
-        files = [betas / name for name in names]
-        return files if all(file.exists() for file in files) else []
+        """The files of both hemispheres; none where the session was not downloaded."""
+        name = f"betas_session{session:02d}.mgh"
+        if not any((betas / f"{side}.{name}").exists() for side in HEMISPHERES.values()):
+            return []
+        return _both_hemispheres(betas, name)
+
+    def mask_files(self) -> list[Path]:
+        """None: all vertices are in the brain."""
+        return []
 
     def roi_files(self) -> dict[str, list[Path]]:
-        """The files of each ROI set, for `read_map`: no probabilities."""
-        names = [path.name.removeprefix("lh.") for path in sorted(self._labels.glob("lh.*.mgz"))]
-        return {
-            name.removesuffix(".mgz"): [self._labels / f"{h}.{name}" for h in HEMISPHERES.values()]
-            for name in names
-            if not name.startswith("probmap_")
-        }
+        """The files of each ROI set, for `read_map`."""
+        _, names = _roi_names(self._labels, ".mgz")
+        return {name: _both_hemispheres(self._labels, f"{name}.mgz") for name in sorted(names)}
 
     def map_files(self, betas: Path, name: str) -> list[Path]:
         """The files of a map in the folder of the betas, for `read_map`."""
@@ -159,26 +174,60 @@ class Surface:
             image = _open(file)
             _check_shape(file, image.shape, (_N_FSAVERAGE, 1, 1, n_trials))
             vertices = np.flatnonzero(kept // _N_FSAVERAGE == side)
-            with reading(file, "data.root"):
+            with _reading(file):
                 values = np.asarray(image.dataobj)[:, 0, 0]  # already percent signal change
             betas[:, vertices] = values[kept[vertices] % _N_FSAVERAGE].T
         return betas, np.zeros(len(kept), dtype=np.int64)  # floating point: never saturated
 
 
+def _roi_names(folder: Path, suffix: str) -> tuple[set[str], set[str]]:
+    """The ROI sets in a folder: with a file of both hemispheres, and with one of a hemisphere.
+
+    Maps of probabilities are no ROI sets, nor are the hidden files that macOS adds.
+    """
+    with reading(folder, "data.root"):
+        files = [path.name for path in folder.iterdir()] if folder.exists() else []
+    whole: set[str] = set()
+    halves: set[str] = set()
+    for file in files:
+        if file.endswith(suffix) and not file.startswith("."):
+            name = file.removesuffix(suffix)
+            half = name.removeprefix("lh.").removeprefix("rh.")
+            if not half.startswith("probmap_"):
+                (whole if half == name else halves).add(half)
+    return whole, halves
+
+
+def _both_hemispheres(folder: Path, name: str) -> list[Path]:
+    """lh.NAME and rh.NAME. Raises InputError where one of them is missing."""
+    files = [folder / f"{side}.{name}" for side in HEMISPHERES.values()]
+    for file, other in zip(files, reversed(files), strict=True):
+        if not file.exists():
+            raise InputError(f"data.root: {other} is there, but {file.name} is missing beside it")
+    return files
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """`reading`, where nibabel reads: it raises many kinds of errors for damaged files."""
+    with reading(path, "data.root"):
+        try:
+            yield
+        except (ImageFileError, HeaderDataError, MGHError, TypeError, OverflowError) as error:
+            raise OSError(error) from error
+
+
 def _open(path: Path) -> Any:
     """An image, whose array nibabel reads when it is asked for."""
-    with reading(path, "data.root"):
+    with _reading(path):
         path.open("rb").close()  # nibabel itself reports a missing permission as an unknown format
-        try:
-            return nib.load(path)
-        except (ImageFileError, HeaderDataError) as error:
-            raise OSError(error) from error
+        return nib.load(path)
 
 
 def _values(path: Path) -> NDArray[np.float64]:
     """The array of an image."""
     image = _open(path)
-    with reading(path, "data.root"):
+    with _reading(path):
         return np.asarray(image.dataobj, dtype=np.float64)
 
 
