@@ -52,12 +52,24 @@ class Responses:
             return self._held[rows]
         return self._standardised(np.arange(self.shape[0])[rows])
 
+    def block(self, rows: NDArray, voxels: slice) -> Tensor:
+        """The responses (n, v) of some of the V' voxels to the stimuli `rows`."""
+        if self._held is not None:
+            return self._held[rows, voxels]
+        columns = self._kept[voxels]
+        values = self._values[:, columns[0] : columns[-1] + 1]  # of the file, read once
+        values = values[rows if self._order is None else self._order[rows]]
+        return self._standardise(values[:, columns - columns[0]], voxels)
+
     def _standardised(self, rows: NDArray) -> Tensor:
-        rows = rows if self._order is None else self._order[rows]
-        values = np.asarray(self._values[rows], dtype=np.float32)
+        values = self._values[rows if self._order is None else self._order[rows]]
         if self.shape[1] < values.shape[1]:
             values = values[:, self._kept]
-        return torch.from_numpy(values).sub_(self._mean).div_(self._scale)
+        return self._standardise(values, slice(None))
+
+    def _standardise(self, values: NDArray, voxels: slice) -> Tensor:
+        values = np.asarray(values, dtype=np.float32)  # all indexed by arrays, so copies
+        return torch.from_numpy(values).sub_(self._mean[voxels]).div_(self._scale[voxels])
 
 
 class Batches:

@@ -4,6 +4,7 @@ An encoder is any `nn.Module` that maps rows to rows. One with a method `residua
 fast Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
 
 residual  ResidualEncoder, the paper's encoder
+ridge     ridge regression: as an encoder, and as the readout of others
 chain     HasResidualChain, the protocol of the fast Jacobians
 """
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from jne.encoders.chain import HasResidualChain, ResidualLayer
 from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
+from jne.encoders.ridge import RidgeRegression
 from jne.errors import InputError
 from jne.utils.instantiate import instantiate
 
@@ -23,6 +25,7 @@ __all__ = [
     "HasResidualChain",
     "ResidualEncoder",
     "ResidualLayer",
+    "RidgeRegression",
     "activated_layers",
     "build_encoder",
 ]

@@ -70,7 +70,7 @@ class Job:
             self.module = encoder if parameter.device == device else deepcopy(encoder).to(device)
             self.outputs = chosen
             self.v = len(chosen) if chosen is not None else self._count_outputs()
-            self.h, self.constant = 0, False
+            self.h, self.constant = 0, isinstance(encoder, nn.Linear)
             self._structure = repr(encoder)
 
     @cached_property

@@ -1,0 +1,162 @@
+"""Ridge regression with a penalty for each voxel, chosen by cross-validation (himalaya).
+
+With two feature spaces it is banded ridge: how much of the penalty each space bears is chosen per
+voxel, too. Dupre la Tour et al. (2022), https://doi.org/10.1016/j.neuroimage.2022.119728.
+N stimuli, D features (of all spaces together), V voxels.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(0, 7, 0.5))
+_TARGETS_AT_ONCE = 2**12
+_PENALTIES_AT_ONCE = 2  # bounds himalaya's matrices at 2 N D values
+
+
+class RidgeRegression(nn.Linear):
+    """`encoder=ridge`: a readout of the features themselves, y = W x + b. Its JNE is exactly 0.
+
+    With `readout=ridge`, the default, it is not trained but solved for.
+    """
+
+    def __init__(self, n_features: int, n_voxels: int, *, bias: bool = True) -> None:
+        super().__init__(n_features, n_voxels, bias=bias)
+
+
+@dataclass(frozen=True)
+class RidgeFit:
+    """What `fit_ridge` finds."""
+
+    weights: Tensor
+    """(D, V), fitted to all rows."""
+    penalty: NDArray[np.float32]
+    """(V,), of `penalties`."""
+    mix: NDArray[np.int64]
+    """(V,), which of `mixes`."""
+    loss: NDArray[np.float32]
+    """(V,), the mean squared error of the rows that a fold left out, at that penalty and mix."""
+
+
+def fit_ridge(
+    spaces: Sequence[Tensor],
+    responses: Tensor,
+    folds: NDArray[np.int64],
+    penalties: Sequence[float] = PENALTIES,
+    mixes: Sequence[Sequence[float]] | None = None,
+) -> RidgeFit:
+    """Minimise |Y - sum_k X_k B_k|^2 + penalty_v sum_k |B_k,v|^2 / mix_v,k for every voxel v.
+
+    spaces: the X_k, (N, D_k). responses: Y, (N, V), of the same dtype. There is no intercept: the
+        caller centres both, if need be.
+    folds: (N,), the fold that validates each row; -1 for rows that only train. The penalty and the
+        mix of a voxel have the smallest squared error over the rows of all folds, each predicted
+        from the rows outside its fold. The weights are then fitted to all rows.
+    mixes: choices of positive shares, one per space; by default 1 for each space.
+
+    himalaya finds penalties and mixes, from fewer rows: those of a fold are rotated to at most D
+    (X = QR, and R, Q'Y in place of X, Y), which changes neither weights nor differences of errors.
+    """
+    from himalaya.ridge import solve_group_ridge_random_search
+
+    sizes = [space.shape[1] for space in spaces]
+    dtype, device = responses.dtype, responses.device
+    if mixes is None:
+        mixes = [[1.0] * len(spaces)]
+    shares = torch.tensor(mixes, dtype=dtype, device=device)
+    x, y, few_folds, lost = _rotated(torch.cat(list(spaces), dim=1), responses, folds)
+    splits = [
+        (np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold))
+        for fold in np.unique(few_folds[few_folds >= 0])
+    ]
+    with _torch_backend(device):
+        deltas, _, scores = solve_group_ridge_random_search(
+            list(x.split(sizes, dim=1)),
+            y,
+            n_iter=shares,
+            alphas=torch.tensor(penalties, dtype=dtype, device=device),
+            score_func=_negative_squared_error,
+            cv=splits,
+            n_targets_batch=_TARGETS_AT_ONCE,
+            n_alphas_batch=_PENALTIES_AT_ONCE,
+            progress_bar=False,
+            warn=False,
+        )
+    # deltas: log(share / penalty), (n_spaces, V). Their differences tell which mix it is.
+    ratios = shares.log() - shares[:, :1].log()
+    best = (ratios[:, :, None] - (deltas - deltas[:1])).abs().sum(dim=1).argmin(dim=0)
+    penalty = shares[best, 0] / deltas[0].exp()
+    # himalaya averages over folds what is summed over the rows of each
+    error = lost.double().cpu() - scores.max(dim=0).values.double() * len(splits)
+    weights = torch.empty(sum(sizes), responses.shape[1], dtype=dtype, device=device)
+    for k, mix in enumerate(shares):
+        chosen = torch.nonzero(best == k)[:, 0]
+        if len(chosen):
+            scale = torch.repeat_interleave(mix.sqrt(), torch.tensor(sizes, device=device))
+            weights[:, chosen] = scale[:, None] * _solve(x * scale, y[:, chosen], penalty[chosen])
+    n_validated = int((folds >= 0).sum())
+    return RidgeFit(
+        weights,
+        penalty.float().cpu().numpy(),
+        best.cpu().numpy(),
+        (error / n_validated).float().numpy(),
+    )
+
+
+def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """Weights (D, V) of ridge regression with the penalty (V,) of each voxel.
+
+    himalaya's own solver makes a (V, D, N) tensor where penalties differ.
+    """
+    if len(x) > x.shape[1]:
+        q, x = torch.linalg.qr(x)
+        y = q.T @ y
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    return vt.T @ (s[:, None] / (s[:, None].square() + penalty) * (u.T @ y))
+
+
+def _rotated(
+    x: Tensor, y: Tensor, folds: NDArray[np.int64]
+) -> tuple[Tensor, Tensor, NDArray[np.int64], Tensor]:
+    """Features, responses and folds of fewer rows, and the squared error (V,) that this leaves out.
+
+    The part of the responses outside the span of a fold's features is an error that no weights
+    change.
+    """
+    features, responses, new_folds = [], [], []
+    lost = torch.zeros(y.shape[1], dtype=y.dtype, device=y.device)
+    for fold in np.unique(folds):
+        rows = np.flatnonzero(folds == fold)
+        some_x, some_y = x[rows], y[rows]
+        if len(rows) > x.shape[1]:
+            q, some_x = torch.linalg.qr(some_x)
+            total, some_y = some_y.square().sum(dim=0), q.T @ some_y
+            if fold >= 0:
+                lost += total - some_y.square().sum(dim=0)
+        features.append(some_x)
+        responses.append(some_y)
+        new_folds.append(np.full(len(some_x), fold))
+    return torch.cat(features), torch.cat(responses), np.concatenate(new_folds), lost
+
+
+def _negative_squared_error(responses: Tensor, predictions: Tensor) -> Tensor:
+    """(V,) or (n_penalties, V): himalaya takes the penalty where this is largest."""
+    return -(responses - predictions).square().sum(dim=-2)
+
+
+@contextmanager
+def _torch_backend(device: torch.device) -> Iterator[None]:
+    """himalaya's backend is global: leave it as it was."""
+    from himalaya.backend import get_backend, set_backend
+
+    before = get_backend().name
+    set_backend("torch_cuda" if device.type == "cuda" else "torch")
+    try:
+        yield
+    finally:
+        set_backend(before)
