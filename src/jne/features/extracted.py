@@ -88,7 +88,7 @@ class ExtractedFeatures(Features):
             "n_images": len(images),
         }
         columns = filled_cache(
-            self.cache, about, widths, rows, lambda missing: self._batches(tower, images, missing)
+            self.cache, about, widths, rows, lambda missing: self.batches(tower, images, missing)
         )
         start = sum(widths[:layer])
         return np.asarray(columns[rows, start : start + widths[layer]], dtype=np.float32)
@@ -120,7 +120,7 @@ class ExtractedFeatures(Features):
                 f"features.image_size={self.image_size}: {self.model} takes multiples of {patch} px"
             )
 
-    def _batches(
+    def batches(
         self, tower: Tower, images: Images, rows: NDArray[np.int64]
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
         """Batches of `rows`, with the features (n, sum of D_k) of their images."""
