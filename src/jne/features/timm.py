@@ -36,7 +36,7 @@ class Timm(ExtractedFeatures):
         preprocessing = resolve_model_data_config(model, {"img_size": self.image_size})
         transform = create_transform(**preprocessing, is_training=False)
         blocks: Any = getattr(model, "blocks", None)
-        # EfficientNets also have blocks, but only transformers have prefix tokens, or none of them
+        # An EfficientNet also has blocks. Only a model of tokens knows how many come first.
         if blocks is None or not hasattr(model, "num_prefix_tokens"):
             return Stages(model, transform, preprocessing, "mean")
         if self.pooling == "class" and getattr(model, "cls_token", None) is None:
