@@ -64,7 +64,7 @@ def write_experiment(sweep: Path, name: str, choice: Choice, command: Command) -
 
 def _content(overrides: Sequence[str], command: Command) -> dict[str, Any]:
     """Overrides as the content of a config file with its defaults list."""
-    first: list[str] = []
+    first: list[Any] = []
     groups: dict[str, Any] = {}
     values = OmegaConf.create()
     for override in OverridesParser.create().parse_overrides(list(overrides)):

@@ -12,8 +12,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from omegaconf import OmegaConf, open_dict
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from jne.errors import InputError
 from jne.runs.choice import Candidate, Items, Settings, ranked, settings_of
@@ -24,21 +27,31 @@ Jobs = dict[tuple[str, ...], Settings]
 """What is left of the grid: the overrides of each job, and what its config says."""
 
 
-class Halving(BasicSweeper):
+class Halving(Sweeper):
     """See conf/hydra/sweeper/halving.yaml."""
 
+    config: DictConfig
+    hydra_context: HydraContext
+    launcher: Launcher
+
     def __init__(self, epochs: int, eta: int, params: dict[str, str] | None = None) -> None:
-        super().__init__(max_batch_size=None, params=params)
-        self.epochs, self.eta = epochs, eta
+        self.epochs, self.eta, self.params = epochs, eta, params or {}
         self.n_launched = 0
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> None:
         """Run all rounds. A job that fails drops its setting, and the others continue."""
-        assert self.config is not None
         _check_number("epochs", self.epochs, 1)
         _check_number("eta", self.eta, 2)
-        configs = {tuple(job): self._composed(job) for job in grid(
-            [*self._parse_config(), *arguments])}  # fmt: skip
+        overrides = [*(f"{key}={value}" for key, value in self.params.items()), *arguments]
+        configs = {tuple(job): self._composed(job) for job in grid(overrides)}
         full_epochs = {config["trainer"]["max_epochs"] for config in configs.values()}
         if len(full_epochs) > 1:
             raise InputError(
@@ -62,7 +75,6 @@ class Halving(BasicSweeper):
 
     def _composed(self, job: Sequence[str]) -> dict[str, Any]:
         """The config of a job. Raises Hydra's exception for one that cannot be composed."""
-        assert self.hydra_context is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         with open_dict(config):
             del config["hydra"]
@@ -77,7 +89,6 @@ class Halving(BasicSweeper):
 
     def _short(self, epochs: int) -> list[str]:
         """What makes a job a trial: few epochs, nothing measured, and another place."""
-        assert self.config is not None
         sweep = OmegaConf.to_container(self.config.hydra.sweep, resolve=False)
         assert isinstance(sweep, dict)
         return [
@@ -88,7 +99,6 @@ class Halving(BasicSweeper):
         ]
 
     def _launch(self, batch: list[list[str]]) -> None:
-        assert self.launcher is not None
         if batch:
             self.launcher.launch(batch, initial_job_idx=self.n_launched)
             self.n_launched += len(batch)
