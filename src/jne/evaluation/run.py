@@ -58,8 +58,11 @@ def _chosen_folders(file: Path) -> list[Path]:
         table = read_table(file)
     if "runs" not in table:
         raise InputError(f"runs: {file} has no column 'runs'; name the best.csv of a sweep")
+    named = [names for names in table["runs"].dropna().astype(str) if names]
+    if not named:
+        raise InputError(f"runs: {file} names no run")
     folders: list[Path] = []
-    for names in table["runs"].astype(str):
+    for names in named:
         of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]
         folders += of_setting[:1] if is_linear(Results(of_setting[0])) else of_setting
     return folders
