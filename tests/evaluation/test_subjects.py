@@ -9,6 +9,7 @@ import yaml
 from finished_run import evaluate_config, write_run
 
 from jne.errors import InputError
+from jne.evaluation.run import chosen_subjects
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.results import Results
@@ -68,3 +69,49 @@ def test_runs_whose_voxel_tables_have_words_of_ours(tmp_path):
     run.voxels = run.voxels.replace({"roi": {"V1": "all"}})
     with pytest.raises(InputError, match=r"^runs: .*run has an ROI called 'all'"):
         voxel_tables(by_subject([run]), config)
+
+
+# --- the runs that a sweep chose ---
+
+
+def write_best(folder, *runs) -> str:
+    """`runs=...` for a best.csv with a row per argument."""
+    pd.DataFrame({"encoder": "x", "runs": runs}).to_csv(folder / "best.csv", index=False)
+    return f"runs={folder / 'best.csv'}"
+
+
+def test_the_runs_of_best_csv(tmp_path):
+    """All seeds of a nonlinear encoder, one of a linear one: a report has a single linear run."""
+    for seed in (0, 1):
+        write_run(tmp_path / f"relu {seed}", seed=seed)
+        write_run(tmp_path / f"linear_{seed}", placement="none", seed=seed)
+    chosen = write_best(tmp_path, "linear_0;linear_1", "relu 0;relu 1")
+    (subject,) = chosen_subjects(evaluate_config(tmp_path, chosen))
+    assert [run.path.name for run in subject.runs] == ["relu 0", "linear_0", "relu 1"]
+
+
+def test_best_csv_moves_with_its_sweep(tmp_path):
+    write_run(tmp_path / "sweep" / "relu")
+    write_best(tmp_path / "sweep", "relu")
+    (tmp_path / "sweep").rename(tmp_path / "moved")
+    chosen = f"runs={tmp_path / 'moved' / 'best.csv'}"
+    (subject,) = chosen_subjects(evaluate_config(tmp_path, chosen))
+    assert subject.nonlinear.path == tmp_path / "moved" / "relu"
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (None, "runs: .*best.csv cannot be read"),
+        ("", "runs: .*best.csv cannot be read"),
+        ("encoder,lr\nx,1\n", "has no column 'runs'; name the best.csv of a sweep"),
+        ("encoder,runs\nx,gone\n", "gone"),
+        ("encoder,runs\n", "runs: .*best.csv names no run"),
+        ("encoder,runs\nx,\n", "runs: .*best.csv names no run"),
+    ],
+)
+def test_a_best_csv_that_cannot_be_read(tmp_path, content, match):
+    if content is not None:
+        (tmp_path / "best.csv").write_text(content)
+    with pytest.raises(InputError, match=match):
+        chosen_subjects(evaluate_config(tmp_path, f"runs={tmp_path / 'best.csv'}"))

@@ -11,16 +11,18 @@ from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.report import DPI, Figures
 from jne.evaluation.sections.base import SectionResults, concat_subjects
-from jne.evaluation.subjects import Subject, by_subject
+from jne.evaluation.subjects import Subject, by_subject, is_linear
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results import Results
 from jne.results.folder import RunFolder
+from jne.runs.choice import RUN_SEPARATOR
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say
-from jne.utils.tables import write_table
+from jne.utils.reading import reading
+from jne.utils.tables import read_table, write_table
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
@@ -32,16 +34,38 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
             f"filter={config.filter}: a filter selects among runs=newest; leave out filter or runs"
         )
     else:
-        folders = [_named_folder(config, name) for name in config.runs]
+        folders = [folder for name in config.runs for folder in _named_folders(config, name)]
     return by_subject([Results(folder) for folder in folders])
 
 
-def _named_folder(config: EvaluateConfig, name: str) -> Path:
-    """A results folder, given by its path or by the MLflow id of its run."""
-    if Path(name).is_dir():
-        return Path(name)
+def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
+    """A results folder, given by its path or by the MLflow id of its run; or those in best.csv."""
+    path = Path(name)
+    if path.suffix == ".csv":
+        return _chosen_folders(path)
+    if path.is_dir():
+        return [path]
     client, _ = open_store(**config.store)
-    return results_folder(client, name)
+    return [results_folder(client, name)]
+
+
+def _chosen_folders(file: Path) -> list[Path]:
+    """The runs that a sweep chose by their validation loss, from its best.csv.
+
+    Of a linear encoder only the first seed counts: a report has one linear run per subject.
+    """
+    with reading(file, "runs"):
+        table = read_table(file)
+    if "runs" not in table:
+        raise InputError(f"runs: {file} has no column 'runs'; name the best.csv of a sweep")
+    named = [names for names in table["runs"].dropna().astype(str) if names]
+    if not named:
+        raise InputError(f"runs: {file} names no run")
+    folders: list[Path] = []
+    for names in named:
+        of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]
+        folders += of_setting[:1] if is_linear(Results(of_setting[0])) else of_setting
+    return folders
 
 
 @contextmanager

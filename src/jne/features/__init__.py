@@ -2,9 +2,12 @@
 
 base         what all kinds promise; features that the data bring themselves
 precomputed  features from a file
-vit          what all vision transformers share: pooling, and the cache of extracted features
+extracted    features that a model extracts from images: what open_clip and timm share
 open_clip    CLIP's vision transformers
-timm         timm's vision transformers
+timm         timm's vision transformers and networks of stages, such as convolutional ones
+towers       models, and the features of each of their layers
+weights      weights from local files
+cache        extracted features on disk
 images       images in a folder, a zip or an HDF5 file
 """
 

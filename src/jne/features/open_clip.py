@@ -10,25 +10,21 @@ from typing import Any
 import torch
 
 from jne.errors import InputError
-from jne.features.vit import (
-    LoadedTransformer,
-    VisionTransformer,
-    load_weights,
-    no_weights,
-    unknown_model,
-)
+from jne.features.extracted import ExtractedFeatures
+from jne.features.towers import Transformer
+from jne.features.weights import load_weights, no_weights, unknown_model
 from jne.utils.reading import reading
 
 RANDOM = "random"  # `features.pretrained` for random weights, on purpose
 
 
-class OpenClip(VisionTransformer):
+class OpenClip(ExtractedFeatures):
     """CLIP's image encoder, with the weights of OpenAI, LAION or others that open_clip knows."""
 
     pretrained: str
     """open_clip's name of the weights, which also fixes the preprocessing; or `random`."""
 
-    def load(self) -> LoadedTransformer:
+    def load(self) -> Transformer:
         import open_clip  # takes seconds
         from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
 
@@ -46,9 +42,7 @@ class OpenClip(VisionTransformer):
         quick = bool(known.get("quick_gelu", self.model.endswith("-quickgelu")))
         with _no_warnings(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            visual = open_clip.create_model(
-                self.model, load_weights=False, pretrained_text=False, force_quick_gelu=quick
-            ).visual
+            visual = _new_clip(self.model, quick).visual
         preprocessing = merge_preprocess_dict(visual.preprocess_cfg, known)
         if self.pretrained != RANDOM:
             path = self.checkpoint
@@ -58,14 +52,33 @@ class OpenClip(VisionTransformer):
         blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if blocks is None:
             raise InputError(f"features.model={self.model} is not a vision transformer")
-        return LoadedTransformer(
+        if self.image_size is not None:
+            visual = self._resized(visual, quick, self.image_size)
+            blocks = visual.transformer.resblocks
+            preprocessing = merge_preprocess_dict(preprocessing, {"size": visual.image_size})
+        return Transformer(
             visual,
+            image_transform_v2(PreprocessCfg(**preprocessing), is_train=False),
+            preprocessing,
+            self.pooling,
             blocks,
             n_prefix=1,
-            transform=image_transform_v2(PreprocessCfg(**preprocessing), is_train=False),
-            preprocessing=preprocessing,
             batch_first=visual.transformer.batch_first,
         )
+
+    def _resized(self, visual: Any, quick: bool, image_size: int) -> Any:
+        """`visual` for images of another size, its position embedding resampled by open_clip."""
+        from open_clip.model import resize_pos_embed
+
+        self.check_patches(visual.patch_size[0])
+        with _no_warnings(), self.impossible_size(), torch.random.fork_rng(devices=[]):
+            clip = _new_clip(self.model, quick, force_image_size=image_size)
+            state = {f"visual.{name}": value for name, value in visual.state_dict().items()}
+            resize_pos_embed(state, clip)
+            clip.visual.load_state_dict(
+                {name.removeprefix("visual."): value for name, value in state.items()}
+            )
+        return clip.visual
 
     def _download(self, known: dict[str, Any]) -> Path:
         import open_clip
@@ -74,6 +87,15 @@ class OpenClip(VisionTransformer):
             return Path(open_clip.download_pretrained(known))
         except Exception as error:  # a dozen kinds, depending on what is between here and the hub
             raise no_weights(f"{self.model} {self.pretrained}", error) from error
+
+
+def _new_clip(model: str, quick: bool, **keys: Any) -> Any:
+    """A CLIP with random weights; its warnings are silenced by the caller."""
+    import open_clip
+
+    return open_clip.create_model(
+        model, load_weights=False, pretrained_text=False, force_quick_gelu=quick, **keys
+    )
 
 
 def _from_folder(folder: Path, preprocessing: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

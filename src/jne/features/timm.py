@@ -1,27 +1,22 @@
-"""Vision transformers of the package timm."""
+"""Models of the package timm: vision transformers, and networks of stages."""
 
 from typing import Any
 
 import torch
-from torch import nn
 
 from jne.errors import InputError
-from jne.features.vit import (
-    LoadedTransformer,
-    VisionTransformer,
-    load_weights,
-    no_weights,
-    unknown_model,
-)
+from jne.features.extracted import ExtractedFeatures
+from jne.features.towers import Stages, Tower, Transformer
+from jne.features.weights import load_weights, no_weights, unknown_model
 
 
-class Timm(VisionTransformer):
-    """A vision transformer of timm."""
+class Timm(ExtractedFeatures):
+    """A model of timm."""
 
     pretrained: bool
     """False: random weights."""
 
-    def load(self) -> LoadedTransformer:
+    def load(self) -> Tower:
         import timm  # takes seconds
         from timm.data import create_transform, resolve_model_data_config
 
@@ -36,18 +31,40 @@ class Timm(VisionTransformer):
             raise no_weights(self.model, error) from error
         if self.pretrained and self.checkpoint is not None:
             load_weights(model, self.checkpoint, "", self.model)
-        blocks = getattr(model, "blocks", None)
-        if not isinstance(blocks, nn.ModuleList | nn.Sequential):
-            raise InputError(f"features.model={self.model} is not a vision transformer")
+        if self.image_size is not None:
+            model = self._resized(model, self.image_size)
+        preprocessing = resolve_model_data_config(model, {"img_size": self.image_size})
+        transform = create_transform(**preprocessing, is_training=False)
+        blocks: Any = getattr(model, "blocks", None)
+        # An EfficientNet also has blocks. Only a model of tokens knows how many come first.
+        if blocks is None or not hasattr(model, "num_prefix_tokens"):
+            return Stages(model, transform, preprocessing, "mean")
         if self.pooling == "class" and getattr(model, "cls_token", None) is None:
             raise InputError(
                 f"features.pooling=class: {self.model} has no class token; choose mean"
             )
-        preprocessing = resolve_model_data_config(model)
-        return LoadedTransformer(
-            model,
-            blocks,
-            n_prefix=model.num_prefix_tokens,
-            transform=create_transform(**preprocessing, is_training=False),
-            preprocessing=preprocessing,
+        return Transformer(
+            model, transform, preprocessing, self.pooling, blocks, model.num_prefix_tokens
         )
+
+    def _resized(self, model: Any, image_size: int) -> Any:
+        """`model` for images of another size.
+
+        Convolutional networks take any size. For others timm resamples the position embedding while
+        it loads weights into a new model, which is therefore given those of `model`.
+        """
+        import timm
+        from timm.layers import HybridEmbed, PatchEmbed
+
+        embedding = getattr(model, "patch_embed", None)
+        if isinstance(embedding, PatchEmbed | HybridEmbed):
+            self.check_patches(embedding.feat_ratio())
+        if not model.pretrained_cfg["fixed_input_size"]:
+            return model
+        with self.impossible_size(), torch.random.fork_rng(devices=[]):
+            return timm.create_model(
+                self.model,
+                pretrained=True,
+                pretrained_cfg_overlay={"state_dict": model.state_dict()},
+                img_size=image_size,
+            )

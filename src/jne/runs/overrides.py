@@ -7,6 +7,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from jne.errors import InputError
+
+NOT_MEASURED = ("jacobian.voxels=[]", "stats.n_bootstrap=1")
+"""What a run has that only serves to find its validation loss."""
 _BOOKKEEPING = ("resume", "sweep", "output", "tracking.", "hydra")
 
 
@@ -21,12 +25,33 @@ def values_by_key(overrides: Iterable[str]) -> dict[str, str]:
     return {key.lstrip("+~"): value for key, value in pairs}
 
 
-def jobs_of(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job of a sweep, as Hydra's own sweeper makes them.
+def is_grid(config: DictConfig) -> bool:
+    """Whether Hydra's own sweeper runs the sweep, so that its jobs are known before the first."""
+    return config.hydra.sweeper._target_.rpartition(".")[2] == BasicSweeper.__name__
 
-    config: Hydra's config of the sweep, before its first job.
+
+def jobs_of(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job of a grid, as Hydra's own sweeper makes them.
+
+    config: Hydra's config of the sweep, before its first job. Raises InputError for a key that has
+    an interval in place of values.
     """
     swept = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    return grid([*swept, *config.hydra.overrides.task])
+
+
+def grid(overrides: list[str]) -> list[list[str]]:
+    """Every combination of the values that `choice`, `range`, `glob` and commas give.
+
+    Raises InputError for a key that has an interval in place of values.
+    """
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = parser.parse_overrides([*swept, *config.hydra.overrides.task])
+    parsed = parser.parse_overrides(overrides)
+    for override in parsed:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
+            key = override.get_key_element()
+            raise InputError(
+                f"{override.input_line}: a grid needs single values; write {key}=A,B,C, "
+                f"choice(...) or range(...)"
+            )
     return BasicSweeper.split_arguments(parsed, None)[0]

@@ -11,24 +11,29 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from jne.errors import InputError
+from jne.runs.experiment import Command
 from jne.runs.launchers import Launcher, launcher_of
-from jne.runs.overrides import is_bookkeeping, jobs_of
+from jne.runs.overrides import is_bookkeeping, is_grid, jobs_of
 
 if TYPE_CHECKING:
     from jne.tracking import TrackedRun
 
 PARENT = "JNE_PARENT_RUN"  # environment variable of a job: the id of the MLflow run of its sweep
+TRIALS = "trials"  # the subfolder of short runs that only decide which settings are trained in full
+_KINDS = {"sweep.csv": "table", "best.csv": "chosen"}
 
 _log = logging.getLogger(__name__)
 _launched: "SweepCallback | None" = None  # by this process
@@ -43,19 +48,37 @@ class SweepCallback(Callback):
         self.store: dict[str, str] = {}
         self.parent: str | None = None
         self.launcher = Launcher()
-        self.jobs: list[list[str]] = []
-        """The overrides of each job, in the order of the jobs."""
+        self.jobs: list[list[str]] | None = None
+        """The overrides of each job, in the order of the jobs; None where a sweeper makes them as
+        it goes."""
+        self.command = Command()
+        self.swept = False
+        """Whether the sweeper came to its end."""
 
     # --- in the process that launches the sweep ---
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            self._start(config)
+        except (InputError, HydraException) as error:
+            sys.exit(f"error: {' '.join(str(error).split())}")
+        except Exception:
+            # Hydra would turn it into a warning, and the jobs would run without a record.
+            traceback.print_exc()
+            sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.swept = True
+
+    def _start(self, config: DictConfig) -> None:
         global _launched
         from jne.config import ScriptConfig
         from jne.results.folder import locked
         from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
         from jne.utils.files import make_folder
 
-        self.jobs = jobs_of(config)
+        self.jobs = jobs_of(config) if is_grid(config) else None
+        self.command = Command.of(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
@@ -70,10 +93,7 @@ class SweepCallback(Callback):
         except STORE_ERRORS as error:
             if script.tracking.on_unreachable != "continue":
                 sys.exit(f"error: {str(error).splitlines()[0]}")
-        try:
-            _folder_lock.enter_context(locked(make_folder(self.folder), wait=1.0))
-        except InputError as error:
-            sys.exit(f"error: {error}")
+        _folder_lock.enter_context(locked(make_folder(self.folder), wait=1.0))
         if script.tracking.nested:
             self.parent = self._open_run().run_id
         _launched = self
@@ -92,19 +112,25 @@ class SweepCallback(Callback):
     def finish(self) -> bool | None:
         """Write, record and show the sweep's table and figure.
 
-        Returns whether all jobs are finished; None if none was started.
+        Returns whether all jobs are finished; None if no job explains why the sweep ended: none was
+        started, or a search was stopped by something else.
         """
         from jne.runs import sweep_table
 
         if self.launcher.wait is not None:
             self.launcher.wait(self.folder)
-        statuses = [self._status(job) for job in self.jobs]
+        if self.jobs is None:
+            folders = self._found()
+            statuses = [self._status_in(folder) for folder in folders]
+            jobs = [status.get("overrides", []) for status in statuses]
+        else:
+            jobs, statuses = self.jobs, [self._status(job) for job in self.jobs]
         if not any(statuses):
             if self.parent is not None:
                 self._open_run().end("FAILED")
             return None
-        files = sweep_table.write(self.folder)
-        sweep_table.show(self.folder.name, self.jobs, statuses)
+        files, choices = sweep_table.write(self.folder, self.command)
+        sweep_table.show(self.folder.name, jobs, statuses, choices)
         n_finished = sum(status.get("status") == "FINISHED" for status in statuses)
         n_unfinished = len(statuses) - n_finished
         tracked = self._open_run()
@@ -113,22 +139,33 @@ class SweepCallback(Callback):
             tracked.log_file(file)
         tracked.end("FAILED" if n_unfinished else "FINISHED")
         self._show_locations(files, tracked.experiment_id)
+        if choices:
+            sweep_table.show_choices(self.folder, choices, self.command)
         if n_unfinished:
             print(
                 f"{n_unfinished} of {len(statuses)} jobs are not finished; to continue, run the "
                 f"same command with sweep={self.folder.name} or resume=true"
             )
+        if self.jobs is None and not self.swept and not n_unfinished:
+            return None
         return not n_unfinished
+
+    def _found(self) -> list[Path]:
+        """The folders of all jobs, those of a search's trials first, in the order of the jobs."""
+        return [
+            status.parent
+            for pattern in (f"{TRIALS}/*/status.json", "*/status.json")
+            for status in sorted(self.folder.glob(pattern), key=_job_number)
+        ]
 
     def _status(self, job: list[str]) -> dict[str, Any]:
         """The status of a job and its `folder`; {} if it never started."""
+        folder = run_of(self.folder, job)
+        return self._status_in(folder) if folder is not None else {}
+
+    def _status_in(self, folder: Path) -> dict[str, Any]:
         from jne.results.folder import is_abandoned, status_of
 
-        try:
-            pointer = _pointer_file(self.folder, job).read_text()
-        except FileNotFoundError:
-            return {}
-        folder = self.folder / json.loads(pointer)
         abandoned = is_abandoned(folder)  # before the status is read: the job may end in between
         status = status_of(folder)
         if status.get("status") == "RUNNING" and abandoned:
@@ -140,7 +177,7 @@ class SweepCallback(Callback):
 
         print(f"sweep      {self.folder}")
         for file in files:
-            print(f"{'table' if file.suffix == '.csv' else 'figure':<10} {file}")
+            print(f"{_KINDS.get(file.name, 'figure'):<10} {file}")
         if not experiment_id:  # MLflow was never reached
             return
         command, page = ui_hint(self.store["uri"], experiment_id, self.folder.name)
@@ -173,8 +210,8 @@ class SweepCallback(Callback):
         if not job_pointer().exists():
             _write_refused_job(Path(config.hydra.runtime.output_dir), error)
         # Hydra shows only the first failure of a sweep.
-        traceback = None if isinstance(error, InputError) else error
-        _log.error("job %s: %s", name, error, exc_info=traceback)
+        bug = None if isinstance(error, InputError) else error
+        _log.error("job %s: %s", name, error, exc_info=bug)
 
 
 def finish() -> bool | None:
@@ -193,13 +230,28 @@ def write_job_pointer(folder: Path) -> None:
     """Tell the sweep which of its folders holds the run of this job."""
     from jne.utils.files import write_json
 
-    write_json(job_pointer(), folder.name)
+    sweep = job_pointer().parent
+    write_json(job_pointer(), str(folder.relative_to(sweep)))
 
 
 def job_pointer() -> Path:
     """The file that names the folder of this job's run."""
     hydra = HydraConfig.get()
     return _pointer_file(Path(hydra.sweep.dir).absolute(), hydra.overrides.task)
+
+
+def run_of(sweep: Path, job: Sequence[str]) -> Path | None:
+    """The folder of a job's run; None if the job never started."""
+    try:
+        return sweep / json.loads(_pointer_file(sweep, job).read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _job_number(status: Path) -> tuple[int, str]:
+    """A folder's name begins with the number of its job."""
+    number = status.parent.name.partition("_")[0]
+    return int(number) if number.isdecimal() else 0, status.parent.name
 
 
 def _pointer_file(sweep: Path, job: Sequence[str]) -> Path:
@@ -217,5 +269,7 @@ def _write_refused_job(path: Path, error: BaseException) -> None:
     folder = free_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     move_log(folder)
-    write_json(folder / "status.json", {"status": "FAILED", "error": in_one_line(error)})
+    overrides = list(HydraConfig.get().overrides.task)
+    failed = {"status": "FAILED", "error": in_one_line(error), "overrides": overrides}
+    write_json(folder / "status.json", failed)
     write_job_pointer(folder)

@@ -1,5 +1,6 @@
 """The table and the figure of a sweep: R2 and JNE against what was varied."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,15 @@ from rich.text import Text
 from jne.errors import InputError
 from jne.plots.style import STYLE, save, short, subplots
 from jne.results.folder import finished_status, metrics_of
-from jne.runs.overrides import is_bookkeeping, values_by_key
+from jne.runs.choice import RUN_SEPARATOR, Choice, candidates, choose
+from jne.runs.experiment import (
+    Command,
+    experiment_names,
+    shown_path,
+    train_command,
+    write_experiment,
+)
+from jne.runs.overrides import NOT_MEASURED, is_bookkeeping, values_by_key
 from jne.utils.progress import print_table, say
 from jne.utils.tables import write_table
 
@@ -24,13 +33,58 @@ _REPLICATES = ("subject", "seed")  # replicates of one encoder, not other encode
 _SELF_EXPLANATORY = ("data", "features", "encoder", "activation", "placement")
 
 
-def write(folder: Path) -> list[Path]:
-    """Write sweep.csv and sweep.png and return their paths; [] if no run is finished."""
+def write(folder: Path, command: Command) -> tuple[list[Path], list[Choice]]:
+    """Write sweep.csv and sweep.png and, if settings were varied, best.csv and experiment files.
+
+    command: that of the sweep. Returns the paths of the tables and the figure, [] if no
+    run is finished, and the chosen settings, [] if none were varied.
+    """
     table = read(folder)
     if table.empty:
-        return []
-    write_table(folder / "sweep.csv", table)
-    return [folder / "sweep.csv", save(draw(table), folder / "sweep.png")]
+        return [], []
+    files = [folder / "sweep.csv"]
+    runs = candidates(folder / name for name in table["run"])
+    choices = choose(runs)
+    figure = draw(table)
+    if choices:
+        losses = {run.path.name: run.loss for run in runs}
+        chosen = {run.path.name for choice in choices for run in choice.runs}
+        table["val_loss"] = table["run"].map(losses)
+        table["chosen"] = table["run"].isin(chosen)
+        write_table(folder / "best.csv", _best(choices, table))
+        files.append(folder / "best.csv")
+        for name, choice in zip(experiment_names(choices), choices, strict=True):
+            write_experiment(folder, name, choice, command)
+    write_table(files[0], table)
+    return [*files, save(figure, folder / "sweep.png")], choices
+
+
+def _best(choices: Sequence[Choice], table: pd.DataFrame) -> pd.DataFrame:
+    """One row per subject and encoder: the chosen setting, and its runs for `evaluate.py`.
+
+    The test R2 is information: it had no part in the choice.
+    """
+    r2 = table.set_index("run")["r2/mean"]
+    rows = []
+    for name, choice in zip(experiment_names(choices), choices, strict=True):
+        runs = [run.path.name for run in choice.runs]
+        rows.append(
+            {
+                "encoder": choice.label,
+                "chosen": _words(choice),
+                "val_loss": choice.loss,
+                "r2/mean": r2[runs].mean(),
+                "n_settings": choice.n_settings,
+                "n_seeds": len(runs),
+                "experiment": name,
+                "runs": RUN_SEPARATOR.join(runs),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _words(choice: Choice) -> str:
+    return " ".join(f"{key}={value}" for key, value in choice.setting.items())
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -128,35 +182,67 @@ def _encoder_labels(table: pd.DataFrame) -> pd.Series:
     return pd.Series(labels, index=table.index).str.replace(" none", "")
 
 
-def show(name: str, jobs: list[list[str]], statuses: list[dict[str, Any]]) -> None:
+def show(
+    name: str,
+    jobs: Sequence[Sequence[str]],
+    statuses: Sequence[dict[str, Any]],
+    choices: Sequence[Choice] = (),
+) -> None:
     """Print all jobs of a sweep, in their order, with their status and means.
 
     jobs: the overrides of each job. statuses: of each job, with its `folder`; {} if it never
-    started.
+    started. choices: their runs are marked.
     """
+    chosen = {str(run.path) for choice in choices for run in choice.runs}
     table = Table(title=f"sweep {name}", title_justify="left")
     table.add_column("job", justify="right", overflow="fold")
     table.add_column("", overflow="fold")
-    for heading in ("R²", "JNE", "seconds"):
+    for heading in (*(["val loss"] if choices else []), "R²", "JNE", "seconds"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("", overflow="fold")
-    values = [values_by_key(job) for job in jobs]
+    values = [values_by_key(filter(_is_setting, job)) for job in jobs]
     keys = dict.fromkeys(key for job in values for key in job)
     differing = [key for key in keys if len({job.get(key, "") for job in values}) > 1]
     for number, (job, status) in enumerate(zip(values, statuses, strict=True)):
         state = status.get("status", "not started")
-        r2 = jne = ""
-        failure = Text()
+        r2 = jne = loss = ""
+        last, style = Text(), None
         if state == "FINISHED":
+            loss = f"{status['val_loss']:.4f}" if "val_loss" in status else ""
             try:
                 metrics = metrics_of(Path(status["folder"]))
                 r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
             except InputError:  # said when the table was written
                 r2 = jne = "?"
+            if status["folder"] in chosen:
+                last, style = Text("★"), "bold green"
         else:
             error = status.get("error", "").removeprefix("InputError: ")
-            failure = Text.assemble((state, "red"), f" {error[:160]}")
+            last = Text.assemble((state, "red"), f" {error[:160]}")
         seconds = f"{status['seconds']:.0f}" if "seconds" in status else ""
-        settings = " ".join(job.get(key, "") for key in differing)
-        table.add_row(str(number), settings, r2, jne, seconds, failure)
+        settings = " ".join(_word(key, job[key]) for key in differing if key in job)
+        cells = [str(number), settings, *([loss] if choices else []), r2, jne, seconds]
+        table.add_row(*cells, last, style=style)
     print_table(table, to=Console(emoji=False))  # the shared console may be quiet
+
+
+def _is_setting(override: str) -> bool:
+    return not is_bookkeeping(override) and override not in NOT_MEASURED
+
+
+def _word(key: str, value: str) -> str:
+    """`value`; if its key is one of a section, also the key's name."""
+    _, dot, name = key.rpartition(".")
+    return f"{name}={value}" if dot else value
+
+
+def show_choices(folder: Path, choices: Sequence[Choice], command: Command) -> None:
+    """Print the chosen setting of each subject and encoder, and the commands that take them."""
+    names = experiment_names(choices)
+    width = max(map(len, names))
+    print("lowest validation loss")
+    for name, choice in zip(names, choices, strict=True):
+        n_settings = f"of {choice.n_settings} setting{'s' if choice.n_settings > 1 else ''}"
+        print(f"  {name:<{width}}  {choice.loss:.4f} {n_settings}  {_words(choice)}")
+    print(f"train      {train_command(folder, names[0], choices[0], command)}")
+    print(f"evaluate   python evaluate.py runs={shown_path(folder / 'best.csv')}")

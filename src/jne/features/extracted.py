@@ -1,0 +1,148 @@
+"""Features that a model extracts from images: every layer at once, kept on disk.
+
+n images, L layers, D_k features of layer k.
+"""
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from torch import Tensor
+
+from jne.errors import InputError
+from jne.features.base import Features
+from jne.features.cache import filled_cache
+from jne.features.images import Images
+from jne.features.towers import Tower
+from jne.utils.paths import UserPath
+from jne.utils.progress import stage_progress
+
+
+class ExtractedFeatures(Features):
+    """A model of images. All layers of an image are kept once one of them has been asked for."""
+
+    model: str
+    checkpoint: UserPath | None
+    """Local weights, in place of a download."""
+    image_size: int | None = Field(default=None, ge=1)
+    """Height and width in pixels of the images that enter the model. None: the model's own."""
+    pooling: Literal["class", "mean"]
+    """The class token, or the mean of the patches; for a network of stages always the mean."""
+    dtype: Literal["float16", "float32"]
+    """Of the features on disk."""
+    # These say how features are computed, not what they are: they are excluded from the settings
+    # that tell one prepared folder from another.
+    batch_size: int = Field(ge=1, exclude=True)
+    device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", exclude=True)]
+    cache: UserPath = Field(exclude=True)
+
+    @model_serializer(mode="wrap")
+    def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        settings = dump(self)
+        if self.image_size is None:  # as in version 0.1.0: prepared folders keep their names
+            del settings["image_size"]
+        return settings
+
+    def input_files(self) -> list[Path]:
+        return [self.checkpoint] if self.checkpoint is not None else []
+
+    @abstractmethod
+    def load(self) -> Tower:
+        """The model with its weights. Raises InputError where it cannot be had."""
+
+    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+        if images is None:
+            raise InputError(f"features={self.name} needs images, and these data have none")
+        if len(images) < n:
+            raise InputError(
+                f"images: {images.path} holds {len(images)} images, but at least {n} are needed"
+            )
+        tower = self.load()
+        widths = self._widths(tower)
+        last = len(widths) - 1
+        layer = last if self.layer is None else self.layer
+        if not 0 <= layer <= last:
+            sizes = f", of {', '.join(map(str, widths))} features" if len(set(widths)) > 1 else ""
+            raise InputError(
+                f"features.layer={layer} is out of range: {self.model} has layers 0 "
+                f"({tower.layer_0}) to {last}{sizes}"
+            )
+        about = {
+            "model": self.model,
+            "weights_sha256": tower.weights_sha256(),
+            "preprocessing": tower.preprocessing,
+            "pooling": tower.pooling,
+            "layers": [0, last],
+            "dtype": self.dtype,
+            "images": hashlib.sha256(json.dumps(images.fingerprint()).encode()).hexdigest(),
+            "n_images": len(images),
+        }
+        columns = filled_cache(
+            self.cache, about, widths, rows, lambda missing: self.batches(tower, images, missing)
+        )
+        start = sum(widths[:layer])
+        return np.asarray(columns[rows, start : start + widths[layer]], dtype=np.float32)
+
+    def _widths(self, tower: Tower) -> list[int]:
+        """D_k of each layer k, from a blank image, which also shows that its size is possible."""
+        pixels = tower.transform(Image.new("RGB", (64, 64)))[None]
+        with self.impossible_size(), torch.inference_mode():
+            return [layer.shape[1] for layer in tower.pooled(pixels)]
+
+    @contextmanager
+    def impossible_size(self) -> Iterator[None]:
+        """Raise InputError, naming `features.image_size`, where the block fails for that size."""
+        try:
+            yield
+        except (RuntimeError, AssertionError, ValueError, TypeError, ArithmeticError) as error:
+            if self.image_size is None:
+                raise
+            reason = " ".join(str(error).split())[:160] or type(error).__name__
+            raise InputError(
+                f"features.image_size={self.image_size}: {self.model} cannot take images of this "
+                f"size ({reason})"
+            ) from error
+
+    def check_patches(self, patch: int) -> None:
+        """Raise InputError where `image_size` is not a multiple of the patch's size in pixels."""
+        if self.image_size is not None and self.image_size % patch:
+            raise InputError(
+                f"features.image_size={self.image_size}: {self.model} takes multiples of {patch} px"
+            )
+
+    def batches(
+        self, tower: Tower, images: Images, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Batches of `rows`, with the features (n, sum of D_k) of their images."""
+        batches = [rows[k : k + self.batch_size] for k in range(0, len(rows), self.batch_size)]
+        if not batches:
+            return
+        if self.device != "cpu" and not torch.cuda.is_available():
+            raise InputError(f"features.device={self.device}: this machine has no usable GPU")
+        tower.model.to(self.device)
+
+        def decode(batch: NDArray[np.int64]) -> Tensor:
+            return torch.stack([tower.transform(images.read(int(i))) for i in batch])
+
+        # One thread decodes the next batch while the model works on this one.
+        with stage_progress() as progress, ThreadPoolExecutor(1) as pool:
+            task = progress.add_task("features", total=len(rows), unit="images")
+            decoded = pool.submit(decode, batches[0])
+            for k, batch in enumerate(batches):
+                pixels = decoded.result().to(self.device)
+                if k + 1 < len(batches):
+                    decoded = pool.submit(decode, batches[k + 1])
+                with torch.inference_mode():
+                    features = torch.cat(tower.pooled(pixels), dim=1)
+                yield batch, features.float().cpu().numpy()
+                progress.update(task, advance=len(batch))
