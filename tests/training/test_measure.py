@@ -31,7 +31,10 @@ def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
 
 @pytest.mark.parametrize(
     ("overrides", "identity"),
-    [((), "b9322563aef060c7"), (("experiment=paper",), "1c94f57f68c68420")],
+    [
+        (("stats.p_value=plus_one",), "b9322563aef060c7"),
+        (("experiment=paper",), "1c94f57f68c68420"),
+    ],
 )
 def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):
     """The identities that version 0.1.0 wrote: a change would leave its unfinished runs alone."""

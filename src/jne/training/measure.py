@@ -63,11 +63,12 @@ class Nonlinearity:
 def score_test(
     data: EncodingData, predictions: NDArray[np.float32], settings: StatsConfig, seed: int
 ) -> Scores:
-    """R2, bootstrap p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
+    """R2, its p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
     responses = data.split("test")[1].numpy()
     columns = {name: score(responses, predictions) for name, score in SCORES.items()}
-    resampled = prediction.bootstrap_r2(responses, predictions, settings.n_bootstrap, seed)
-    columns["p"] = prediction.bootstrap_p(resampled, settings.p_value)
+    columns["p"] = prediction.r2_p(
+        responses, predictions, settings.p_value, settings.n_bootstrap, seed
+    )
     columns["p_fdr"] = prediction.fdr(columns["p"])
     return Scores(responses, predictions, columns)
 
