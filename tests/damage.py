@@ -20,7 +20,7 @@ TEXT_FILES = (
     "stimuli.csv",
     "epochs.csv",
 )
-ARRAYS = ("features", "responses", "predictions", "deviation", "jne_ss")
+ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
 FILES = (*TEXT_FILES, *(f"{name}.npy" for name in ARRAYS), "encoder.pt")
 NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 

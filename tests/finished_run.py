@@ -51,10 +51,12 @@ def write_run(
         N_FEATURES, len(trained), hidden_width=8, activation=activation, placement=placement
     )
     features = rng.standard_normal((N_STIMULI, N_FEATURES)).astype(np.float32)
-    deviation, predictions, responses = (
-        np.full((N_STIMULI, N_VOXELS), np.nan, np.float32) for _ in range(3)
+    deviation, gain, shape, predictions, responses = (
+        np.full((N_STIMULI, N_VOXELS), np.nan, np.float32) for _ in range(5)
     )
-    deviation[:, trained] = jacobian_deviation(encoder, features)
+    measured = jacobian_deviation(encoder, features, variant=["l1"], gain_shape=True)
+    deviation[:, trained], gain[:, trained] = measured["l1"], measured["gain"]
+    shape[:, trained] = measured["shape"]
     predictions[:, trained] = encoder(torch.tensor(features)).detach().numpy()
     responses[:, trained] = predictions[:, trained] + 0.1 * rng.standard_normal((N_STIMULI, 14))
     jne = nonlinearity.jne(deviation)
@@ -65,6 +67,8 @@ def write_run(
             "status": np.where(np.arange(N_VOXELS) == CONSTANT, "constant", "ok"),
             "jne": jne,
             "mean_deviation": nonlinearity.mean_deviation(deviation),
+            "gain_change": nonlinearity.gain_change(gain),
+            "shape_change": nonlinearity.shape_change(shape),
             "jne_ss_p95": np.percentile(nonlinearity.jne_ss(deviation), 95, axis=0),
         }
     )
@@ -109,6 +113,7 @@ def write_run(
             "responses": responses,
             "predictions": predictions,
             "deviation": deviation,
+            "gain": gain,
             "jne_ss": nonlinearity.jne_ss(deviation),
         },
         summary=summarise(voxels, 0.05),

@@ -30,6 +30,7 @@ RESULT_FILES = (
     "epochs.csv",
     "summary.json",
     "deviation.npy",
+    "gain.npy",
     "jne_ss.npy",
     "predictions.npy",
     "encoder.pt",

@@ -78,9 +78,8 @@ def test_a_bug_keeps_its_traceback():
 def test_renamed_keys_name_their_new_name():
     values = {"n_bootstrap": 1, "p_value": "raw", "alpha": 0.05, "p_form": "paper"}
     error = raised_by(StatsConfig.model_validate, values)
-    assert (
-        complaint(error, "stats") == "stats.p_form: this key is now stats.p_value (plus_one or raw)"
-    )
+    new_name = "stats.p_value (t_test, plus_one or raw)"
+    assert complaint(error, "stats") == f"stats.p_form: this key is now {new_name}"
     by_hydra = ConfigAttributeError("Could not override 'tracking.required'.\nKey 'required' ...")
     assert user_message(by_hydra).startswith(
         "tracking.required: this key is now tracking.on_unreachable (fail_at_start"

@@ -17,7 +17,7 @@ from jne.errors import InputError
 
 # Keys that were renamed: what to write in their place.
 RENAMED: Mapping[str, str] = {
-    "stats.p_form": "stats.p_value (plus_one or raw)",
+    "stats.p_form": "stats.p_value (t_test, plus_one or raw)",
     "tracking.required": "tracking.on_unreachable (fail_at_start, fail or continue)",
 }
 
@@ -52,10 +52,10 @@ class TrackingConfig(Section):
 
 
 class StatsConfig(Section):
-    """conf/stats: bootstrap and significance."""
+    """conf/stats: significance and bootstrap."""
 
     n_bootstrap: int = Field(ge=1)
-    p_value: Literal["plus_one", "raw"]
+    p_value: Literal["t_test", "plus_one", "raw"]
     alpha: float = Field(gt=0, lt=1)
 
 

@@ -2,11 +2,19 @@
 
 import numpy as np
 import pytest
-from scipy.stats import pearsonr
+from scipy.stats import pearsonr, ttest_1samp
 from sklearn.metrics import r2_score as sklearn_r2
 from statsmodels.stats.multitest import fdrcorrection
 
-from jne.analysis.prediction import bootstrap_p, bootstrap_r2, fdr, pearson_r, r2_score
+from jne.analysis.prediction import (
+    bootstrap_p,
+    bootstrap_r2,
+    fdr,
+    pearson_r,
+    r2_p,
+    r2_score,
+    t_test_p,
+)
 
 
 @pytest.fixture
@@ -63,3 +71,50 @@ def test_pearson_r_is_scipys(predicted):
     expected = [pearsonr(*pair).statistic for pair in zip(y.T[1:], yhat.T[1:], strict=True)]
     np.testing.assert_allclose(r[1:], expected, rtol=1e-12)
     assert np.isnan(r[0]), "a constant prediction correlates with nothing"
+
+
+def test_t_test_is_scipys_on_the_reduction_of_the_squared_error(predicted):
+    y, yhat = predicted
+    reduction = (y - y.mean(axis=0)) ** 2 - (y - yhat) ** 2
+    expected = ttest_1samp(reduction, 0, alternative="greater").pvalue
+    np.testing.assert_allclose(t_test_p(y, yhat), expected, rtol=1e-9)
+    np.testing.assert_array_equal(r2_p(y, yhat), t_test_p(y, yhat))
+
+
+def test_t_test_agrees_with_very_many_resamples():
+    rng = np.random.default_rng(0)
+    signal = rng.standard_normal((1000, 30))
+    y = 0.2 * signal + rng.standard_normal((1000, 30))
+    p, resampled = t_test_p(y, 0.2 * signal), bootstrap_p(bootstrap_r2(y, 0.2 * signal, 20_000))
+    seen = resampled > 1e-3
+    assert seen.sum() > 10
+    assert np.abs(np.log(p / resampled))[seen].max() < 0.6
+
+
+@pytest.mark.parametrize("shape", [lambda z: z, lambda z: z * np.abs(z), lambda z: z * z - 1])
+def test_t_test_is_calibrated_where_the_expected_r2_is_0(shape):
+    """A prediction whose error is as large as its signal; benchmarks/significance.py has more."""
+    rng = np.random.default_rng(0)
+    n, v, variance = 200, 40_000, 0.1
+    signal, error, noise = rng.standard_normal((3, n, v), dtype=np.float32)
+    noise = shape(noise)
+    noise *= np.sqrt(1 - variance) / noise.std()
+    signal *= np.sqrt(variance)
+    p = t_test_p(signal + noise, signal + np.sqrt(variance - 1 / n) * error)
+    assert (p < 0.05).mean() == pytest.approx(0.05, abs=0.005)
+    assert (p < 1e-3).mean() <= 1e-3
+    assert (p < 1e-4).mean() <= 2e-4
+
+
+def test_t_test_without_spread():
+    y = np.array([[-1.0, 1, 2, np.nan], [1, 1, 3, 1], [-1, 1, 4, 2], [1, 1, 7, 3]])
+    yhat = np.array([[-1.0, 1, 4, 1], [1, 1, 4, 1], [-1, 1, 4, 1], [1, 1, 4, 1]])
+    np.testing.assert_array_equal(t_test_p(y, yhat), [0, np.nan, 1, np.nan])
+    np.testing.assert_array_equal(t_test_p(y[:1], yhat[:1]), [np.nan] * 4)
+
+
+def test_forms_of_p_other_than_the_t_test_are_the_bootstraps(predicted):
+    y, yhat = predicted
+    for form in ("plus_one", "raw"):
+        expected = bootstrap_p(bootstrap_r2(y, yhat, 50, seed=3), form)
+        np.testing.assert_array_equal(r2_p(y, yhat, form, 50, seed=3), expected)

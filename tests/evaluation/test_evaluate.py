@@ -275,7 +275,10 @@ def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path
         (["filter=nonsense"], "filter=nonsense: MLflow cannot read it"),
         (["variants=[l3]"], "variants"),
         (["selectivity.n_permutations=5"], "n_permutations=5"),
-        (["voxels=significant", "stats.n_bootstrap=3"], "set voxels=all to analyse them all"),
+        (
+            ["voxels=significant", "stats.p_value=plus_one", "stats.n_bootstrap=3"],
+            "set voxels=all to analyse them all",
+        ),
     ],
 )
 def test_bad_input_gives_one_sentence(evaluate, runs, overrides, message):

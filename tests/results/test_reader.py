@@ -2,6 +2,7 @@
 
 import shutil
 
+import pandas as pd
 import pytest
 from damage import damages
 from finished_run import write_run
@@ -44,3 +45,13 @@ def test_weights_that_do_not_fit_the_encoder(run, tmp_path):
     torch.save(saved, folder / "encoder.pt")
     with pytest.raises(InputError, match=r"encoder.pt holds weights that do not fit its config"):
         Results(folder).encoder()
+
+
+def test_a_folder_of_an_earlier_version_has_no_gain(run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "gain.npy").unlink()
+    table = pd.read_csv(folder / "voxels.csv")
+    earlier = table.drop(columns=["gain_change", "shape_change"])
+    earlier.to_csv(folder / "voxels.csv", index=False)
+    assert list(Results(folder).voxels) == list(earlier)

@@ -227,7 +227,7 @@ def test_an_interrupted_run_gives_the_results_of_a_whole_one(
         elif stage == "trained":
             patch.setattr(BestWeights, "on_fit_end", stop)
         elif stage == "testing":
-            patch.setattr("jne.analysis.prediction.bootstrap_p", stop)
+            patch.setattr("jne.analysis.prediction.r2_p", stop)
         else:
             patch.setattr("jne.training.run.roi_table", stop)
         with pytest.raises(Interrupted):

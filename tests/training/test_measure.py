@@ -3,9 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from helpers import compose_train, no_figures
 
+from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import pearson_r
+from jne.jacobian import jacobian_deviation
 from jne.results import Results
 from jne.training import measure
 from jne.training.config import check_config
@@ -31,12 +34,34 @@ def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
 
 @pytest.mark.parametrize(
     ("overrides", "identity"),
-    [((), "b9322563aef060c7"), (("experiment=paper",), "1c94f57f68c68420")],
+    [
+        (("stats.p_value=plus_one",), "b9322563aef060c7"),
+        (("experiment=paper",), "1c94f57f68c68420"),
+    ],
 )
 def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):
     """The identities that version 0.1.0 wrote: a change would leave its unfinished runs alone."""
     config, _ = check_config(compose_train(tmp_path, *overrides))
     assert config.identity() == identity
+
+
+@pytest.mark.parametrize("voxels", ["all", "[V1]"])
+def test_gain_and_shape_are_columns(run_train, voxels):
+    with no_figures():
+        (folder,) = run_train(f"jacobian.voxels={voxels}", "jacobian.variants=[l1,l2]")
+    run = Results(folder)
+    encoder, x = run.encoder(), torch.tensor(np.array(run.array("features")))
+    arrays = jacobian_deviation(encoder.double(), x.double(), variant=["l1"], gain_shape=True)
+    asked_for = (run.voxels["roi"] == "V1").to_numpy() | (voxels == "all")
+    assert (np.isfinite(run.array("gain")) == asked_for).all()
+    for column, expected in (
+        ("gain_change", gain_change(arrays["gain"])),
+        ("shape_change", shape_change(arrays["shape"])),
+    ):
+        np.testing.assert_allclose(run.voxels[column][asked_for], expected[asked_for], rtol=1e-4)
+        assert run.voxels[column][~asked_for].isna().all()
+    assert not list(folder.glob("*shape*"))
+    assert not list(folder.glob("measured*"))
 
 
 def test_steps_of_a_run_return_what_the_next_one_uses(run_train, monkeypatch):

@@ -1,7 +1,7 @@
 """The mathematics: from deviations, responses and predictions to metrics and tests.
 
 nonlinearity   JNE, JNE-SS and the mean deviation
-prediction     R², Pearson's r, bootstrap p, false discovery rate
+prediction     R², Pearson's r, the p of R² > 0, false discovery rate
 noise_ceiling  how well responses could be predicted
 hierarchy      is one region or tier more nonlinear than another
 selectivity    which stimuli is a region most nonlinear for

@@ -1,8 +1,8 @@
-"""JNE, JNE-SS and the mean deviation, from the deviations of the Jacobians.
+"""JNE, JNE-SS, the mean deviation, and the changes of gain and shape, from `jne.jacobian`.
 
 Gao et al. 2025, sections 2.4 and A.10. The deviation s[i, v] = sum_d |J_i[v, d] - mean_j J_j[v, d]|
-comes from `jne.jacobian`; these functions take its moments over the N stimuli. A voxel with NaN
-among its deviations gets NaN.
+and the gain and shape of each Jacobian come from there; these functions take their moments over the
+N stimuli. A voxel with NaN among its values gets NaN.
 """
 
 from collections.abc import Callable
@@ -54,6 +54,33 @@ def jne_ss(deviation: ArrayLike, out: NDArray | None = None) -> NDArray:
     for columns in voxel_blocks(s.shape[1]):
         out[:, columns] = np.square(_centred(np.asarray(s[:, columns], dtype=np.float64)))
     return out
+
+
+def gain_change(gain: ArrayLike) -> NDArray[np.float64]:
+    """gain_change[v] = std_i a[i, v], how much the gain of a voxel's Jacobian varies over stimuli.
+
+    J_i is a[i] Jbar plus a part that is orthogonal to Jbar, and the mean of a is 1. An output
+    nonlinearity alone, y = phi(w x), changes the gain and leaves the shape as it is. Together with
+    `shape_change`, gain_change^2 + shape_change^2 = mean_i ||J_i - Jbar||^2 / ||Jbar||^2. After
+    Keshishian et al. 2020 (eLife 9:e53445).
+
+    gain: (N, V) floating point, from `jacobian_deviation`. Returns (V,) float64, without unit;
+    exactly 0 for a linear voxel. Raises ValueError for another shape or dtype.
+    """
+    return jne(gain)  # the standard deviation over stimuli
+
+
+def shape_change(shape: ArrayLike) -> NDArray[np.float64]:
+    """shape_change[v] = sqrt(mean_i r[i, v]^2): how much the direction of the Jacobian varies.
+
+    r[i] = ||J_i - a_i Jbar|| / ||Jbar||, the part of the Jacobian that is orthogonal to the mean
+    Jacobian: which features matter differs between stimuli. See `gain_change`.
+
+    shape: (N, V) floating point, from `jacobian_deviation`. Returns (V,) float64, without unit;
+    exactly 0 for a linear voxel. Raises ValueError for another shape or dtype.
+    """
+    r = _checked(shape)
+    return _by_block(r, lambda block: np.sqrt(np.square(block).mean(axis=0)))
 
 
 def _checked(deviation: ArrayLike) -> NDArray:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from jne.utils.blocks import voxel_blocks
@@ -43,6 +44,50 @@ def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
         covariance = (centred * fitted).sum(axis=0)
         r[columns] = np.divide(covariance, norms, out=np.full_like(norms, np.nan), where=varies)
     return r
+
+
+def r2_p(
+    responses: NDArray,
+    predictions: NDArray,
+    form: Literal["t_test", "plus_one", "raw"] = "t_test",
+    n_bootstrap: int = 200,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """p[v] of R2 > 0, one-sided, by `t_test_p` or from resamples by `bootstrap_p`.
+
+    responses, predictions: (N, V). form: t_test, or a form of `bootstrap_p`, which draws
+    `n_bootstrap` resamples with `seed`. Returns (V,) float64, NaN where there is no p.
+    """
+    if form == "t_test":
+        return t_test_p(responses, predictions)
+    return bootstrap_p(bootstrap_r2(responses, predictions, n_bootstrap, seed), form)
+
+
+def t_test_p(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
+    """p[v] of R2 > 0: a one-sided t test of the mean reduction of the squared error.
+
+        d[i] = (y[i] - ybar)^2 - (y[i] - yhat[i])^2,    R2 = mean(d) / var(y)
+        t = sqrt(N - 1) mean(d) / std(d),    p = P(T > t) with N - 1 degrees of freedom
+
+    R2 and the mean of d have the same sign in every resample of the stimuli, so the test asks what
+    the bootstrap asks, with a p as small as the data allow (after Diebold & Mariano 1995).
+
+    responses, predictions: (N, V). Returns (V,) float64; NaN where the response is constant, 1
+    where the prediction is the mean response. Raises ValueError for unequal shapes.
+    """
+    _check_shapes(responses, predictions)
+    n = len(responses)
+    p = np.empty(responses.shape[1])
+    for columns, y, error in _blocks(responses, predictions):
+        centred = y - y.mean(axis=0)
+        fitted = centred - error  # yhat - ybar
+        reduction = fitted * (2 * centred - fitted)  # d, with less rounding error
+        mean, spread = reduction.mean(axis=0), reduction.std(axis=0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            t = np.sqrt(n - 1) * mean / spread
+        t[(mean == 0) & (spread == 0)] = -np.inf
+        p[columns] = np.where(np.ptp(y, axis=0) > 0, stats.t.sf(t, n - 1), np.nan)
+    return p
 
 
 def resample_counts(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:

@@ -12,7 +12,7 @@ _SCORES = ("r2", "r", "r2_normalised", "p", "p_fdr")
 _MEASURES = ("jne", "mean_deviation")
 RESERVED_COLUMNS = frozenset(
     [
-        *("status", "r2", "p", "p_fdr", "jne_ss_p95"),
+        *("status", "r2", "p", "p_fdr", "gain_change", "shape_change", "jne_ss_p95"),
         *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
         *(f"{score}_{encoder}" for score, encoder in product(_SCORES, ("linear", "nonlinear"))),

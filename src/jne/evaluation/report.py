@@ -169,12 +169,14 @@ def _settings(config: EvaluateConfig) -> str:
         if config.voxels == "significant"
         else "all that have a JNE"
     )
-    plus_one = config.stats.p_value == "plus_one"
+    resamples = f"n = {config.stats.n_bootstrap} bootstrap resamples of the test stimuli"
+    p_value = {
+        "t_test": "of a one-sided t test of the reduction of the squared error over test stimuli",
+        "plus_one": f"(k + 1) / (n + 1), where k of the {resamples} have R² ≤ 0",
+        "raw": f"k / n, where k of the {resamples} have R² < 0",
+    }[config.stats.p_value]
     return (
-        f"Voxels analysed: {analysed}. The p of R² > 0 is "
-        f"{'(k + 1) / (n + 1)' if plus_one else 'k / n'}, where k of the "
-        f"n = {config.stats.n_bootstrap} bootstrap resamples of the test stimuli have "
-        f"R² {'≤' if plus_one else '<'} 0. It is "
+        f"Voxels analysed: {analysed}. The p of R² > 0 is {p_value}. It is "
         f"corrected over the voxels that have a p (FDR, Benjamini-Hochberg). The noise ceiling is "
         f"the largest R² that the noise allows, from 0 to 1; no R² is clipped."
     )

@@ -37,7 +37,7 @@ class SubjectData:
 
     tier            PVC, IVC or HVC; empty for other regions
     r2_ENCODER      for the nonlinear and, where there is one, the linear encoder: R², Pearson's r,
-    r_ENCODER       R² / noise ceiling, bootstrap p of R² > 0, FDR-adjusted p
+    r_ENCODER       R² / noise ceiling, p of R² > 0, FDR-adjusted p
     r2_normalised_ENCODER, p_ENCODER, p_fdr_ENCODER
     analysed        whether the voxel enters the tests
     jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
@@ -165,10 +165,9 @@ def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
             continue
         responses, predictions = scored.array("responses"), scored.array("predictions")
         r2 = prediction.r2_score(responses, predictions)
-        resampled = prediction.bootstrap_r2(
-            responses, predictions, config.stats.n_bootstrap, config.seed
+        p = prediction.r2_p(
+            responses, predictions, config.stats.p_value, config.stats.n_bootstrap, config.seed
         )
-        p = prediction.bootstrap_p(resampled, config.stats.p_value)
         table[f"r2_{encoder}"] = r2
         table[f"r_{encoder}"] = prediction.pearson_r(responses, predictions)
         table[f"r2_normalised_{encoder}"] = r2 / np.where(ceiling > 0, ceiling, np.nan)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.jacobian.chain import Memo
+from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.orders import ORDERS
 from jne.jacobian.plan import Job, make_plan
 from jne.jacobian.resumable import ResumableArrays, fingerprint
@@ -58,6 +59,7 @@ def jacobian_deviation(
     path: Path | None = ...,
     progress: Callable[[float], None] | None = ...,
     memo: Memo | None = ...,
+    gain_shape: bool = ...,
 ) -> dict[str, NDArray]: ...
 
 
@@ -74,6 +76,7 @@ def jacobian_deviation(
     path: Path | None = None,
     progress: Callable[[float], None] | None = None,
     memo: Memo | None = None,
+    gain_shape: bool = False,
 ) -> NDArray | dict[str, NDArray]:
     """s[i, v] = sum_d |J_i[v, d] - Jbar[v, d]|, how far each Jacobian is from the mean (eq. 3-4).
 
@@ -88,13 +91,17 @@ def jacobian_deviation(
     device: where to compute: cpu, cuda, cuda:1, ...
     max_memory_gb: bound on the working memory, beside the encoder, the features and the result.
     order: centred, reverse or streamed; by default the one with the fewest operations.
-    path: a .npy file to write, memory-mapped; variants other than l1 add their name to it. If a
+    path: a .npy file to write, memory-mapped; all arrays but that of l1 add their name to it. If a
         computation on the same encoder, features and settings was killed, this one continues from
         the arrays it left beside `path`.
     progress: called with the share done, from 0 to 1.
     memo: an empty dict at first. Calls with the same dict share the forward passes of encoders
         that have the same features, hidden weights and skip connections. Their activations may
         differ, if `repr` tells them apart.
+    gain_shape: whether to return, beside several variants, `gain` (N, V'), each stimulus's
+        a_i = <J_i, Jbar> / <Jbar, Jbar>, and `shape` (N, V'), its ||J_i - a_i Jbar|| / ||Jbar||
+        (L2 norms over d; Keshishian et al. 2020). Without unit; exactly 1 and 0 for an encoder
+        without activations; NaN where Jbar is 0 and J_i is not.
 
     Returns (N, V') of the encoder's dtype, in standardised response per standardised feature
     (z-score variants: without unit); a dict of them by name where `variant` is a sequence. Exactly
@@ -103,21 +110,24 @@ def jacobian_deviation(
     """
     variants = (variant,) if isinstance(variant, str) else tuple(variant)
     _check_words(variants, order)
+    if gain_shape and isinstance(variant, str):
+        raise ValueError(f"gain_shape needs a sequence of variants, such as [{variant!r}]")
+    names = variants + GAIN_SHAPE if gain_shape else variants
     # Lightning tests in inference mode, in which no derivative can be taken.
     with torch.inference_mode(False), torch.no_grad():
-        job = Job(encoder, features, voxels, variants, precision, torch.device(device), memo)
+        job = Job(encoder, features, voxels, names, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)
         files = identity = None
         if path is not None:
-            files = {v: variant_file(path, v) for v in variants}
+            files = {name: variant_file(path, name) for name in names}
             identity = fingerprint(job.tensors(), job.settings(), str(plan))
-        with ResumableArrays(variants, files, (job.n, job.v), job.numpy_dtype, identity) as out:
+        with ResumableArrays(names, files, (job.n, job.v), job.numpy_dtype, identity) as out:
             if job.constant:
-                for array in out.arrays.values():
-                    array[:] = 0
+                for name, array in out.arrays.items():
+                    array[:] = name == "gain"  # a gain of 1, all else 0
             else:
-                n_units = plan.n_blocks * (1 if plan.order == "reverse" else job.n)
+                n_units = plan.n_groups * (1 if plan.order == "reverse" else job.n)
                 for unit in ORDERS[plan.order](job, plan, out.arrays, out.done):
                     out.advance(unit)
                     if progress is not None:

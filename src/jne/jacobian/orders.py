@@ -4,7 +4,9 @@ N stimuli, D features, H width of the last hidden layer, V voxels, v voxels of a
 
 centred   Forward to the last hidden layer, then W_out (G_i - Gbar), where J_i = W_out G_i and G_i
           (H, D) is the Jacobian of the last hidden layer: one product per stimulus and block of
-          voxels, 2 N V H D operations in all. For many voxels.
+          voxels, 2 N V H D operations in all. For many voxels. Gain and shape need the rows of
+          Jbar as well: where these do not fit the memory for all voxels, the stimuli are gone
+          through once per group of blocks.
 reverse   From the voxels back to the features, for all stimuli of a block of voxels at once.
           For few voxels.
 streamed  J_i of one stimulus at a time, twice: for the mean, then for the deviations. For the
@@ -14,12 +16,13 @@ Each is a generator over its units of work, starting from unit `done`. It writes
 `out`, (N, V) each, and yields how many units are complete.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jne.jacobian.gain_shape import GAIN_SHAPE, Direction, direction_of, gain_and_shape
 from jne.jacobian.plan import Job, Plan
 from jne.jacobian.variants import VARIANTS
 from jne.utils.blocks import voxel_blocks
@@ -28,16 +31,26 @@ from jne.utils.blocks import voxel_blocks
 def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
     mean = job.chain.mean_hidden_jacobian()  # (H, D)
     rows = {name: torch.empty(job.v, dtype=job.dtype, device=job.device) for name in out}
-    last = job.variants[-1]
-    for i in range(done, job.n):
-        right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
-        for block in voxel_blocks(job.v, plan.voxel_block):
-            product = job.product.rows(block, right)
+    for unit, group in enumerate(voxel_blocks(job.v, plan.voxel_group)):
+        if done >= (unit + 1) * job.n:
+            continue
+        blocks = [
+            slice(group.start + block.start, group.start + block.stop)
+            for block in voxel_blocks(group.stop - group.start, plan.voxel_block)
+        ]
+        directions = [
+            direction_of(job.readout[block].to(job.device) @ mean) if job.gain_shape else None
+            for block in blocks
+        ]
+        for i in range(max(done - unit * job.n, 0), job.n):
+            right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
+            for block, direction in zip(blocks, directions, strict=True):
+                product = job.product.rows(block, right)
+                for name, values in _measures(product, direction, job.names):
+                    rows[name][block] = values
             for name, row in rows.items():
-                row[block] = _norm(product, name, consume=name == last)
-        for name, row in rows.items():
-            out[name][i] = row.cpu()
-        yield i + 1
+                out[name][i, group] = row[group].cpu()
+            yield unit * job.n + i + 1
 
 
 def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
@@ -49,10 +62,13 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             values = job.chain.reverse(weights)  # (N, v, D)
             if names is job.zscored:
                 _zscore_(values)
-            values -= values[:1].clone()  # equal Jacobians deviate by exactly 0
-            values -= values.mean(dim=0)
-            for name in names:
-                out[name][:, block] = _norm(values, name, consume=name is names[-1]).cpu()
+            first = values[0].clone()
+            values -= first  # equal Jacobians deviate by exactly 0
+            shift = values.mean(dim=0)
+            values -= shift
+            direction = direction_of(first.add_(shift)) if job.gain_shape else None
+            for name, found in _measures(values, direction, names):
+                out[name][:, block] = found.cpu()
         yield unit + 1
 
 
@@ -61,11 +77,11 @@ def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Itera
         if done >= (unit + 1) * job.n:
             continue
         means = _mean_jacobians(job, block)
+        direction = direction_of(means[job.plain]) if job.gain_shape else None
         for i in range(max(done - unit * job.n, 0), job.n):
             for names, values in _both_forms(job, job.jacobian(i, block)):
-                values = values - means[names]
-                for name in names:
-                    out[name][i, block] = _norm(values, name, consume=False).cpu()
+                for name, found in _measures(values - means[names], direction, names):
+                    out[name][i, block] = found.cpu()
             yield unit * job.n + i + 1
 
 
@@ -84,7 +100,7 @@ def _mean_jacobians(job: Job, block: slice) -> dict[tuple[str, ...], Tensor]:
 
 
 def _both_forms(job: Job, jacobian: Tensor) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """J_i itself for the plain variants, then z-scored for the others."""
+    """J_i itself for all that is plain, then z-scored for the z-score variants."""
     if job.plain:
         yield job.plain, jacobian
     if job.zscored:
@@ -98,6 +114,15 @@ def _zscore_(jacobian: Tensor) -> Tensor:
     return jacobian.div_(torch.where(spread > 0, spread, 1))
 
 
-def _norm(values: Tensor, variant: str, *, consume: bool) -> Tensor:
-    """The variant's norm over d, the last axis; with `consume` it may overwrite the values."""
-    return VARIANTS[variant].norm(values, consume)
+def _measures(
+    deviation: Tensor, direction: Direction | None, names: Sequence[str]
+) -> Iterator[tuple[str, Tensor]]:
+    """Gain and shape, then the norm of each variant, over d: whichever of them are in `names`.
+
+    deviation: J_i - Jbar, (..., v, D), overwritten. direction: of Jbar, for gain and shape alone.
+    """
+    if direction is not None and set(GAIN_SHAPE).issubset(names):
+        yield from zip(GAIN_SHAPE, gain_and_shape(deviation, direction), strict=True)
+    norms = [name for name in names if name in VARIANTS]
+    for name in norms:
+        yield name, VARIANTS[name].norm(deviation, name is norms[-1])

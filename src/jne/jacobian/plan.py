@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from jne.encoders import HasResidualChain
 from jne.jacobian.chain import Chain, Memo, functional_jacobian
+from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.product import ReadoutMatmul
 from jne.jacobian.variants import VARIANTS
 
@@ -24,7 +25,8 @@ _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small eno
 class Job:
     """The checked inputs, on the device of the computation.
 
-    Arguments as of `jacobian_deviation`. Raises ValueError where they do not fit each other.
+    names: of the arrays to compute, variants or GAIN_SHAPE. All other arguments as of
+    `jacobian_deviation`. Raises ValueError where they do not fit each other.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class Job:
         encoder: nn.Module,
         features: Tensor | NDArray,
         voxels: NDArray | None,
-        variants: tuple[str, ...],
+        names: tuple[str, ...],
         precision: str,
         device: torch.device,
         memo: Memo | None = None,
@@ -41,9 +43,10 @@ class Job:
         self.dtype = parameter.dtype
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
         x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
-        self.variants, self.device = variants, device
-        self.plain = tuple(v for v in variants if not VARIANTS[v].zscored)
-        self.zscored = tuple(v for v in variants if VARIANTS[v].zscored)
+        self.names, self.device = names, device
+        self.zscored = tuple(v for v in names if v in VARIANTS and VARIANTS[v].zscored)
+        self.plain = tuple(name for name in names if name not in self.zscored)
+        self.gain_shape = set(GAIN_SHAPE).issubset(names)
         if x.ndim != 2 or len(x) < 1:
             raise ValueError(f"features must be (n_stimuli, n_features), found {tuple(x.shape)}")
         if not bool(torch.isfinite(x).all()):
@@ -103,7 +106,7 @@ class Job:
 
     def settings(self) -> str:
         """All else that the result depends on."""
-        return f"{self.variants} {self.precision} {self.device.type} {self._structure}"
+        return f"{self.names} {self.precision} {self.device.type} {self._structure}"
 
 
 @dataclass(frozen=True)
@@ -114,15 +117,18 @@ class Plan:
     """A name in `jne.jacobian.orders.ORDERS`."""
     voxel_block: int
     """Voxels at a time."""
-    n_blocks: int
-    """Blocks of voxels, one after the other; within each, stimulus by stimulus."""
+    voxel_group: int
+    """Voxels whose blocks are done for a stimulus before the next stimulus."""
+    n_groups: int
     operations: float
     memory_gb: float
     """Beside the encoder, the features and the result."""
 
     def __str__(self) -> str:
+        several = self.voxel_block < self.voxel_group and self.n_groups > 1
+        groups = f"in groups of {self.voxel_group}, " if several else ""
         return (
-            f"Jacobians: {self.order} order, blocks of {self.voxel_block} voxels, "
+            f"Jacobians: {self.order} order, blocks of {self.voxel_block} voxels, {groups}"
             f"{self.operations:.2e} operations, {self.memory_gb:.2f} GB of working memory"
         )
 
@@ -151,30 +157,34 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         width = d
     order = order or min(operations, key=operations.__getitem__)
     if order not in operations:
-        raise ValueError(f"order {order} cannot give {', '.join(job.variants)} of this encoder")
+        raise ValueError(f"order {order} cannot give {', '.join(job.names)} of this encoder")
 
     fixed = 3e7  # taken by libraries
     if job.analytic:
         fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
         fixed += job.readout.nbytes if job.chosen else 0
         fixed += job.product.nbytes if order != "reverse" else 0
+    copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
     per_voxel = {
-        "centred": d * (item + (job.product.bytes_per_value if order == "centred" else 0)),
+        "centred": d * (copies * item + (job.product.bytes_per_value if order == "centred" else 0)),
         # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
         "reverse": n * (4 * width + d) * item,
-        "streamed": (5 + 3 * bool(job.zscored)) * d * item,
+        "streamed": (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * d * item,
     }[order]
+    # For all voxels of a group, not only of a block: the directions of their Jbar
+    held = d * item if order == "centred" and job.gain_shape else 0
     smallest = min(v, {"centred": 64, "reverse": 1, "streamed": 64}[order])
     budget = max_memory_gb * 1e9
-    if fixed + smallest * per_voxel > budget:
-        need = (fixed + smallest * per_voxel) / 1e9
+    if fixed + smallest * (per_voxel + held) > budget:
+        need = (fixed + smallest * (per_voxel + held)) / 1e9
         raise ValueError(
             f"max_memory_gb={max_memory_gb} is too small: this computation needs at least "
             f"{np.ceil(need * 100) / 100:.2f}"
         )
-    block = max(smallest, min(v, int((budget - fixed) / per_voxel)))
+    block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + held))))
     if order == "centred":
         block = min(block, _VOXEL_BLOCK)
-    n_blocks = 1 if order == "centred" else -(-v // block)
-    memory = (fixed + block * per_voxel) / 1e9
-    return Plan(order, block, n_blocks, float(operations[order]), memory)
+        room = (budget - fixed - block * per_voxel) / held if held else v
+        group = min(v, max(block, int(room)))
+    memory = (fixed + block * per_voxel + group * held) / 1e9
+    return Plan(order, block, group, -(-v // group), float(operations[order]), memory)

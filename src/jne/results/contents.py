@@ -5,13 +5,14 @@
                       durations, peak memory, and what a restart recognises the run by
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
     voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, jne,
-                      mean_deviation, jne_ss_p95
+                      mean_deviation, gain_change, shape_change, jne_ss_p95
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
     deviation.npy     (n_test, n_voxels) float32
+    gain.npy          (n_test, n_voxels) float32; not in folders of version 0.1.0
     jne_ss.npy        (n_test, n_voxels) float32
     encoder.pt        the best weights, the config of the encoder, and the standardisation
     space.json        shape and affine of the volume, for voxels with columns i, j, k

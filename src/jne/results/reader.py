@@ -26,7 +26,10 @@ from jne.utils.tables import read_table
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
 _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
-_OPTIONAL_NUMBERS = ("noise_ceiling", "ncsnr", "vertex", "i", "j", "k")
+_OPTIONAL_NUMBERS = (
+    *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
+    *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+)
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
     "subject": str,
@@ -69,8 +72,8 @@ class Results:
     def array(self, name: str) -> NDArray[np.float32]:
         """An array of the folder, memory-mapped.
 
-        name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation` or
-        `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read.
+        name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation`, `gain`
+        or `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read.
         """
         return self._read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
 
@@ -181,12 +184,15 @@ class Results:
         measured = self.voxels["jne"].notna().to_numpy()
         features = self._check_array("features", n, None)
         self._check_finite("features", features, np.ones(features.shape[1], dtype=bool))
-        for name, there in (
-            ("responses", trained),
-            ("predictions", trained),
-            ("deviation", measured),
-            ("jne_ss", measured),
-        ):
+        expected = {
+            "responses": trained,
+            "predictions": trained,
+            "deviation": measured,
+            "jne_ss": measured,
+        }
+        if "gain_change" in self.voxels:
+            expected["gain"] = self.voxels["gain_change"].notna().to_numpy()
+        for name, there in expected.items():
             self._check_finite(name, self._check_array(name, n, n_voxels), there)
 
     def _check_array(self, name: str, n: int, n_columns: int | None) -> NDArray[np.float32]:

@@ -86,7 +86,7 @@ class TrainConfig(ScriptConfig):
         )
         # In the words of version 0.1.0, so that its unfinished runs are recognised.
         p_value = settings["stats"].pop("p_value")
-        settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}[p_value]
+        settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -18,7 +18,8 @@ from jne.analysis import nonlinearity, prediction
 from jne.config import StatsConfig
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError
-from jne.jacobian import jacobian_deviation, variant_column, variant_file
+from jne.jacobian import GAIN_SHAPE, jacobian_deviation, variant_column, variant_file
+from jne.jacobian.variants import DEFAULT
 from jne.training.config import JacobianConfig
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
@@ -33,6 +34,12 @@ METRICS: Mapping[str, Callable[[NDArray], NDArray]] = {
     "mean_deviation": nonlinearity.mean_deviation,
 }
 """Column: function of the deviations (N, V) that gives (V,); one column per variant."""
+
+GAIN_SHAPE_METRICS: Mapping[str, tuple[str, Callable[[NDArray], NDArray]]] = {
+    "gain_change": ("gain", nonlinearity.gain_change),
+    "shape_change": ("shape", nonlinearity.shape_change),
+}
+"""Column: which array of GAIN_SHAPE (N, V), and a function of it that gives (V,)."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +63,19 @@ class Nonlinearity:
     jne_ss: NDArray[np.float32]
     """(N, V), memory-mapped."""
     columns: dict[str, NDArray]
-    """(V,) each: those of METRICS for each variant, then jne_ss_p95."""
+    """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95."""
     seconds: float
 
 
 def score_test(
     data: EncodingData, predictions: NDArray[np.float32], settings: StatsConfig, seed: int
 ) -> Scores:
-    """R2, bootstrap p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
+    """R2, its p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
     responses = data.split("test")[1].numpy()
     columns = {name: score(responses, predictions) for name, score in SCORES.items()}
-    resampled = prediction.bootstrap_r2(responses, predictions, settings.n_bootstrap, seed)
-    columns["p"] = prediction.bootstrap_p(resampled, settings.p_value)
+    columns["p"] = prediction.r2_p(
+        responses, predictions, settings.p_value, settings.n_bootstrap, seed
+    )
     columns["p_fdr"] = prediction.fdr(columns["p"])
     return Scores(responses, predictions, columns)
 
@@ -82,21 +90,27 @@ def measure_nonlinearity(
 ) -> Nonlinearity:
     """Deviations of the Jacobians over the test stimuli, and from them JNE, JNE-SS and the rest.
 
-    Writes deviation.npy and jne_ss.npy into `folder`, (N, V) float32, and deviation_VARIANT.npy for
-    every other variant. If an earlier attempt was killed, continues from its last block.
+    Writes deviation.npy, gain.npy and jne_ss.npy into `folder`, (N, V) float32, and
+    deviation_VARIANT.npy for every other variant. If an earlier attempt was killed, continues from
+    its last block.
 
     alpha: significant below this, for `jacobian.voxels=significant`. Raises InputError, naming the
     key, where the Jacobians cannot be computed with these settings.
     """
     start = time.monotonic()
-    path = folder / "deviation.npy"
-    deviations = _deviations(encoder, data, _chosen(data, scores, settings, alpha), settings, path)
+    files = {v: variant_file(folder / "deviation.npy", v) for v in settings.variants}
+    files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
+    arrays = _arrays(encoder, data, _chosen(data, scores, settings, alpha), settings, files)
     columns = {
-        variant_column(name, variant): metric(deviation)
-        for variant, deviation in deviations.items()
+        variant_column(name, variant): metric(arrays[variant])
+        for variant in settings.variants
         for name, metric in METRICS.items()
     }
-    deviation = np.load(path, mmap_mode="r")
+    columns |= {
+        column: metric(arrays[name]) for column, (name, metric) in GAIN_SHAPE_METRICS.items()
+    }
+    files["shape"].unlink()  # as large as the others, and all that is asked of it is in the column
+    deviation = arrays[DEFAULT]
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
@@ -116,30 +130,32 @@ def _chosen(
     return np.flatnonzero(rois.iloc[data.kept].isin(settings.voxels))
 
 
-def _deviations(
+def _arrays(
     encoder: nn.Module,
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
-    path: Path,
+    files: Mapping[str, Path],
 ) -> dict[str, NDArray[np.float32]]:
-    """Deviations (N, V) by variant, memory-mapped from `path` and its like; NaN if not chosen."""
+    """The arrays (N, V) of `files`, by variant or GAIN_SHAPE, memory-mapped; NaN if not chosen."""
     every_voxel = len(chosen) == len(data.voxel_status)
     # Of some voxels only: first an array of these, then scattered into an array of all.
-    target = path if every_voxel else path.with_name("measured.npy")
+    target = files[DEFAULT] if every_voxel else files[DEFAULT].with_name("measured.npy")
     if len(chosen):
         _compute(encoder, data, chosen, settings, target)
     found = {}
-    for variant in settings.variants:
-        final, measured = variant_file(path, variant), variant_file(target, variant)
-        if not every_voxel:
+    for name, final in files.items():
+        measured = variant_file(target, name)
+        if every_voxel:
+            measured.replace(final)
+        else:
             shape = (len(data.rows["test"]), len(data.voxel_status))
-            with atomic_array(final, shape, np.float32) as deviation:
-                deviation[:] = np.nan
+            with atomic_array(final, shape, np.float32) as array:
+                array[:] = np.nan
                 if len(chosen):
-                    deviation[:, data.kept[chosen]] = np.load(measured, mmap_mode="r")
+                    array[:, data.kept[chosen]] = np.load(measured, mmap_mode="r")
             measured.unlink(missing_ok=True)
-        found[variant] = np.load(final, mmap_mode="r")
+        found[name] = np.load(final, mmap_mode="r")
     return found
 
 
@@ -164,6 +180,7 @@ def _compute(
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
+                gain_shape=True,
             )
         except ValueError as error:
             raise InputError(f"jacobian.{error}") from error
