@@ -22,6 +22,7 @@ def train(composed: DictConfig) -> float:
         from jne.data.datamodule import EncodingData
         from jne.data.prepared import prepare
         from jne.runs.session import check_or_discard_folder
+        from jne.training.baseline import baseline_columns
         from jne.training.config import check_config
         from jne.training.fit import fit, test
         from jne.training.measure import measure_nonlinearity, score_test
@@ -46,12 +47,14 @@ def train(composed: DictConfig) -> float:
         )
         run.describe(data)
 
+        baseline = baseline_columns(config.baseline, data)
         pl.seed_everything(config.seed, verbose=False)
         module = EncodingModule(data.n_features, data.n_trained, config.encoder, config.optimizer)
         history = fit(
             module,
             data,
             config.trainer,
+            readout=config.readout,
             save_to=folder / "last.ckpt",
             checkpoint=config.checkpoint,
             on_epoch=run.tracked.log_epoch,
@@ -67,7 +70,7 @@ def train(composed: DictConfig) -> float:
             return scores, nonlinearity
 
         scores, nonlinearity = test(module, data, config.trainer, measure)
-        return run.save(source, data, module, history, scores, nonlinearity)
+        return run.save(source, data, module, history, baseline, scores, nonlinearity)
 
 
 if __name__ == "__main__":

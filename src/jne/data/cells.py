@@ -10,6 +10,7 @@ all voxels of a cell, and one of four structures:
     heavy         Student's t with 3 degrees of freedom
 """
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,8 +67,8 @@ class Cells(Source):
         write_prepared(self, folder, space.features(latent), responses, stimuli, voxels)
 
     def _voxels(self) -> pd.DataFrame:
-        alpha, ceiling = np.meshgrid(self.alpha, self.noise_ceiling, indexing="ij")
-        alpha, ceiling = (np.repeat(x, self.voxels_per_cell) for x in (alpha, ceiling))
+        cells = np.array(list(product(self.alpha, self.noise_ceiling)))
+        alpha, ceiling = np.repeat(cells, self.voxels_per_cell, axis=0).T
         roi = [f"alpha {a:g} ceiling {c:g}" for a, c in zip(alpha, ceiling, strict=True)]
         return pd.DataFrame(
             {

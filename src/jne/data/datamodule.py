@@ -138,7 +138,7 @@ class EncodingData(pl.LightningDataModule):
         self, prepared: Prepared, *, batch_size: int | None, seed: int, shuffle: bool = False
     ) -> None:
         super().__init__()
-        self.prepared, self.seed = prepared, seed
+        self.prepared, self.seed, self.shuffled = prepared, seed, shuffle
         self.rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
         self.batch_size = batch_size or len(self.rows["train"])
         features = np.asarray(prepared.features, dtype=np.float32)

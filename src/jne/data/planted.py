@@ -76,7 +76,7 @@ class Gates:
 
     @staticmethod
     def _open(latent: NDArray) -> NDArray:  # (N, n_gates)
-        return np.maximum(latent[:, : N_GATES] - _THRESHOLD, 0)
+        return np.maximum(latent[:, :N_GATES] - _THRESHOLD, 0)
 
     @staticmethod
     def _design(latent: NDArray) -> NDArray:

@@ -9,13 +9,15 @@ from jne.errors import InputError
 from jne.jacobian.variants import VARIANTS, variant_column
 
 _SCORES = ("r2", "r", "r2_normalised", "p", "p_fdr")
+_PREDICTORS = ("linear", "nonlinear", "ridge", "kernel")
 _MEASURES = ("jne", "mean_deviation")
 RESERVED_COLUMNS = frozenset(
     [
         *("status", "r2", "p", "p_fdr", "gain_change", "shape_change", "jne_ss_p95"),
+        *("readout_penalty", "ridge_penalty", "kernel_penalty"),
         *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
-        *(f"{score}_{encoder}" for score, encoder in product(_SCORES, ("linear", "nonlinear"))),
+        *(f"{score}_{encoder}" for score, encoder in product(_SCORES, _PREDICTORS)),
     ]
 )
 """The columns that train.py and evaluate.py add."""

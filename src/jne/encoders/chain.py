@@ -22,7 +22,11 @@ class ResidualLayer:
 
 @runtime_checkable
 class HasResidualChain(Protocol):
-    """An encoder that is a chain of residual layers followed by a linear readout."""
+    """An encoder that is a chain of residual layers followed by a linear readout.
+
+    If it has an attribute `linear_path`, an nn.Linear from the features to the voxels and not None,
+    the output of that is added.
+    """
 
     def residual_chain(self) -> tuple[Sequence[ResidualLayer], nn.Linear]:
         """The hidden layers, first to last, and the readout from the last of them to the voxels."""

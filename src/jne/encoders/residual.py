@@ -2,7 +2,10 @@
 
     h_1 = phi_1(W_1 x + b_1)                   (+ x, if skip_first)
     h_k = phi_k(W_k h_{k-1} + b_k) + h_{k-1}   k = 2 .. n_hidden
-    y   = W_out h_n + b_out
+    y   = W_out h_n + b_out                    (+ W_path x, with a linear path)
+
+The linear path is ours. What is linear in a voxel need not pass through the hidden layers, and its
+Jacobian is the same at all stimuli.
 
 Letters: N stimuli, D features, H hidden width, V voxels.
 """
@@ -80,9 +83,14 @@ class ResidualEncoder(nn.Module):
         placement: str | Sequence[int] = "both",
         bias: bool = True,
         skip_first: bool = False,
+        linear_path: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("bias", bias), ("skip_first", skip_first)):
+        for name, value in (
+            ("bias", bias),
+            ("skip_first", skip_first),
+            ("linear_path", linear_path),
+        ):
             if not isinstance(value, bool):
                 raise ValueError(f"{name} must be true or false, found {value!r}")
         for name, size in (("hidden_width", hidden_width), ("n_hidden", n_hidden)):
@@ -105,6 +113,7 @@ class ResidualEncoder(nn.Module):
         self.activations = _activations(activation, placement, n_hidden)
         self.skips = [skip_first] + [True] * (n_hidden - 1)
         self.readout = nn.Linear(hidden_width, n_voxels, bias=bias)
+        self.linear_path = nn.Linear(n_features, n_voxels, bias=False) if linear_path else None
 
     def with_activation(self, activation: str, placement: str | Sequence[int]) -> "ResidualEncoder":
         """An encoder that shares these weights but has other activations."""
@@ -129,4 +138,5 @@ class ResidualEncoder(nn.Module):
         for linear, activation, skip in zip(self.hidden, self.activations, self.skips, strict=True):
             step = activation(linear(h))
             h = step + h if skip else step
-        return self.readout(h)
+        responses = self.readout(h)
+        return responses if self.linear_path is None else responses + self.linear_path(features)

@@ -108,6 +108,33 @@ def fit_ridge(
     )
 
 
+def fit_kernel_ridge(
+    kernel: Tensor,
+    responses: Tensor,
+    folds: NDArray[np.int64],
+    penalties: Sequence[float] = PENALTIES,
+) -> tuple[Tensor, NDArray[np.float32]]:
+    """Kernel ridge regression with a penalty per voxel, chosen as in `fit_ridge`.
+
+    kernel: (N, N). responses: (N, V), centred by the caller. folds: (N,), 0 or more. Returns the
+    dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), and the penalties (V,).
+    """
+    from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
+
+    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
+    with _torch_backend(kernel.device):
+        penalty, dual, _ = solve_kernel_ridge_cv_eigenvalues(
+            kernel,
+            responses,
+            alphas=torch.tensor(penalties, dtype=kernel.dtype, device=kernel.device),
+            score_func=_negative_squared_error,
+            cv=splits,
+            n_targets_batch=_TARGETS_AT_ONCE,
+            n_alphas_batch=_PENALTIES_AT_ONCE,
+        )
+    return dual.to(kernel.device), penalty.cpu().numpy()
+
+
 def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
     """Weights (D, V) of ridge regression with the penalty (V,) of each voxel.
 

@@ -20,6 +20,7 @@ from jne.evaluation.missing_variants import missing_variants
 from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
+from jne.results.contents import baselines
 from jne.roi import TIERS, check_known, ordered, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
@@ -39,6 +40,7 @@ class SubjectData:
     r2_ENCODER      for the nonlinear and, where there is one, the linear encoder: R², Pearson's r,
     r_ENCODER       R² / noise ceiling, p of R² > 0, FDR-adjusted p
     r2_normalised_ENCODER, p_ENCODER, p_fdr_ENCODER
+    r2_normalised_BASELINE  for ridge and kernel, if the run has them: R² / noise ceiling
     analysed        whether the voxel enters the tests
     jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
     jne_low, jne_high      95 % interval of JNE over the test stimuli
@@ -67,6 +69,11 @@ class SubjectData:
     def encoders(self) -> list[str]:
         """The encoders with scores: nonlinear, and linear where there is a linear run."""
         return ["nonlinear"] if self.subject.linear is None else ["nonlinear", "linear"]
+
+    @property
+    def baselines(self) -> list[str]:
+        """The baselines of the nonlinear run, ridge and kernel, that have a column r2_BASELINE."""
+        return [name.removeprefix("r2_") for name in baselines(self.voxels)]
 
     @property
     def measures(self) -> list[str]:
@@ -173,6 +180,10 @@ def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
         table[f"r2_normalised_{encoder}"] = r2 / np.where(ceiling > 0, ceiling, np.nan)
         table[f"p_{encoder}"] = p
         table[f"p_fdr_{encoder}"] = prediction.fdr(p)
+    for name in baselines(table):
+        table[f"r2_normalised_{name.removeprefix('r2_')}"] = table[name] / np.where(
+            ceiling > 0, ceiling, np.nan
+        )
     return table
 
 

@@ -39,7 +39,9 @@ def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             for block in voxel_blocks(group.stop - group.start, plan.voxel_block)
         ]
         directions = [
-            direction_of(job.readout[block].to(job.device) @ mean) if job.gain_shape else None
+            direction_of(job.add_path_(job.readout[block].to(job.device) @ mean, block))
+            if job.gain_shape
+            else None
             for block in blocks
         ]
         for i in range(max(done - unit * job.n, 0), job.n):
@@ -59,7 +61,7 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             continue
         weights = job.readout[block].to(job.device)
         for names in filter(None, (job.plain, job.zscored)):
-            values = job.chain.reverse(weights)  # (N, v, D)
+            values = job.add_path_(job.chain.reverse(weights), block)  # (N, v, D)
             if names is job.zscored:
                 _zscore_(values)
             first = values[0].clone()

@@ -60,9 +60,12 @@ class Job:
         if isinstance(encoder, HasResidualChain):
             hidden, readout = encoder.residual_chain()
             self.chain = Chain(hidden, x, memo)
+            path = getattr(encoder, "linear_path", None)
             self.readout = readout.weight.detach()
+            self.path = None if path is None else path.weight.detach()
             if chosen is not None:
                 self.readout = self.readout[chosen]
+                self.path = None if self.path is None else self.path[chosen]
             self.v, self.h = self.readout.shape
             self.constant = self.chain.linear
             self._structure = repr([(layer.activation, layer.skip) for layer in hidden])
@@ -89,15 +92,22 @@ class Job:
     def jacobian(self, i: int, block: slice) -> Tensor:
         """J_i of a block of voxels, (v, D)."""
         if self.analytic:
-            return self.product.rows(block, self.product.right(self.chain.hidden_jacobian(i)))
+            product = self.product.rows(block, self.product.right(self.chain.hidden_jacobian(i)))
+            return self.add_path_(product, block)
         outputs = torch.arange(self.v)[block] if self.outputs is None else self.outputs[block]
         return functional_jacobian(self.module, self.x[i], outputs.to(self.device))
+
+    def add_path_(self, jacobians: Tensor, block: slice) -> Tensor:
+        """Add the Jacobian of the linear path, if there is one, to those (..., v, D) of a block."""
+        return jacobians if self.path is None else jacobians.add_(self.path[block].to(self.device))
 
     def tensors(self) -> Iterator[Tensor]:
         """All tensors that the result depends on."""
         if self.analytic:
             yield from self.chain.parameters
             yield self.readout
+            if self.path is not None:
+                yield self.path
         else:
             yield from self.module.state_dict().values()
             if self.outputs is not None:

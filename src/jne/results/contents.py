@@ -4,8 +4,9 @@
     status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
                       durations, peak memory, and what a restart recognises the run by
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
-    voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, jne,
-                      mean_deviation, gain_change, shape_change, jne_ss_p95
+    voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
+                      ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
+                      gain_change, shape_change, jne_ss_p95
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
@@ -99,9 +100,14 @@ def voxel_table(
     return table.assign(**nonlinearity)
 
 
+def baselines(voxels: pd.DataFrame) -> list[str]:
+    """The columns of a voxel table that hold the test R2 of a baseline: r2_ridge, r2_kernel."""
+    return [name for name in ("r2_ridge", "r2_kernel") if name in voxels]
+
+
 def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
     """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last."""
-    columns = ["r2", "jne", "mean_deviation", "jne_ss_mean"]
+    columns = ["r2", *baselines(voxels), "jne", "mean_deviation", "jne_ss_mean"]
     measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
@@ -122,6 +128,7 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
         "r2/median": r2.median(),
         "r2/max": r2.max(),
         "r2/significant_share": (voxels["p_fdr"] < alpha).sum() / max(voxels["p_fdr"].count(), 1),
+        **{f"{name}/mean": voxels[name].mean() for name in baselines(voxels)},
         "jne/mean": jne.mean(),
         "jne/median": jne.median(),
         "jne_ss/mean": np.square(jne).mean(),
@@ -132,7 +139,7 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
     paper = [roi for roi in ROIS if roi in regions.index]
     if len(regions) > _MAX_ROI_METRICS:
         regions = regions.loc[paper]
-    for column in ("r2", "jne", "jne_ss_mean", "mean_deviation"):
+    for column in ("r2", *baselines(voxels), "jne", "jne_ss_mean", "mean_deviation"):
         section = column.removesuffix("_mean")
         metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
     counts = voxels["status"].value_counts()

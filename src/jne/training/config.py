@@ -64,6 +64,8 @@ class TrainConfig(ScriptConfig):
     features: dict[str, Any]
     encoder: dict[str, Any]
     optimizer: dict[str, Any]
+    readout: Literal["ridge", "trained"]
+    baseline: list[Literal["ridge", "kernel"]]
     trainer: TrainerConfig
     jacobian: JacobianConfig
     stats: StatsConfig
@@ -87,6 +89,10 @@ class TrainConfig(ScriptConfig):
         # In the words of version 0.1.0, so that its unfinished runs are recognised.
         p_value = settings["stats"].pop("p_value")
         settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
+        if settings["readout"] == "trained":
+            del settings["readout"]
+        if not settings["baseline"]:
+            del settings["baseline"]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -4,16 +4,18 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from numpy.typing import NDArray
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError
@@ -21,6 +23,7 @@ from jne.results.reader import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule
+from jne.training.readout import check_readout, is_readout_alone, refit_readout
 from jne.utils.machine import keep_freed_memory
 
 Measured = TypeVar("Measured")
@@ -42,7 +45,9 @@ class History:
     best_epoch: int
     """The epoch whose weights were kept."""
     best_loss: float
-    """Its validation loss."""
+    """Its validation loss; with a ridge readout, that after the readout was solved for."""
+    readout_penalty: NDArray[np.float32] | None = None
+    """(V',), the penalty of each voxel in a ridge readout."""
 
 
 def fit(
@@ -50,6 +55,7 @@ def fit(
     data: EncodingData,
     settings: TrainerConfig,
     *,
+    readout: Literal["ridge", "trained"],
     save_to: Path,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -57,12 +63,37 @@ def fit(
 ) -> History:
     """Train with early stopping; afterwards the module has the weights of the best epoch.
 
+    readout: `ridge` then solves for the weights of the last layer (`jne.training.readout`). An
+        encoder that has no other layer is not trained.
     save_to: where checkpoints are written. If it exists, training continues from there, else from
     `checkpoint` if one is given. on_epoch, before_save: see `EpochCurves`, `LastCheckpoint`.
 
-    Raises InputError for a checkpoint that is damaged or of another encoder, and where the
-    validation loss was never finite.
+    Raises InputError for a checkpoint that is damaged or of another encoder, where the validation
+    loss was never finite, and for a ridge readout if the encoder does not end in a linear layer.
     """
+    if readout == "trained":
+        return _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
+    check_readout(module.encoder, data)
+    if is_readout_alone(module.encoder):
+        solved = refit_readout(module.encoder, data)
+        epoch = _row_of_solution(module, data, solved.loss)
+        if on_epoch is not None:
+            on_epoch(epoch)
+        return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
+    trained = _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
+    solved = refit_readout(module.encoder, data)
+    return replace(trained, best_loss=solved.loss, readout_penalty=solved.penalty)
+
+
+def _train(
+    module: EncodingModule,
+    data: EncodingData,
+    settings: TrainerConfig,
+    save_to: Path,
+    checkpoint: Path | None,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+    before_save: Callable[[], None],
+) -> History:
     curves, best = EpochCurves(on_epoch), BestWeights()
     checkpoint = save_to if save_to.exists() else checkpoint
     saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
@@ -84,6 +115,17 @@ def fit(
             )
             trainer.fit(module, data, ckpt_path=checkpoint)
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
+
+
+def _row_of_solution(module: EncodingModule, data: EncodingData, loss: float) -> dict[str, float]:
+    """The only row of training curves of an encoder that was solved for, not trained.
+
+    loss: of the validation stimuli. Standardised responses have a variance of 1.
+    """
+    features, responses = data.split("train")
+    with torch.no_grad():
+        train = float(mse_loss(module.encoder(features), responses))
+    return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss}
 
 
 def test(

@@ -1,8 +1,8 @@
 """The ridge readout: after training, the last layer is solved for, with a penalty for each voxel.
 
 Early stopping is one compromise between quiet and noisy voxels. With a penalty of its own, each
-voxel takes from the trained hidden layers what its noise allows. N stimuli, H width of the last
-hidden layer, V' trained voxels.
+voxel takes from the trained hidden layers what its noise allows. N stimuli, D features, H width of
+the last hidden layer, V' trained voxels.
 """
 
 from collections.abc import Iterator
@@ -13,15 +13,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import EncodingData
+from jne.encoders.ridge import PENALTIES as FINE_PENALTIES
 from jne.encoders.ridge import fit_ridge
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
 
+# A decade apart: whole brains pay for each. The baseline (training.baseline) has a finer grid.
+PENALTIES = tuple(float(10.0**exponent) for exponent in range(1, 7))
+# Shares of the hidden layer and of the features, for an encoder with a linear path
+MIXES = ((0.5, 0.5), (0.1, 0.9))
 N_FOLDS = 5
-_VOXELS_AT_ONCE = 2**14  # a block takes about 2 GB at 9,000 stimuli
+_VOXELS_AT_ONCE = 2**13
+_ROWS_AT_ONCE = 2**11
 
 
 @dataclass(frozen=True)
@@ -31,8 +38,8 @@ class RidgeReadout:
     penalty: NDArray[np.float32]
     """(V',), the penalty of each voxel."""
     loss: float
-    """Mean squared error of the validation stimuli over all voxels, before the last refit to
-    training and validation stimuli together."""
+    """Mean squared error over all voxels of the stimuli that chose the penalties, before they were
+    fitted to themselves."""
 
 
 def is_readout_alone(encoder: nn.Module) -> bool:
@@ -43,20 +50,32 @@ def is_readout_alone(encoder: nn.Module) -> bool:
 def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer by those of ridge regression.
 
-    The penalty of a voxel has the smallest error on the validation stimuli (if there is nothing
-    before the readout, in a cross-validation over training and validation stimuli). The weights are
-    fitted to training and validation stimuli together. Features are those that enter the last
-    layer; a layer with a bias has centred features and responses.
+    A voxel's penalty has the smallest error on the validation stimuli (for encoder=ridge, which has
+    no hidden layers, in a cross-validation over training and validation stimuli). The weights are
+    then fitted to training and validation stimuli together. Where the encoder has a linear path,
+    this is banded ridge regression from the last hidden layer and the features, brought to the same
+    variance, with a choice of MIXES.
 
-    Raises InputError where the encoder does not end in a linear layer.
+    A layer with a bias has centred features and responses. Raises InputError where the encoder does
+    not end in a linear layer.
     """
-    readout, hidden = _last_layer(encoder, data)
-    folds = cross_validation(data) if is_readout_alone(encoder) else validation_fold(data)
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
+    alone = is_readout_alone(encoder)
+    folds = cross_validation(data) if alone else validation_fold(data)
+    penalties, mixes = (FINE_PENALTIES, None) if alone else (PENALTIES, MIXES)
+    readout, hidden = _last_layer(encoder, data, rows)
+    path = getattr(encoder, "linear_path", None)
+    features = data.features[rows]
+    # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
+    centre = slice(None) if alone else folds < 0
     bias = readout.bias
-    # The mean of the rows that a penalty is chosen by must not shift what it is judged on.
-    centre = slice(None) if folds.min() >= 0 else folds < 0
-    mean = hidden[centre].mean(dim=0) if bias is not None else torch.zeros(hidden.shape[1])
+    spaces = [hidden] if path is None else [hidden, features]
+    means = [x[centre].mean(dim=0) if bias is not None else torch.zeros(x.shape[1]) for x in spaces]
+    spaces = [x - mean for x, mean in zip(spaces, means, strict=True)]
+    scale = 1.0
+    if path is not None:
+        scale = float((spaces[1].square().sum() / spaces[0].square().sum()).sqrt())
+        spaces[0] *= scale
     penalty = np.empty(data.n_trained, dtype=np.float32)
     loss = np.empty(data.n_trained)
     with stage_progress() as progress, torch.no_grad():
@@ -64,19 +83,29 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
         for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
             responses = data.responses.block(rows, voxels)
             offset = responses[centre].mean(dim=0) if bias is not None else torch.zeros(())
-            fitted = fit_ridge(hidden - mean, responses - offset, folds)
-            readout.weight[voxels] = fitted.weights.T
+            fitted = fit_ridge(
+                spaces, responses - offset, folds, penalties, None if path is None else mixes
+            )
+            weights = list(fitted.weights.split([x.shape[1] for x in spaces]))
+            weights[0] *= scale
+            readout.weight[voxels] = weights[0].T
+            if path is not None:
+                path.weight[voxels] = weights[1].T
             if bias is not None:
-                bias[voxels] = offset - mean @ fitted.weights
+                bias[voxels] = offset - sum(m @ w for m, w in zip(means, weights, strict=True))
             penalty[voxels], loss[voxels] = fitted.penalty, fitted.loss
             progress.update(task, completed=voxels.stop)
     return RidgeReadout(penalty, float(loss.mean()))
 
 
+def check_readout(encoder: nn.Module, data: EncodingData) -> None:
+    """Raise InputError where the encoder does not end in a linear layer: before it is trained."""
+    _last_layer(encoder, data, data.rows["val"][:2])
+
+
 def validation_fold(data: EncodingData) -> NDArray[np.int64]:
     """The folds of training and validation stimuli: the former only train, the latter validate."""
-    sizes = [len(data.rows["train"]), len(data.rows["val"])]
-    return np.repeat([-1, 0], sizes)
+    return np.repeat([-1, 0], [len(data.rows["train"]), len(data.rows["val"])])
 
 
 def cross_validation(data: EncodingData) -> NDArray[np.int64]:
@@ -85,29 +114,53 @@ def cross_validation(data: EncodingData) -> NDArray[np.int64]:
     return np.random.default_rng(0).permutation(np.arange(n) % N_FOLDS)
 
 
-def _last_layer(encoder: nn.Module, data: EncodingData) -> tuple[nn.Linear, Tensor]:
-    """The linear layer whose output is the encoder's, and what enters it (N, H).
+def _last_layer(
+    encoder: nn.Module, data: EncodingData, rows: NDArray[np.int64]
+) -> tuple[nn.Linear, Tensor]:
+    """The encoder's readout, and what enters it (n, H) at the stimuli `rows`.
 
-    N: training stimuli, then validation stimuli.
+    The readout is the nn.Linear whose output, alone or plus that of a linear path, is the result.
     """
-    calls: list[tuple[nn.Linear, Tensor, Tensor]] = []
+    calls: list[tuple[nn.Linear, Tensor]] = []
+    training = encoder.training
+    path = getattr(encoder, "linear_path", None)
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         assert isinstance(layer, nn.Linear)
-        calls.append((layer, inputs[0], output))
+        calls.append((layer, inputs[0]))
 
-    layers = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
+    layers = [m for m in encoder.modules() if isinstance(m, nn.Linear) and m is not path]
+    encoder.to("cpu")
     entered = []
-    encoder.to("cpu").eval()
-    with _hooks(layers, keep), torch.no_grad():
-        for rows in _row_blocks(np.concatenate([data.rows["train"], data.rows["val"]])):
+    with _hooks([layer.register_forward_hook(keep) for layer in layers]), torch.no_grad():
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
             calls.clear()
-            result = encoder(data.features[rows])
-            last = [call for call in calls if call[2] is result]
-            if len(last) != 1:
+            features = data.features[rows[start : start + _ROWS_AT_ONCE]]
+            result = encoder.eval()(features)
+            if not calls or not _is_output_of(*calls[-1], path, features, result):
                 raise InputError(
                     "readout=ridge needs an encoder that ends in a torch.nn.Linear, and this one "
                     "does not; set readout=trained"
                 )
-            entered.append(last[0][1])
-    return last[0][0], torch.cat(entered)
+            readout, h = calls[-1]
+            entered.append(h)
+    encoder.train(training)
+    return readout, torch.cat(entered)
+
+
+def _is_output_of(
+    layer: nn.Linear, h: Tensor, path: nn.Linear | None, features: Tensor, result: Tensor
+) -> bool:
+    expected = nn.functional.linear(h, layer.weight, layer.bias)
+    if path is not None:
+        expected = expected + path(features)
+    return expected.shape == result.shape and torch.allclose(expected, result, 1e-4, 1e-5)
+
+
+@contextmanager
+def _hooks(handles: list[RemovableHandle]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,7 +1,7 @@
 """A training run: the folder it goes to, what it writes there and to MLflow, what it shows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,16 +78,21 @@ class TrainingRun:
         data: EncodingData,
         module: EncodingModule,
         history: History,
+        baseline: Mapping[str, NDArray[np.float32]],
         scores: Scores,
         nonlinearity: Nonlinearity,
     ) -> float:
         """Write, draw and log all results, and show the table by ROI.
 
+        baseline: columns (V',) of `jne.training.baseline`.
         Returns the best validation loss, which sweepers of hyperparameters minimise.
         """
         measured = time.monotonic()
+        trained: dict[str, NDArray] = {**scores.columns, **baseline}
+        if history.readout_penalty is not None:
+            trained["readout_penalty"] = history.readout_penalty
         voxels = voxel_table(
-            data.prepared.voxels, data.voxel_status, data.kept, scores.columns, nonlinearity.columns
+            data.prepared.voxels, data.voxel_status, data.kept, trained, nonlinearity.columns
         )
         summary = summarise(voxels, self.config.stats.alpha)
         summary["metrics"] |= {
@@ -148,12 +153,21 @@ class TrainingRun:
     def _show(self, regions: pd.DataFrame) -> None:
         table = Table(title=self.config.name, title_justify="left")
         table.add_column("ROI")
-        for heading in ("voxels", "R²", "JNE", "mean deviation", "JNE-SS"):
+        columns = {
+            "R²": "r2",
+            "R² ridge": "r2_ridge",
+            "R² kernel": "r2_kernel",
+            "JNE": "jne",
+            "mean deviation": "mean_deviation",
+            "JNE-SS": "jne_ss_mean",
+        }
+        columns = {heading: name for heading, name in columns.items() if name in regions}
+        for heading in ("voxels", *columns):
             table.add_column(heading, justify="right")
         for _, row in regions.iterrows():
             if row["roi"] == "all":
                 table.add_section()
-            values = row[["r2", "jne", "mean_deviation", "jne_ss_mean"]].astype(float)
+            values = row[list(columns.values())].astype(float)
             table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
         print_table(table)
         show_locations(self.config, self.folder, self.tracked)
@@ -237,6 +251,7 @@ def _mlflow_params(config: TrainConfig) -> dict[str, object]:
         "lr": optimizer.get("lr", "-"),
         "batch_size": config.trainer.batch_size or "full",
         "patience": config.trainer.patience,
+        "readout": config.readout,
         "shuffle": config.shuffle,
         "seed": config.seed,
     }

@@ -32,7 +32,7 @@ class Performance(Section):
     def tables(self, data: SubjectData) -> Tables:
         rows = [
             _row(region, encoder, chosen)
-            for encoder in data.encoders
+            for encoder in (*data.encoders, *data.baselines)
             for region, chosen in by_region(data.voxels, data.rois)
         ]
         return {"performance": pd.DataFrame(rows)}
@@ -40,7 +40,8 @@ class Performance(Section):
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (
             "Scores of the predictions of the test stimuli, over all voxels of a region. The "
-            "voxels analysed are those that enter the tests of JNE below."
+            "voxels analysed are those that enter the tests of JNE below. Ridge regression, with a "
+            "penalty per voxel, is the baseline of every run."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -48,9 +49,12 @@ class Performance(Section):
         return {} if ceiling is None or not ceiling.any() else {"r2_ceiling": _r2_ceiling(data)}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
+        table = tables["performance"]
         whole = _whole_brain(tables).iloc[0]
+        means = table[table["roi"] == WHOLE_BRAIN].set_index("encoder")["r2_mean"]
+        ridge = f", {means['ridge']:.3f} (ridge regression)" if "ridge" in means else ""
         return [
-            f"mean test R² {whole.r2_mean:.3f} (nonlinear encoder), "
+            f"mean test R² {whole.r2_mean:.3f} (nonlinear encoder){ridge}; "
             f"{int(whole.n_analysed)} of {int(whole.n_voxels)} voxels analysed."
         ]
 
@@ -68,16 +72,17 @@ class Performance(Section):
 
 def _row(region: str, encoder: str, voxels: pd.DataFrame) -> dict[str, object]:
     r2 = voxels[f"r2_{encoder}"]
+    none = pd.Series(np.nan, index=voxels.index)  # a baseline has an R2 alone
     return {
         "encoder": encoder,
         "roi": region,
         "n_voxels": len(voxels),
-        "n_without_p": int(voxels[f"p_{encoder}"].isna().sum()),
+        "n_without_p": int(voxels.get(f"p_{encoder}", r2).isna().sum()),
         "n_analysed": int(voxels["analysed"].sum()),
         "r2_mean": r2.mean(),
         "r2_median": r2.median(),
         "r2_max": r2.max(),
-        "r_mean": voxels[f"r_{encoder}"].mean(),
+        "r_mean": voxels.get(f"r_{encoder}", none).mean(),
         "noise_ceiling_mean": voxels.get("noise_ceiling", pd.Series()).mean(),
         "r2_normalised_median": voxels[f"r2_normalised_{encoder}"].median(),
     }

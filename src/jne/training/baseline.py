@@ -1,0 +1,122 @@
+"""Ridge and kernel ridge regression beside every run: what any encoder has to beat.
+
+Both are fitted to training and validation stimuli, with a penalty per voxel chosen by
+cross-validation (himalaya), and scored on the test stimuli. They depend on the prepared data alone,
+so they are computed once and kept in the prepared folder. N stimuli, D features, V' trained voxels.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jne.analysis.prediction import r2_score
+from jne.data.datamodule import EncodingData
+from jne.encoders.ridge import PENALTIES, fit_kernel_ridge, fit_ridge
+from jne.errors import InputError
+from jne.jacobian.resumable import ResumableArrays
+from jne.training.readout import N_FOLDS, cross_validation
+from jne.utils.blocks import voxel_blocks
+from jne.utils.machine import memory_bytes
+from jne.utils.progress import stage_progress
+
+_VOXELS_AT_ONCE = 2**13
+_FORMAT = 1  # raise it when a baseline's numbers change
+
+Predict = Callable[[Tensor, Tensor, NDArray[np.int64], Tensor], tuple[Tensor, NDArray[np.float32]]]
+"""From features (n, D), responses (n, v), folds (n,) and test features: predictions, penalties."""
+
+
+def baseline_columns(kinds: Sequence[str], data: EncodingData) -> dict[str, NDArray[np.float32]]:
+    """Columns (V',) for the voxel table: r2_KIND, the test R2, and KIND_penalty.
+
+    kinds: `ridge`, from the features; `kernel`, with the kernel exp(-|x - x'|^2 / D), from N x N
+        kernels, and refused by InputError where these do not fit the memory.
+    """
+    columns: dict[str, NDArray[np.float32]] = {}
+    for kind in kinds:
+        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = _computed_once(kind, data)
+    return columns
+
+
+def _computed_once(kind: str, data: EncodingData) -> NDArray[np.float32]:
+    """(2, V'): R2 and penalty. Kept beside the prepared data, continued after a kill."""
+    about = {
+        "kind": kind,
+        "format": _FORMAT,
+        "penalties": PENALTIES,
+        "folds": N_FOLDS,
+        "order": data.seed if data.shuffled else None,
+    }
+    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    path = data.prepared.folder / f"baseline-{kind}-{identity}.npy"
+    shape = (2, data.n_trained)
+    with FileLock(path.with_suffix(".lock")):
+        if path.exists():
+            try:
+                found = np.load(path)
+            except (OSError, ValueError, EOFError):
+                found = np.empty(0)
+            if found.shape == shape and found.dtype == np.float32:
+                return found
+        if kind == "kernel":
+            _check_memory(data)
+        with ResumableArrays([kind], {kind: path}, shape, np.float32, identity) as arrays:
+            _fill(arrays, _KINDS[kind], f"{kind} regression", data)
+        return np.load(path)
+
+
+def _fill(arrays: ResumableArrays, predict: Predict, title: str, data: EncodingData) -> None:
+    (table,) = arrays.arrays.values()
+    rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
+    folds = cross_validation(data)
+    mean = data.features[rows].mean(dim=0)
+    features, test_features = data.features[rows] - mean, data.features[test] - mean
+    with stage_progress() as progress:
+        task = progress.add_task(title, total=data.n_trained, unit="voxels")
+        for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
+            if unit >= arrays.done:
+                responses = data.responses.block(rows, voxels)
+                offset = responses.mean(dim=0)
+                predictions, penalty = predict(features, responses - offset, folds, test_features)
+                truth = data.responses.block(test, voxels).numpy()
+                table[0, voxels] = r2_score(truth, (predictions + offset).numpy())
+                table[1, voxels] = penalty
+                arrays.advance(unit + 1)
+            progress.update(task, completed=voxels.stop)
+
+
+def _ridge(
+    features: Tensor, responses: Tensor, folds: NDArray[np.int64], test: Tensor
+) -> tuple[Tensor, NDArray[np.float32]]:
+    fitted = fit_ridge([features], responses, folds)
+    return test @ fitted.weights, fitted.penalty
+
+
+def _kernel_ridge(
+    features: Tensor, responses: Tensor, folds: NDArray[np.int64], test: Tensor
+) -> tuple[Tensor, NDArray[np.float32]]:
+    dual, penalty = fit_kernel_ridge(_kernel(features, features), responses, folds)
+    return _kernel(test, features) @ dual, penalty
+
+
+_KINDS: Mapping[str, Predict] = {"ridge": _ridge, "kernel": _kernel_ridge}
+
+
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return torch.cdist(x, y).square_().div_(-x.shape[1]).exp_()
+
+
+def _check_memory(data: EncodingData) -> None:
+    n = len(data.rows["train"]) + len(data.rows["val"])
+    needed = 4 * 8 * n**2  # the kernel, its parts of a fold and their decomposition
+    if needed > memory_bytes() / 2:
+        raise InputError(
+            f"baseline=kernel needs about {needed / 2**30:.0f} GB for {n} stimuli, more than half "
+            f"of this machine's memory; leave it out"
+        )
