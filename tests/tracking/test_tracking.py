@@ -141,7 +141,7 @@ def test_a_run_that_loses_its_store_can_be_recorded_later(
     with monkeypatch.context() as patch:
         patch.setattr("jne.tracking.store.MlflowClient", Unreachable)
         (folder,) = run_train("trainer.max_epochs=6", "name=lost")
-    assert "python -m jne.tracking record" in capsys.readouterr().out
+    assert "jne record" in capsys.readouterr().out
     assert contents(folder) == contents(whole)
     run_id = record(folder)
     found = MlflowClient(store).get_run(run_id)
@@ -239,7 +239,7 @@ def test_a_run_whose_server_is_killed_can_be_recorded_later(tmp_path):
     printed = run.communicate(timeout=120)[0]
     assert run.returncode == 0, printed
     folder = only_run(output)
-    assert f"python -m jne.tracking record {folder}" in printed.replace("\n", "")
+    assert f"jne record {folder}" in printed.replace("\n", "")
     with server():
         run_id = record(folder)
         client = MlflowClient(uri)

@@ -6,7 +6,7 @@ store     where runs are kept: opened, made, relocated; runs whose process has d
 names     the names of metrics that MLflow accepts
 queries   runs found in a store
 views     saved views of the runs table, and how to open the MLflow UI
-__main__  the command line: python -m jne.tracking record|close|ui
+__main__  the command line: jne record|close|ui
 """
 
 import logging

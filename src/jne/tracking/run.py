@@ -175,7 +175,7 @@ class TrackedRun:
                 style="yellow",
                 soft_wrap=True,
             )
-            say(f"  python -m jne.tracking record {shlex.quote(str(self.folder))}", soft_wrap=True)
+            say(f"  jne record {shlex.quote(str(self.folder))}", soft_wrap=True)
 
     def _add(self, metrics: dict[str, float], step: int) -> None:
         now = int(time.time() * 1000)

@@ -74,7 +74,7 @@ def opening(uri: str) -> Iterator[None]:
     except ModuleNotFoundError as error:  # the driver of a database
         message = f"tracking.uri={uri}: the Python package {error.name} is not installed"
         if uri.startswith("postgresql"):
-            message += '; pip install ".[postgres]"'
+            message += '; pip install "jne[postgres]"'
         if error.name == "psycopg2":
             message += " and begin the address with postgresql+psycopg://"
         raise InputError(message) from error

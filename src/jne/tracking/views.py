@@ -57,4 +57,4 @@ def ui_hint(uri: str, experiment_id: str, sweep: str = "") -> tuple[str, str]:
     page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType={_WORKFLOW}"
     if uri.startswith("http"):
         return "", uri.rstrip("/") + page
-    return f"python -m jne.tracking ui {uri}", "http://127.0.0.1:5000" + page
+    return f"jne ui {uri}", "http://127.0.0.1:5000" + page
