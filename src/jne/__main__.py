@@ -27,14 +27,12 @@ def main() -> None:
     if sys.argv[1:2] == ["-sc"]:  # the shell asks, by the function that Hydra gave it
         _complete()
         return
+    commands = "\n".join(f"  {name:<10} {does}" for name, does in _COMMANDS.items())
     parser = argparse.ArgumentParser(
         prog="jne",
         usage="jne [-h] [--version] COMMAND ...",
         description="How nonlinear are encoding models of the brain?",
-        epilog="\n".join(
-            ["commands:", *(f"  {name:<10} {does}" for name, does in _COMMANDS.items())]
-            + ["", "jne COMMAND --help says what a command takes."]
-        ),
+        epilog=f"commands:\n{commands}\n\njne COMMAND --help says what a command takes.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"jne {__version__}")
