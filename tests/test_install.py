@@ -89,5 +89,5 @@ def test_the_program_runs_where_only_the_wheel_is(jne, tmp_path):
 def test_a_sweep_runs_on_several_cores_from_the_wheel(jne, tmp_path):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     jobs = ("-m", "hydra/launcher=cores", "seed=0,1")
-    shown = jne("jne", "train", *TINY_COHORT, *TINY, *jobs, folder=tmp_path)
+    shown = jne("jne", "train", *jobs, *TINY_COHORT, *TINY, folder=tmp_path)
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/voxels.csv"))) == 2, shown
