@@ -130,8 +130,34 @@ def test_a_journal_does_not_send_an_encoder_from_elsewhere(
         record(folder)
 
 
+def test_a_damaged_encoder_is_not_recorded(run_train, arrays, monkeypatch):
+    with monkeypatch.context() as patch, no_figures():
+        patch.setattr("jne.tracking.store.MlflowClient", Lost)
+        (folder,) = run_train(*arrays, "tracking.log_model=true")
+    saved = torch.load(folder / "encoder.pt", weights_only=True)
+    for damaged in (
+        {},
+        {key: value for key, value in saved.items() if key != "config"},
+        saved | {"feature_mean": "x"},
+        saved | {"response_mean": torch.zeros(2)},
+    ):
+        torch.save(damaged, folder / "encoder.pt")
+        with pytest.raises(InputError, match=r"encoder.pt and voxels.csv are damaged"):
+            record(folder)
+    torch.save(saved, folder / "encoder.pt")
+    assert record(folder)
+
+
 @pytest.mark.parametrize(
-    "inputs", ['[{"name": "x"}]', '["x"]', '[{"name": 1, "profile": "{"}]', '"x"', "3"]
+    "inputs",
+    [
+        '[{"name": "x"}]',
+        '["x"]',
+        '[{"name": 1, "profile": "{"}]',
+        '[{"profile": "[]"}]',
+        '"x"',
+        "3",
+    ],
 )
 def test_damaged_inputs_in_a_journal_are_refused(tmp_path, store, inputs):
     written = {

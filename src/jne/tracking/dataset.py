@@ -10,6 +10,8 @@ from mlflow.types import Schema, TensorSpec
 
 from jne.data.prepared import Prepared
 
+_TAG_LENGTH = 500  # of a dataset: MLflow's limit
+
 
 def dataset_of(prepared: Prepared) -> dict[str, str]:
     """A dataset for `dataset_input`, in plain values.
@@ -40,8 +42,8 @@ def dataset_of(prepared: Prepared) -> dict[str, str]:
 
 def dataset_input(dataset: dict[str, Any]) -> DatasetInput:
     """What `MlflowClient.log_inputs` takes for a dataset in plain values."""
-    licence = json.loads(dataset["profile"]).get("licence")
     tags = [InputTag("mlflow.data.context", "training")]
-    return DatasetInput(
-        Dataset(**dataset), tags + ([InputTag("licence", licence)] if licence else [])
-    )
+    licence = json.loads(dataset["profile"]).get("licence")
+    if licence:
+        tags.append(InputTag("licence", licence[:_TAG_LENGTH]))
+    return DatasetInput(Dataset(**dataset), tags)

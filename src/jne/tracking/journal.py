@@ -86,7 +86,7 @@ def _read_journal(folder: Path) -> dict[str, Any]:
         files += [folder / file for file in MODEL_FILES if journal["model"]]
         if not {"uri", "experiment", "artifacts"} <= set(journal["store"]):
             raise KeyError
-    except (*UNREADABLE, TypeError) as error:
+    except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged, so this run cannot be recorded") from error
     for file in files:
         if not file.resolve().is_relative_to(folder.resolve()):

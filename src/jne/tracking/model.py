@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne import __version__
+from jne.errors import InputError
 from jne.results.reader import build_saved, load_weights
+from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 
 MODEL_FILES = ("encoder.pt", "voxels.csv")
@@ -64,25 +66,39 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> En
     path: the folder with MODEL_FILES. model_config: `trust`, the packages whose encoders it may
     name, for an encoder of your own. Raises InputError where a file is damaged or names others.
     """
-    file = Path(path, "encoder.pt")
-    saved = load_weights(file)
-    encoder = build_saved(saved, file, (model_config or {}).get("trust", ()))
-    return EncoderModel(encoder, saved, _trained(Path(path)))
+    folder = Path(path)
+    saved, trained = _read(folder)
+    encoder = build_saved(saved, folder / "encoder.pt", (model_config or {}).get("trust", ()))
+    return EncoderModel(encoder, saved, trained)
 
 
-def _trained(folder: Path) -> NDArray[np.bool_]:
-    return (read_table(folder / "voxels.csv")["status"] == "ok").to_numpy()
+def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """The content of encoder.pt, and which voxels (V,) it is for. Raises InputError."""
+    saved = load_weights(folder / "encoder.pt")
+    try:
+        trained = (read_table(folder / "voxels.csv")["status"] == "ok").to_numpy()
+        n_features, n_trained = len(saved["feature_mean"]), int(trained.sum())
+        fits = isinstance(saved["config"], dict) and isinstance(saved["weights"], dict)
+        for side, size in (("feature", n_features), ("response", n_trained)):
+            for name in (f"{side}_mean", f"{side}_scale"):
+                fits = fits and saved[name].shape == (size,)
+    except (*UNREADABLE, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        raise InputError(f"{folder}: encoder.pt and voxels.csv are damaged, or not of one run")
+    return saved, trained
 
 
 def log_encoder(client: MlflowClient, run_id: str, folder: Path) -> None:
     """Log the encoder of a results folder as the model `encoder` of a run, unless it has one.
 
-    Raises InputError where encoder.pt is missing or damaged.
+    Raises InputError where a file of MODEL_FILES is missing or damaged.
     """
     run = client.get_run(run_id)
     if run.outputs is not None and run.outputs.model_outputs:
         return
-    mean = load_weights(folder / "encoder.pt")["feature_mean"].numpy()
+    saved, trained = _read(folder)
+    mean = saved["feature_mean"].numpy()
     with TemporaryDirectory() as temporary:
         data = Path(temporary, "data")
         data.mkdir()
@@ -96,7 +112,7 @@ def log_encoder(client: MlflowClient, run_id: str, folder: Path) -> None:
             path,
             loader_module=__name__,
             data_path=data,
-            signature=_signature(len(mean), len(_trained(folder))),
+            signature=_signature(len(mean), len(trained)),
             input_example=mean[None],
             # Given, because MLflow would find them by loading the model in another process.
             pip_requirements=[f"jne[full]=={__version__}"],
