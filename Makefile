@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 
-.PHONY: demo test test-slow lint ui clean
+.PHONY: demo test test-slow lint ui release clean
 
 demo: .venv/installed  ## install, then one run on the synthetic cohort
 	$(BIN)/python train.py
@@ -20,11 +20,14 @@ lint: .venv/installed  ## style, layers and types
 	$(BIN)/mypy
 
 ui: .venv/installed  ## the MLflow UI on outputs/, at http://127.0.0.1:5000
-	$(BIN)/python -m jne.tracking ui $(UI_STORE)
+	$(BIN)/jne ui $(UI_STORE)
+
+release:  ## a dry run: sdist and wheel, checked, installed elsewhere, and the demo run there
+	PYTHON=$(PYTHON) bash .ci/release
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,lint,atlas,launchers]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[full,atlas,launchers,test,lint]"
 	touch $@
 
 clean:

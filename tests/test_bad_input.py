@@ -36,7 +36,7 @@ POSTGRES = "postgresql://nobody@nowhere/x"
         ("simulate", "simulation.placement_grid.seed=nan", f"placement_grid.seed=nan: {FINITE}"),
         ("train", "encoder=null", "encoder=null: encoder takes the name of a file in conf/encoder"),
         ("train", "name='a", "name: Hydra cannot read the value 'a; quote it, .* \"name='a'\"$"),
-        ("train", f"tracking.uri={POSTGRES}", r"psycopg .*; pip install \"\.\[postgres\]\"$"),
+        ("train", f"tracking.uri={POSTGRES}", r"psycopg .*; pip install \"jne\[postgres\]\"$"),
         ("train", "tracking.uri='http://[x'", r"tracking.uri=http://\[x: cannot open the MLflow"),
     ],
 )
@@ -98,7 +98,7 @@ def test_what_an_unreadable_override_is_told_to_quote_works(tmp_path, value):
 def test_a_command_names_the_missing_driver_too(monkeypatch):
     without_psycopg()
     monkeypatch.setattr("sys.argv", ["jne.tracking", "close", POSTGRES])
-    with pytest.raises(SystemExit, match=r"pip install \"\.\[postgres\]\""):
+    with pytest.raises(SystemExit, match=r"pip install \"jne\[postgres\]\""):
         main()
 
 

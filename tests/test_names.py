@@ -267,7 +267,7 @@ def test_a_sweep_of_odd_names_that_mlflow_never_got(run_train, tmp_path, store, 
     assert "continuing without MLflow" in printed
     assert "MLflow UI" not in printed
     assert "open  " not in printed
-    assert "python -m jne.tracking record" in printed
+    assert "jne record" in printed
     run = MlflowClient(store).get_run(record(folders[0], store))
     assert run.info.run_name == "a/[/b]"
 

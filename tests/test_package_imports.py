@@ -1,8 +1,14 @@
 """What an import costs: the measurement loads no framework, the command line no torch."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+from helpers import ROOT
 
 FRAMEWORKS = ("hydra", "pytorch_lightning", "mlflow", "pandas", "matplotlib")
 
@@ -26,4 +32,21 @@ import torch
 deviation = jacobian_deviation(ResidualEncoder(4, 3, hidden_width=5), torch.randn(6, 4))
 jne(deviation), jne_ss(deviation), mean_deviation(deviation)
 """
-    assert not loaded(used) & set(FRAMEWORKS)
+    needed = loaded(used)
+    assert not needed & set(FRAMEWORKS)
+    # Nor anything else that only the extra [full] installs.
+    extras = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["project"]
+    full = {_normal(name) for name in extras["optional-dependencies"]["full"]}
+    assert {"mlflow", "hydra-core", "open-clip-torch"} <= full
+    of_full = {
+        module
+        for module, names in packages_distributions().items()
+        if full & {_normal(name) for name in names}
+    }
+    assert {"pydantic", "yaml", "omegaconf", "mlflow", "PIL"} <= of_full
+    assert not needed & of_full
+
+
+def _normal(requirement: str) -> str:
+    """The name in a requirement, in the spelling of package indexes."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[<>=!~\[; ]", requirement)[0]).lower()

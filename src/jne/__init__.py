@@ -15,7 +15,7 @@ data, results, plots             data sources, results folders, figures and brai
 tracking                         MLflow
 runs                             a run's folder and MLflow run as one; sweeps
 training, evaluation, simulation what train.py, evaluate.py and simulate.py do
-cli                              how the scripts start and fail
+cli, __main__                    how the scripts start and fail; the command `jne`
 """
 
 from importlib import import_module
@@ -45,4 +45,9 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'jne' has no attribute {name!r}")
-    return getattr(import_module(_PUBLIC[name]), name)
+    try:
+        module = import_module(_PUBLIC[name])
+    except ModuleNotFoundError as error:
+        error.add_note(f'jne.{name} needs the full installation: pip install "jne[full]"')
+        raise
+    return getattr(module, name)

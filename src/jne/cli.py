@@ -77,7 +77,7 @@ def user_message(error: Exception) -> str:
     if isinstance(error, InputError):
         return str(error)
     if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
-        return 'hydra/launcher: this launcher is not installed; pip install ".[launchers]"'
+        return 'hydra/launcher: this launcher is not installed; pip install "jne[launchers]"'
     if isinstance(error, OverrideParseException):
         return _unreadable_override(error.override)
     if isinstance(error, ValueError) and "Config group override must be" in str(error):

@@ -49,6 +49,7 @@ class TrackingConfig(Section):
     experiment: str = Field(min_length=1)
     on_unreachable: Literal["fail_at_start", "fail", "continue"]
     nested: bool
+    log_model: bool = False  # optional, for config files from before there was this key
 
 
 class StatsConfig(Section):

@@ -1,5 +1,6 @@
 """MLflow: the store, the journal of a run that lost it, orphaned runs, moved stores."""
 
+import json
 import os
 import shutil
 import signal
@@ -9,7 +10,8 @@ import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.parse import urlparse
+from urllib.request import url2pathname, urlopen
 
 import numpy as np
 import pytest
@@ -141,7 +143,7 @@ def test_a_run_that_loses_its_store_can_be_recorded_later(
     with monkeypatch.context() as patch:
         patch.setattr("jne.tracking.store.MlflowClient", Unreachable)
         (folder,) = run_train("trainer.max_epochs=6", "name=lost")
-    assert "python -m jne.tracking record" in capsys.readouterr().out
+    assert "jne record" in capsys.readouterr().out
     assert contents(folder) == contents(whole)
     run_id = record(folder)
     found = MlflowClient(store).get_run(run_id)
@@ -239,7 +241,7 @@ def test_a_run_whose_server_is_killed_can_be_recorded_later(tmp_path):
     printed = run.communicate(timeout=120)[0]
     assert run.returncode == 0, printed
     folder = only_run(output)
-    assert f"python -m jne.tracking record {folder}" in printed.replace("\n", "")
+    assert f"jne record {folder}" in printed.replace("\n", "")
     with server():
         run_id = record(folder)
         client = MlflowClient(uri)
@@ -279,7 +281,7 @@ def test_a_store_that_was_moved_shows_its_artifacts(run_script, tmp_path):
     first = tmp_path / "first"
     uri = f"sqlite:///{first / 'outputs' / 'mlflow.db'}"
     settings = (f"output={first / 'outputs'}", f"tracking.uri={uri}", *TINY_COHORT, *TINY)
-    (folder,) = run_script("train.py", *settings)
+    (folder,) = run_script("train.py", *settings, "tracking.log_model=true")
     run_id = status(folder)["mlflow_run_id"]
     shutil.move(first, tmp_path / "second place")
     moved = f"sqlite:///{tmp_path / 'second place' / 'outputs' / 'mlflow.db'}"
@@ -288,7 +290,12 @@ def test_a_store_that_was_moved_shows_its_artifacts(run_script, tmp_path):
     assert {file.path for file in client.list_artifacts(run_id)} >= {"figures", "config.yaml"}
     page = client.download_artifacts(run_id, "tables/summary.json", str(tmp_path))
     assert "jne/mean" in Path(page).read_text()
-    assert Path(client.get_run(run_id).data.tags["results"]).exists()
+    run = client.get_run(run_id)
+    assert Path(run.data.tags["results"]).exists()
+    model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    assert Path(url2pathname(urlparse(model.artifact_location).path), "MLmodel").exists()
+    source = json.loads(run.inputs.dataset_inputs[0].dataset.source)["uri"]
+    assert Path(source, "features.npy").exists()
 
 
 def test_artifacts_kept_elsewhere_do_not_move(tmp_path, store):

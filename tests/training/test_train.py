@@ -68,7 +68,8 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
     assert [point.step for point in curve] == list(results.epochs["epoch"]) == [0, 1, 2]
     client = MlflowClient(store)
     logged = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
-    assert logged == {f"figures/{n}.png" for n in ("training", "r2", "jne_by_roi", "jne_ss")}
+    names = ("overview", "training", "r2", "jne_by_roi", "jne_ss")
+    assert logged == {f"figures/{name}.png" for name in names}
 
 
 def test_the_weights_kept_are_the_best_epochs(run_train):

@@ -6,7 +6,7 @@ N test stimuli, D features, V voxels, V' of them trained on.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -84,18 +84,7 @@ class Results:
         `my_package.` for an encoder of your own. Raises InputError for a class of another package,
         and where the weights do not fit the class.
         """
-        saved = self._read_encoder()
-        check_trusted(saved["config"], self.path / "encoder.pt", trust)
-        n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
-        encoder = build_encoder(saved["config"], n_features, n_voxels)
-        try:
-            encoder.load_state_dict(saved["weights"])
-        except RuntimeError as error:
-            raise InputError(
-                f"{self.path / 'encoder.pt'} holds weights that do not fit its config: "
-                f"{' '.join(str(error).split())[:200]}"
-            ) from error
-        return encoder.eval()
+        return build_saved(self._read_encoder(), self.path / "encoder.pt", trust)
 
     # --- what is expected of each file ---
 
@@ -256,6 +245,24 @@ def _is_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
     )
+
+
+def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) -> nn.Module:
+    """The encoder that an encoder.pt holds. See `Results.encoder`.
+
+    saved: what `load_weights` read from the file `source`.
+    """
+    check_trusted(saved["config"], source, trust)
+    n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
+    encoder = build_encoder(saved["config"], n_features, n_voxels)
+    try:
+        encoder.load_state_dict(saved["weights"])
+    except RuntimeError as error:
+        raise InputError(
+            f"{source} holds weights that do not fit its config: "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    return encoder.eval()
 
 
 def load_weights(path: Path) -> dict[str, Any]:

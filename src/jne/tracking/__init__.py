@@ -2,11 +2,13 @@
 
 run       TrackedRun: one MLflow run, which keeps a journal of what MLflow could not be sent
 journal   record: a run that could not reach MLflow is recorded from its journal
+dataset   the data of a run as MLflow records them
+model     the trained encoder as an MLflow model
 store     where runs are kept: opened, made, relocated; runs whose process has died are closed
-names     the names of metrics that MLflow accepts
+names     the names of metrics and parameters that MLflow accepts
 queries   runs found in a store
-views     saved views of the runs table, and how to open the MLflow UI
-__main__  the command line: python -m jne.tracking record|close|ui
+views     what the MLflow UI shows: saved views, the top of a run's page
+__main__  the command line: jne record|close|ui
 """
 
 import logging
@@ -18,6 +20,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
+from jne.tracking.dataset import dataset_of
 from jne.tracking.journal import record
 from jne.tracking.queries import find_run, newest_runs, results_folder
 from jne.tracking.run import TrackedRun, track
@@ -28,11 +31,13 @@ from jne.tracking.views import save_views, ui_hint
 # imported, so they are set afterwards.
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
 logging.getLogger("alembic").setLevel(logging.WARNING)
+logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # nor that it checks an example
 
 __all__ = [
     "STORE_ERRORS",
     "TrackedRun",
     "close_orphaned_runs",
+    "dataset_of",
     "find_run",
     "newest_runs",
     "open_store",

@@ -1,4 +1,7 @@
-"""What can be done with an MLflow store between runs: python -m jne.tracking record|close|ui."""
+"""What can be done with an MLflow store between runs: jne record|close|ui.
+
+Without the command `jne`: python -m jne.tracking record|close|ui.
+"""
 
 import argparse
 import os
@@ -17,9 +20,9 @@ from jne.tracking.store import (
 )
 
 
-def main() -> None:
+def main(prog: str = "python -m jne.tracking") -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m jne.tracking",
+        prog=prog,
         description="What can be done with an MLflow store between runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -8,6 +8,8 @@ from mlflow.entities import Metric
 
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
+from jne.tracking.dataset import dataset_input
+from jne.tracking.model import MODEL_FILES
 from jne.tracking.run import TrackedRun
 from jne.tracking.store import ARTIFACTS, UNRECORDED, sqlite_file
 from jne.utils.files import write_json
@@ -40,8 +42,12 @@ def record(folder: Path, uri: str | None = None) -> str:
         # If the store is lost again, the next attempt continues with this run.
         write_json(path, journal | {"run_id": tracked.run_id})
         tracked.log_params(journal["params"])
+        for dataset in journal["inputs"]:
+            tracked.log_input(dataset)
         for file, artifact_folder in journal["files"]:
             tracked.log_file(folder / file, artifact_folder)
+        if journal["model"]:
+            tracked.log_model()
         status = status_of(folder)  # {} for the run of a whole sweep
         # No process holds the folder's lock: a run that is still RUNNING there was killed.
         tracked.end(status.get("status", journal["status"]).replace("RUNNING", "KILLED"))
@@ -56,8 +62,10 @@ _JOURNAL: dict[str, type] = {
     "name": str,
     "tags": dict,
     "params": dict,
+    "inputs": list,
     "metrics": list,
     "files": list,
+    "model": bool,
     "status": str,
 }
 
@@ -66,15 +74,19 @@ def _read_journal(folder: Path) -> dict[str, Any]:
     """The journal in a results folder, which may come from anybody. Raises InputError."""
     path = folder / UNRECORDED
     try:
-        journal = json.loads(path.read_text())
+        # Journals of version 0.1.0 have neither inputs nor a model.
+        journal = {"inputs": [], "model": False} | json.loads(path.read_text())
         if not all(isinstance(journal[key], kind) for key, kind in _JOURNAL.items()):
             raise TypeError
         for name, value, when, step in journal["metrics"]:
             Metric(str(name), float(value), int(when), int(step))
+        for dataset in journal["inputs"]:
+            dataset_input(dataset)
         files = [Path(folder, str(file)) for file, _ in journal["files"]]
+        files += [folder / file for file in MODEL_FILES if journal["model"]]
         if not {"uri", "experiment", "artifacts"} <= set(journal["store"]):
             raise KeyError
-    except (*UNREADABLE, TypeError) as error:
+    except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError(f"{path} is damaged, so this run cannot be recorded") from error
     for file in files:
         if not file.resolve().is_relative_to(folder.resolve()):

@@ -1,4 +1,4 @@
-"""The names of metrics that MLflow accepts."""
+"""The names of metrics and parameters that MLflow accepts."""
 
 import hashlib
 import posixpath
@@ -9,7 +9,7 @@ _UNACCEPTED = re.compile(r"[^\w\-.: /]")
 
 
 def metric_name(name: str) -> str:
-    """The name of a metric, SECTION/NAME, if MLflow accepts it, else one that it accepts.
+    """The name of a metric, SECTION/NAME, or of a parameter, if MLflow accepts it; else another.
 
     MLflow accepts letters, digits and `_-.: /`, but no path such as `a//b` or `a/../b`, and at most
     250 characters. All others become `_`, and a digest of NAME is added: two names never become the

@@ -67,7 +67,9 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
 
 
 def _equal_but_for_seed(first: Run, second: Run) -> bool:
-    return first.data.params | {"seed": ""} == second.data.params | {"seed": ""}
+    """Parameters that only one of them has do not count: earlier versions recorded fewer."""
+    other = second.data.params | {"seed": first.data.params["seed"]}
+    return all(other.get(key, value) == value for key, value in first.data.params.items())
 
 
 def results_folder(client: MlflowClient, run_id: str) -> Path:

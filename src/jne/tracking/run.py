@@ -6,8 +6,9 @@ import os
 import shlex
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,18 @@ from mlflow.tracking.context.registry import resolve_tags
 
 from jne.errors import InputError
 from jne.results.folder import ended_as, in_one_line
+from jne.tracking.dataset import dataset_input
+from jne.tracking.model import log_encoder
 from jne.tracking.names import metric_name
 from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
+from jne.tracking.views import describe_by_pictures
 from jne.utils.files import write_json
 from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
 
 _FLUSH_SECONDS = 2.0  # a call takes 3 to 60 ms, as long as a short epoch, so curves go in batches
 _BATCH = 1000  # metrics per call: MLflow's limit
+_PARAM_BATCH = 100  # parameters per call: MLflow's limit
 _TAG_LENGTH = 5000  # MLflow's limit
 _NAME_LENGTH = 250  # of a run: the limit in a database
 
@@ -57,9 +62,10 @@ class TrackedRun:
         self.experiment_id = ""
         self._journal: dict[str, Any] = {
             "store": store, "name": name, "run_id": None, "tags": tags or {}, "params": {},
-            "metrics": [], "files": [], "status": "RUNNING",
+            "inputs": [], "metrics": [], "files": [], "model": False, "status": "RUNNING",
         }  # fmt: skip
         self._offline_reason = ""
+        self._pictures: list[str] = []
         self._pending: list[tuple[str, float, int, int]] = []  # name, value, time in ms, step
         self._flushed = time.monotonic()
 
@@ -125,9 +131,16 @@ class TrackedRun:
 
     def log_params(self, params: dict[str, object]) -> None:
         """Add parameters; long values are cut."""
-        texts = {key: str(value)[:500] for key, value in params.items()}
+        texts = {metric_name(key): str(value)[:500] for key, value in params.items()}
         self._journal["params"] |= texts
-        self._send("log_batch", params=[Param(key, text) for key, text in texts.items()])
+        named = [Param(key, text) for key, text in texts.items()]
+        for start in range(0, len(named), _PARAM_BATCH):
+            self._send("log_batch", params=named[start : start + _PARAM_BATCH])
+
+    def log_input(self, dataset: dict[str, str]) -> None:
+        """Add the data that the run uses, as `dataset_of` describes them."""
+        self._journal["inputs"].append(dataset)
+        self._send("log_inputs", [dataset_input(dataset)])
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; a long value is cut."""
@@ -150,9 +163,20 @@ class TrackedRun:
         self.flush()
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
-        """Add a file of the results folder to the artifacts, there in `folder`."""
+        """Add a file of the results folder to the artifacts, there in `folder`.
+
+        PNG files become the description of the run, at the top of its page.
+        """
         self._journal["files"].append([os.path.relpath(path, self.folder), folder])
         self._send("log_artifact", str(path), folder)
+        if path.suffix == ".png":
+            self._pictures.append(f"{folder}/{path.name}" if folder else path.name)
+            self._send(describe_by_pictures, self._pictures)
+
+    def log_model(self) -> None:
+        """Add the encoder in the results folder as an MLflow model."""
+        self._journal["model"] = True
+        self._send(log_encoder, self.folder)
 
     def flush(self) -> None:
         """Send the metrics that wait to be sent."""
@@ -175,7 +199,7 @@ class TrackedRun:
                 style="yellow",
                 soft_wrap=True,
             )
-            say(f"  python -m jne.tracking record {shlex.quote(str(self.folder))}", soft_wrap=True)
+            say(f"  jne record {shlex.quote(str(self.folder))}", soft_wrap=True)
 
     def _add(self, metrics: dict[str, float], step: int) -> None:
         now = int(time.time() * 1000)
@@ -186,11 +210,17 @@ class TrackedRun:
             written = rounded if math.isfinite(rounded) else str(rounded)
             self._journal["metrics"].append([name, written, now, step])
 
-    def _send(self, method: str, *arguments: Any, **named: Any) -> None:
-        """Call a method of the MLflow client on this run; if offline, write the journal instead."""
+    def _send(self, call: str | Callable[..., None], *arguments: Any, **named: Any) -> None:
+        """Call the MLflow client on this run; if offline, write the journal instead.
+
+        call: a method of the client, or a function of a client and a run's id.
+        """
         if not self.offline:
+            send = (
+                getattr(self.client, call) if isinstance(call, str) else partial(call, self.client)
+            )
             try:
-                getattr(self.client, method)(self.run_id, *arguments, **named)
+                send(self.run_id, *arguments, **named)
                 return
             except STORE_ERRORS as error:
                 if self.on_unreachable == "fail":

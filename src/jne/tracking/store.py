@@ -1,5 +1,6 @@
 """The MLflow store: where it is, how it is made, and the runs in it whose process has died."""
 
+import json
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -74,7 +75,7 @@ def opening(uri: str) -> Iterator[None]:
     except ModuleNotFoundError as error:  # the driver of a database
         message = f"tracking.uri={uri}: the Python package {error.name} is not installed"
         if uri.startswith("postgresql"):
-            message += '; pip install ".[postgres]"'
+            message += '; pip install "jne[postgres]"'
         if error.name == "psycopg2":
             message += " and begin the address with postgresql+psycopg://"
         raise InputError(message) from error
@@ -134,11 +135,24 @@ def relocate_store(uri: str) -> None:
             return
         found = connection.execute("select distinct artifact_location from experiments")
         for old in [old for (old,) in found if old and old.endswith(f"/{ARTIFACTS}")]:
-            _relocate_experiments(connection, old, folder)
+            _relocate_experiments(connection, old, folder, tables)
 
 
-def _relocate_experiments(connection: sqlite3.Connection, old: str, folder: Path) -> None:
-    """Replace the artifact location `old` by the one in `folder`, in experiments and their runs."""
+_LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+)
+
+
+def _relocate_experiments(
+    connection: sqlite3.Connection, old: str, folder: Path, tables: set[str]
+) -> None:
+    """Replace the artifact location `old` by the one in `folder`: of experiments, runs and models.
+
+    So are the addresses of results folders and prepared data. tables: those of the store; earlier
+    versions of MLflow had fewer.
+    """
     new = (folder / ARTIFACTS).as_uri()
     below_old = (len(old) + 1, f"{old}/")
     runs = connection.execute(
@@ -148,7 +162,9 @@ def _relocate_experiments(connection: sqlite3.Connection, old: str, folder: Path
     moved = not runs or any((folder / ARTIFACTS / run).is_dir() for (run,) in runs)
     if old == new or not moved:
         return
-    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+    for table, column in _LOCATIONS:
+        if table not in tables:
+            continue
         connection.execute(
             f"update {table} set {column} = ? || substr({column}, ?) "
             f"where {column} = ? or substr({column}, 1, ?) = ?",
@@ -160,6 +176,14 @@ def _relocate_experiments(connection: sqlite3.Connection, old: str, folder: Path
         "where key = 'results' and substr(value, 1, ?) = ?",
         (str(folder), len(old_folder) + 1, len(old_folder) + 1, f"{old_folder}/"),
     )
+    if "datasets" in tables:
+        # A source is {"uri": "/..."}, written by `dataset_of`.
+        starts = [json.dumps({"uri": f"{path}/"})[:-2] for path in (old_folder, folder)]
+        connection.execute(
+            "update datasets set dataset_source = ? || substr(dataset_source, ?) "
+            "where substr(dataset_source, 1, ?) = ?",
+            (starts[1], len(starts[0]) + 1, len(starts[0]), starts[0]),
+        )
 
 
 def close_orphaned_runs(client: MlflowClient, experiment_id: str) -> list[str]:

@@ -1,13 +1,17 @@
-"""Saved views of the runs table in the MLflow UI, and how to open them."""
+"""What the MLflow UI shows: saved views of the runs table, the top of a run's page."""
 
 import base64
 import json
 import zlib
+from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from mlflow import MlflowClient
 
 _VIEW = "jne"  # the key of the view of all training runs; the other keys begin with it
 _WORKFLOW = "machine_learning"  # without it the UI opens on the tools for language models
+_DESCRIPTION = "mlflow.note.content"  # the tag that the UI shows at the top of a run's page
+_MAX_PICTURES = 6  # more would make the page slow
 _COLUMNS = [
     *(f"params.`{name}`" for name in ("subject", "encoder", "activation", "placement", "seed")),
     *(f"metrics.`{name}`" for name in ("jne/mean", "r2/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
@@ -57,4 +61,27 @@ def ui_hint(uri: str, experiment_id: str, sweep: str = "") -> tuple[str, str]:
     page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType={_WORKFLOW}"
     if uri.startswith("http"):
         return "", uri.rstrip("/") + page
-    return f"python -m jne.tracking ui {uri}", "http://127.0.0.1:5000" + page
+    return f"jne ui {uri}", "http://127.0.0.1:5000" + page
+
+
+def describe_by_pictures(client: MlflowClient, run_id: str, artifacts: Sequence[str]) -> None:
+    """Show pictures in the description of a run; the UI shows the first 100 pixels, then a button.
+
+    artifacts: the paths of the pictures among the run's artifacts. A description that is not what
+    an earlier call wrote for all of them but the last is the user's, and stays.
+    """
+    earlier, pictures = (_pictures(run_id, artifacts[:end]) for end in (-1, None))
+    found = client.get_run(run_id).data.tags.get(_DESCRIPTION, "")
+    if found == earlier != pictures:
+        client.set_tag(run_id, _DESCRIPTION, pictures)
+
+
+def _pictures(run_id: str, artifacts: Sequence[str]) -> str:
+    """Markdown for pictures, the first six.
+
+    The addresses are relative to that of the UI, whose server hands out the artifacts.
+    """
+    return " ".join(
+        f"![](get-artifact?{urlencode({'path': artifact, 'run_uuid': run_id})})"
+        for artifact in artifacts[:_MAX_PICTURES]
+    )

@@ -75,9 +75,9 @@ class TrainConfig(ScriptConfig):
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool
 
-    def identity(self) -> str:
-        """A digest of all settings that the results depend on: attempts at one run share it."""
-        settings = self.model_dump(
+    def determinants(self) -> dict[str, Any]:
+        """All settings that the results depend on, as plain values."""
+        return self.model_dump(
             mode="json",
             exclude={
                 **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
@@ -86,13 +86,20 @@ class TrainConfig(ScriptConfig):
                 "jacobian": {"max_memory_gb"},
             },
         )
+
+    def identity(self) -> str:
+        """A digest of all settings that the results depend on: attempts at one run share it."""
+        settings = self.determinants()
         # In the words of version 0.1.0, so that its unfinished runs are recognised.
         p_value = settings["stats"].pop("p_value")
         settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
-        if settings["readout"] == "trained":
-            del settings["readout"]
-        if not settings["baseline"]:
-            del settings["baseline"]
+        for section, key, value in (
+            (settings, "readout", "trained"),
+            (settings, "baseline", []),
+            (settings["encoder"], "linear_path", False),
+        ):
+            if section.get(key) == value:
+                del section[key]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
     @property

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from jne.plots.panels import name_groups, violins
-from jne.plots.style import STYLE, TIER_COLOURS, save, short, subplots
+from jne.plots.style import COLOURS, OTHER_COLOUR, STYLE, TIER_COLOURS, save, short, subplots
 from jne.roi import TIERS, ordered
 
 _MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
@@ -25,7 +25,7 @@ def draw_run(
     best_epoch: int,
     jne_ss: NDArray,
 ) -> list[Path]:
-    """The four figures of a run, written into `folder`; the paths, in reading order.
+    """The figures of a run, written into `folder`; the paths, the overview first.
 
     voxels, epochs, jne_ss: as in the results folder.
     """
@@ -40,7 +40,36 @@ def draw_run(
         for name, figure in figures.items():
             figure.suptitle(short(title, 100), x=0.01, ha="left", fontsize=7, color="#555555")
             paths.append(save(figure, folder / f"{name}.png"))
+        paths.insert(0, save(overview(voxels), folder / "overview.png", dpi=100))
     return paths
+
+
+def overview(voxels: pd.DataFrame) -> Figure:
+    """Mean JNE by ROI as a strip.
+
+    It is low enough for MLflow to show it whole at the top of a run's page: that cuts off what is
+    higher than 100 pixels, and fades out above the cut. So the names are above the bars.
+    """
+    figure, axes = subplots(figsize=(7.6, 0.8))
+    means = voxels.groupby("roi")["jne"].mean()
+    rois = ordered(voxels["roi"]) or [""]
+    values = [means.get(roi, voxels["jne"].mean()) for roi in rois]
+    axes.bar(range(len(rois)), values, color=[COLOURS.get(roi, OTHER_COLOUR) for roi in rois])
+    axes.set_ylabel("JNE", fontsize=7, labelpad=2)
+    axes.set_title(
+        f"mean JNE by ROI; over all voxels JNE {voxels['jne'].mean():.3f}, "
+        f"test R² {voxels['r2'].mean():.3f}",
+        fontsize=7,
+        pad=12,
+    )
+    axes.xaxis.tick_top()
+    axes.tick_params(labelsize=7, length=0, pad=2)
+    axes.locator_params(axis="y", nbins=3)
+    axes.margins(x=0.01)
+    names = [short(roi, 12) or "all" for roi in rois] if len(rois) <= 16 else []
+    axes.set_xticks(range(len(names)), names)
+    figure.subplots_adjust(left=0.06, right=0.995, bottom=0.08, top=0.68)
+    return figure
 
 
 def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from jne.results.folder import (
 from jne.roi import check_known
 from jne.runs.session import hydra_folder, open_session, show_locations, sweep_name, task_overrides
 from jne.runs.sweep import write_job_pointer
-from jne.tracking import TrackedRun, close_orphaned_runs
+from jne.tracking import TrackedRun, close_orphaned_runs, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.fit import History
@@ -63,6 +64,7 @@ class TrainingRun:
             self.folder.note(mlflow_run_id=self.tracked.run_id)
         self.folder.note(prepared=str(prepared))
         self.tracked.log_params(sizes)
+        self.tracked.log_input(dataset_of(data.prepared))
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
         for status, count in left_out.items():
             say(
@@ -149,6 +151,8 @@ class TrainingRun:
             self.tracked.log_file(figure, "figures")
         for table in ("rois.csv", "epochs.csv", "summary.json"):
             self.tracked.log_file(self.path / table, "tables")
+        if self.config.tracking.log_model:
+            self.tracked.log_model()
 
     def _show(self, regions: pd.DataFrame) -> None:
         table = Table(title=self.config.name, title_justify="left")
@@ -197,7 +201,7 @@ def open_training_run(config: TrainConfig, folder: Path) -> Iterator[TrainingRun
     ):
         params = _mlflow_params(config)
         run_folder.note(params=params, overrides=task_overrides())
-        tracked.log_params(params)
+        tracked.log_params(_all_params(config) | params)
         if not sweep_name() and tracked.client is not None:  # a sweep does it before its jobs
             close_orphaned_runs(tracked.client, tracked.experiment_id)
         yield TrainingRun(config, run_folder, tracked)
@@ -255,3 +259,20 @@ def _mlflow_params(config: TrainConfig) -> dict[str, object]:
         "shuffle": config.shuffle,
         "seed": config.seed,
     }
+
+
+def _all_params(config: TrainConfig) -> dict[str, object]:
+    """Every key of the config that the results depend on, as on the command line: optimizer.lr."""
+    settings = config.determinants()
+    del settings["name"]  # the run's own name
+    settings["data"].pop("image_features", None)  # repeats `features`
+    return _flat(settings, "")
+
+
+def _flat(settings: dict[str, Any], prefix: str) -> dict[str, object]:
+    """The settings without nesting, by their keys in the form SECTION.KEY."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        below = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
+    return flat

@@ -9,9 +9,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
-from jne.config import complaint
 from jne.errors import InputError
 
 
@@ -21,9 +18,12 @@ def instantiate(settings: Mapping[str, Any], section: str, **arguments: Any) -> 
     section: what the config calls this section, for error messages. Raises InputError naming the
     section, or the key in it, where the class does not exist or refuses its arguments.
     """
-    # Loaded on first use: results can be read and measured without Hydra.
+    # Loaded on first use: encoders can be measured where only torch is installed.
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate as hydra_instantiate
+    from pydantic import ValidationError
+
+    from jne.config import complaint
 
     try:
         return hydra_instantiate(settings, **arguments)

@@ -1,0 +1,130 @@
+"""The trained encoder as an MLflow model: raw features in, responses in their raw units out.
+
+The model holds encoder.pt and voxels.csv of the results folder, and the name of this module, by
+which MLflow loads them. So nothing is pickled.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model, ModelSignature
+from mlflow.types import Schema, TensorSpec
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from jne import __version__
+from jne.errors import InputError
+from jne.results.reader import build_saved, load_weights
+from jne.utils.reading import UNREADABLE
+from jne.utils.tables import read_table
+
+MODEL_FILES = ("encoder.pt", "voxels.csv")
+"""The files of a results folder that a model consists of."""
+_NAME = "encoder"
+
+
+class EncoderModel:
+    """What MLflow wraps: an encoder between the standardisation of its data and its inverse."""
+
+    def __init__(
+        self, encoder: nn.Module, scaling: Mapping[str, Tensor], trained: NDArray[np.bool_]
+    ) -> None:
+        """encoder: (N, D) to (N, V'). scaling: feature_mean, feature_scale (D,) and response_mean,
+        response_scale (V',). trained: (V,), whether a voxel has an encoder.
+        """
+        self.encoder, self.scaling, self.trained = encoder, scaling, trained
+
+    def predict(
+        self, features: NDArray[np.float32] | pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> NDArray[np.float32]:
+        """Responses (N, V) in the units of the data to features (N, D) as they are in the data.
+
+        The columns are the rows of voxels.csv, with NaN for voxels that have no encoder.
+        """
+        raw = torch.from_numpy(np.array(features, dtype=np.float32))
+        standardised = (raw - self.scaling["feature_mean"]) / self.scaling["feature_scale"]
+        with torch.inference_mode():
+            predicted = self.encoder(standardised)
+        predicted = predicted * self.scaling["response_scale"] + self.scaling["response_mean"]
+        responses = np.full((len(raw), len(self.trained)), np.nan, dtype=np.float32)
+        responses[:, self.trained] = predicted.numpy()
+        return responses
+
+
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> EncoderModel:
+    """Read a model; `mlflow.pyfunc.load_model` calls it.
+
+    path: the folder with MODEL_FILES. model_config: `trust`, the packages whose encoders it may
+    name, for an encoder of your own. Raises InputError where a file is damaged or names others.
+    """
+    folder = Path(path)
+    saved, trained = _read(folder)
+    encoder = build_saved(saved, folder / "encoder.pt", (model_config or {}).get("trust", ()))
+    return EncoderModel(encoder, saved, trained)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
+    """The content of encoder.pt, and which voxels (V,) it is for. Raises InputError."""
+    saved = load_weights(folder / "encoder.pt")
+    try:
+        trained = (read_table(folder / "voxels.csv")["status"] == "ok").to_numpy()
+        n_features, n_trained = len(saved["feature_mean"]), int(trained.sum())
+        fits = isinstance(saved["config"], dict) and isinstance(saved["weights"], dict)
+        for side, size in (("feature", n_features), ("response", n_trained)):
+            for name in (f"{side}_mean", f"{side}_scale"):
+                fits = fits and saved[name].shape == (size,)
+    except (*UNREADABLE, TypeError, AttributeError):
+        fits = False
+    if not fits:
+        raise InputError(f"{folder}: encoder.pt and voxels.csv are damaged, or not of one run")
+    return saved, trained
+
+
+def log_encoder(client: MlflowClient, run_id: str, folder: Path) -> None:
+    """Log the encoder of a results folder as the model `encoder` of a run, unless it has one.
+
+    Raises InputError where a file of MODEL_FILES is missing or damaged.
+    """
+    run = client.get_run(run_id)
+    if run.outputs is not None and run.outputs.model_outputs:
+        return
+    saved, trained = _read(folder)
+    mean = saved["feature_mean"].numpy()
+    with TemporaryDirectory() as temporary:
+        data = Path(temporary, "data")
+        data.mkdir()
+        for name in MODEL_FILES:
+            shutil.copyfile(folder / name, data / name)
+        model = client.create_logged_model(
+            run.info.experiment_id, _NAME, source_run_id=run_id, model_type="jne"
+        )
+        path = Path(temporary, _NAME)
+        mlflow.pyfunc.save_model(
+            path,
+            loader_module=__name__,
+            data_path=data,
+            signature=_signature(len(mean), len(trained)),
+            input_example=mean[None],
+            # Given, because MLflow would find them by loading the model in another process.
+            pip_requirements=[f"jne[full]=={__version__}"],
+            mlflow_model=Model(run_id=run_id, model_id=model.model_id),
+        )
+        client.log_model_artifacts(model.model_id, str(path))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def _signature(n_features: int, n_voxels: int) -> ModelSignature:
+    inputs, outputs = (
+        Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in (n_features, n_voxels)
+    )
+    return ModelSignature(inputs, outputs)

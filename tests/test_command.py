@@ -1,0 +1,89 @@
+"""The command `jne`, as the shell calls it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import ROOT
+
+import jne
+from jne import __main__ as command
+
+
+def jne_command(*arguments: str, folder: Path, **environment: str) -> str:
+    """What `jne ARGUMENTS` prints in a folder outside the checkout."""
+    search = {"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}/src", **environment}
+    started = [sys.executable, "-m", "jne", *arguments]
+    done = subprocess.run(
+        started, cwd=folder, env=search, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_the_version_has_one_source(tmp_path):
+    assert jne_command("--version", folder=tmp_path) == f"jne {jne.__version__}\n"
+    project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())
+    assert "version" in project["project"]["dynamic"]
+    assert yaml.safe_load(Path(ROOT, "CITATION.cff").read_text())["version"] == jne.__version__
+
+
+def test_help_names_all_commands(tmp_path):
+    assert jne_command("--help", folder=tmp_path) == jne_command(folder=tmp_path)
+    shown = jne_command("--help", folder=tmp_path)
+    for name in ("train", "evaluate", "simulate", "ui", "record", "close"):
+        assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
+
+
+def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
+    """By --config-dir and by Hydra's search path: a choice, and a whole config that starts from
+    that of the program.
+    """
+    mine = tmp_path / "mine"
+    (mine / "activation").mkdir(parents=True)
+    (mine / "activation" / "softplus.yaml").write_text("# @package _global_\nactivation: softplus")
+    (mine / "thesis.yaml").write_text("defaults: [train, _self_]\nseed: 7\n")
+    shown = jne_command("train", f"--config-dir={mine}", "activation=softplus", "--cfg", "job",
+                        folder=tmp_path)  # fmt: skip
+    assert yaml.safe_load(shown)["activation"] == "softplus"
+    search = f"hydra.searchpath=[file://{mine}]"
+    assert jne_command("train", search, "activation=softplus", "--cfg", "job",
+                       folder=tmp_path) == shown  # fmt: skip
+    shown = jne_command("train", f"--config-dir={mine}", "--config-name=thesis", "--cfg", "job",
+                        folder=tmp_path)  # fmt: skip
+    assert yaml.safe_load(shown)["seed"] == 7
+    assert yaml.safe_load(shown)["encoder"]["hidden_width"] == 1024
+    assert list(tmp_path.iterdir()) == [mine]  # no outputs, no logs
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("jne ", {"train", "evaluate", "simulate", "ui", "record", "close"}),
+        ("jne ev", {"train", "evaluate", "simulate", "ui", "record", "close"}),
+        ("jne train encoder=", {"encoder=linear", "encoder=nonlinear"}),
+        ("jne simulate simulation=d", {"simulation=depth"}),
+        ("jne ui sq", set()),
+    ],
+)
+def test_the_shell_completes_commands_and_overrides(tmp_path, line, offered):
+    """As Hydra's shell function asks, whatever follows `jne` on the line."""
+    printed = jne_command("-sc", "query=bash", folder=tmp_path, COMP_LINE=line)
+    assert set(printed.split()) == offered
+
+
+def test_without_the_full_installation_a_command_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["jne", "train"])
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == "mlflow" else name)
+    with pytest.raises(SystemExit, match=r'^error: jne train needs mlflow.*pip install "jne\[full'):
+        command.main()
+
+
+def test_an_unknown_command_is_refused(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["jne", "trian"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert "invalid choice: 'trian'" in capsys.readouterr().err
