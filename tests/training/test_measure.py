@@ -35,8 +35,16 @@ def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
 @pytest.mark.parametrize(
     ("overrides", "identity"),
     [
-        (("stats.p_value=plus_one",), "b9322563aef060c7"),
-        (("experiment=paper",), "1c94f57f68c68420"),
+        (
+            (
+                "stats.p_value=plus_one",
+                "readout=trained",
+                "baseline=[]",
+                "encoder.linear_path=false",
+            ),
+            "b9322563aef060c7",
+        ),
+        (("experiment=paper", "baseline=[]"), "1c94f57f68c68420"),
     ],
 )
 def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):

@@ -74,7 +74,9 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
 
 def test_the_weights_kept_are_the_best_epochs(run_train):
     with no_figures():
-        (folder,) = run_train("trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3")
+        (folder,) = run_train(
+            "readout=trained", "trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3"
+        )
     results = Results(folder)
     losses = results.epochs["val/loss"]
     best = results.summary["metrics"]["train/best_epoch"]

@@ -20,6 +20,11 @@ class ResidualLayer:
     skip: bool
 
 
+def is_linear_layer(module: nn.Module) -> bool:
+    """Whether a module is a linear layer and nothing else."""
+    return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
+
+
 @runtime_checkable
 class HasResidualChain(Protocol):
     """An encoder that is a chain of residual layers followed by a linear readout.

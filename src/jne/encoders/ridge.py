@@ -1,8 +1,7 @@
 """Ridge regression with a penalty for each voxel, chosen by cross-validation (himalaya).
 
-With two feature spaces it is banded ridge: how much of the penalty each space bears is chosen per
-voxel, too. Dupre la Tour et al. (2022), https://doi.org/10.1016/j.neuroimage.2022.119728.
-N stimuli, D features (of all spaces together), V voxels.
+Dupre la Tour et al. (2022), https://doi.org/10.1016/j.neuroimage.2022.119728.
+N stimuli, D features, V voxels.
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,49 +36,40 @@ class RidgeFit:
     """(D, V), fitted to all rows."""
     penalty: NDArray[np.float32]
     """(V,), of `penalties`."""
-    mix: NDArray[np.int64]
-    """(V,), which of `mixes`."""
     loss: NDArray[np.float32]
-    """(V,), the mean squared error of the rows that a fold left out, at that penalty and mix."""
+    """(V,), the mean squared error of the rows that a fold left out, at that penalty."""
 
 
 def fit_ridge(
-    spaces: Sequence[Tensor],
+    features: Tensor,
     responses: Tensor,
     folds: NDArray[np.int64],
     penalties: Sequence[float] = PENALTIES,
-    mixes: Sequence[Sequence[float]] | None = None,
 ) -> RidgeFit:
-    """Minimise |Y - sum_k X_k B_k|^2 + penalty_v sum_k |B_k,v|^2 / mix_v,k for every voxel v.
+    """Minimise |Y - X B|^2 + penalty_v |B_v|^2 for every voxel v.
 
-    spaces: the X_k, (N, D_k). responses: Y, (N, V), of the same dtype. There is no intercept: the
-        caller centres both, if need be.
-    folds: (N,), the fold that validates each row; -1 for rows that only train. The penalty and the
-        mix of a voxel have the smallest squared error over the rows of all folds, each predicted
-        from the rows outside its fold. The weights are then fitted to all rows.
-    mixes: choices of positive shares, one per space; by default 1 for each space.
+    features: X, (N, D). responses: Y, (N, V), of the same dtype. There is no intercept: the caller
+        centres both, if need be.
+    folds: (N,), the fold that validates each row; -1 for rows that only train. The penalty of a
+        voxel has the smallest squared error over the rows of all folds, each predicted from the
+        rows outside its fold. The weights are then fitted to all rows.
 
-    himalaya finds penalties and mixes, from fewer rows: those of a fold are rotated to at most D
+    himalaya finds the penalties, from fewer rows: those of a fold are rotated to at most D
     (X = QR, and R, Q'Y in place of X, Y), which changes neither weights nor differences of errors.
     """
     from himalaya.ridge import solve_group_ridge_random_search
 
-    sizes = [space.shape[1] for space in spaces]
-    dtype, device = responses.dtype, responses.device
-    if mixes is None:
-        mixes = [[1.0] * len(spaces)]
-    shares = torch.tensor(mixes, dtype=dtype, device=device)
-    x, y, few_folds, lost = _rotated(torch.cat(list(spaces), dim=1), responses, folds)
+    x, y, few_folds, lost = _rotated(features, responses, folds)
     splits = [
         (np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold))
         for fold in np.unique(few_folds[few_folds >= 0])
     ]
-    with _torch_backend(device):
+    with _torch_backend(x.device):
         deltas, _, scores = solve_group_ridge_random_search(
-            list(x.split(sizes, dim=1)),
+            [x],
             y,
-            n_iter=shares,
-            alphas=torch.tensor(penalties, dtype=dtype, device=device),
+            n_iter=x.new_ones(1, 1),
+            alphas=x.new_tensor(penalties),
             score_func=_negative_squared_error,
             cv=splits,
             n_targets_batch=_TARGETS_AT_ONCE,
@@ -87,23 +77,14 @@ def fit_ridge(
             progress_bar=False,
             warn=False,
         )
-    # deltas: log(share / penalty), (n_spaces, V). Their differences tell which mix it is.
-    ratios = shares.log() - shares[:, :1].log()
-    best = (ratios[:, :, None] - (deltas - deltas[:1])).abs().sum(dim=1).argmin(dim=0)
-    penalty = shares[best, 0] / deltas[0].exp()
+    nearest = (torch.tensor(penalties).log()[:, None] + deltas.cpu()).abs().argmin(dim=0)
+    penalty = x.new_tensor(penalties)[nearest.to(x.device)]  # deltas: -log(penalty)
     # himalaya averages over folds what is summed over the rows of each
-    error = lost.double().cpu() - scores.max(dim=0).values.double() * len(splits)
-    weights = torch.empty(sum(sizes), responses.shape[1], dtype=dtype, device=device)
-    for k, mix in enumerate(shares):
-        chosen = torch.nonzero(best == k)[:, 0]
-        if len(chosen):
-            scale = torch.repeat_interleave(mix.sqrt(), torch.tensor(sizes, device=device))
-            weights[:, chosen] = scale[:, None] * _solve(x * scale, y[:, chosen], penalty[chosen])
+    error = lost.double().cpu() - scores[0].double() * len(splits)
     n_validated = int((folds >= 0).sum())
     return RidgeFit(
-        weights,
+        _solve(x, y, penalty),
         penalty.float().cpu().numpy(),
-        best.cpu().numpy(),
         (error / n_validated).float().numpy(),
     )
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.encoders import HasResidualChain
+from jne.encoders import HasResidualChain, is_linear_layer
 from jne.jacobian.chain import Chain, Memo, functional_jacobian
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.product import ReadoutMatmul
@@ -76,7 +76,7 @@ class Job:
             self.module = encoder if parameter.device == device else deepcopy(encoder).to(device)
             self.outputs = chosen
             self.v = len(chosen) if chosen is not None else self._count_outputs()
-            self.h, self.constant = 0, isinstance(encoder, nn.Linear)
+            self.h, self.constant = 0, is_linear_layer(encoder)
             self._structure = repr(encoder)
 
     @cached_property

@@ -94,7 +94,7 @@ def _fill(arrays: ResumableArrays, predict: Predict, title: str, data: EncodingD
 def _ridge(
     features: Tensor, responses: Tensor, folds: NDArray[np.int64], test: Tensor
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    fitted = fit_ridge([features], responses, folds)
+    fitted = fit_ridge(features, responses, folds)
     return test @ fitted.weights, fitted.penalty
 
 

@@ -18,12 +18,13 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import EncodingData
+from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.results.reader import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule
-from jne.training.readout import check_readout, is_readout_alone, refit_readout
+from jne.training.readout import check_readout, freeze_linear_path, refit_readout
 from jne.utils.machine import keep_freed_memory
 
 Measured = TypeVar("Measured")
@@ -74,12 +75,13 @@ def fit(
     if readout == "trained":
         return _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
     check_readout(module.encoder, data)
-    if is_readout_alone(module.encoder):
+    if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
         epoch = _row_of_solution(module, data, solved.loss)
         if on_epoch is not None:
             on_epoch(epoch)
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
+    freeze_linear_path(module.encoder)
     trained = _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
     solved = refit_readout(module.encoder, data)
     return replace(trained, best_loss=solved.loss, readout_penalty=solved.penalty)

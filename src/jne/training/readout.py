@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import EncodingData
-from jne.encoders.ridge import PENALTIES as FINE_PENALTIES
+from jne.encoders import is_linear_layer
+from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import fit_ridge
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
 
-# A decade apart: whole brains pay for each. The baseline (training.baseline) has a finer grid.
-PENALTIES = tuple(float(10.0**exponent) for exponent in range(1, 7))
-# Shares of the hidden layer and of the features, for an encoder with a linear path
-MIXES = ((0.5, 0.5), (0.1, 0.9))
+PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(1, 6, 0.5))
+# Of the variance of what a readout with a linear path is solved from: the hidden layer's. The other
+# nine tenths are the features'. A voxel that is linear then loses nothing to the hidden layer.
+HIDDEN_SHARE = 0.1
 N_FOLDS = 5
 _VOXELS_AT_ONCE = 2**13
 _ROWS_AT_ONCE = 2**11
@@ -42,40 +43,35 @@ class RidgeReadout:
     fitted to themselves."""
 
 
-def is_readout_alone(encoder: nn.Module) -> bool:
-    """Whether there is nothing to train before the readout, as with encoder=ridge."""
-    return isinstance(encoder, nn.Linear)
-
-
 def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer by those of ridge regression.
 
     A voxel's penalty has the smallest error on the validation stimuli (for encoder=ridge, which has
     no hidden layers, in a cross-validation over training and validation stimuli). The weights are
     then fitted to training and validation stimuli together. Where the encoder has a linear path,
-    this is banded ridge regression from the last hidden layer and the features, brought to the same
-    variance, with a choice of MIXES.
+    this is done from the last hidden layer and the features, scaled so that HIDDEN_SHARE of the
+    variance is the hidden layer's.
 
     A layer with a bias has centred features and responses. Raises InputError where the encoder does
     not end in a linear layer.
     """
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    alone = is_readout_alone(encoder)
+    alone = is_linear_layer(encoder)
     folds = cross_validation(data) if alone else validation_fold(data)
-    penalties, mixes = (FINE_PENALTIES, None) if alone else (PENALTIES, MIXES)
+    penalties = RIDGE_PENALTIES if alone else PENALTIES
     readout, hidden = _last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
     centre = slice(None) if alone else folds < 0
     bias = readout.bias
-    spaces = [hidden] if path is None else [hidden, features]
-    means = [x[centre].mean(dim=0) if bias is not None else torch.zeros(x.shape[1]) for x in spaces]
-    spaces = [x - mean for x, mean in zip(spaces, means, strict=True)]
     scale = 1.0
+    inputs = hidden
     if path is not None:
-        scale = float((spaces[1].square().sum() / spaces[0].square().sum()).sqrt())
-        spaces[0] *= scale
+        scale = _scale(hidden[centre], features[centre])
+        inputs = torch.cat([hidden * scale, features], dim=1)
+    mean = inputs[centre].mean(dim=0) if bias is not None else torch.zeros(inputs.shape[1])
+    inputs = inputs - mean
     penalty = np.empty(data.n_trained, dtype=np.float32)
     loss = np.empty(data.n_trained)
     with stage_progress() as progress, torch.no_grad():
@@ -83,24 +79,39 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
         for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
             responses = data.responses.block(rows, voxels)
             offset = responses[centre].mean(dim=0) if bias is not None else torch.zeros(())
-            fitted = fit_ridge(
-                spaces, responses - offset, folds, penalties, None if path is None else mixes
-            )
-            weights = list(fitted.weights.split([x.shape[1] for x in spaces]))
-            weights[0] *= scale
-            readout.weight[voxels] = weights[0].T
+            fitted = fit_ridge(inputs, responses - offset, folds, penalties)
+            n_hidden = hidden.shape[1]
+            readout.weight[voxels] = scale * fitted.weights[:n_hidden].T
             if path is not None:
-                path.weight[voxels] = weights[1].T
+                path.weight[voxels] = fitted.weights[n_hidden:].T
             if bias is not None:
-                bias[voxels] = offset - sum(m @ w for m, w in zip(means, weights, strict=True))
+                bias[voxels] = offset - mean @ fitted.weights
             penalty[voxels], loss[voxels] = fitted.penalty, fitted.loss
             progress.update(task, completed=voxels.stop)
     return RidgeReadout(penalty, float(loss.mean()))
 
 
+def _scale(hidden: Tensor, features: Tensor) -> float:
+    """What to multiply the hidden layer by, for HIDDEN_SHARE of the variance of both together."""
+    ratio = features.var(dim=0).sum() / hidden.var(dim=0).sum()
+    return float((HIDDEN_SHARE / (1 - HIDDEN_SHARE) * ratio).sqrt())
+
+
 def check_readout(encoder: nn.Module, data: EncodingData) -> None:
     """Raise InputError where the encoder does not end in a linear layer: before it is trained."""
     _last_layer(encoder, data, data.rows["val"][:2])
+
+
+def freeze_linear_path(encoder: nn.Module) -> None:
+    """Set the encoder's linear path, if it has one, to 0 while the hidden layers are trained.
+
+    Hidden layers that are trained beside a linear path, which takes what is linear, learn worse
+    features of what is not (docs/encoders.md).
+    """
+    path = getattr(encoder, "linear_path", None)
+    if path is not None:
+        nn.init.zeros_(path.weight)
+        path.requires_grad_(False)
 
 
 def validation_fold(data: EncodingData) -> NDArray[np.int64]:

@@ -1,0 +1,159 @@
+"""The ridge readout and the baselines, on the tiny cohort, against ridge regression by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import TINY, TINY_COHORT, no_figures, run_quietly
+from himalaya.ridge import RidgeCV
+from sklearn.metrics import r2_score
+from torch import nn
+
+from jne import Results, jacobian_deviation
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import load
+from jne.encoders import ResidualEncoder
+from jne.encoders.ridge import PENALTIES as FINE
+from jne.errors import InputError
+from jne.training.baseline import baseline_columns
+from jne.training.readout import PENALTIES, cross_validation, refit_readout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, store):
+    with no_figures():
+        cohort = (*TINY_COHORT, *TINY, "baseline=[ridge,kernel]")
+        (folder,) = run_quietly(tmp_path_factory.mktemp("readout"), store, "train.py", *cohort)
+    return Results(folder)
+
+
+@pytest.fixture
+def data(run):
+    return EncodingData(load(Path(run.status["prepared"])), batch_size=None, seed=0)
+
+
+def split(data, *names):
+    parts = [data.split(name) for name in names]
+    return [torch.cat(list(part)).double().numpy() for part in zip(*parts, strict=True)]
+
+
+def test_the_baseline_is_himalayas(run, data):
+    x, y = split(data, "train", "val")
+    folds = cross_validation(data)
+    cv = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(5)]
+    model = RidgeCV(alphas=np.array(FINE), cv=cv).fit(x - x.mean(0), y - y.mean(0))
+    test_x, test_y = split(data, "test")
+    predicted = (test_x - x.mean(0)) @ model.coef_ + y.mean(0)
+    expected = r2_score(test_y, predicted, multioutput="raw_values")
+    np.testing.assert_allclose(run.voxels["r2_ridge"], expected, atol=1e-5)
+    np.testing.assert_allclose(run.voxels["ridge_penalty"], model.best_alphas_, rtol=1e-5)
+    assert run.summary["metrics"]["r2_ridge/mean"] == pytest.approx(expected.mean(), abs=1e-5)
+    assert run.voxels["r2_kernel"].notna().all()
+
+
+def test_a_baseline_is_computed_once_and_again_where_it_is_damaged(run, data, monkeypatch):
+    first = baseline_columns(["ridge"], data)
+    (file,) = data.prepared.folder.glob("baseline-ridge-*.npy")
+    file.write_bytes(file.read_bytes()[:-5])
+    again = baseline_columns(["ridge"], data)
+    np.testing.assert_array_equal(again["r2_ridge"], first["r2_ridge"])
+    monkeypatch.setattr("jne.training.baseline._KINDS", {})  # nothing is computed any more
+    np.testing.assert_array_equal(baseline_columns(["ridge"], data)["r2_ridge"], first["r2_ridge"])
+
+
+def test_a_killed_baseline_continues(run, data, monkeypatch):
+    from jne.training import baseline
+
+    expected = baseline_columns(["ridge"], data)["r2_ridge"]
+    (file,) = data.prepared.folder.glob("baseline-ridge-*.npy")
+    file.unlink()
+    monkeypatch.setattr(baseline, "_VOXELS_AT_ONCE", 7)
+    calls = []
+
+    def killed(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return baseline._ridge(*arguments)
+
+    monkeypatch.setattr(baseline, "_KINDS", {"ridge": killed})
+    with pytest.raises(KeyboardInterrupt):
+        baseline_columns(["ridge"], data)
+    assert not file.exists()
+    found = baseline_columns(["ridge"], data)["r2_ridge"]
+    assert len(calls) == 3 + 3  # of 30 voxels in blocks of 7, two were complete
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, monkeypatch):
+    monkeypatch.setattr("jne.training.baseline.memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"baseline=kernel needs about .* leave it out"):
+        baseline_columns(["kernel"], data)
+
+
+@pytest.mark.parametrize("linear_path", [True, False])
+def test_the_readout_is_ridge_regression_on_the_hidden_layer(data, linear_path):
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(64, data.n_trained, hidden_width=16, linear_path=linear_path)
+    x, y = split(data, "train", "val")
+    layers = []
+    encoder.readout.register_forward_pre_hook(lambda _, inputs: layers.append(inputs[0]))
+    with torch.no_grad():
+        encoder(torch.tensor(x).float())
+    n = len(data.rows["train"])
+    spaces = [layers[0].double().numpy()] + ([x] if linear_path else [])
+    spaces = [space - space[:n].mean(axis=0) for space in spaces]
+    if linear_path:
+        spaces[0] *= np.sqrt(spaces[1][:n].var(axis=0).sum() / spaces[0][:n].var(axis=0).sum() / 9)
+    both = np.concatenate(spaces, axis=1)
+    cv = [(np.arange(n), np.arange(n, len(x)))]
+    target = y - y[:n].mean(axis=0)
+    model = RidgeCV(alphas=np.array(PENALTIES), cv=cv).fit(both, target)
+    expected = both @ model.coef_ + y[:n].mean(axis=0)
+
+    found = refit_readout(encoder, data)
+    with torch.no_grad():
+        predictions = encoder(torch.tensor(x).float())
+    np.testing.assert_allclose(found.penalty, model.best_alphas_, rtol=1e-4)
+    np.testing.assert_allclose(predictions, expected, atol=2e-4)
+    assert found.loss == pytest.approx(-model.cv_scores_.mean(), rel=1e-5)
+
+
+def test_an_encoder_without_bias_keeps_none(data):
+    encoder = ResidualEncoder(64, data.n_trained, hidden_width=16, bias=False)
+    refit_readout(encoder, data)
+    assert encoder.readout.bias is None
+
+
+def test_any_module_that_ends_in_a_linear_layer(data):
+    encoder = nn.Sequential(nn.Linear(64, 8), nn.Tanh(), nn.Linear(8, data.n_trained))
+    before = encoder[2].weight.clone()
+    refit_readout(encoder, data)
+    assert not torch.equal(encoder[2].weight, before)
+    encoder.append(nn.Tanh())
+    with pytest.raises(InputError, match="set readout=trained"):
+        refit_readout(encoder, data)
+
+
+def test_encoder_ridge_is_the_baseline_and_its_jne_is_0(run_train):
+    with no_figures():
+        (folder,) = run_train("encoder=ridge", "~encoder.hidden_width")
+    run = Results(folder)
+    np.testing.assert_allclose(run.voxels["r2"], run.voxels["r2_ridge"], atol=1e-5)
+    assert (run.voxels["jne"] == 0).all()
+    assert len(run.epochs) == 1
+    encoder = run.encoder()
+    assert not jacobian_deviation(encoder, run.array("features")).any()
+    with torch.no_grad():
+        predictions = encoder(torch.tensor(np.array(run.array("features"))))
+    np.testing.assert_allclose(predictions, run.array("predictions"), atol=1e-6)
+
+
+def test_the_stored_encoder_has_the_readout_of_ridge(run):
+    encoder = run.encoder()
+    with torch.no_grad():
+        predictions = encoder(torch.tensor(np.array(run.array("features"))))
+    np.testing.assert_allclose(predictions, run.array("predictions"), atol=1e-5)
+    assert encoder.linear_path.weight.any()
+    assert run.voxels["readout_penalty"].isin(np.float32(PENALTIES)).all()
