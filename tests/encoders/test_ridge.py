@@ -21,9 +21,7 @@ def cohort(n, seed=0):
 
 
 def splits_of(folds):
-    return [
-        (np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(folds.max() + 1)
-    ]
+    return [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
 
 
 def tensors(*arrays):

@@ -87,6 +87,8 @@ def test_a_killed_baseline_continues(run, data, monkeypatch):
 
 
 def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, monkeypatch):
+    for file in data.prepared.folder.glob("baseline-kernel-*.npy"):
+        file.unlink()
     monkeypatch.setattr("jne.training.baseline.memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"baseline=kernel needs about .* leave it out"):
         baseline_columns(["kernel"], data)
@@ -136,9 +138,9 @@ def test_any_module_that_ends_in_a_linear_layer(data):
         refit_readout(encoder, data)
 
 
-def test_encoder_ridge_is_the_baseline_and_its_jne_is_0(run_train):
+def test_encoder_ridge_is_the_baseline_and_its_jne_is_0(run_script):
     with no_figures():
-        (folder,) = run_train("encoder=ridge", "~encoder.hidden_width")
+        (folder,) = run_script("train.py", *TINY_COHORT, "encoder=ridge")
     run = Results(folder)
     np.testing.assert_allclose(run.voxels["r2"], run.voxels["r2_ridge"], atol=1e-5)
     assert (run.voxels["jne"] == 0).all()

@@ -1,0 +1,130 @@
+"""Do encoders predict better than ridge regression, and does JNE find the planted nonlinearity?
+
+python benchmarks/encoders.py cells independent 2000 2 3                # seeds 2 and 3
+python benchmarks/encoders.py cells correlated 2000 2 3 --tuned
+python benchmarks/encoders.py v4 FOLDER_OF_v4_201025                    # split seeds 0, 1, 2
+
+cells: 12 cells of nonlinear share alpha and noise ceiling (data=cells). For each seed it prints
+the mean over the voxels of a cell of R2 minus that of ridge regression, before and after the ridge
+readout, the mean JNE by alpha, and Spearman's correlation of alpha and JNE at each ceiling.
+v4: macaque V4, layer 7 (experiment=v4): mean R2 of ridge, the linear and the nonlinear encoder.
+"""
+
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+from hydra import compose, initialize_config_dir
+from scipy.stats import spearmanr
+
+from jne.analysis.nonlinearity import jne
+from jne.analysis.prediction import r2_score
+from jne.cli import register_resolvers
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import prepare
+from jne.jacobian import jacobian_deviation
+from jne.training.baseline import baseline_columns
+from jne.training.config import check_config
+from jne.training.fit import fit
+from jne.training.module import EncodingModule
+
+CONF = str(Path(__file__).parents[1] / "conf")
+N_JACOBIANS = 100
+
+
+def run(folder: Path, *overrides: str) -> pd.DataFrame:
+    """The voxel table with r2_ridge, r2_trained, r2 and jne."""
+    import pytorch_lightning as pl
+
+    with initialize_config_dir(CONF, version_base="1.3"):
+        config, source = check_config(compose("train", [f"output={folder}", *overrides]))
+    data = EncodingData(
+        prepare(source, folder / "prepared"), batch_size=config.trainer.batch_size, seed=config.seed
+    )
+    table = data.prepared.voxels.iloc[data.kept].copy()
+    table["r2_ridge"] = baseline_columns(["ridge"], data)["r2_ridge"]
+    features, responses = data.split("test")
+    for readout, column in (("trained", "r2_trained"), ("ridge", "r2")):
+        pl.seed_everything(config.seed, verbose=False)
+        encoder = config.encoder | {"linear_path": readout == "ridge"}
+        module = EncodingModule(data.n_features, data.n_trained, encoder, config.optimizer)
+        start = time.monotonic()
+        checkpoint = folder / f"{time.time_ns()}.ckpt"
+        history = fit(module, data, config.trainer, readout=readout, save_to=checkpoint)
+        seconds = time.monotonic() - start
+        module.encoder.eval()
+        predictions = module.encoder(features).detach().numpy()
+        table[column] = r2_score(responses.numpy(), predictions)
+    table["jne"] = jne(jacobian_deviation(module.encoder, features[:N_JACOBIANS]))
+    print(f"  {len(history.epochs)} epochs, {seconds:.0f} s with the readout")
+    return table
+
+
+def cells(noise: str, n_train: int, seeds: list[int], tuned: bool) -> None:
+    for seed in seeds:
+        print(f"{noise} noise, {n_train} training stimuli, seed {seed}{', tuned' if tuned else ''}")
+        with tempfile.TemporaryDirectory() as folder:
+            table = run(
+                Path(folder),
+                "data=cells",
+                f"data.noise={noise}",
+                f"data.seed={seed}",
+                f"seed={seed}",
+                f"data.n_train={n_train}",
+                f"data.n_val={max(n_train // 8, 250)}",
+                *(["experiment=tuned"] if tuned else []),
+            )
+        by_cell = table.groupby(["alpha", "noise_ceiling"])
+        for column in ("r2_trained", "r2"):
+            gain = (
+                (table[column] - table["r2_ridge"])
+                .groupby([table["alpha"], table["noise_ceiling"]])
+                .mean()
+            )
+            print(f"  {column} - r2_ridge: smallest {gain.min():+.4f} at {gain.idxmin()}")
+            print(gain.unstack().round(4).to_string())
+        print("  JNE")
+        print(by_cell["jne"].mean().unstack().round(3).to_string())
+        rho = {
+            ceiling: spearmanr(chosen["alpha"], chosen["jne"])[0]
+            for ceiling, chosen in table.groupby("noise_ceiling")
+        }
+        print(
+            "  Spearman(alpha, JNE):", {c: round(float(r), 3) for c, r in rho.items()}, flush=True
+        )
+
+
+def v4(root: str, tuned: bool) -> None:
+    rows = []
+    for seed in (0, 1, 2):
+        row = {"split seed": seed}
+        for encoder in ("linear", "nonlinear"):
+            with tempfile.TemporaryDirectory() as folder:
+                table = run(
+                    Path(folder),
+                    "experiment=v4" if not tuned else "experiment=[v4,tuned]",
+                    f"data.root={root}",
+                    "data.layer=7",
+                    f"data.split_seed={seed}",
+                    f"encoder={encoder}",
+                )
+            row["ridge"] = table["r2_ridge"].mean()
+            row[f"{encoder}, trained"] = table["r2_trained"].mean()
+            row[encoder] = table["r2"].mean()
+        rows.append(row)
+        print(pd.DataFrame(rows).round(4).to_string(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    register_resolvers()
+    arguments = [a for a in sys.argv[1:] if a != "--tuned"]
+    tuned = "--tuned" in sys.argv
+    match arguments:
+        case ["cells", noise, n_train, *seeds]:
+            cells(noise, int(n_train), [int(seed) for seed in seeds], tuned)
+        case ["v4", root]:
+            v4(root, tuned)
+        case _:
+            sys.exit(__doc__)
