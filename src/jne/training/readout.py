@@ -63,7 +63,7 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
-    centre = slice(None) if alone else folds < 0
+    centre = slice(None) if folds.min() >= 0 else folds < 0
     bias = readout.bias
     scale = 1.0
     inputs = hidden
