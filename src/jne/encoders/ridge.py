@@ -98,9 +98,7 @@ def fit_ridge(
         chosen = torch.nonzero(best == k)[:, 0]
         if len(chosen):
             scale = torch.repeat_interleave(mix.sqrt(), torch.tensor(sizes, device=device))
-            weights[:, chosen] = scale[:, None] * RidgeSolver(x * scale).weights(
-                y[:, chosen], penalty[chosen]
-            )
+            weights[:, chosen] = scale[:, None] * _solve(x * scale, y[:, chosen], penalty[chosen])
     n_validated = int((folds >= 0).sum())
     return RidgeFit(
         weights,
@@ -178,6 +176,11 @@ class OutOfFoldRidge:
             weights = solver.weights(responses[others], penalty)
             predictions[left_out] = self._features[left_out] @ weights
         return predictions
+
+
+def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """Weights (D, V) of ridge regression with the penalty (V,) of each voxel."""
+    return RidgeSolver(x).weights(y, penalty)
 
 
 def _rotated(
