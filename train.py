@@ -28,6 +28,7 @@ def train(composed: DictConfig) -> float:
         from jne.training.measure import measure_nonlinearity, score_test
         from jne.training.module import EncodingModule
         from jne.training.run import finished_loss, folder_of, open_training_run
+        from jne.training.twins import make_twins
         from jne.utils.machine import use_allocated_cores
 
     config, source = check_or_discard_folder(check_config, composed)
@@ -43,13 +44,15 @@ def train(composed: DictConfig) -> float:
             prepared,
             batch_size=config.trainer.batch_size,
             seed=config.seed,
-            shuffle=config.shuffle,
+            shuffle=config.control.kind == "shuffle",
         )
         run.describe(data)
 
         baseline = baseline_columns(config.baseline, data)
+        if config.control.kind == "twins":
+            data.add_twins(make_twins(data, config.control, config.seed, folder / "twins.npy"))
         pl.seed_everything(config.seed, verbose=False)
-        module = EncodingModule(data.n_features, data.n_trained, config.encoder, config.optimizer)
+        module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
         history = fit(
             module,
             data,

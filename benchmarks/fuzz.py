@@ -79,7 +79,7 @@ def train(home: Path, *overrides: str) -> None:
 
 KEYS = {
     "train.py": (
-        "name", "seed", "shuffle", "checkpoint", "subject", "activation", "placement", "encoder",
+        "name", "seed", "control", "checkpoint", "subject", "activation", "placement", "encoder",
         "optimizer", "output", "resume", "sweep", "trainer.max_epochs", "trainer.patience",
         "trainer.batch_size", "trainer.precision", "trainer.accelerator",
         "trainer.checkpoint_seconds", "jacobian.voxels", "jacobian.variants", "jacobian.precision",

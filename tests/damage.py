@@ -122,7 +122,7 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         b"\xff\xfe",
     ):
         yield f"config.yaml is {content[:12]!r}", _write("config.yaml", content), "config.yaml"
-    for key in ("subject", "data", "encoder", "activation", "placement", "seed", "shuffle"):
+    for key in ("subject", "data", "encoder", "activation", "placement", "seed", "control"):
         yield (
             f"config.yaml without {key}",
             _config(lambda c, k=key: {x: c[x] for x in c if x != k}),
@@ -133,6 +133,7 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
             _config(lambda c, k=key: c | {k: [1]}),
             "config.yaml",
         )
+    yield "config.yaml without control.kind", _config(lambda c: c | {"control": {}}), "config.yaml"
     yield "config.yaml without data.name", _config(lambda c: c | {"data": {}}), "config.yaml"
     yield "voxels.csv with a row less", _table("voxels.csv", lambda t: t.iloc[1:]), ".npy"
     yield (

@@ -86,7 +86,7 @@ def write_run(
     config = {
         "subject": subject,
         "seed": seed,
-        "shuffle": False,
+        "control": {"kind": "none"},
         "activation": activation,
         "placement": placement,
         "encoder": encoder_config,

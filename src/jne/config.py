@@ -17,6 +17,7 @@ from jne.errors import InputError
 
 # Keys that were renamed: what to write in their place.
 RENAMED: Mapping[str, str] = {
+    "shuffle": "control (control=shuffle in place of shuffle=true)",
     "stats.p_form": "stats.p_value (t_test, plus_one or raw)",
     "tracking.required": "tracking.on_unreachable (fail_at_start, fail or continue)",
 }

@@ -42,8 +42,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
         by_subject([first, altered("stimuli", other_stimuli)])
     with pytest.raises(InputError, match="differ in activation"):
         by_subject([first, altered("activation", set_config("activation", "gelu"))])
-    with pytest.raises(InputError, match=r"\(shuffle\)"):
-        by_subject([first, altered("shuffle", set_config("shuffle", True))])
+    shuffled = altered("shuffle", set_config("control", {"kind": "shuffle"}))
+    with pytest.raises(InputError, match=r"\(control=shuffle\)"):
+        by_subject([first, shuffled])
     unfinished = tmp_path / "unfinished"
     shutil.copytree(first.path, unfinished)
     status = json.loads((unfinished / "status.json").read_text())

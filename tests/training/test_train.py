@@ -162,6 +162,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["activation=sine"], "Could not find 'activation/sine'.*gelu"),
         (["encoder=cubic"], "Could not find 'encoder/cubic'.*nonlinear"),
         (["tracking.required=never"], "tracking.required: .* is now tracking.on_unreachable"),
+        (["shuffle=true"], "shuffle: .* is now control"),
+        (["control=twins", "control.share=0"], "control.share=0: input should be greater than 0"),
         (["stats.p_form=paper"], "stats.p_form: .* is now stats.p_value"),
         (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: .*use sqlite"),
         (["jacobian.voxels=[V1,V9]"], "jacobian.voxels: unknown ROI 'V9'; this data has V1, V2"),

@@ -5,6 +5,7 @@ prediction     R², Pearson's r, the p of R² > 0, false discovery rate
 noise_ceiling  how well responses could be predicted
 hierarchy      is one region or tier more nonlinear than another
 selectivity    which stimuli is a region most nonlinear for
+inference      is a voxel nonlinear: tests against its linear twin
 reliability    how much JNE would change with other stimuli or another seed
 
 Plain functions of NumPy arrays. N stimuli, V voxels; arrays are (N, V).

@@ -1,6 +1,7 @@
 """Prepared data as standardised batches for Lightning."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -72,6 +73,54 @@ class Responses:
         return torch.from_numpy(values).sub_(self._mean[voxels]).div_(self._scale[voxels])
 
 
+@dataclass(frozen=True)
+class Twins:
+    """Made-up voxels to train on beside the V' real ones, each the twin of one of them.
+
+    There are `n_draws` twins of each of K voxels, T = n_draws K, draw after draw.
+    """
+
+    voxels: NDArray[np.int64]
+    """(K,), which of the V' trained voxels have twins."""
+    n_draws: int
+    responses: NDArray[np.float32]
+    """(N, T), standardised by the training stimuli."""
+    mean: Tensor
+    scale: Tensor
+    """(T,), of the training stimuli, in the units of the data."""
+
+    def per_draw(self, values: NDArray, n_voxels: int) -> NDArray[np.float64]:
+        """Values (T,) as (n_draws, n_voxels); NaN for voxels without a twin."""
+        spread = np.full((self.n_draws, n_voxels), np.nan)
+        spread[:, self.voxels] = values.reshape(self.n_draws, -1)
+        return spread
+
+
+class _WithTwins:
+    """Responses (N, V' + T): those of the real voxels, then those of the twins."""
+
+    def __init__(self, real: Responses, twins: NDArray[np.float32]) -> None:
+        self._real = real
+        n, n_twins = twins.shape
+        self._twins = Responses(
+            twins, None, np.arange(n_twins), torch.zeros(n_twins), torch.ones(n_twins)
+        )
+        self.shape = (n, real.shape[1] + n_twins)
+
+    def __getitem__(self, rows: NDArray | slice) -> Tensor:
+        return torch.cat([self._real[rows], self._twins[rows]], dim=1)
+
+    def block(self, rows: NDArray, voxels: slice) -> Tensor:
+        n_real = self._real.shape[1]
+        blocks = []
+        if voxels.start < n_real:
+            blocks.append(self._real.block(rows, slice(voxels.start, min(voxels.stop, n_real))))
+        if voxels.stop > n_real:
+            twins = slice(max(voxels.start - n_real, 0), voxels.stop - n_real)
+            blocks.append(self._twins.block(rows, twins))
+        return torch.cat(blocks, dim=1)
+
+
 class Batches:
     """Batches of some rows, cut directly from memory or disk, without workers or collation.
 
@@ -83,7 +132,7 @@ class Batches:
     def __init__(
         self,
         features: Tensor,
-        responses: Responses,
+        responses: Responses | _WithTwins,
         rows: NDArray,
         batch_size: int,
         n_parts: int = 1,
@@ -160,12 +209,25 @@ class EncodingData(pl.LightningDataModule):
             )
         self.response_mean = _float32(mean[self.kept])
         self.response_scale = _float32(scale[self.kept])
-        self.responses = Responses(
+        self.responses: Responses | _WithTwins = Responses(
             values, order, self.kept, self.response_mean, self.response_scale
         )
-        rows = min(self.batch_size, len(train))
-        self.batch_bytes = 4 * rows * len(self.kept)
-        self.n_parts = -(-rows // max(_AT_ONCE // (4 * len(self.kept)), 1))
+        self.twins: Twins | None = None
+        self._set_batch_bytes()
+
+    def add_twins(self, twins: Twins) -> None:
+        """Train on twins, too: from here on, their T outputs follow those of the real voxels."""
+        assert self.twins is None
+        assert isinstance(self.responses, Responses)
+        self.twins, self.responses = twins, _WithTwins(self.responses, twins.responses)
+        self.response_mean = torch.cat([self.response_mean, twins.mean])
+        self.response_scale = torch.cat([self.response_scale, twins.scale])
+        self._set_batch_bytes()
+
+    def _set_batch_bytes(self) -> None:
+        rows = min(self.batch_size, len(self.rows["train"]))
+        self.batch_bytes = 4 * rows * self.n_outputs
+        self.n_parts = -(-rows // max(_AT_ONCE // (4 * self.n_outputs), 1))
 
     @property
     def n_features(self) -> int:
@@ -174,8 +236,13 @@ class EncodingData(pl.LightningDataModule):
 
     @property
     def n_trained(self) -> int:
-        """V', the number of trained voxels: the encoder's number of outputs."""
+        """V', the number of trained voxels."""
         return len(self.kept)
+
+    @property
+    def n_outputs(self) -> int:
+        """The encoder's number of outputs: V', or V' + T with twins."""
+        return self.responses.shape[1]
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Standardised (features, responses) of a split."""

@@ -16,6 +16,7 @@ RESERVED_COLUMNS = frozenset(
         *("status", "r2", "p", "p_fdr", "gain_change", "shape_change", "jne_ss_p95"),
         *("readout_penalty", "ridge_penalty", "kernel_penalty"),
         *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
+        *("r2_twin", "jne_twin", "w", "jne_control", "q", "nonlinear"),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
         *(f"{score}_{encoder}" for score, encoder in product(_SCORES, _PREDICTORS)),
     ]

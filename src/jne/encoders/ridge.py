@@ -116,16 +116,52 @@ def fit_kernel_ridge(
     return dual.to(kernel.device), penalty.cpu().numpy()
 
 
-def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
-    """Weights (D, V) of ridge regression with the penalty (V,) of each voxel.
+class RidgeSolver:
+    """Ridge regression from features (N, D), decomposed once, at a given penalty for each voxel.
 
     himalaya's own solver makes a (V, D, N) tensor where penalties differ.
     """
-    if len(x) > x.shape[1]:
-        q, x = torch.linalg.qr(x)
-        y = q.T @ y
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
-    return vt.T @ (s[:, None] / (s[:, None].square() + penalty) * (u.T @ y))
+
+    def __init__(self, features: Tensor) -> None:
+        self._q = None
+        if len(features) > features.shape[1]:
+            self._q, features = torch.linalg.qr(features)
+        self._u, self._s, self._vt = torch.linalg.svd(features, full_matrices=False)
+
+    def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
+        """(D, V), for responses (N, V) and penalties (V,), both of the features' dtype."""
+        if self._q is not None:
+            responses = self._q.T @ responses
+        s = self._s[:, None]
+        return self._vt.T @ (s / (s.square() + penalty) * (self._u.T @ responses))
+
+
+class OutOfFoldRidge:
+    """Predicts each row from the rows outside its fold, at a given penalty for each voxel.
+
+    The features of each fold are decomposed once, for all blocks of voxels.
+    """
+
+    def __init__(self, features: Tensor, folds: NDArray[np.int64]) -> None:
+        """features: (N, D), centred by the caller. folds: (N,), 0 or more."""
+        self._features = features
+        self._folds = []
+        for fold in np.unique(folds):
+            left_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            self._folds.append((left_out, others, RidgeSolver(features[others])))
+
+    def predict(self, responses: Tensor, penalty: Tensor) -> Tensor:
+        """(N, V), for responses (N, V), centred by the caller, and penalties (V,)."""
+        predictions = torch.empty_like(responses)
+        for left_out, others, solver in self._folds:
+            weights = solver.weights(responses[others], penalty)
+            predictions[left_out] = self._features[left_out] @ weights
+        return predictions
+
+
+def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
+    """Weights (D, V) of ridge regression with the penalty (V,) of each voxel."""
+    return RidgeSolver(x).weights(y, penalty)
 
 
 def _rotated(

@@ -17,6 +17,12 @@ class SelectivityConfig(Section):
     n_permutations: int = Field(ge=99)
 
 
+class InferenceConfig(Section):
+    """conf/evaluate.yaml: inference, for runs with control=twins"""
+
+    q: float = Field(gt=0, lt=1)
+
+
 class JacobianConfig(Section):
     """conf/evaluate.yaml: jacobian, for variants of JNE that a run did not store"""
 
@@ -37,6 +43,7 @@ class EvaluateConfig(ScriptConfig):
     voxels: Literal["significant", "all"]
     rois: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
     variants: list[Annotated[str, AfterValidator(check_variant)]]
+    inference: InferenceConfig
     jacobian: JacobianConfig
     trust: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*\.?$")]]
     selectivity: SelectivityConfig

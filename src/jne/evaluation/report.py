@@ -18,7 +18,7 @@ from jinja2 import Environment, StrictUndefined
 from jne import __version__
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.sections.base import Section, SectionResults
-from jne.evaluation.subjects import Subject, is_linear
+from jne.evaluation.subjects import Subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 
 DPI = 150  # of the figures; the page shows them at 100
@@ -149,6 +149,7 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
                 {
                     "subject": subject.name,
                     "encoder": "linear" if linear else "nonlinear",
+                    "control": "twins" if has_twins(run) else "-",
                     "activation": "-" if linear else run.config["activation"],
                     "placement": "-" if linear else run.config["placement"],
                     "seed": str(run.config["seed"]),

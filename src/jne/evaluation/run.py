@@ -11,7 +11,7 @@ from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.report import DPI, Figures
 from jne.evaluation.sections.base import SectionResults, concat_subjects
-from jne.evaluation.subjects import Subject, by_subject, is_linear
+from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results import Results
@@ -52,7 +52,8 @@ def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
 def _chosen_folders(file: Path) -> list[Path]:
     """The runs that a sweep chose by their validation loss, from its best.csv.
 
-    Of a linear encoder only the first seed counts: a report has one linear run per subject.
+    Of a linear encoder, or with control=twins, only the first seed counts: a report has one such
+    run per subject.
     """
     with reading(file, "runs"):
         table = read_table(file)
@@ -64,7 +65,8 @@ def _chosen_folders(file: Path) -> list[Path]:
     folders: list[Path] = []
     for names in named:
         of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]
-        folders += of_setting[:1] if is_linear(Results(of_setting[0])) else of_setting
+        first = Results(of_setting[0])
+        folders += of_setting[:1] if is_linear(first) or has_twins(first) else of_setting
     return folders
 
 

@@ -1,4 +1,4 @@
-"""Which runs belong together: per subject a nonlinear run, and beside it a linear one."""
+"""Which runs belong together: per subject a nonlinear run; beside it a linear one, and others."""
 
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ ALL_SUBJECTS = "all"
 """In the column `subject` of tables, for rows over all subjects."""
 
 # Keys in which repeats of a run may differ
-_BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint")
+_BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
 # Sections that say what is measured and how it is tested, not what was learned
 _MEASUREMENT = ("jacobian.", "stats.")
 
@@ -26,10 +26,13 @@ class Subject:
     linear: Results | None = None
     seeds: list[Results] = field(default_factory=list)
     """Repeats of the nonlinear run with other seeds."""
+    twins: Results | None = None
+    """The nonlinear run with control=twins."""
 
     @property
     def runs(self) -> list[Results]:
-        return [self.nonlinear, *([self.linear] if self.linear else []), *self.seeds]
+        others = (run for run in (self.linear, *self.seeds, self.twins) if run is not None)
+        return [self.nonlinear, *others]
 
 
 def is_linear(run: Results) -> bool:
@@ -38,12 +41,19 @@ def is_linear(run: Results) -> bool:
     return len(deviation) > 0 and not deviation.any()
 
 
+def has_twins(run: Results) -> bool:
+    """Whether the encoder was trained on linear twins, too (control=twins)."""
+    return run.config["control"]["kind"] == "twins"
+
+
 def by_subject(runs: list[Results]) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
+    A linear encoder with twins is left out: its W is 0.
+
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
-    the seed, several linear runs, or runs on different voxels or test stimuli, and where one of
-    several subjects is called `all`.
+    the seed and the twins, several linear runs or several with twins, or runs on different voxels
+    or test stimuli, and where one of several subjects is called `all`.
     """
     grouped: dict[str, list[Results]] = {}
     for run in runs:
@@ -59,27 +69,43 @@ def by_subject(runs: list[Results]) -> list[Subject]:
 def _subject(name: str, runs: list[Results]) -> Subject:
     for run in runs[1:]:
         _check_same_test(runs[0], run)
-    linear = [run for run in runs if is_linear(run)]
-    nonlinear = [run for run in runs if not is_linear(run)]
+    linear = [run for run in runs if is_linear(run) and not has_twins(run)]
+    twins = [run for run in runs if has_twins(run) and not is_linear(run)]
+    nonlinear = [run for run in runs if not is_linear(run) and not has_twins(run)]
+    if not nonlinear and not linear:
+        raise InputError(
+            f"runs: only runs of {name} with control=twins; name the run without it beside "
+            f"{runs[0].path}"
+        )
     if not nonlinear:
         raise InputError(
             f"runs: no nonlinear run of {name} among those named; name one beside the linear run "
             f"{linear[0].path}, whose JNE is 0"
         )
-    for other in nonlinear[1:]:
+    for other in (*nonlinear[1:], *twins):
         differing = _differing_keys(nonlinear[0], other)
         if differing:
             raise InputError(
                 f"runs: two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
-                f"not repeats with another seed; name only one of {nonlinear[0].path} and "
-                f"{other.path}"
+                f"not repeats with another seed or with twins; name only one of "
+                f"{nonlinear[0].path} and {other.path}"
             )
-    if len(linear) > 1:
+    return Subject(
+        name,
+        nonlinear[0],
+        _only(linear, "linear runs", name),
+        nonlinear[1:],
+        _only(twins, "runs with control=twins", name),
+    )
+
+
+def _only(runs: list[Results], kind: str, subject: str) -> Results | None:
+    if len(runs) > 1:
         raise InputError(
-            f"runs: {len(linear)} linear runs of {name}; name only one of "
-            f"{', '.join(str(run.path) for run in linear)}"
+            f"runs: {len(runs)} {kind} of {subject}; name only one of "
+            f"{', '.join(str(run.path) for run in runs)}"
         )
-    return Subject(name, nonlinear[0], linear[0] if linear else None, nonlinear[1:])
+    return runs[0] if runs else None
 
 
 def _check_same_test(first: Results, other: Results) -> None:
@@ -87,14 +113,18 @@ def _check_same_test(first: Results, other: Results) -> None:
         what = "test stimuli"
     elif not _equal(first.voxels["voxel"], other.voxels["voxel"]):
         what = "voxels"
-    elif first.config["shuffle"] != other.config["shuffle"]:
-        what = "pairings of stimuli and responses (shuffle)"
+    elif _is_shuffled(first) != _is_shuffled(other):
+        what = "pairings of stimuli and responses (control=shuffle)"
     else:
         return
     raise InputError(
         f"runs: the runs of {first.config['subject']} in {first.path} and {other.path} have "
         f"different {what}; evaluate them separately"
     )
+
+
+def _is_shuffled(run: Results) -> bool:
+    return run.config["control"]["kind"] == "shuffle"
 
 
 def _equal(first: pd.Series, other: pd.Series) -> bool:

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from jne.evaluation.missing_variants import missing_variants
 from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
-from jne.results.contents import baselines
+from jne.results.contents import baselines, twin_q
 from jne.roi import TIERS, check_known, ordered, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
@@ -45,6 +46,10 @@ class SubjectData:
     jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
     jne_low, jne_high      95 % interval of JNE over the test stimuli
     jne_half1, jne_half2   JNE of two random halves of the test stimuli
+    jne_control, jne_twin  with a run of control=twins, its JNE of the voxel and of its linear twin,
+    r2_twin, w             R² of the twin, and W, the difference of both JNE
+    q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
+                           whether it is at `inference.q`; empty for voxels not analysed
     """
     rois: list[str]
     """The ROIs reported, in order."""
@@ -157,7 +162,21 @@ def _voxel_table(
         deviation, config.stats.n_bootstrap, config.seed
     )
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
+    if subject.twins is not None:
+        table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     return table
+
+
+def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, Any]:
+    """The columns that a run with control=twins adds."""
+    columns: dict[str, Any] = {
+        "jne_control": run.voxels["jne"],
+        **{name: run.voxels[name] for name in ("jne_twin", "r2_twin", "w")},
+    }
+    q = np.full(len(analysed), np.nan)
+    q[analysed] = twin_q(run.voxels[analysed])
+    nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
+    return columns | {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
 
 
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:

@@ -6,7 +6,8 @@
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
     voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
                       ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
-                      gain_change, shape_change, jne_ss_p95
+                      gain_change, shape_change, jne_ss_p95; with control=twins also r2_twin,
+                      jne_twin and w = jne - jne_twin
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
@@ -15,18 +16,20 @@
     deviation.npy     (n_test, n_voxels) float32
     gain.npy          (n_test, n_voxels) float32; not in folders of version 0.1.0
     jne_ss.npy        (n_test, n_voxels) float32
-    encoder.pt        the best weights, the config of the encoder, and the standardisation
+    encoder.pt        the best weights, the config of the encoder, and the standardisation; with
+                      control=twins its outputs are the trained voxels, then their twins
     space.json        shape and affine of the volume, for voxels with columns i, j, k
     images.json       the path of the images that column `image` of stimuli.csv names
     figures/          PNG
 
-While a run is being written there are also .lock, held by the process that writes, last.ckpt and
-*.partial.
+While a run is being written there are also .lock, held by the process that writes, last.ckpt,
+twins.npy and *.partial.
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,10 +40,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from jne.analysis.inference import knockoff_q, knockoff_w
 from jne.roi import ROIS, ordered
 from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
 
+_RATES = (0.05, 0.1, 0.2)  # of false discoveries, at which nonlinear voxels are counted
 _MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
 
 
@@ -105,9 +110,14 @@ def baselines(voxels: pd.DataFrame) -> list[str]:
     return [name for name in ("r2_ridge", "r2_kernel") if name in voxels]
 
 
+def measures(voxels: pd.DataFrame) -> list[str]:
+    """The columns of a voxel table that hold a measure of nonlinearity to be averaged."""
+    return ["jne", *(name for name in ("jne_twin", "w") if name in voxels), "mean_deviation"]
+
+
 def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
     """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last."""
-    columns = ["r2", *baselines(voxels), "jne", "mean_deviation", "jne_ss_mean"]
+    columns = ["r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"]
     measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
@@ -134,12 +144,13 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
         "jne_ss/mean": np.square(jne).mean(),
         "jne_ss/p95": voxels["jne_ss_p95"].mean(),
         "mean_deviation/mean": voxels["mean_deviation"].mean(),
+        **(_of_w(voxels) if "w" in voxels else {}),
     }
     regions = roi_table(voxels).set_index("roi").drop(index="all")
     paper = [roi for roi in ROIS if roi in regions.index]
     if len(regions) > _MAX_ROI_METRICS:
         regions = regions.loc[paper]
-    for column in ("r2", *baselines(voxels), "jne", "jne_ss_mean", "mean_deviation"):
+    for column in ("r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"):
         section = column.removesuffix("_mean")
         metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
     counts = voxels["status"].value_counts()
@@ -153,3 +164,22 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
             "missing": int(counts.get("missing", 0)),
         },
     }
+
+
+def _of_w(voxels: pd.DataFrame) -> dict[str, float]:
+    """The scalars of a run with twins, over all voxels that have one."""
+    w = voxels["w"].dropna().to_numpy()
+    q = twin_q(voxels)
+    return {
+        "w/mean": w.mean() if len(w) else np.nan,
+        "w/median": np.median(w) if len(w) else np.nan,
+        "w/positive_share": (w > 0).mean() if len(w) else np.nan,
+        **{f"w/nonlinear_at_q{100 * rate:02.0f}": (q <= rate).sum() for rate in _RATES},
+    }
+
+
+def twin_q(voxels: pd.DataFrame) -> NDArray[np.float64]:
+    """q of `jne.analysis.inference` over the rows of a voxel table with twins, (V,)."""
+    draws = [name for name in voxels if re.fullmatch(r"jne_twin_\d+", str(name))] or ["jne_twin"]
+    twins = voxels[draws].to_numpy(dtype=np.float64).T
+    return knockoff_q(knockoff_w(voxels["jne"].to_numpy(), twins), len(twins))

@@ -26,6 +26,7 @@ from jne.utils.reading import UNREADABLE
 
 _WAIT_SECONDS = 5.0
 TERMINATED = 128 + signal.SIGTERM  # exit code
+_UNTIL_FINISHED = ("last.ckpt", "twins.npy")  # what a finished run can do without
 _KEPT = ("mlflow_run_id", "prepared", "params")  # facts that later attempts take over
 
 
@@ -93,7 +94,8 @@ def open_run(path: Path, config: dict[str, Any], identity: str = "") -> Iterator
             folder.end(ended_as(error), in_one_line(error))
             raise
         folder.end("FINISHED")
-        (path / "last.ckpt").unlink(missing_ok=True)
+        for name in _UNTIL_FINISHED:
+            (path / name).unlink(missing_ok=True)
 
 
 def earlier_attempts(folders: Iterable[Path], identity: str) -> list[Path]:

@@ -29,6 +29,7 @@ _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+    *("r2_twin", "jne_twin", "w"),  # with control=twins
 )
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
@@ -36,7 +37,7 @@ _CONFIG: dict[str, type] = {
     "activation": str,
     "placement": str,
     "seed": int,
-    "shuffle": bool,
+    "control": dict,
     "data": dict,
     "encoder": dict,
 }
@@ -80,6 +81,8 @@ class Results:
     def encoder(self, trust: Sequence[str] = ()) -> nn.Module:
         """The trained encoder: standardised features (N, D) to the trained voxels (N, V').
 
+        With control=twins the twins follow the voxels, (N, V' + T).
+
         trust: packages, other than jne and torch.nn, whose classes the folder may name, such as
         `my_package.` for an encoder of your own. Raises InputError for a class of another package,
         and where the weights do not fit the class.
@@ -110,12 +113,14 @@ class Results:
         config = self._read("config.yaml", load)
         if not isinstance(config, dict):
             self._refuse("config.yaml", "the config of the run, keys with values")
+        if isinstance(config.get("shuffle"), bool):  # as version 0.1.0 wrote it
+            config["control"] = {"kind": "shuffle" if config.pop("shuffle") else "none"}
         for key, kind in _CONFIG.items():
             if not isinstance(config.get(key), kind):
                 self._refuse("config.yaml", f"the key {key}", f"{config.get(key)!r}")
-        for key in ("name", "_target_"):
-            if not isinstance(config["data"].get(key), str):
-                self._refuse("config.yaml", f"the key data.{key}")
+        for section, key in (("data", "name"), ("data", "_target_"), ("control", "kind")):
+            if not isinstance(config[section].get(key), str):
+                self._refuse("config.yaml", f"the key {section}.{key}")
         return config
 
     def _read_voxels(self) -> pd.DataFrame:
@@ -210,9 +215,12 @@ class Results:
         if not isinstance(saved.get("config"), dict) or not isinstance(saved.get("weights"), dict):
             self._refuse("encoder.pt", "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
-        n_trained = int((self.voxels["status"] == "ok").sum())
+        n_outputs = int((self.voxels["status"] == "ok").sum())
+        if "r2_twin" in self.voxels:
+            draws = self.config["control"].get("draws", 1)
+            n_outputs += draws * int(self.voxels["r2_twin"].notna().sum())
         for name in _SCALING:
-            expected = (n_features if name.startswith("feature") else n_trained,)
+            expected = (n_features if name.startswith("feature") else n_outputs,)
             found = saved.get(name)
             if not isinstance(found, Tensor) or tuple(found.shape) != expected:
                 self._refuse("encoder.pt", f"`{name}`, a tensor of shape {expected}")

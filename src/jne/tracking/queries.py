@@ -28,8 +28,8 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
     """The results folders of the newest linear and nonlinear training run of each subject.
 
     Only finished runs on the data of the newest run count, without null controls. A nonlinear run
-    comes with the newest run of each other seed whose other parameters are equal. filter_string: in
-    MLflow's filter syntax; '' for none.
+    comes with the newest run of each other seed whose other parameters are equal, and with the
+    newest such run with control=twins. filter_string: in MLflow's filter syntax; '' for none.
 
     Raises InputError where no run is left or MLflow cannot read the filter.
     """
@@ -49,12 +49,13 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
         )
     except MlflowException as error:
         raise InputError(f"filter={filter_string}: MLflow cannot read it ({error})") from error
-    if not found:
+    plain = [run for run in found if not _has_twins(run)]
+    if not plain:
         what = f"filter={filter_string}: no" if filter_string else "runs=newest: no"
         raise InputError(f"{what} finished training run in the MLflow experiment")
-    data = found[0].data.params["data"]
+    data = plain[0].data.params["data"]
     newest: dict[tuple[str, ...], Run] = {}
-    for run in found:
+    for run in plain:
         params = run.data.params
         if params["data"] != data:
             continue
@@ -62,14 +63,28 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
         first = newest.setdefault(encoder, run)
         if params["encoder"] != "linear" and _equal_but_for_seed(run, first):
             newest.setdefault((*encoder, params["seed"]), run)
+    for run in filter(_has_twins, found):
+        encoder = (run.data.params["subject"], run.data.params["encoder"])
+        if encoder in newest and _equal_but_for_seed(run, newest[encoder]):
+            newest.setdefault((*encoder, "twins"), run)
     by_subject = sorted(newest.values(), key=lambda run: run.data.params["subject"])
     return list(dict.fromkeys(Path(run.data.tags["results"]) for run in by_subject))
 
 
 def _equal_but_for_seed(first: Run, second: Run) -> bool:
     """Parameters that only one of them has do not count: earlier versions recorded fewer."""
-    other = second.data.params | {"seed": first.data.params["seed"]}
-    return all(other.get(key, value) == value for key, value in first.data.params.items())
+    settings, other = _settings(first), _settings(second)
+    return all(other.get(key, value) == value for key, value in settings.items())
+
+
+def _settings(run: Run) -> dict[str, str]:
+    """The parameters without the seed and the control, which earlier versions did not have."""
+    params = run.data.params
+    return {key: params[key] for key in params if key != "seed" and key.split(".")[0] != "control"}
+
+
+def _has_twins(run: Run) -> bool:
+    return run.data.params.get("control") == "twins"
 
 
 def results_folder(client: MlflowClient, run_id: str) -> Path:

@@ -53,6 +53,14 @@ class JacobianConfig(Section):
         return variants
 
 
+class ControlConfig(Section):
+    """conf/control: what stands against the run, so that its numbers have a null."""
+
+    kind: Literal["none", "shuffle", "twins"]
+    draws: int = Field(1, ge=1)
+    share: float = Field(1.0, gt=0, le=1)
+
+
 class TrainConfig(ScriptConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
@@ -70,7 +78,7 @@ class TrainConfig(ScriptConfig):
     jacobian: JacobianConfig
     stats: StatsConfig
     seed: Seed
-    shuffle: bool
+    control: ControlConfig
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool
@@ -93,6 +101,9 @@ class TrainConfig(ScriptConfig):
         # In the words of version 0.1.0, so that its unfinished runs are recognised.
         p_value = settings["stats"].pop("p_value")
         settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
+        settings["shuffle"] = self.control.kind == "shuffle"
+        if self.control.kind != "twins":
+            del settings["control"]
         for section, key, value in (
             (settings, "readout", "trained"),
             (settings, "baseline", []),

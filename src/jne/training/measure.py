@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Scores:
     predictions: NDArray[np.float32]
     """(N, V')."""
     columns: dict[str, NDArray]
-    """(V',) each: those of SCORES, then p and p_fdr."""
+    """(V',) each: those of SCORES, then p and p_fdr; with twins, r2_twin."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +64,29 @@ class Nonlinearity:
     jne_ss: NDArray[np.float32]
     """(N, V), memory-mapped."""
     columns: dict[str, NDArray]
-    """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95."""
+    """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95; with
+    twins, those of `_twin_columns`."""
     seconds: float
 
 
 def score_test(
     data: EncodingData, predictions: NDArray[np.float32], settings: StatsConfig, seed: int
 ) -> Scores:
-    """R2, its p and FDR-adjusted p of the predictions (N, V') of the test stimuli."""
+    """R2, its p and FDR-adjusted p of the predictions (N, V') of the test stimuli.
+
+    With twins, the predictions are (N, V' + T), and `r2_twin` is the mean R2 of a voxel's twins.
+    """
     responses = data.split("test")[1].numpy()
+    n_real = data.n_trained
+    of_twins = prediction.r2_score(responses[:, n_real:], predictions[:, n_real:])
+    responses, predictions = responses[:, :n_real], predictions[:, :n_real]
     columns = {name: score(responses, predictions) for name, score in SCORES.items()}
     columns["p"] = prediction.r2_p(
         responses, predictions, settings.p_value, settings.n_bootstrap, seed
     )
     columns["p_fdr"] = prediction.fdr(columns["p"])
+    if data.twins is not None:
+        columns["r2_twin"] = data.twins.per_draw(of_twins, n_real).mean(axis=0)
     return Scores(responses, predictions, columns)
 
 
@@ -100,7 +110,8 @@ def measure_nonlinearity(
     start = time.monotonic()
     files = {v: variant_file(folder / "deviation.npy", v) for v in settings.variants}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
-    arrays = _arrays(encoder, data, _chosen(data, scores, settings, alpha), settings, files)
+    chosen = _chosen(data, scores, settings, alpha)
+    arrays = _arrays(encoder, data, chosen, settings, files)
     columns = {
         variant_column(name, variant): metric(arrays[variant])
         for variant in settings.variants
@@ -114,6 +125,8 @@ def measure_nonlinearity(
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
+    if data.twins is not None:
+        columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
 
@@ -123,7 +136,7 @@ def _chosen(
 ) -> NDArray[np.int64]:
     """The encoder's outputs that `jacobian.voxels` asks for: indices into the V' trained voxels."""
     if settings.voxels == "all":
-        return np.arange(len(data.kept))
+        return np.arange(data.n_trained)
     if settings.voxels == "significant":
         return np.flatnonzero(scores.columns["p_fdr"] < alpha)
     rois = data.prepared.voxels["roi"]
@@ -159,28 +172,63 @@ def _arrays(
     return found
 
 
+def _twin_columns(
+    encoder: nn.Module,
+    data: EncodingData,
+    chosen: NDArray[np.int64],
+    jne: NDArray,
+    settings: JacobianConfig,
+    folder: Path,
+) -> dict[str, NDArray]:
+    """Columns (V,) of the twins of the chosen voxels, whose own `jne` (V,) is known.
+
+    jne_twin, the JNE of the twin; w, the voxel's JNE minus that. With several draws, jne_twin is
+    their mean, and jne_twin_1, jne_twin_2, ... are beside it.
+    """
+    twins = data.twins
+    assert twins is not None
+    owner = np.tile(twins.voxels, twins.n_draws)
+    of_chosen = np.flatnonzero(np.isin(owner, chosen))
+    found = np.full(len(owner), np.nan)
+    if len(of_chosen):
+        path = folder / "deviation_twins.npy"
+        only_jne = settings.model_copy(update={"variants": [DEFAULT]})
+        _compute(encoder, data, data.n_trained + of_chosen, only_jne, path, of="twins")
+        found[of_chosen] = nonlinearity.jne(np.load(path, mmap_mode="r"))
+        path.unlink()
+    draws = np.full((twins.n_draws, len(data.voxel_status)), np.nan)
+    draws[:, data.kept] = twins.per_draw(found, data.n_trained)
+    mean = draws.mean(axis=0)
+    columns = {"jne_twin": mean, "w": jne - mean}
+    if twins.n_draws > 1:
+        columns |= {f"jne_twin_{k}": draw for k, draw in enumerate(draws, start=1)}
+    return columns
+
+
 def _compute(
     encoder: nn.Module,
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     path: Path,
+    of: Literal["voxels", "twins"] = "voxels",
 ) -> None:
     features = data.split("test")[0]
+    title = "Jacobians" if of == "voxels" else "Jacobians of twins"
     with stage_progress() as progress:
-        task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
+        task = progress.add_task(title, total=len(features), unit="stimuli")
         try:
             jacobian_deviation(
                 encoder.to("cpu").eval(),
                 features,
                 variant=settings.variants,
-                voxels=None if len(chosen) == len(data.kept) else chosen,
+                voxels=None if len(chosen) == data.n_outputs else chosen,
                 precision=settings.precision,
                 device=settings.device,
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=True,
+                gain_shape=of == "voxels",
             )
         except ValueError as error:
             raise InputError(f"jacobian.{error}") from error

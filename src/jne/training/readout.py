@@ -72,11 +72,11 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
         inputs = torch.cat([hidden * scale, features], dim=1)
     mean = inputs[centre].mean(dim=0) if bias is not None else torch.zeros(inputs.shape[1])
     inputs = inputs - mean
-    penalty = np.empty(data.n_trained, dtype=np.float32)
-    loss = np.empty(data.n_trained)
+    penalty = np.empty(data.n_outputs, dtype=np.float32)
+    loss = np.empty(data.n_outputs)
     with stage_progress() as progress, torch.no_grad():
-        task = progress.add_task("ridge readout", total=data.n_trained, unit="voxels")
-        for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        task = progress.add_task("ridge readout", total=data.n_outputs, unit="voxels")
+        for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
             responses = data.responses.block(rows, voxels)
             offset = responses[centre].mean(dim=0) if bias is not None else torch.zeros(())
             fitted = fit_ridge(inputs, responses - offset, folds, penalties)

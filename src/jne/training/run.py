@@ -92,7 +92,7 @@ class TrainingRun:
         measured = time.monotonic()
         trained: dict[str, NDArray] = {**scores.columns, **baseline}
         if history.readout_penalty is not None:
-            trained["readout_penalty"] = history.readout_penalty
+            trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
         voxels = voxel_table(
             data.prepared.voxels, data.voxel_status, data.kept, trained, nonlinearity.columns
         )
@@ -162,6 +162,8 @@ class TrainingRun:
             "R² ridge": "r2_ridge",
             "R² kernel": "r2_kernel",
             "JNE": "jne",
+            "JNE twin": "jne_twin",
+            "W": "w",
             "mean deviation": "mean_deviation",
             "JNE-SS": "jne_ss_mean",
         }
@@ -256,7 +258,8 @@ def _mlflow_params(config: TrainConfig) -> dict[str, object]:
         "batch_size": config.trainer.batch_size or "full",
         "patience": config.trainer.patience,
         "readout": config.readout,
-        "shuffle": config.shuffle,
+        "control": config.control.kind,
+        "shuffle": config.control.kind == "shuffle",  # for filters, also of earlier runs
         "seed": config.seed,
     }
 

@@ -8,6 +8,7 @@ performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
 maps         R² and JNE on the brain
 hierarchy    JNE by region and tier
+nonlinear    JNE against that of linear twins: which voxels are nonlinear
 variants     JNE against its variants and the mean deviation
 selectivity  JNE-SS by cluster of stimuli
 reliability  JNE with other test stimuli and other seeds
@@ -17,6 +18,7 @@ from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
+from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
@@ -27,6 +29,7 @@ SECTIONS: tuple[Section, ...] = (
     Comparison(),
     Maps(),
     Hierarchy(),
+    Nonlinear(),
     Variants(),
     Selectivity(),
     Reliability(),

@@ -1,4 +1,4 @@
-"""R² and JNE on the brain: maps that nilearn loads, and pictures of them."""
+"""R², JNE and W on the brain: maps that nilearn loads, and pictures of them."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from jne.evaluation.voxels import SubjectData
 _MAPS = {
     "r2": ("r2_nonlinear", "R²", "viridis"),
     "jne": ("jne", "JNE", "magma"),
+    "w": ("w", "W = JNE − JNE of the linear twin", "magma"),
 }
 """Name: column of the voxel table, label, colour map."""
 
@@ -23,10 +24,12 @@ class Maps(Section):
         "map_r2": "R² of the nonlinear encoder on the test stimuli. The scale starts at 0; "
         "negative values are drawn as 0.",
         "map_jne": "JNE of every voxel that has one, significant or not.",
+        "map_w": "W of every voxel that has one, significant or not. The scale starts at 0; "
+        "negative values are drawn as 0.",
     }
     files: Mapping[str, str] = {
-        "maps/": "maps of R² and JNE for nilearn (GIFTI or NIfTI), where voxels have a position in "
-        "a brain",
+        "maps/": "maps of R², JNE and W for nilearn (GIFTI or NIfTI), where voxels have a position "
+        "in a brain",
     }
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -37,7 +40,7 @@ class Maps(Section):
         run = data.subject.nonlinear
         synthetic = run.config["data"]["_target_"].endswith(".Synthetic")
         drawn = {}
-        for name, (column, label, cmap) in _MAPS.items():
+        for name, (column, label, cmap) in _shown(data).items():
             values = data.voxels[column].to_numpy()
             drawn[f"map_{name}"] = brain.draw(
                 data.voxels,
@@ -55,7 +58,7 @@ class Maps(Section):
             return
         from jne.plots import brain
 
-        for name, (column, _, _) in _MAPS.items():
+        for name, (column, _, _) in _shown(data).items():
             brain.write_maps(
                 folder / "maps",
                 f"{data.file_name}_{name}",
@@ -63,6 +66,10 @@ class Maps(Section):
                 data.voxels[column].to_numpy(),
                 data.subject.nonlinear.space,
             )
+
+
+def _shown(data: SubjectData) -> dict[str, tuple[str, str, str]]:
+    return {name: shown for name, shown in _MAPS.items() if shown[0] in data.voxels}
 
 
 def _have_positions(data: SubjectData) -> bool:

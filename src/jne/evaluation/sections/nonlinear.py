@@ -1,0 +1,235 @@
+"""Is a voxel nonlinear? Its JNE against that of its linear twin (docs/inference.md)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from statsmodels.stats.multitest import multipletests
+
+from jne.analysis import hierarchy, inference
+from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables
+from jne.evaluation.voxels import SubjectData
+from jne.plots.panels import name_groups, violins
+from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
+from jne.roi import TIERS
+
+_MEASURES = {"jne": "JNE", "w": "W"}
+_NO_TWINS = "JNE has no null without linear twins; `python train.py control=twins` gives one."
+
+
+class Nonlinear(Section):
+    title = "Is this voxel nonlinear?"
+    captions: Mapping[str, str] = {
+        "nonlinear": "W of the analysed voxels (line: median), and the share of voxels that are "
+        "nonlinear, with Wilson's 95 % interval.",
+    }
+    headings: Mapping[str, str] = {
+        "n_nonlinear": "nonlinear",
+        "share_low": "95 % from",
+        "share_high": "to",
+        "median_w": "median W",
+        "tau": "Kendall's tau with the tier",
+        "p": "p",
+        "partial_r": "partial rank r with the tier",
+        "partial_p": "p of partial r",
+    }
+
+    def tables(self, data: SubjectData) -> Tables:
+        if data.subject.twins is None:
+            return {}
+        return {"nonlinear": _by_group(data), "nonlinear_trend": _trend(data)}
+
+    def across_subjects(self, tables: Tables) -> Tables:
+        if "nonlinear" not in tables:
+            return {}
+        rows = []
+        for (level, group), found in tables["nonlinear"].groupby(["level", "group"], sort=False):
+            counts = {name: int(found[name].sum()) for name in ("n_voxels", "n_nonlinear")}
+            rows.append({"level": level, "group": group, **counts, **_share(*counts.values())})
+        return {"nonlinear": pd.DataFrame(rows)}
+
+    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+        if not tables:
+            return []
+        regions = tables["nonlinear"].replace({"level": {"roi": "ROI"}})
+        trend = tables["nonlinear_trend"].dropna(subset="tau")
+        trend = trend.assign(measure=trend["measure"].map(_MEASURES))
+        return [table for table in (regions, trend) if len(table)]
+
+    def text(self, data: SubjectData, tables: Tables) -> str:
+        sentences = [
+            "Each voxel has a linear twin: a made-up voxel that is linear, and as predictable and "
+            "as noisy. One encoder was trained on both; W is the JNE of the voxel minus that of "
+            "its twin. For a linear voxel, W is as often positive as negative, whatever the noise. "
+            f"Voxels are called nonlinear at a false discovery rate of {_percent(data)} (knockoff+ "
+            "of Barber and Candès). p is that of W > 0 in Wilcoxon's signed-rank test, one-sided."
+        ]
+        if tables["nonlinear_trend"]["tau"].notna().any():
+            given = " and ".join(_covariates(data).values())
+            sentences.append(
+                f"Partial r is Spearman's correlation with the tier given {given}, two-sided p."
+            )
+        return " ".join(sentences)
+
+    def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
+        return {"nonlinear": _figure(data, tables["nonlinear"])} if tables else {}
+
+    def findings(self, data: SubjectData, tables: Tables) -> list[str]:
+        if not tables:
+            return [_NO_TWINS]
+        table = tables["nonlinear"]
+        whole, rois = table.iloc[0], table.query("level == 'roi' and n_voxels > 0")
+        clauses = [
+            f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "
+            f"rate of {_percent(data)}"
+        ]
+        none = list(rois.loc[rois["n_nonlinear"] == 0, "group"])
+        if whole.n_nonlinear and len(rois) > 1:
+            most = rois.iloc[int(rois["share"].to_numpy().argmax())]
+            clauses.append(f"most in {most.group} ({most.n_nonlinear} of {most.n_voxels})")
+            if none:
+                clauses.append(f"none in {', '.join(none)}")
+        return ["; ".join(clauses) + "."]
+
+    def findings_across(self, tables: Tables) -> list[str]:
+        if "nonlinear" not in tables:
+            return []
+        rows = tables["nonlinear"]
+        whole = rows[(rows["subject"] == ALL_SUBJECTS) & (rows["level"] == "brain")]
+        return [
+            f"All subjects: {row.n_nonlinear} of {row.n_voxels} voxels are nonlinear."
+            for row in whole.itertuples()
+        ]
+
+    def scalars(self, tables: Tables) -> dict[str, float]:
+        if "nonlinear" not in tables:
+            return {}
+        whole = tables["nonlinear"].query("level == 'brain'")
+        return dict(zip("nonlinear_share/" + whole["subject"], whole["share"], strict=True))
+
+    def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
+        if "nonlinear" not in tables:
+            return []
+        return [
+            "A voxel that is not called nonlinear may be nonlinear: the test finds what the "
+            "encoder has learned, and that learns little from few stimuli or noisy responses.",
+            "The p of W > 0 and the intervals of shares treat voxels as independent.",
+        ]
+
+
+def _groups(data: SubjectData) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Level, name and rows of the whole brain, each ROI and each tier: the voxels that have a W."""
+    tested = _tested(data)
+    yield "brain", WHOLE_BRAIN, tested
+    for roi in data.rois:
+        yield "roi", roi, tested[tested["roi"] == roi]
+    reported = tested[tested["roi"].isin(data.rois)]
+    for tier in TIERS:
+        if (reported["tier"] == tier).any():
+            yield "tier", tier, reported[reported["tier"] == tier]
+
+
+def _tested(data: SubjectData) -> pd.DataFrame:
+    return data.analysed[data.analysed["w"].notna()]
+
+
+def _by_group(data: SubjectData) -> pd.DataFrame:
+    rows = []
+    for level, group, voxels in _groups(data):
+        n, found, w = len(voxels), int(voxels["nonlinear"].sum()), voxels["w"].to_numpy()
+        rows.append(
+            {
+                "level": level,
+                "group": group,
+                "n_voxels": n,
+                "n_nonlinear": found,
+                **_share(n, found),
+                "median_w": np.median(w) if n else np.nan,
+                "p": inference.signed_rank_test(w),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby("level")["p"].transform(_holm)
+    return table
+
+
+def _share(n: int, found: int) -> dict[str, float]:
+    ends = ("share", "share_low", "share_high")
+    return dict(zip(ends, inference.share_interval(found, n), strict=True))
+
+
+def _holm(p: pd.Series) -> pd.Series:
+    """Holm's correction over the groups of a level that were tested."""
+    tested = p.notna()
+    if tested.any():
+        p = p.copy()
+        p[tested] = multipletests(p[tested], method="holm")[1]
+    return p
+
+
+def _trend(data: SubjectData) -> pd.DataFrame:
+    """Do JNE and W rise from tier to tier, also beyond what noise ceiling and R² explain?"""
+    voxels = _tested(data)
+    voxels = voxels[voxels["roi"].isin(data.rois)]
+    tiers = voxels["tier"].to_numpy()
+    order = [tier for tier in TIERS if tier in tiers]
+    ranked = voxels[voxels["tier"].isin(order)]
+    given = [ranked[name].to_numpy() for name in _covariates(data)]
+    rows = []
+    for measure in _MEASURES:
+        tau, p = hierarchy.trend(voxels[measure].to_numpy(), tiers, order)
+        r, partial_p = np.nan, np.nan
+        if np.isfinite(tau):
+            rank: NDArray = ranked["tier"].map(order.index).to_numpy()
+            r, partial_p = inference.partial_rank_correlation(
+                rank, ranked[measure].to_numpy(), given
+            )
+        rows.append(
+            {
+                "measure": measure,
+                "n_voxels": len(ranked),
+                "tau": tau,
+                "p": p,
+                "partial_r": r,
+                "partial_p": partial_p,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _covariates(data: SubjectData) -> dict[str, str]:
+    """What the partial correlations hold constant: columns of the voxel table with their names."""
+    known = {"noise_ceiling": "the noise ceiling"} if "noise_ceiling" in data.voxels else {}
+    return known | {"r2_nonlinear": "R²"}
+
+
+def _percent(data: SubjectData) -> str:
+    return f"{100 * data.config.inference.q:g} %"
+
+
+def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
+    names = data.rois or [WHOLE_BRAIN]
+    level = "roi" if data.rois else "brain"
+    groups = {name: voxels["w"] for kind, name, voxels in _groups(data) if kind == level}
+    shown = table[table["level"] == level]
+    width = max(3.2, 1.2 + 0.42 * len(names))
+    figure, (above, below) = subplots(
+        2, 1, figsize=(width, 4.0), sharex=True, layout="constrained", height_ratios=[1.4, 1]
+    )
+    violins(above, [groups[name] for name in names], names)
+    above.set_ylim(auto=True)
+    above.relim()
+    above.autoscale_view()
+    above.axhline(0, color="#999999", lw=0.7, zorder=0)
+    above.set(ylabel="W", title="JNE minus that of the linear twin (line: median)")
+    share = shown["share"].to_numpy()
+    ends = np.array([share - shown["share_low"], shown["share_high"] - share])
+    colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
+    below.bar(range(len(names)), share, 0.7, color=colours, alpha=0.6)
+    below.errorbar(range(len(names)), share, np.maximum(ends, 0), fmt="none", color="black", lw=0.8)
+    below.set(ylim=(0, 1), ylabel="share nonlinear", title=f"false discovery rate {_percent(data)}")
+    name_groups(below, names if data.rois else [""])
+    return figure

@@ -1,0 +1,93 @@
+"""Linear twins (`control=twins`): for every voxel a made-up one that is linear by construction.
+
+    twin = ridge prediction of the voxel + out-of-fold ridge residuals of the voxel, permuted
+
+One permutation of the stimuli serves all voxels: the noise keeps its distribution and its
+correlations between voxels, and loses its tie to the stimulus. The encoder is trained on real
+voxels and twins together, so what its hidden layers learn from nonlinear voxels reaches the twins
+as it reaches linear voxels. docs/inference.md says what follows from that.
+
+N stimuli, D features, V' trained voxels, T twins.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jne.data.datamodule import EncodingData, Twins
+from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
+from jne.training.baseline import baseline_columns
+from jne.training.config import ControlConfig
+from jne.training.readout import cross_validation
+from jne.utils.blocks import voxel_blocks
+from jne.utils.files import atomic_array
+from jne.utils.progress import stage_progress
+
+_VOXELS_AT_ONCE = 2**12
+
+
+def make_twins(data: EncodingData, control: ControlConfig, seed: int, path: Path) -> Twins:
+    """Twins of the trained voxels, written to `path` as a memory-mapped array (N, T).
+
+    Ridge regression is fitted to training and validation stimuli; the penalties are those of the
+    baseline. The residuals of these stimuli are permuted among them, those of the test stimuli
+    among themselves. Voxels with twins and permutations depend on `seed` alone.
+    """
+    voxels = _with_twins(data.n_trained, control.share, seed)
+    rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
+    orders = [_order(rows, test, [seed, draw]) for draw in range(control.draws)]
+    penalty = torch.from_numpy(baseline_columns(["ridge"], data)["ridge_penalty"][voxels])
+    features = data.features - data.features[rows].mean(dim=0)
+    out_of_fold = OutOfFoldRidge(features[rows], cross_validation(data))
+    solver = RidgeSolver(features[rows])
+    n_twins = control.draws * len(voxels)
+    mean, scale = torch.empty(n_twins), torch.empty(n_twins)
+    with stage_progress() as progress, atomic_array(path, (len(features), n_twins), "<f4") as twins:
+        task = progress.add_task("linear twins", total=len(voxels), unit="voxels")
+        # Of a subset, a block spans more columns of the responses
+        at_once = max(round(_VOXELS_AT_ONCE * len(voxels) / data.n_trained), 1)
+        for block in voxel_blocks(len(voxels), at_once):
+            responses = _columns(data, voxels[block])
+            centred = responses - responses[rows].mean(dim=0)
+            fitted = features @ solver.weights(centred[rows], penalty[block])
+            residuals = centred - fitted
+            residuals[rows] = centred[rows] - out_of_fold.predict(centred[rows], penalty[block])
+            for draw, order in enumerate(orders):
+                twin = fitted + responses[rows].mean(dim=0)
+                twin[np.concatenate([rows, test])] += residuals[order]
+                columns = slice(draw * len(voxels) + block.start, draw * len(voxels) + block.stop)
+                train = twin[data.rows["train"]]
+                mean[columns], scale[columns] = train.mean(dim=0), train.std(dim=0, correction=0)
+                twins[:, columns] = (twin - mean[columns]) / scale[columns]
+            progress.update(task, completed=block.stop)
+    owner = np.tile(voxels, control.draws)
+    return Twins(
+        voxels,
+        control.draws,
+        np.load(path, mmap_mode="r"),
+        data.response_mean[owner] + mean * data.response_scale[owner],
+        scale * data.response_scale[owner],
+    )
+
+
+def _with_twins(n_trained: int, share: float, seed: int) -> NDArray[np.int64]:
+    """Which voxels get twins: all, or a random subset, ascending."""
+    n = max(round(share * n_trained), 1)
+    if n == n_trained:
+        return np.arange(n_trained)
+    return np.sort(np.random.default_rng(seed).choice(n_trained, n, replace=False))
+
+
+def _order(rows: NDArray, test: NDArray, seed: list[int]) -> NDArray[np.int64]:
+    """The stimuli whose residuals the stimuli [rows, test] get."""
+    rng = np.random.default_rng(seed)
+    return np.concatenate([rng.permutation(rows), rng.permutation(test)])
+
+
+def _columns(data: EncodingData, voxels: NDArray[np.int64]) -> Tensor:
+    """The responses (N, v) of some trained voxels to all stimuli."""
+    span = slice(int(voxels[0]), int(voxels[-1]) + 1)
+    return data.responses.block(np.arange(len(data.features)), span)[:, voxels - span.start]

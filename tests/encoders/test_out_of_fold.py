@@ -1,0 +1,26 @@
+"""Ridge regression at given penalties, against scikit-learn voxel by voxel."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+
+from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
+
+
+@pytest.mark.parametrize("n_features", [5, 60])  # fewer and more than stimuli
+def test_ridge_at_given_penalties(n_features):
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, n_features)), rng.standard_normal((40, 3))
+    penalty = np.array([0.5, 10, 1000.0])
+    folds = rng.integers(4, size=40)
+    features, responses = torch.from_numpy(x), torch.from_numpy(y)
+    weights = RidgeSolver(features).weights(responses, torch.from_numpy(penalty))
+    left_out = OutOfFoldRidge(features, folds).predict(responses, torch.from_numpy(penalty))
+    for v, alpha in enumerate(penalty):
+        ridge = Ridge(alpha=alpha, fit_intercept=False)
+        np.testing.assert_allclose(weights[:, v], ridge.fit(x, y[:, v]).coef_, rtol=1e-6)
+        for fold in range(4):
+            rows = folds == fold
+            expected = ridge.fit(x[~rows], y[~rows, v]).predict(x[rows])
+            np.testing.assert_allclose(left_out[rows, v], expected, rtol=1e-6, atol=1e-9)
