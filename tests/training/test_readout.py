@@ -159,3 +159,20 @@ def test_the_stored_encoder_has_the_readout_of_ridge(run):
     np.testing.assert_allclose(predictions, run.array("predictions"), atol=1e-5)
     assert encoder.linear_path.weight.any()
     assert run.voxels["readout_penalty"].isin(np.float32(PENALTIES)).all()
+
+
+def test_a_linear_encoder_is_cross_validated(data):
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(64, data.n_trained, hidden_width=16, placement="none")
+    x, y = split(data, "train", "val")
+    inputs = []
+    encoder.readout.register_forward_pre_hook(lambda _, entered: inputs.append(entered[0]))
+    with torch.no_grad():
+        encoder(torch.tensor(x).float())
+    folds = cross_validation(data)
+    cv = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(5)]
+    hidden = inputs[0].double().numpy()
+    model = RidgeCV(alphas=np.array(PENALTIES), cv=cv)
+    model.fit(hidden - hidden.mean(axis=0), y - y.mean(axis=0))
+    found = refit_readout(encoder, data)
+    np.testing.assert_allclose(found.penalty, model.best_alphas_, rtol=1e-4)

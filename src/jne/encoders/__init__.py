@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from jne.encoders.chain import HasResidualChain, ResidualLayer, is_linear_layer
+from jne.encoders.chain import HasResidualChain, ResidualLayer, is_linear, is_linear_layer
 from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
 from jne.encoders.ridge import RidgeRegression
 from jne.errors import InputError
@@ -28,6 +28,7 @@ __all__ = [
     "RidgeRegression",
     "activated_layers",
     "build_encoder",
+    "is_linear",
     "is_linear_layer",
 ]
 

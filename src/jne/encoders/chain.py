@@ -25,6 +25,14 @@ def is_linear_layer(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward
 
 
+def is_linear(encoder: nn.Module) -> bool:
+    """Whether an encoder is known to be linear: a linear layer, or a chain without activations."""
+    if not isinstance(encoder, HasResidualChain):
+        return is_linear_layer(encoder)
+    hidden, _ = encoder.residual_chain()
+    return all(isinstance(layer.activation, nn.Identity) for layer in hidden)
+
+
 @runtime_checkable
 class HasResidualChain(Protocol):
     """An encoder that is a chain of residual layers followed by a linear readout.

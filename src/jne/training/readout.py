@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import EncodingData
-from jne.encoders import is_linear_layer
+from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import fit_ridge
 from jne.errors import InputError
@@ -46,8 +46,9 @@ class RidgeReadout:
 def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer by those of ridge regression.
 
-    A voxel's penalty has the smallest error on the validation stimuli (for encoder=ridge, which has
-    no hidden layers, in a cross-validation over training and validation stimuli). The weights are
+    A voxel's penalty has the smallest error on the validation stimuli; for a linear encoder, whose
+    hidden layers cannot fit the training stimuli better than the features do, in a cross-validation
+    over training and validation stimuli. The weights are
     then fitted to training and validation stimuli together. Where the encoder has a linear path,
     this is done from the last hidden layer and the features, scaled so that HIDDEN_SHARE of the
     variance is the hidden layer's.
@@ -56,9 +57,8 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     not end in a linear layer.
     """
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    alone = is_linear_layer(encoder)
-    folds = cross_validation(data) if alone else validation_fold(data)
-    penalties = RIDGE_PENALTIES if alone else PENALTIES
+    folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
+    penalties = RIDGE_PENALTIES if is_linear_layer(encoder) else PENALTIES
     readout, hidden = _last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
