@@ -3,10 +3,13 @@
 python benchmarks/encoders.py cells independent 2000 2 3                # seeds 2 and 3
 python benchmarks/encoders.py cells correlated 2000 2 3 --tuned
 python benchmarks/encoders.py v4 FOLDER_OF_v4_201025                    # split seeds 0, 1, 2
+python benchmarks/encoders.py cost
 
 cells: 12 cells of nonlinear share alpha and noise ceiling (data=cells). For each seed it prints
 the mean over the voxels of a cell of R2 minus that of ridge regression, before and after the ridge
 readout, the mean JNE by alpha, and Spearman's correlation of alpha and JNE at each ceiling.
+cost: the ridge baseline and the ridge readout of a whole brain (226,000 voxels, 8,000 training and
+1,000 validation stimuli), from one block of voxels, beside the products of a training epoch.
 v4: macaque V4, layer 7 (experiment=v4): mean R2 of ridge, the linear and the nonlinear encoder.
 """
 
@@ -15,7 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
 from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
 
@@ -24,11 +29,16 @@ from jne.analysis.prediction import r2_score
 from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
+from jne.encoders.ridge import fit_ridge
 from jne.jacobian import jacobian_deviation
 from jne.training.baseline import baseline_columns
 from jne.training.config import check_config
 from jne.training.fit import fit
 from jne.training.module import EncodingModule
+from jne.training.readout import N_FOLDS
+from jne.training.readout import PENALTIES as READOUT_PENALTIES
+from jne.utils.machine import peak_memory_gb
 
 CONF = str(Path(__file__).parents[1] / "conf")
 N_JACOBIANS = 100
@@ -117,6 +127,37 @@ def v4(root: str, tuned: bool) -> None:
         print(pd.DataFrame(rows).round(4).to_string(index=False), flush=True)
 
 
+def cost() -> None:
+    n_train, n_val, n_features, width, n_voxels, block = 8000, 1000, 768, 1024, 226_000, 8192
+    n = n_train + n_val
+    a = torch.randn(4096, 4096)
+    a @ a
+    start = time.monotonic()
+    for _ in range(3):
+        a @ a
+    rate = 3 * 2 * 4096**3 / (time.monotonic() - start)
+    weights = n_features * width + 2 * width**2 + width * n_voxels
+    epoch = 6 * n_train * weights / rate
+    print(f"product rate {rate / 1e9:.0f} GFLOP/s; products of an epoch: {epoch:.0f} s")
+    responses = torch.randn(n, block)
+    for name, inputs, folds, penalties in (
+        ("ridge baseline", torch.randn(n, n_features), np.arange(n) % N_FOLDS, RIDGE_PENALTIES),
+        (
+            "ridge readout",
+            torch.randn(n, width + n_features),
+            np.repeat([-1, 0], [n_train, n_val]),
+            READOUT_PENALTIES,
+        ),
+    ):
+        start = time.monotonic()
+        fit_ridge(inputs, responses, folds, penalties)
+        whole = (time.monotonic() - start) * n_voxels / block
+        print(
+            f"{name}: {whole:.0f} s for {n_voxels} voxels, {whole / epoch:.1f} times the products"
+        )
+    print(f"peak memory {peak_memory_gb():.1f} GB")
+
+
 if __name__ == "__main__":
     register_resolvers()
     arguments = [a for a in sys.argv[1:] if a != "--tuned"]
@@ -126,5 +167,7 @@ if __name__ == "__main__":
             cells(noise, int(n_train), [int(seed) for seed in seeds], tuned)
         case ["v4", root]:
             v4(root, tuned)
+        case ["cost"]:
+            cost()
         case _:
             sys.exit(__doc__)
