@@ -30,7 +30,7 @@ from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
-from jne.encoders.ridge import fit_ridge
+from jne.encoders.ridge import RidgeCV
 from jne.jacobian import jacobian_deviation
 from jne.training.baseline import baseline_columns
 from jne.training.config import check_config
@@ -128,7 +128,7 @@ def v4(root: str, tuned: bool) -> None:
 
 
 def cost() -> None:
-    n_train, n_val, n_features, width, n_voxels, block = 8000, 1000, 768, 1024, 226_000, 8192
+    n_train, n_val, n_features, width, n_voxels, block = 8000, 1000, 768, 1024, 226_000, 2**14
     n = n_train + n_val
     a = torch.randn(4096, 4096)
     a @ a
@@ -150,8 +150,10 @@ def cost() -> None:
         ),
     ):
         start = time.monotonic()
-        fit_ridge(inputs, responses, folds, penalties)
-        whole = (time.monotonic() - start) * n_voxels / block
+        ridge = RidgeCV(inputs, folds, penalties)
+        once = time.monotonic() - start
+        ridge.fit(responses)
+        whole = once + (time.monotonic() - start - once) * n_voxels / block
         print(
             f"{name}: {whole:.0f} s for {n_voxels} voxels, {whole / epoch:.1f} times the products"
         )

@@ -8,7 +8,8 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.ridge import RidgeCV
 from sklearn.linear_model import Ridge
 
-from jne.encoders.ridge import PENALTIES, fit_kernel_ridge, fit_ridge
+from jne.encoders.ridge import PENALTIES, fit_kernel_ridge
+from jne.encoders.ridge import RidgeCV as OurRidgeCV
 
 D, V = 20, 30
 
@@ -24,6 +25,10 @@ def splits_of(folds):
     return [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
 
 
+def fitted(x, y, folds):
+    return OurRidgeCV(torch.tensor(x), folds).fit(torch.tensor(y))
+
+
 def tensors(*arrays):
     return [torch.tensor(array) for array in arrays]
 
@@ -32,7 +37,7 @@ def tensors(*arrays):
 def test_ridge_is_himalayas(n):
     x, y = cohort(n)
     folds = np.random.default_rng(1).permutation(np.arange(n) % 5)
-    found = fit_ridge(*tensors(x, y), folds)
+    found = fitted(x, y, folds)
     expected = RidgeCV(alphas=np.array(PENALTIES), cv=splits_of(folds)).fit(x, y)
     np.testing.assert_allclose(found.penalty, expected.best_alphas_, rtol=1e-5)
     np.testing.assert_allclose(found.weights, expected.coef_, atol=1e-6)
@@ -43,7 +48,7 @@ def test_ridge_is_himalayas(n):
 def test_float32_is_himalayas_to_a_hundred_thousandth():
     x, y = (array.astype(np.float32) for array in cohort(500))
     folds = np.arange(500) % 5
-    found = fit_ridge(*tensors(x, y), folds)
+    found = fitted(x, y, folds)
     expected = RidgeCV(alphas=np.array(PENALTIES), cv=splits_of(folds)).fit(x, y)
     np.testing.assert_allclose(found.weights, expected.coef_, atol=1e-5)
 
@@ -52,7 +57,7 @@ def test_rows_that_only_train():
     """One fold validates; by brute force with scikit-learn."""
     x, y = cohort(120)
     folds = np.where(np.arange(120) < 90, -1, 0)
-    found = fit_ridge(*tensors(x, y), folds)
+    found = fitted(x, y, folds)
     errors = []
     for penalty in PENALTIES:
         model = Ridge(alpha=penalty, fit_intercept=False).fit(x[:90], y[:90])

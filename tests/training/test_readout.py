@@ -72,10 +72,15 @@ def test_a_killed_baseline_continues(run, data, monkeypatch):
     calls = []
 
     def killed(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return baseline._ridge(*arguments)
+        predict = baseline._ridge(*arguments)
+
+        def counted(responses):
+            calls.append(1)
+            if len(calls) == 3:
+                raise KeyboardInterrupt
+            return predict(responses)
+
+        return counted
 
     monkeypatch.setattr(baseline, "_KINDS", {"ridge": killed})
     with pytest.raises(KeyboardInterrupt):

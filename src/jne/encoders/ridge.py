@@ -30,7 +30,7 @@ class RidgeRegression(nn.Linear):
 
 @dataclass(frozen=True)
 class RidgeFit:
-    """What `fit_ridge` finds."""
+    """What `RidgeCV.fit` finds."""
 
     weights: Tensor
     """(D, V), fitted to all rows."""
@@ -40,53 +40,91 @@ class RidgeFit:
     """(V,), the mean squared error of the rows that a fold left out, at that penalty."""
 
 
-def fit_ridge(
-    features: Tensor,
-    responses: Tensor,
-    folds: NDArray[np.int64],
-    penalties: Sequence[float] = PENALTIES,
-) -> RidgeFit:
-    """Minimise |Y - X B|^2 + penalty_v |B_v|^2 for every voxel v.
+class RidgeCV:
+    """Ridge regression with a penalty for each voxel v: min |Y - X B|^2 + penalty_v |B_v|^2.
 
-    features: X, (N, D). responses: Y, (N, V), of the same dtype. There is no intercept: the caller
-        centres both, if need be.
-    folds: (N,), the fold that validates each row; -1 for rows that only train. The penalty of a
-        voxel has the smallest squared error over the rows of all folds, each predicted from the
-        rows outside its fold. The weights are then fitted to all rows.
-
-    himalaya finds the penalties, from fewer rows: those of a fold are rotated to at most D
-    (X = QR, and R, Q'Y in place of X, Y), which changes neither weights nor differences of errors.
+    There is no intercept: the caller centres features and responses, if need be. The features are
+    decomposed once, for all blocks of voxels. himalaya finds the penalties, from fewer rows: those
+    of a fold are rotated to at most D (X = QR, and R, Q'Y in place of X, Y), which changes neither
+    weights nor differences of errors.
     """
-    from himalaya.ridge import solve_group_ridge_random_search
 
-    x, y, few_folds, lost = _rotated(features, responses, folds)
-    splits = [
-        (np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold))
-        for fold in np.unique(few_folds[few_folds >= 0])
-    ]
-    with _torch_backend(x.device):
-        deltas, _, scores = solve_group_ridge_random_search(
-            [x],
-            y,
-            n_iter=x.new_ones(1, 1),
-            alphas=x.new_tensor(penalties),
-            score_func=_negative_squared_error,
-            cv=splits,
-            n_targets_batch=_TARGETS_AT_ONCE,
-            n_alphas_batch=_PENALTIES_AT_ONCE,
-            progress_bar=False,
-            warn=False,
+    def __init__(
+        self,
+        features: Tensor,
+        folds: NDArray[np.int64],
+        penalties: Sequence[float] = PENALTIES,
+    ) -> None:
+        """features: X, (N, D). folds: (N,), the fold that validates each row; -1 for rows that only
+        train. penalties: to choose from.
+        """
+        self.folds, self.penalties = folds, penalties
+        self._rotations: list[tuple[NDArray[np.int64], Tensor | None, bool]] = []
+        parts, numbers = [], []
+        for fold in np.unique(folds):
+            rows = np.flatnonzero(folds == fold)
+            part, q = features[rows], None
+            if len(rows) > part.shape[1]:
+                q, part = torch.linalg.qr(part)
+            self._rotations.append((rows, q, fold >= 0))
+            parts.append(part)
+            numbers.append(np.full(len(part), fold))
+        self._few, few_folds = torch.cat(parts), np.concatenate(numbers)
+        self._splits = [
+            (np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold))
+            for fold in np.unique(few_folds[few_folds >= 0])
+        ]
+        self._solver = RidgeSolver(self._few)
+
+    def fit(self, responses: Tensor) -> RidgeFit:
+        """The weights of responses Y, (N, V), of the features' dtype.
+
+        The penalty of a voxel has the smallest squared error over the rows of all folds, each
+        predicted from the rows outside its fold. The weights are then fitted to all rows.
+        """
+        from himalaya.ridge import solve_group_ridge_random_search
+
+        y, lost = self._rotated(responses)
+        with _torch_backend(y.device):
+            deltas, _, scores = solve_group_ridge_random_search(
+                [self._few.clone()],  # himalaya scales it in place
+                y,
+                n_iter=y.new_ones(1, 1),
+                alphas=y.new_tensor(self.penalties),
+                score_func=_negative_squared_error,
+                cv=self._splits,
+                n_targets_batch=_TARGETS_AT_ONCE,
+                n_alphas_batch=_PENALTIES_AT_ONCE,
+                progress_bar=False,
+                warn=False,
+            )
+        logarithms = torch.tensor(self.penalties).log()
+        nearest = (logarithms[:, None] + deltas.cpu()).abs().argmin(dim=0)  # deltas: -log(penalty)
+        penalty = y.new_tensor(self.penalties)[nearest.to(y.device)]
+        # himalaya averages over folds what is summed over the rows of each
+        error = lost.double().cpu() - scores[0].double() * len(self._splits)
+        n_validated = int((self.folds >= 0).sum())
+        return RidgeFit(
+            self._solver.weights(y, penalty),
+            penalty.float().cpu().numpy(),
+            (error / n_validated).float().numpy(),
         )
-    nearest = (torch.tensor(penalties).log()[:, None] + deltas.cpu()).abs().argmin(dim=0)
-    penalty = x.new_tensor(penalties)[nearest.to(x.device)]  # deltas: -log(penalty)
-    # himalaya averages over folds what is summed over the rows of each
-    error = lost.double().cpu() - scores[0].double() * len(splits)
-    n_validated = int((folds >= 0).sum())
-    return RidgeFit(
-        _solve(x, y, penalty),
-        penalty.float().cpu().numpy(),
-        (error / n_validated).float().numpy(),
-    )
+
+    def _rotated(self, responses: Tensor) -> tuple[Tensor, Tensor]:
+        """Responses of fewer rows, and the squared error (V,) that this leaves out.
+
+        What lies outside the span of a fold's features is an error that no weights change.
+        """
+        parts = []
+        lost = responses.new_zeros(responses.shape[1])
+        for rows, q, validates in self._rotations:
+            part = responses[rows]
+            if q is not None:
+                total, part = part.square().sum(dim=0), q.T @ part
+                if validates:
+                    lost += total - part.square().sum(dim=0)
+            parts.append(part)
+        return torch.cat(parts), lost
 
 
 def fit_kernel_ridge(
@@ -95,7 +133,7 @@ def fit_kernel_ridge(
     folds: NDArray[np.int64],
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[Tensor, NDArray[np.float32]]:
-    """Kernel ridge regression with a penalty per voxel, chosen as in `fit_ridge`.
+    """Kernel ridge regression with a penalty per voxel, chosen as in `RidgeCV`.
 
     kernel: (N, N). responses: (N, V), centred by the caller. folds: (N,), 0 or more. Returns the
     dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), and the penalties (V,).
@@ -157,35 +195,6 @@ class OutOfFoldRidge:
             weights = solver.weights(responses[others], penalty)
             predictions[left_out] = self._features[left_out] @ weights
         return predictions
-
-
-def _solve(x: Tensor, y: Tensor, penalty: Tensor) -> Tensor:
-    """Weights (D, V) of ridge regression with the penalty (V,) of each voxel."""
-    return RidgeSolver(x).weights(y, penalty)
-
-
-def _rotated(
-    x: Tensor, y: Tensor, folds: NDArray[np.int64]
-) -> tuple[Tensor, Tensor, NDArray[np.int64], Tensor]:
-    """Features, responses and folds of fewer rows, and the squared error (V,) that this leaves out.
-
-    The part of the responses outside the span of a fold's features is an error that no weights
-    change.
-    """
-    features, responses, new_folds = [], [], []
-    lost = torch.zeros(y.shape[1], dtype=y.dtype, device=y.device)
-    for fold in np.unique(folds):
-        rows = np.flatnonzero(folds == fold)
-        some_x, some_y = x[rows], y[rows]
-        if len(rows) > x.shape[1]:
-            q, some_x = torch.linalg.qr(some_x)
-            total, some_y = some_y.square().sum(dim=0), q.T @ some_y
-            if fold >= 0:
-                lost += total - some_y.square().sum(dim=0)
-        features.append(some_x)
-        responses.append(some_y)
-        new_folds.append(np.full(len(some_x), fold))
-    return torch.cat(features), torch.cat(responses), np.concatenate(new_folds), lost
 
 
 def _negative_squared_error(responses: Tensor, predictions: Tensor) -> Tensor:

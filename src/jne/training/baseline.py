@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData
-from jne.encoders.ridge import PENALTIES, fit_kernel_ridge, fit_ridge
+from jne.encoders.ridge import PENALTIES, RidgeCV, fit_kernel_ridge
 from jne.errors import InputError
 from jne.jacobian.resumable import ResumableArrays
 from jne.training.readout import N_FOLDS, cross_validation
@@ -25,11 +25,11 @@ from jne.utils.blocks import voxel_blocks
 from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 
-_VOXELS_AT_ONCE = 2**13
+_VOXELS_AT_ONCE = 2**14
 _FORMAT = 1  # raise it when a baseline's numbers change
 
-Predict = Callable[[Tensor, Tensor, NDArray[np.int64], Tensor], tuple[Tensor, NDArray[np.float32]]]
-"""From features (n, D), responses (n, v), folds (n,) and test features: predictions, penalties."""
+Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32]]]
+"""From responses (n, v): predictions of the test stimuli and penalties (v,)."""
 
 
 def baseline_columns(kinds: Sequence[str], data: EncodingData) -> dict[str, NDArray[np.float32]]:
@@ -67,23 +67,24 @@ def _computed_once(kind: str, data: EncodingData) -> NDArray[np.float32]:
         if kind == "kernel":
             _check_memory(data)
         with ResumableArrays([kind], {kind: path}, shape, np.float32, identity) as arrays:
-            _fill(arrays, _KINDS[kind], f"{kind} regression", data)
+            _fill(arrays, kind, data)
         return np.load(path)
 
 
-def _fill(arrays: ResumableArrays, predict: Predict, title: str, data: EncodingData) -> None:
+def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
     (table,) = arrays.arrays.values()
     rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
-    folds = cross_validation(data)
     mean = data.features[rows].mean(dim=0)
-    features, test_features = data.features[rows] - mean, data.features[test] - mean
+    predict = _KINDS[kind](
+        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
+    )
     with stage_progress() as progress:
-        task = progress.add_task(title, total=data.n_trained, unit="voxels")
+        task = progress.add_task(f"{kind} regression", total=data.n_trained, unit="voxels")
         for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
             if unit >= arrays.done:
                 responses = data.responses.block(rows, voxels)
                 offset = responses.mean(dim=0)
-                predictions, penalty = predict(features, responses - offset, folds, test_features)
+                predictions, penalty = predict(responses - offset)
                 truth = data.responses.block(test, voxels).numpy()
                 table[0, voxels] = r2_score(truth, (predictions + offset).numpy())
                 table[1, voxels] = penalty
@@ -91,21 +92,30 @@ def _fill(arrays: ResumableArrays, predict: Predict, title: str, data: EncodingD
             progress.update(task, completed=voxels.stop)
 
 
-def _ridge(
-    features: Tensor, responses: Tensor, folds: NDArray[np.int64], test: Tensor
-) -> tuple[Tensor, NDArray[np.float32]]:
-    fitted = fit_ridge(features, responses, folds)
-    return test @ fitted.weights, fitted.penalty
+def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
+    ridge = RidgeCV(features, folds)
+
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
+        fitted = ridge.fit(responses)
+        return test @ fitted.weights, fitted.penalty
+
+    return predict
 
 
-def _kernel_ridge(
-    features: Tensor, responses: Tensor, folds: NDArray[np.int64], test: Tensor
-) -> tuple[Tensor, NDArray[np.float32]]:
-    dual, penalty = fit_kernel_ridge(_kernel(features, features), responses, folds)
-    return _kernel(test, features) @ dual, penalty
+def _kernel_ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
+    kernel, test_kernel = _kernel(features, features), _kernel(test, features)
+
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
+        dual, penalty = fit_kernel_ridge(kernel, responses, folds)
+        return test_kernel @ dual, penalty
+
+    return predict
 
 
-_KINDS: Mapping[str, Predict] = {"ridge": _ridge, "kernel": _kernel_ridge}
+_KINDS: Mapping[str, Callable[[Tensor, NDArray[np.int64], Tensor], Predict]] = {
+    "ridge": _ridge,
+    "kernel": _kernel_ridge,
+}
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from jne.data.datamodule import EncodingData
 from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
-from jne.encoders.ridge import fit_ridge
+from jne.encoders.ridge import RidgeCV
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
@@ -28,7 +28,7 @@ PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(1, 6, 0.5))
 # nine tenths are the features'. A voxel that is linear then loses nothing to the hidden layer.
 HIDDEN_SHARE = 0.1
 N_FOLDS = 5
-_VOXELS_AT_ONCE = 2**13
+_VOXELS_AT_ONCE = 2**14
 _ROWS_AT_ONCE = 2**11
 
 
@@ -74,12 +74,13 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     inputs = inputs - mean
     penalty = np.empty(data.n_outputs, dtype=np.float32)
     loss = np.empty(data.n_outputs)
+    ridge = RidgeCV(inputs, folds, penalties)
     with stage_progress() as progress, torch.no_grad():
         task = progress.add_task("ridge readout", total=data.n_outputs, unit="voxels")
         for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
             responses = data.responses.block(rows, voxels)
             offset = responses[centre].mean(dim=0) if bias is not None else torch.zeros(())
-            fitted = fit_ridge(inputs, responses - offset, folds, penalties)
+            fitted = ridge.fit(responses - offset)
             n_hidden = hidden.shape[1]
             readout.weight[voxels] = scale * fitted.weights[:n_hidden].T
             if path is not None:
