@@ -136,13 +136,8 @@ class Results:
         draws = config["control"].get("draws", 1)
         if not isinstance(draws, int) or not 1 <= draws <= _MAX_DRAWS:
             self._refuse("config.yaml", "the key control.draws, a number from 1", repr(draws))
+        self._n_draws: int = draws if config["control"]["kind"] == "twins" else 0
         return config
-
-    @property
-    def _n_draws(self) -> int:
-        """How many twins a voxel has; 0 without control=twins."""
-        control = self.config["control"]
-        return control.get("draws", 1) if control["kind"] == "twins" else 0
 
     def _read_voxels(self) -> pd.DataFrame:
         numbers = [*_VOXEL_NUMBERS, *(_TWIN_NUMBERS if self._n_draws else ())]
