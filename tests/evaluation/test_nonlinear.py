@@ -144,6 +144,28 @@ def test_runs_with_twins_that_do_not_belong(tmp_path, plain):
     assert (subject.twins, subject.linear) == (twins, None)
 
 
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        ({"draws": "many"}, "config.yaml must hold the key control.draws"),
+        ({"draws": 10**9}, "config.yaml must hold the key control.draws"),
+        ({"draws": 2}, "voxels.csv must hold a column jne_twin_1"),
+    ],
+)
+def test_a_damaged_folder_with_twins_is_one_sentence(tmp_path, plain, control, expected):
+    with pytest.raises(InputError, match=expected):
+        write_twins(tmp_path / "twins", plain, control={"kind": "twins"} | control)
+
+
+def test_a_folder_without_the_columns_of_twins_is_one_sentence(plain):
+    settings = yaml.safe_load((plain.path / "config.yaml").read_text())
+    (plain.path / "config.yaml").write_text(
+        yaml.safe_dump(settings | {"control": {"kind": "twins"}})
+    )
+    with pytest.raises(InputError, match="must hold a column r2_twin"):
+        Results(plain.path)
+
+
 def test_the_first_seed_of_twins_that_a_sweep_chose(tmp_path, plain):
     for seed in (0, 1):
         write_twins(tmp_path / f"twins_{seed}", plain, seed=seed)

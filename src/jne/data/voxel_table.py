@@ -1,5 +1,6 @@
 """What a voxel table may hold: other columns than ours, numbers where we compute, names of ROIs."""
 
+import re
 from itertools import product
 
 import numpy as np
@@ -23,6 +24,8 @@ RESERVED_COLUMNS = frozenset(
 )
 """The columns that train.py and evaluate.py add."""
 
+_TWIN = re.compile(r"jne_twin_\d+")  # of one draw
+
 RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
 """Words that stand for all voxels: in rois.csv and in metrics such as `r2/mean`."""
 
@@ -35,7 +38,7 @@ def check_voxel_table(table: pd.DataFrame, where: str) -> None:
 
     where: the config key and the file, with which the message begins.
     """
-    ours = [name for name in table if name in RESERVED_COLUMNS]
+    ours = [name for name in table if name in RESERVED_COLUMNS or _TWIN.fullmatch(str(name))]
     if ours:
         raise InputError(
             f"{where}: the column {ours[0]} has the name of one that jne adds; rename it"

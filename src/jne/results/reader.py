@@ -29,8 +29,8 @@ _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
-    *("r2_twin", "jne_twin", "w"),  # with control=twins
 )
+_TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
     "subject": str,
@@ -41,6 +41,7 @@ _CONFIG: dict[str, type] = {
     "data": dict,
     "encoder": dict,
 }
+_MAX_DRAWS = 1000
 _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 
 
@@ -121,10 +122,17 @@ class Results:
         for section, key in (("data", "name"), ("data", "_target_"), ("control", "kind")):
             if not isinstance(config[section].get(key), str):
                 self._refuse("config.yaml", f"the key {section}.{key}")
+        draws = config["control"].get("draws", 1)
+        if not isinstance(draws, int) or not 1 <= draws <= _MAX_DRAWS:
+            self._refuse("config.yaml", "the key control.draws, a number from 1", repr(draws))
+        self._n_draws: int = draws if config["control"]["kind"] == "twins" else 0
         return config
 
     def _read_voxels(self) -> pd.DataFrame:
-        voxels = self._read_table("voxels.csv", ("voxel", "roi", "status"), _VOXEL_NUMBERS)
+        numbers = [*_VOXEL_NUMBERS, *(_TWIN_NUMBERS if self._n_draws else ())]
+        if self._n_draws > 1:
+            numbers += [f"jne_twin_{k}" for k in range(1, self._n_draws + 1)]
+        voxels = self._read_table("voxels.csv", ("voxel", "roi", "status"), numbers)
         unknown = sorted(set(voxels["status"]) - _VOXEL_STATUS)
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
@@ -216,9 +224,8 @@ class Results:
             self._refuse("encoder.pt", "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
         n_outputs = int((self.voxels["status"] == "ok").sum())
-        if "r2_twin" in self.voxels:
-            draws = self.config["control"].get("draws", 1)
-            n_outputs += draws * int(self.voxels["r2_twin"].notna().sum())
+        if self._n_draws:
+            n_outputs += self._n_draws * int(self.voxels["r2_twin"].notna().sum())
         for name in _SCALING:
             expected = (n_features if name.startswith("feature") else n_outputs,)
             found = saved.get(name)

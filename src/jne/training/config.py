@@ -57,7 +57,7 @@ class ControlConfig(Section):
     """conf/control: what stands against the run, so that its numbers have a null."""
 
     kind: Literal["none", "shuffle", "twins"]
-    draws: int = Field(1, ge=1)
+    draws: int = Field(1, ge=1, le=1000)
     share: float = Field(1.0, gt=0, le=1)
 
 

@@ -32,7 +32,6 @@ class Nonlinear(Section):
         "share_high": "to",
         "median_w": "median W",
         "tau": "Kendall's tau with the tier",
-        "p": "p",
         "partial_r": "partial rank r with the tier",
         "partial_p": "p of partial r",
     }
