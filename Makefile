@@ -7,7 +7,7 @@ UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 demo: .venv/installed  ## install, then one run on the synthetic cohort
 	$(BIN)/python train.py
 
-test: .venv/installed  ## the fast tests: a minute, no network, no GPU
+test: .venv/installed  ## the fast tests: two minutes, no network, no GPU
 	$(BIN)/python -m pytest
 
 test-slow: .venv/installed  ## the tests that take minutes
