@@ -18,7 +18,7 @@ from jne.results.contents import twin_q
 from jne.training.baseline import baseline_columns
 from jne.training.config import ControlConfig
 from jne.training.readout import cross_validation
-from jne.training.twins import make_twins
+from jne.training.twins import _order, make_twins
 
 
 @pytest.fixture(scope="module")
@@ -46,30 +46,50 @@ def raw(twins):
 
 
 def test_a_twin_is_its_definition(data, tmp_path):
-    """Ridge by scikit-learn; the permutation from the first voxel must fit all others."""
+    """By scikit-learn: scaled prediction plus permuted residuals, as predictable as the voxel."""
     twins = twins_of(data, tmp_path)
     x, y = data.features.double().numpy(), data.responses[:].double().numpy()
     rows, test = np.r_[data.rows["train"], data.rows["val"]], data.rows["test"]
     penalty = baseline_columns(["ridge"], data)["ridge_penalty"]
     folds = cross_validation(data)
     x = x - x[rows].mean(axis=0)
-    offset = y[rows].mean(axis=0)
-    fitted, residuals = np.empty_like(y), np.empty_like(y)
-    for v, alpha in enumerate(penalty):
-        ridge = Ridge(alpha=alpha, fit_intercept=False)
-        fitted[:, v] = offset[v] + ridge.fit(x[rows], y[rows, v] - offset[v]).predict(x)
-        residuals[test, v] = y[test, v] - fitted[test, v]
+
+    def left_out(values, alpha):
+        """Out-of-fold residuals of the training and validation stimuli."""
+        errors = np.empty(len(rows))
         for fold in np.unique(folds):
-            inside, outside = rows[folds == fold], rows[folds != fold]
-            ridge.fit(x[outside], y[outside, v] - offset[v])
-            residuals[inside, v] = y[inside, v] - offset[v] - ridge.predict(x[inside])
-    scale, mean = data.response_scale.numpy(), data.response_mean.numpy()
-    added = (raw(twins) - mean) / scale - fitted
-    order = np.abs(added[:, None, 0] - residuals[None, :, 0]).argmin(axis=1)
-    np.testing.assert_allclose(added, residuals[order], atol=2e-4)
-    assert sorted(order[rows]) == sorted(rows)
-    assert sorted(order[test]) == sorted(test)
-    assert (order != np.arange(len(order))).mean() > 0.9
+            inside, outside = folds == fold, folds != fold
+            ridge = Ridge(alpha=alpha, fit_intercept=False)
+            ridge.fit(x[rows[outside]], values[rows[outside]])
+            errors[inside] = values[rows[inside]] - ridge.predict(x[rows[inside]])
+        return errors
+
+    order = _order(rows, test, [0, 0])
+    assert sorted(order[: len(rows)]) == sorted(rows)
+    assert sorted(order[len(rows) :]) == sorted(test)
+    receivers = np.r_[rows, test]
+    assert (order != receivers).mean() > 0.9
+    scaled = 0
+    for v, alpha in enumerate(penalty):
+        real = y[:, v] - y[rows, v].mean()
+        ridge = Ridge(alpha=alpha, fit_intercept=False).fit(x[rows], real[rows])
+        fitted = ridge.predict(x)
+        residuals = real - fitted
+        residuals[rows] = left_out(real, alpha)
+        noise = np.empty_like(real)
+        noise[receivers] = residuals[order]
+        unit = data.response_scale[v].item()
+        twin = (raw(twins)[:, v] - data.response_mean[v].item()) / unit - y[rows, v].mean()
+        c = fitted @ (twin - noise) / (fitted @ fitted)
+        np.testing.assert_allclose(twin, c * fitted + noise, atol=1e-3)
+        if abs(c - 1) > 1e-4:  # else there is no linear signal to be scaled
+            scaled += 1
+            assert 0.5 < c < 2
+            shares = [
+                np.square(left_out(z, alpha)).sum() / np.square(z[rows]).sum() for z in (twin, real)
+            ]
+            assert shares[0] == pytest.approx(shares[1], rel=1e-3)
+    assert scaled > 6
     train = twins.responses[data.rows["train"]]
     np.testing.assert_allclose(train.mean(axis=0), np.zeros(12), atol=1e-5)
     np.testing.assert_allclose(train.std(axis=0), np.ones(12), atol=1e-5)

@@ -1,15 +1,17 @@
 """Linear twins (`control=twins`): for every voxel a made-up one that is linear by construction.
 
-    twin = ridge prediction of the voxel + out-of-fold ridge residuals of the voxel, permuted
+    twin = c * ridge prediction of the voxel + out-of-fold ridge residuals of the voxel, permuted
 
-One permutation of the stimuli serves all voxels: the noise keeps its distribution and its
-correlations between voxels, and loses its tie to the stimulus. The encoder is trained on real
-voxels and twins together, so what its hidden layers learn from nonlinear voxels reaches the twins
-as it reaches linear voxels. docs/inference.md says what follows from that.
+c makes the twin as predictable as the voxel: a ridge prediction is shrunk, and the residuals
+contain its error. One permutation of the stimuli serves all voxels: the noise keeps its
+distribution and its correlations between voxels, and loses its tie to the stimulus. The encoder is
+trained on voxels and twins together, so what its hidden layers learn from nonlinear voxels reaches
+the twins as it reaches linear voxels. docs/inference.md says what follows from that.
 
 N stimuli, D features, V' trained voxels, T twins.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +56,16 @@ def make_twins(data: EncodingData, control: ControlConfig, seed: int, path: Path
             centred = responses - responses[rows].mean(dim=0)
             fitted = features @ solver.weights(centred[rows], penalty[block])
             residuals = centred - fitted
-            residuals[rows] = centred[rows] - out_of_fold.predict(centred[rows], penalty[block])
+            predict = partial(out_of_fold.predict, penalty=penalty[block])
+            residuals[rows] = centred[rows] - predict(centred[rows])
+            left = residuals[rows].square().sum(dim=0) / centred[rows].square().sum(dim=0)
+            error = fitted[rows] - predict(fitted[rows])
             for draw, order in enumerate(orders):
-                twin = fitted + responses[rows].mean(dim=0)
-                twin[np.concatenate([rows, test])] += residuals[order]
+                noise = torch.empty_like(residuals)
+                noise[np.concatenate([rows, test])] = residuals[order]
+                noise_error = noise[rows] - predict(noise[rows])
+                scale_of_fit = _scale(fitted[rows], noise[rows], error, noise_error, left)
+                twin = scale_of_fit * fitted + noise + responses[rows].mean(dim=0)
                 columns = slice(draw * len(voxels) + block.start, draw * len(voxels) + block.stop)
                 train = twin[data.rows["train"]]
                 mean[columns], scale[columns] = train.mean(dim=0), train.std(dim=0, correction=0)
@@ -71,6 +79,24 @@ def make_twins(data: EncodingData, control: ControlConfig, seed: int, path: Path
         data.response_mean[owner] + mean * data.response_scale[owner],
         scale * data.response_scale[owner],
     )
+
+
+def _scale(
+    signal: Tensor, noise: Tensor, error: Tensor, noise_error: Tensor, left: Tensor
+) -> Tensor:
+    """The c (V,) at which ridge regression leaves the share `left` (V,) of c * signal + noise.
+
+    signal, noise: (N, V). error, noise_error: what out-of-fold predictions leave of each, which is
+    linear in the responses, so that c solves a quadratic equation. 1 where there is no solution
+    between 1/2 and 2: there is no signal to be scaled.
+    """
+    square = error.square().sum(dim=0) - left * signal.square().sum(dim=0)
+    half = (error * noise_error).sum(dim=0) - left * (signal * noise).sum(dim=0)
+    constant = noise_error.square().sum(dim=0) - left * noise.square().sum(dim=0)
+    root = (half.square() - square * constant).clamp(min=0).sqrt()
+    roots = torch.stack([(-half - root) / square, (-half + root) / square])
+    nearest = roots.gather(0, (roots - 1).abs().argmin(dim=0, keepdim=True))[0]
+    return torch.where((nearest > 0.5) & (nearest < 2), nearest, torch.ones(()))
 
 
 def _with_twins(n_trained: int, share: float, seed: int) -> NDArray[np.int64]:
