@@ -59,6 +59,14 @@ class ControlConfig(Section):
     kind: Literal["none", "shuffle", "twins"]
     draws: int = Field(1, ge=1, le=1000)
     share: float = Field(1.0, gt=0, le=1)
+    planted: list[Annotated[float, Field(gt=0, lt=1)]] = []
+
+    @field_validator("planted")
+    @classmethod
+    def _ascending(cls, planted: list[float]) -> list[float]:
+        if sorted(set(planted)) != planted:
+            raise ValueError("must be in ascending order, each share once")
+        return planted
 
 
 class TrainConfig(ScriptConfig):
@@ -108,6 +116,7 @@ class TrainConfig(ScriptConfig):
             (settings, "readout", "trained"),
             (settings, "baseline", []),
             (settings["encoder"], "linear_path", False),
+            (settings.get("control", {}), "planted", []),
         ):
             if section.get(key) == value:
                 del section[key]
