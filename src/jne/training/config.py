@@ -59,7 +59,7 @@ class ControlConfig(Section):
     kind: Literal["none", "shuffle", "twins"]
     draws: int = Field(1, ge=1, le=1000)
     share: float = Field(1.0, gt=0, le=1)
-    planted: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    planted: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
 
     @field_validator("planted")
     @classmethod

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from jne.analysis.nonlinear_share import MOST_OF_NOISE, largest_share, nonlinear_share
 from jne.data.datamodule import EncodingData, Twins
 from jne.encoders.ridge import RidgeCV
+from jne.results.contents import planted_column
 from jne.training.config import TrainConfig
 from jne.training.fit import fit
 from jne.training.measure import jne_of
@@ -32,56 +33,6 @@ from jne.training.readout import cross_validation, last_layer
 from jne.training.twins import TwinParts, write_twins
 
 _NOTHING = 1e-5  # of the standard deviation of a response: rounding
-
-
-def planted_columns(
-    config: TrainConfig,
-    data: EncodingData,
-    encoder: nn.Module,
-    measured: NDArray[np.int64],
-    folder: Path,
-) -> dict[str, NDArray]:
-    """Train the second encoder. Columns (V,) for the voxel table, NaN for voxels without twins:
-
-    linear_power, the share of a voxel's variance that is linear; jne_beside_planted and
-    jne_planted_0, JNE of the voxel and of its linear twin in this encoder; jne_planted_10 and so
-    on, of the planted twins, by their shares in percent; nonlinear_share, and the ends of its
-    interval, nonlinear_share_low and nonlinear_share_high.
-
-    data, encoder: of the first training, with twins. measured: which of the V' trained voxels have
-    a JNE; the others get none here. `folder` holds what a restart continues from.
-    """
-    assert data.twins is not None
-    second = EncodingData(data.prepared, batch_size=data.batch_size, seed=data.seed)
-    twins, power = _plant(second, encoder, config, folder / "planted.npy")
-    second.add_twins(twins)
-    pl.seed_everything(config.seed, verbose=False)
-    module = EncodingModule(second.n_features, second.n_outputs, config.encoder, config.optimizer)
-    save_to = folder / "planted.ckpt"
-    fit(module, second, config.trainer, readout=config.readout, save_to=save_to)
-    asked = np.flatnonzero(np.isin(twins.voxels, measured))  # of the K
-    # The voxels themselves, then their twins, draw after draw
-    of_draws = second.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
-    outputs = np.concatenate([twins.voxels[asked], (of_draws + asked).ravel()])
-    title = "Jacobians of planted twins"
-    jne = jne_of(module.encoder, second, outputs, config.jacobian, folder, title)
-    jne = jne.reshape(1 + twins.n_draws, len(asked))
-    power = power[asked]
-    levels = np.array([0, *config.control.planted])
-    shares = np.minimum(levels[:, None], largest_share(power))
-    estimate, low, high = nonlinear_share(jne[0], power, shares, jne[1:])
-    columns = {
-        "linear_power": power,
-        "jne_beside_planted": jne[0],
-        **{
-            f"jne_planted_{100 * a:g}": of_share
-            for a, of_share in zip(levels, jne[1:], strict=True)
-        },
-        "nonlinear_share": estimate,
-        "nonlinear_share_low": low,
-        "nonlinear_share_high": high,
-    }
-    return {name: _of_all(values, data, twins.voxels[asked]) for name, values in columns.items()}
 
 
 def _of_all(values: NDArray, data: EncodingData, trained: NDArray) -> NDArray[np.float64]:
@@ -108,7 +59,7 @@ def _plant(
         shape = nonlinear.of(parts.voxels[block])
         made = [linear + noise]
         for a in control.planted:
-            share = torch.clamp(largest_share(power[block]), max=a)
+            share = torch.from_numpy(np.minimum(largest_share(power[block].numpy()), a))
             added = of_linear * share / (1 - share)
             kept = ((of_noise - added) / of_noise).clamp(min=1 - MOST_OF_NOISE)
             made.append(linear + added.sqrt() * shape + kept.sqrt() * noise)
