@@ -96,7 +96,7 @@ def test_what_the_reader_is_told(tmp_path, plain, config):
         f"subj01: {n} of 14 voxels are nonlinear at a false discovery rate of 25 %; "
         "their share is highest in EBA (100 %)"
     )
-    assert result.section.scalars(result.tables) == {"nonlinear_share/subj01": n / 14}
+    assert result.section.scalars(result.tables) == {"nonlinear_voxels/subj01": n / 14}
     section, tables = result.section, result.by_subject["subj01"]
     assert "given R²" in section.text(subjects[0], tables)
     page_tables = section.page_tables(subjects[0], tables)

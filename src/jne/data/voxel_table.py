@@ -26,7 +26,7 @@ RESERVED_COLUMNS = frozenset(
 )
 """The columns that train.py and evaluate.py add."""
 
-_TWIN = re.compile(r"jne_twin_\d+|jne_planted_[\d.]+")  # of one draw, of one planted share
+_TWIN = re.compile(r"jne_twin_\d+|(jne_planted|found)_[\d.]+")  # of one draw, of one planted share
 
 RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
 """Words that stand for all voxels: in rois.csv and in metrics such as `r2/mean`."""

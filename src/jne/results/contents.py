@@ -117,56 +117,6 @@ def measures(voxels: pd.DataFrame) -> list[str]:
     return ["jne", *(name for name in ("jne_twin", "w") if name in voxels), "mean_deviation"]
 
 
-def planted_columns(
-    config: TrainConfig,
-    data: EncodingData,
-    encoder: nn.Module,
-    measured: NDArray[np.int64],
-    folder: Path,
-) -> dict[str, NDArray]:
-    """Train the second encoder. Columns (V,) for the voxel table, NaN for voxels without twins:
-
-    linear_power, the share of a voxel's variance that is linear; jne_beside_planted and
-    jne_planted_0, JNE of the voxel and of its linear twin in this encoder; jne_planted_10 and so
-    on, of the planted twins, by their shares in percent; nonlinear_share, and the ends of its
-    interval, nonlinear_share_low and nonlinear_share_high.
-
-    data, encoder: of the first training, with twins. measured: which of the V' trained voxels have
-    a JNE; the others get none here. `folder` holds what a restart continues from.
-    """
-    assert data.twins is not None
-    second = EncodingData(data.prepared, batch_size=data.batch_size, seed=data.seed)
-    twins, power = _plant(second, encoder, config, folder / "planted.npy")
-    second.add_twins(twins)
-    pl.seed_everything(config.seed, verbose=False)
-    module = EncodingModule(second.n_features, second.n_outputs, config.encoder, config.optimizer)
-    save_to = folder / "planted.ckpt"
-    fit(module, second, config.trainer, readout=config.readout, save_to=save_to)
-    asked = np.flatnonzero(np.isin(twins.voxels, measured))  # of the K
-    # The voxels themselves, then their twins, draw after draw
-    of_draws = second.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
-    outputs = np.concatenate([twins.voxels[asked], (of_draws + asked).ravel()])
-    title = "Jacobians of planted twins"
-    jne = jne_of(module.encoder, second, outputs, config.jacobian, folder, title)
-    jne = jne.reshape(1 + twins.n_draws, len(asked))
-    power = power[asked]
-    levels = np.array([0, *config.control.planted])
-    shares = np.minimum(levels[:, None], largest_share(power))
-    estimate, low, high = nonlinear_share(jne[0], power, shares, jne[1:])
-    columns = {
-        "linear_power": power,
-        "jne_beside_planted": jne[0],
-        **{
-            f"jne_planted_{100 * a:g}": of_share
-            for a, of_share in zip(levels, jne[1:], strict=True)
-        },
-        "nonlinear_share": estimate,
-        "nonlinear_share_low": low,
-        "nonlinear_share_high": high,
-    }
-    return {name: _of_all(values, data, twins.voxels[asked]) for name, values in columns.items()}
-
-
 def planted_column(share: float) -> str:
     """The column with the JNE of the planted twins of a share: jne_planted_30."""
     return f"jne_planted_{100 * share:g}"

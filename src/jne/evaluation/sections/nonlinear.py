@@ -112,7 +112,7 @@ class Nonlinear(Section):
         if "nonlinear" not in tables:
             return {}
         whole = tables["nonlinear"].query("level == 'brain'")
-        return dict(zip("nonlinear_share/" + whole["subject"], whole["share"], strict=True))
+        return dict(zip("nonlinear_voxels/" + whole["subject"], whole["share"], strict=True))
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "nonlinear" not in tables:
