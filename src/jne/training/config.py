@@ -69,7 +69,20 @@ class ControlConfig(Section):
         return planted
 
 
-class TrainConfig(ScriptConfig):
+class FitConfig(Section):
+    """The keys that say how an encoder is trained and measured, whatever the data."""
+
+    encoder: dict[str, Any]
+    optimizer: dict[str, Any]
+    readout: Literal["ridge", "trained"]
+    trainer: TrainerConfig
+    jacobian: JacobianConfig
+    stats: StatsConfig
+    seed: Seed
+    control: ControlConfig
+
+
+class TrainConfig(ScriptConfig, FitConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
     name: str = Field(min_length=1)
@@ -78,15 +91,7 @@ class TrainConfig(ScriptConfig):
     placement: str
     data: dict[str, Any]
     features: dict[str, Any]
-    encoder: dict[str, Any]
-    optimizer: dict[str, Any]
-    readout: Literal["ridge", "trained"]
     baseline: list[Literal["ridge", "kernel"]]
-    trainer: TrainerConfig
-    jacobian: JacobianConfig
-    stats: StatsConfig
-    seed: Seed
-    control: ControlConfig
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool

@@ -25,7 +25,7 @@ from jne.analysis.nonlinear_share import MOST_OF_NOISE, largest_share, nonlinear
 from jne.data.datamodule import EncodingData, Twins
 from jne.encoders.ridge import RidgeCV
 from jne.results.contents import planted_column
-from jne.training.config import TrainConfig
+from jne.training.config import FitConfig
 from jne.training.fit import fit
 from jne.training.measure import jne_of
 from jne.training.module import EncodingModule
@@ -36,7 +36,7 @@ _NOTHING = 1e-5  # of the standard deviation of a response: rounding
 
 
 def planted_columns(
-    config: TrainConfig,
+    config: FitConfig,
     data: EncodingData,
     encoder: nn.Module,
     measured: NDArray[np.int64],
@@ -90,7 +90,7 @@ def _of_all(values: NDArray, data: EncodingData, trained: NDArray) -> NDArray[np
 
 
 def _plant(
-    data: EncodingData, encoder: nn.Module, config: TrainConfig, path: Path
+    data: EncodingData, encoder: nn.Module, config: FitConfig, path: Path
 ) -> tuple[Twins, NDArray[np.float64]]:
     """Linear twins, then twins of each planted share; and the linear power of the K voxels (K,)."""
     control = config.control.model_copy(update={"draws": 1})
