@@ -114,6 +114,20 @@ class SubjectData:
             "the tables have all"
         )
 
+    def n_nonlinear(self, voxels: pd.DataFrame) -> int:
+        """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
+
+        Where most voxels of the brain are nonlinear, few false ones are a small share of all that
+        are found, and may yet be most of those found in a linear region.
+        """
+        assert self.subject.twins is not None
+        return int((twin_q(self.subject.twins.voxels.loc[voxels.index]) <= self.rate).sum())
+
+    @property
+    def rate(self) -> float:
+        """The false discovery rate at which voxels are called nonlinear."""
+        return self.config.inference.q
+
     @property
     def encoders(self) -> list[str]:
         """The encoders with scores: nonlinear, and linear where there is a linear run."""

@@ -48,6 +48,7 @@ from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
 
 _RATES = (0.05, 0.1, 0.2)  # of false discoveries, at which nonlinear voxels are counted
+_ROI_RATE = 0.1
 _MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
 
 
@@ -123,13 +124,21 @@ def planted_column(share: float) -> str:
 
 
 def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
-    """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last."""
+    """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last.
+
+    With twins, `nonlinear` is the share of the voxels with a twin that are nonlinear at a false
+    discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
+    region in which few are.
+    """
     columns = ["r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"]
     measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
         chosen = measured if roi == "all" else measured[measured["roi"] == roi]
         rows.append({"roi": roi, "n_voxels": len(chosen), **chosen[columns].mean()})
+        if "w" in voxels:
+            q = twin_q(chosen)
+            rows[-1]["nonlinear"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
     return pd.DataFrame(rows)
 
 

@@ -164,6 +164,7 @@ class TrainingRun:
             "JNE": "jne",
             "JNE twin": "jne_twin",
             "W": "w",
+            "nonlinear": "nonlinear",
             "mean deviation": "mean_deviation",
             "JNE-SS": "jne_ss_mean",
         }

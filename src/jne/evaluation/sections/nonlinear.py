@@ -68,7 +68,9 @@ class Nonlinear(Section):
             "as noisy. One encoder was trained on both; W is the JNE of the voxel minus that of "
             "its twin. For a linear voxel, W is as often positive as negative, whatever the noise. "
             f"Voxels are called nonlinear at a false discovery rate of {_percent(data)} (knockoff+ "
-            "of Barber and Candès). p is that of W > 0 in Wilcoxon's signed-rank test, one-sided."
+            "of Barber and Candès), among the voxels of the row: fewer than "
+            f"{np.ceil(1 / data.config.inference.q):.0f} cannot be found. p is that of W > 0 in "
+            "Wilcoxon's signed-rank test, one-sided."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
             given = " and ".join(_covariates(data).values())
@@ -143,7 +145,7 @@ def _tested(data: SubjectData) -> pd.DataFrame:
 def _by_group(data: SubjectData) -> pd.DataFrame:
     rows = []
     for level, group, voxels in _groups(data):
-        n, found, w = len(voxels), int(voxels["nonlinear"].sum()), voxels["w"].to_numpy()
+        n, found, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
         rows.append(
             {
                 "level": level,
