@@ -10,6 +10,7 @@ nonlinear    JNE against that of linear twins: which voxels are nonlinear
 hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
+swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
@@ -24,6 +25,7 @@ from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.summary import Summary
+from jne.evaluation.sections.swept import Swept
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
@@ -33,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     Hierarchy(),
     Performance(),
     Comparison(),
+    Swept(),
     Selectivity(),
     Variants(),
     Reliability(),
