@@ -1,5 +1,6 @@
 """The runs that a report reads, and what it writes to its folder and to MLflow."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,14 @@ from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results import Results
-from jne.results.folder import RunFolder
+from jne.results.folder import RunFolder, finished_status
 from jne.runs.choice import RUN_SEPARATOR
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say, stage_progress
 from jne.utils.reading import reading
-from jne.utils.tables import read_table, write_table
+from jne.utils.tables import read_table, write_large_table, write_table
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
@@ -37,16 +38,17 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
         )
     else:
         folders = [folder for name in config.runs for folder in _named_folders(config, name)]
-    return by_subject([Results(folder) for folder in folders])
+    return by_subject([Results(folder) for folder in folders], config.by)
 
 
 def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
-    """A results folder, given by its path or by the MLflow id of its run; or those in best.csv."""
+    """A results folder, given by its path or by the MLflow id of its run; or those of a sweep."""
     path = Path(name)
     if path.suffix == ".csv":
         return _chosen_folders(path)
     if path.is_dir():
-        return [path]
+        finished = [folder for folder in sorted(path.iterdir()) if finished_status(folder)]
+        return [path] if (path / "status.json").exists() or not finished else finished
     client, _ = open_store(**config.store)
     return [results_folder(client, name)]
 
@@ -106,6 +108,8 @@ class Report:
 
     def __init__(self, folder: RunFolder, tracked: TrackedRun) -> None:
         self.folder, self.tracked = folder, tracked
+        self.voxel_table = "voxels.csv"
+        """The file of the voxel table, below tables/. It is too large for MLflow."""
         self._taken: set[Path] = set()
 
     def write_tables(
@@ -115,7 +119,7 @@ class Report:
         path = self.folder.path
         tables = make_folder(path / "tables")
         voxels = concat_subjects({data.name: data.voxels for data in subjects})
-        write_table(self._new(tables / "voxels.csv"), voxels)  # too large for MLflow
+        self.voxel_table = write_large_table(self._new(tables / "voxels"), voxels).name
         metrics: dict[str, float] = {}
         for result in results:
             for name, table in result.tables.items():
@@ -170,3 +174,5 @@ class Report:
         for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)
+        opened = f"jne open {shlex.quote(str(self.folder.path))}"
+        say(f"open     {opened}", soft_wrap=True, highlight=False)

@@ -6,11 +6,12 @@ is a module here with a subclass of `Section`, and one line in SECTIONS.
 base         Section: what every section has
 summary      one figure of all regions: the first screen
 maps         R², JNE and W on the brain
+hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
 planted      JNE against that of planted twins: how nonlinear a voxel is
-hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
+swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
@@ -26,16 +27,18 @@ from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.summary import Summary
+from jne.evaluation.sections.swept import Swept
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
     Summary(),
     Maps(),
+    Hierarchy(),
     Nonlinear(),
     Planted(),
-    Hierarchy(),
     Performance(),
     Comparison(),
+    Swept(),
     Selectivity(),
     Variants(),
     Reliability(),

@@ -18,7 +18,7 @@ from jne.roi import TIERS
 
 _MEASURES = {"jne": "JNE", "w": "W"}
 _MAX_NAMED = 4  # regions in a sentence
-_NO_TWINS = "JNE has no null without linear twins; `python train.py control=twins` gives one."
+_NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
 
 
 class Nonlinear(Section):
