@@ -29,6 +29,8 @@ _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+    *("linear_power", "jne_beside_planted", "jne_planted_0"),  # with planted twins
+    *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
 )
 _TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")

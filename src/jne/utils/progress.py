@@ -4,6 +4,8 @@ The names of subjects, ROIs and runs may look like rich's markup or like the cod
 holds a name is printed with `say` or `print_table`, which show text as it is.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +23,18 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(emoji=False)
+_hidden = False
+
+
+@contextmanager
+def hidden_bars() -> Iterator[None]:
+    """Bars made inside are not shown: for stages of a stage that has a bar of its own."""
+    global _hidden
+    before, _hidden = _hidden, True
+    try:
+        yield
+    finally:
+        _hidden = before
 
 
 def say(text: str, style: str | None = None, **settings: Any) -> None:
@@ -53,6 +67,7 @@ def training_progress() -> Progress:
         _Rate(),
         console=console,
         refresh_per_second=4,
+        disable=_hidden,
     )
 
 
@@ -67,4 +82,5 @@ def stage_progress() -> Progress:
         TimeRemainingColumn(),
         console=console,
         refresh_per_second=4,
+        disable=_hidden,
     )
