@@ -3,92 +3,27 @@
 N stimuli, D features, V voxels.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from pydantic import AfterValidator, Field, ValidationError, model_validator
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from jne.analysis import nonlinearity
-from jne.config import Device, Section, Seed, complaint
 from jne.data.datamodule import StandardisedData
-from jne.encoders import RawEncoder, activated_layers
+from jne.encoders import RawEncoder
 from jne.errors import InputError
+from jne.estimator.parameters import Parameters, checked
 from jne.jacobian import jacobian_deviation
-from jne.training.config import TrainerConfig
 from jne.training.fit import fit as train
 from jne.training.module import EncodingModule
 from jne.utils.progress import without_progress
 
-_FEWEST_STIMULI = 4  # two to train on, two to validate on
-_OPTIMIZERS = {"adam": "torch.optim.Adam", "adamw": "torch.optim.AdamW"}
-
-
-def _without_number(device: str) -> str:
-    if ":" in device:
-        raise ValueError("training takes the first GPU; write cuda, and set CUDA_VISIBLE_DEVICES")
-    return device
-
-
-def _placement(value: Any) -> str | list[int]:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and all(isinstance(layer, int) for layer in value):
-        return value
-    raise ValueError("input should be both, loc1, loc2, none, or a list of layers from 1")
-
-
-class _Settings(Section):
-    """The checked parameters of a JNERegressor."""
-
-    activation: Literal["relu", "leaky_relu", "gelu", "swish", "tanh"]
-    placement: Annotated[Any, AfterValidator(_placement)]
-    hidden_width: int = Field(ge=1)
-    n_hidden: int = Field(ge=1)
-    bias: bool
-    linear_path: bool
-    readout: Literal["ridge", "trained"]
-    optimizer: Literal["adam", "adamw"]
-    lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
-    batch_size: Annotated[int, Field(ge=1)] | None
-    max_epochs: int = Field(ge=1)
-    patience: int = Field(ge=1)
-    validation_fraction: float = Field(gt=0, lt=1)
-    precision: Literal["32-true", "bf16-mixed"]
-    device: Annotated[Device, AfterValidator(_without_number)]
-    max_memory_gb: float = Field(gt=0)
-    random_state: Seed
-
-    @model_validator(mode="after")
-    def _check_placement(self) -> "_Settings":
-        activated_layers(self.placement, self.n_hidden)
-        return self
-
-    def encoder(self) -> dict[str, Any]:
-        """train.py's section `encoder`."""
-        keys = {"hidden_width", "n_hidden", "bias", "linear_path", "activation", "placement"}
-        return {"_target_": "jne.encoders.ResidualEncoder", **self.model_dump(include=keys)}
-
-    def optimization(self) -> dict[str, Any]:
-        """train.py's section `optimizer`."""
-        values = self.model_dump(include={"lr", "weight_decay"})
-        return {"_target_": _OPTIMIZERS[self.optimizer], **values, "fused": True}
-
-    def trainer(self) -> TrainerConfig:
-        """train.py's section `trainer`."""
-        keys = {"max_epochs", "patience", "batch_size", "precision"}
-        return TrainerConfig(
-            **self.model_dump(include=keys),
-            accelerator="cpu" if self.device == "cpu" else "gpu",
-            checkpoint_seconds=0,
-        )
+_FEWEST_STIMULI = 5  # two to train on, three to validate on
 
 
 class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -114,7 +49,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     max_epochs: training ends there at the latest. patience: epochs without a lower validation loss
         before it stops. The weights of the best epoch are kept.
     validation_fraction: the share of the stimuli that `fit` sets aside to validate on, at random,
-        at least two of them. `fit` can be told which instead.
+        at least three of them. `fit` can be told which instead.
     precision: 32-true, or bf16-mixed on a device that multiplies bfloat16 faster.
     device: cpu or cuda, where encoders are trained and Jacobians computed.
     max_memory_gb: bound on the working memory of the Jacobians.
@@ -180,12 +115,12 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     ) -> "JNERegressor":
         """Train on features X (N, D) and responses y (N, V) or (N,), all finite.
 
-        validation: (N,) bool, the stimuli to validate on; at least two, and two others to train on.
-            Pipelines and searches pass it on: `search.fit(X, y, validation=mask)`.
+        validation: (N,) bool, the stimuli to validate on; at least three, and two others train.
+            Pipelines and searches pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
 
         Returns self. Raises ValueError, with the parameter or argument to change, on bad input.
         """
-        settings = self._settings()
+        settings = self._parameters()
         features, targets = validate_data(
             self,
             X,
@@ -268,7 +203,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _deviation_at(self, features: torch.Tensor) -> NDArray[np.float32]:
         """(n, V) of standardised features (n, D)."""
-        settings, trained = self._settings(), self._model.trained.numpy()
+        settings, trained = self._parameters(), self._model.trained.numpy()
         deviation = np.full((len(features), len(trained)), np.nan, dtype=np.float32)
         deviation[:, trained] = jacobian_deviation(
             self.encoder_,
@@ -286,21 +221,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         """Values (..., V) without the last axis if y had none."""
         return values[..., 0] if self._one_voxel else values
 
-    def _settings(self) -> _Settings:
-        """The parameters, checked. Raises InputError naming the one at fault."""
-        values = {name: _plain(value) for name, value in self.get_params(deep=False).items()}
-        if not isinstance(values["random_state"], int):
-            generator = check_random_state(values["random_state"])
-            values["random_state"] = int(generator.randint(2**31))
-        try:
-            return _Settings(**values)
-        except ValidationError as error:
-            raise InputError(complaint(error)) from error
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy's, as a grid search may give it, as one of Python's."""
-    return value.item() if isinstance(value, np.generic) else value
+    def _parameters(self) -> Parameters:
+        return checked(self.get_params(deep=False))
 
 
 def _responses(y: NDArray) -> NDArray[np.float32]:
@@ -321,11 +243,11 @@ def _check_varies(responses: NDArray[np.float32]) -> None:
 
 
 def _validation_rows(
-    validation: ArrayLike | None, n: int, settings: _Settings
+    validation: ArrayLike | None, n: int, settings: Parameters
 ) -> NDArray[np.int64]:
     """The rows to validate on, in increasing order."""
     if validation is None:
-        n_val = max(2, round(settings.validation_fraction * n))
+        n_val = max(3, round(settings.validation_fraction * n))
         if n - n_val < 2:
             raise InputError(
                 f"validation_fraction={settings.validation_fraction} leaves {n - n_val} of {n} "
@@ -340,8 +262,8 @@ def _validation_rows(
             f"{mask.dtype}"
         )
     rows = np.flatnonzero(mask)
-    if not 2 <= len(rows) <= n - 2:
+    if not 3 <= len(rows) <= n - 2:
         raise InputError(
-            f"validation marks {len(rows)} of {n} stimuli, but at least 2 must validate and 2 train"
+            f"validation marks {len(rows)} of {n} stimuli, but at least 3 must validate and 2 train"
         )
     return rows
