@@ -149,7 +149,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 history = train(module, data, settings.trainer(), readout=settings.readout)
             except InputError as error:
                 raise InputError(
-                    f"lr={settings.lr}: the validation loss was never finite; lower it"
+                    f"the validation loss was never finite; lower lr={settings.lr} or "
+                    f"weight_decay={settings.weight_decay}"
                 ) from error
         self.encoder_: nn.Module = module.encoder.to("cpu").eval()
         self.epochs_: pd.DataFrame = history.epochs

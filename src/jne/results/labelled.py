@@ -1,10 +1,10 @@
 """A results folder as one xarray.Dataset, whose axes have names and labels.
 
 Dimensions are stimulus (the test stimuli), voxel and feature. The stimulus table, and of the voxel
-table all columns up to `status`, are coordinates; a column of the former that has a name of another
-gets `stimulus_` before it. What was measured per voxel (r2, jne, ...) and
-the arrays (responses, predictions, deviation, gain, jne_ss, features) are variables; the arrays
-stay on disk, memory-mapped.
+table all columns up to `status`, are coordinates; one that has the name of something else gets
+`stimulus_` or `voxel_` before it. What was measured per voxel (r2, jne, ...) and the arrays
+(responses, predictions, deviation, gain, jne_ss, features) are variables; the arrays stay on disk,
+memory-mapped.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -49,12 +49,15 @@ def labelled(run: "Results") -> "xarray.Dataset":
     for name, (dimension, units) in _ARRAYS.items():
         if (run.path / f"{name}.npy").exists():  # there is no gain.npy of version 0.1.0
             variables[name] = (("stimulus", dimension), run.array(name), {"units": units})
-    coordinates: dict[str, Any] = {
-        name: ("voxel", _values(run.voxels[name])) for name in columns[:n_identity]
-    }
-    for name, values in run.stimuli.items():
-        taken = name in {*variables, *coordinates, "voxel", "feature"}
-        coordinates[f"stimulus_{name}" if taken else str(name)] = ("stimulus", _values(values))
+    coordinates: dict[str, Any] = {}
+    for axis, table, names in (
+        ("voxel", run.voxels, columns[:n_identity]),
+        ("stimulus", run.stimuli, list(run.stimuli)),
+    ):
+        for name in map(str, names):
+            others = {*variables, *coordinates, "voxel", "stimulus", "feature"} - {axis}
+            label = f"{axis}_{name}" if name in others else name
+            coordinates[label] = (axis, _values(table[name]))
     facts = {name: run.config[name] for name in _FACTS}
     return xarray.Dataset(
         variables, coordinates, attrs={**facts, "data": run.config["data"]["name"]}
