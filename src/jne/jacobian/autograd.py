@@ -6,6 +6,7 @@ and stimulus, and gives all outputs; reverse mode a pass per output, for many st
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +26,6 @@ class ModuleJacobians:
     def __init__(self, module: nn.Module, x: Tensor) -> None:
         self.module, self.x = module, x
         self.n_outputs = self._check()
-        self.forward_mode = self._has_forward_mode()
-        """Whether every operation of the module has a forward mode, which torch lacks for some."""
         self._pass_bytes = _COPIES * self._kept_bytes()
         self._at_once = len(x)
 
@@ -41,9 +40,9 @@ class ModuleJacobians:
 
     def at_stimulus(self, i: int, outputs: Tensor) -> Tensor:
         """J_i (v, D), for the outputs with these indices (v,)."""
-        if not self.forward_mode:
-            return self.at_stimuli(slice(i, i + 1), outputs)[0]
         d = self.x.shape[1]
+        if len(outputs) <= d or not self.forward_mode:
+            return self.at_stimuli(slice(i, i + 1), outputs)[0]
         jacobian = self.x.new_empty(len(outputs), d)
         for start in range(0, d, self._at_once):
             stop = min(start + self._at_once, d)
@@ -106,8 +105,12 @@ class ModuleJacobians:
             )
         return alone.shape[1]
 
-    def _has_forward_mode(self) -> bool:
-        """Whether forward mode works, and agrees with reverse mode, at the first stimulus."""
+    @cached_property
+    def forward_mode(self) -> bool:
+        """Whether forward mode, which torch lacks for some operations, works for this module.
+
+        And whether it agrees with reverse mode, both at the first stimulus.
+        """
         generator = torch.Generator().manual_seed(0)
         x = self.x[0]
         directions = torch.randn(2, len(x), generator=generator).to(x)

@@ -172,7 +172,7 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
         operations = {
             "reverse": n * v * passes * size,
-            "streamed": 2 * n * size * (d if job.autograd.forward_mode else v),
+            "streamed": 2 * n * size * (d if v > d and job.autograd.forward_mode else v),
         }
         if order is None and n * d * item * (2 + job.gain_shape) > budget / 2:
             del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
