@@ -30,7 +30,7 @@ from jne.simulation.labels import COLOURS
 from jne.training.config import FitConfig
 from jne.training.voxels import trained_voxels
 from jne.utils.files import make_folder
-from jne.utils.progress import hidden_bars
+from jne.utils.progress import without_progress
 from jne.utils.tables import read_table, write_table
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -90,7 +90,7 @@ class Calibration(Study, FitConfig):
         path = folder / f"{digest}.csv"
         if not path.exists():
             working = make_folder(folder / digest)
-            with hidden_bars():
+            with without_progress():
                 table = train_cohort(source, config, working)
             write_table(path, table)
             shutil.rmtree(working)

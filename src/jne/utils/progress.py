@@ -6,6 +6,7 @@ holds a name is printed with `say` or `print_table`, which show text as it is.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console
@@ -23,18 +24,17 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(emoji=False)
-_hidden = False
+_hidden = ContextVar("_hidden", default=False)
 
 
 @contextmanager
-def hidden_bars() -> Iterator[None]:
-    """Bars made inside are not shown: for stages of a stage that has a bar of its own."""
-    global _hidden
-    before, _hidden = _hidden, True
+def without_progress() -> Iterator[None]:
+    """Show no progress bars in this block, in this thread."""
+    before = _hidden.set(True)
     try:
         yield
     finally:
-        _hidden = before
+        _hidden.reset(before)
 
 
 def say(text: str, style: str | None = None, **settings: Any) -> None:
@@ -66,8 +66,8 @@ def training_progress() -> Progress:
         TextColumn("{task.fields[note]}", markup=False),
         _Rate(),
         console=console,
+        disable=_hidden.get(),
         refresh_per_second=4,
-        disable=_hidden,
     )
 
 
@@ -81,6 +81,6 @@ def stage_progress() -> Progress:
         _Rate(),
         TimeRemainingColumn(),
         console=console,
+        disable=_hidden.get(),
         refresh_per_second=4,
-        disable=_hidden,
     )
