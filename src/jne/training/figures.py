@@ -142,6 +142,8 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
         panel.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
         panel.axhline(0, color="#999999", lw=0.5)
         panel.set_xlabel("epoch (points: the saved encoder)")
+        ticks = panel.get_xticks()
+        panel.set_xticks(ticks[(ticks >= 0) & (ticks <= last) & (ticks % 1 == 0)])
     panels[0].set(ylabel="JNE", title="JNE by epoch")
     panels[1].set(ylabel="R² on the test stimuli", title="Test R² by epoch")
     _say_weights_kept(panels[0], best_epoch)
