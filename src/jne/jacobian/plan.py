@@ -21,6 +21,7 @@ from jne.jacobian.product import ReadoutMatmul
 from jne.jacobian.variants import VARIANTS
 
 _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
+_VOXEL_BLOCK_IN_GROUPS = 512  # where each block takes memory from a group
 
 
 class Job:
@@ -184,7 +185,8 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     fixed = 3e7  # taken by libraries
     if job.analytic:
         fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
-        fixed += job.readout.nbytes if job.chosen else 0
+        if job.chosen:  # copies of the chosen rows
+            fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
         fixed += job.product.nbytes if order != "reverse" else 0
     copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
     per_voxel = {
@@ -206,8 +208,15 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         )
     block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + held))))
     if order == "centred":
+
+        def voxels_held() -> int:
+            room = (budget - fixed - block * per_voxel) / held if held else v
+            return min(v, max(block, int(room)))
+
         block = min(block, _VOXEL_BLOCK)
-        room = (budget - fixed - block * per_voxel) / held if held else v
-        group = min(v, max(block, int(room)))
+        group = voxels_held()
+        if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
+            block = min(block, _VOXEL_BLOCK_IN_GROUPS)
+            group = voxels_held()
     memory = (fixed + block * per_voxel + group * held) / 1e9
     return Plan(order, block, group, -(-v // group), float(operations[order]), memory)

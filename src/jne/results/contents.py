@@ -12,6 +12,9 @@
                       nonlinear_share, nonlinear_share_low, nonlinear_share_high
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves
+    trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
+                      encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
+                      followed voxel
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
@@ -58,6 +61,7 @@ def write_results(
     voxels: pd.DataFrame,
     stimuli: pd.DataFrame,
     epochs: pd.DataFrame,
+    trajectory: pd.DataFrame | None = None,
     arrays: Mapping[str, NDArray],
     summary: Mapping[str, Any],
     space: Mapping[str, Any] | None,
@@ -67,6 +71,8 @@ def write_results(
     write_table(path / "voxels.csv", voxels)
     write_table(path / "stimuli.csv", stimuli)
     write_table(path / "epochs.csv", epochs)
+    if trajectory is not None:
+        write_table(path / "trajectory.csv", trajectory)
     for name, array in arrays.items():
         write_array(path / f"{name}.npy", array)
     if space is not None:

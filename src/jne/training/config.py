@@ -32,6 +32,16 @@ class TrainerConfig(Section):
 _VOXELS = ("all", "significant")
 
 
+def _number_or_rois(value: object) -> object:
+    if isinstance(value, str):  # a single ROI, written without brackets
+        return [value]
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    if value is None or number or names:
+        return value
+    raise ValueError("input should be a number of voxels from 1 up, names of ROIs, or null")
+
+
 class JacobianConfig(Section):
     """conf/jacobian"""
 
@@ -44,6 +54,8 @@ class JacobianConfig(Section):
     precision: Precision
     device: Device
     max_memory_gb: float = Field(gt=0)
+    # Optional, for config files from before there was this key
+    trajectory: Annotated[int | list[str] | None, BeforeValidator(_number_or_rois)] = None
 
     @field_validator("variants")
     @classmethod
@@ -122,6 +134,7 @@ class TrainConfig(ScriptConfig, FitConfig):
             (settings, "baseline", []),
             (settings["encoder"], "linear_path", False),
             (settings.get("control", {}), "planted", []),
+            (settings["jacobian"], "trajectory", None),
         ):
             if section.get(key) == value:
                 del section[key]
