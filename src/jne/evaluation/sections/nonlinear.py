@@ -66,8 +66,8 @@ class Nonlinear(Section):
         sentences = [
             "W is the JNE of a voxel minus that of its linear twin, a made-up linear voxel that is "
             "as predictable and as noisy, by one encoder trained on both. Nonlinear: at a false "
-            f"discovery rate of {_percent(data)} (knockoff+) among the voxels of the row. p: of W > 0 "
-            "(Wilcoxon, one-sided)."
+            f"discovery rate of {_percent(data)} (knockoff+) among the voxels of the row. "
+            "p: of W > 0 (Wilcoxon, one-sided)."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
             given = " and ".join(_covariates(data).values())
