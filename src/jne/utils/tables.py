@@ -20,7 +20,8 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 def write_large_table(path: Path, table: pd.DataFrame) -> Path:
     """Write PATH.csv, or PATH.parquet for more than 50,000 rows; return the path of the file.
 
-    At the size of a whole brain, Parquet is read 10 times faster and half as large.
+    Of 226,000 voxels, Parquet is half as large and written 15 times faster; two of its columns are
+    read in hundredths of a second, which takes half a second from a CSV.
     """
     if len(table) <= _MAX_CSV_ROWS:
         written = path.with_name(f"{path.name}.csv")

@@ -38,6 +38,8 @@ class Planted(Section):
         return {"planted": pd.DataFrame([_row(*r) for r in by_region(_known(data), data.rois)])}
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
+        if not tables:
+            return {}
         names = {name: f"found at {_percent(name)}" for name in _levels(tables["planted"])}
         return {"Nonlinear share by region": tables["planted"].rename(columns=names)}
 
