@@ -159,7 +159,7 @@ class TrainingRun:
             self.tracked.log_model()
 
     def _show(self, regions: pd.DataFrame) -> None:
-        table = Table(title=self.config.name, title_justify="left", pad_edge=False)
+        table = Table(title=self.config.name, title_justify="left")
         table.add_column("ROI")
         columns = {
             "R²": "r2",
@@ -176,7 +176,8 @@ class TrainingRun:
         if "w" in regions:  # a terminal of 80 columns has no room for both; rois.csv has all
             del columns["mean deviation"]
         for heading in ("voxels", *columns):
-            table.add_column(heading, justify="right")
+            longest = max(map(len, heading.split()))  # a heading breaks between words alone
+            table.add_column(heading, justify="right", min_width=longest)
         for _, row in regions.iterrows():
             if row["roi"] == "all":
                 table.add_section()
