@@ -173,13 +173,19 @@ class TrainingRun:
             "JNE-SS": "jne_ss_mean",
         }
         columns = {heading: name for heading, name in columns.items() if name in regions}
+        if "w" in regions:  # a terminal of 80 columns has no room for both; rois.csv has all
+            del columns["mean deviation"]
         for heading in ("voxels", *columns):
-            table.add_column(heading, justify="right")
+            longest = max(map(len, heading.split()))  # a heading breaks between words alone
+            table.add_column(heading, justify="right", min_width=longest)
         for _, row in regions.iterrows():
             if row["roi"] == "all":
                 table.add_section()
-            values = row[list(columns.values())].astype(float)
-            table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
+            values = (
+                _percent(row[name]) if name == "nonlinear" else _number(row[name])
+                for name in columns.values()
+            )
+            table.add_row(row["roi"], str(row["n_voxels"]), *values)
         print_table(table)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
@@ -193,6 +199,10 @@ def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.f
     everything = np.full((len(values), n_voxels), np.nan, dtype=np.float32)
     everything[:, data.kept] = values
     return everything
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _number(value: float) -> str:
