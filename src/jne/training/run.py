@@ -173,8 +173,8 @@ class TrainingRun:
             "JNE-SS": "jne_ss_mean",
         }
         columns = {heading: name for heading, name in columns.items() if name in regions}
-        if "w" in regions:  # a terminal of 80 columns has no room for both; rois.csv has all
-            del columns["mean deviation"]
+        if "w" in regions:  # a terminal of 80 columns has no room for all, which rois.csv has
+            del columns["mean deviation"], columns["JNE-SS"]
         for heading in ("voxels", *columns):
             longest = max(map(len, heading.split()))  # a heading breaks between words alone
             table.add_column(heading, justify="right", min_width=longest)
