@@ -27,6 +27,7 @@ def train(composed: DictConfig) -> float:
         from jne.training.fit import fit, test
         from jne.training.measure import measure_nonlinearity, score_test
         from jne.training.module import EncodingModule
+        from jne.training.planted import planted_columns
         from jne.training.run import finished_loss, folder_of, open_training_run
         from jne.training.trajectory import Trajectory
         from jne.training.twins import make_twins
@@ -78,6 +79,10 @@ def train(composed: DictConfig) -> float:
             return scores, nonlinearity
 
         scores, nonlinearity = test(module, data, config.trainer, measure)
+        if config.control.planted:
+            nonlinearity.columns.update(
+                planted_columns(config, data, module.encoder, nonlinearity.measured(data), folder)
+            )
         return run.save(source, data, module, history, baseline, scores, nonlinearity)
 
 

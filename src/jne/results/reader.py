@@ -8,25 +8,31 @@ N test stimuli, D features, V voxels, V' of them trained on.
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.weights import build_saved, load_weights
 from jne.utils.blocks import voxel_blocks
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 
+if TYPE_CHECKING:
+    import xarray
+
 _VOXEL_STATUS = {"ok", "constant", "missing"}
 _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+    *("linear_power", "jne_beside_planted", "jne_planted_0"),  # with planted twins
+    *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
 )
 _TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
 _STAGES = {"training", "final"}
@@ -90,6 +96,22 @@ class Results:
         and where the weights do not fit the class.
         """
         return build_saved(self._read_encoder(), self.path / "encoder.pt", trust)
+
+    def predict(self, features: ArrayLike, trust: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
+
+        The columns are the rows of `voxels`, NaN where a voxel has no encoder. Of the features'
+        dtype where that is float64, else float32. trust: as of `encoder`. Raises InputError for
+        features of another number than D, and such that are not finite.
+        """
+        trained = (self.voxels["status"] == "ok").to_numpy()
+        return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Tables and arrays as one xarray.Dataset (`jne.results.labelled`)."""
+        from jne.results.labelled import labelled
+
+        return labelled(self)
 
     # --- what is expected of each file ---
 

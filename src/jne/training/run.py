@@ -168,6 +168,7 @@ class TrainingRun:
             "JNE": "jne",
             "JNE twin": "jne_twin",
             "W": "w",
+            "nonlinear": "nonlinear",
             "mean deviation": "mean_deviation",
             "JNE-SS": "jne_ss_mean",
         }
@@ -181,6 +182,7 @@ class TrainingRun:
             table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
         print_table(table)
         show_locations(self.config, self.folder, self.tracked)
+        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
 
 
 def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:
