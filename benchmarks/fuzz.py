@@ -84,9 +84,10 @@ KEYS = {
         "trainer.batch_size", "trainer.precision", "trainer.accelerator",
         "trainer.checkpoint_seconds", "jacobian.voxels", "jacobian.variants", "jacobian.precision",
         "jacobian.trajectory", "jacobian.device", "jacobian.max_memory_gb", "stats.n_bootstrap",
-        "stats.p_value", "stats.alpha", "optimizer.lr", "optimizer.weight_decay", "encoder.hidden_width",
-        "encoder.n_hidden", "encoder.bias", "data.n_train", "data.n_test", "data.noise_ceiling",
-        "data.seed", "tracking.uri", "tracking.on_unreachable", "tracking.experiment",
+        "stats.p_value", "stats.alpha", "optimizer.lr", "optimizer.weight_decay",
+        "encoder.hidden_width", "encoder.n_hidden", "encoder.bias", "data.n_train", "data.n_test",
+        "data.noise_ceiling", "data.seed", "tracking.uri", "tracking.on_unreachable",
+        "tracking.experiment",
     ),
     "evaluate.py": (
         "runs", "filter", "voxels", "rois", "variants", "jacobian.device", "trust",
