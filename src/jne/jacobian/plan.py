@@ -42,6 +42,10 @@ class Job:
         memo: Memo | None = None,
     ) -> None:
         self.dtype = dtype_of(encoder)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the encoder must be float32 or float64, found {self.dtype}; convert it by float()"
+            )
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
         x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
         self.names, self.device = names, device

@@ -47,11 +47,14 @@ class Trajectory(pl.Callback):
         assert settings.trajectory is not None
         self.settings, self.on_epoch = settings, on_epoch
         self.voxels = followed_voxels(data, settings.trajectory, seed)
+        self._n_outputs = data.n_outputs
         of_followed = data.kept[self.voxels]
         self._about = data.prepared.voxels[["voxel", "roi"]].iloc[of_followed]
-        batches = list(data.test_dataloader())
-        self._features = [batch.features for batch in batches]
-        self._responses = torch.cat([batch.responses[:, self.voxels] for batch in batches]).numpy()
+        self._features, responses = [], []
+        for batch in data.test_dataloader():  # of many voxels, a few stimuli at a time
+            self._features.append(batch.features)
+            responses.append(batch.responses[:, self.voxels])
+        self._responses = torch.cat(responses).numpy()
         self.epochs: list[int] = []
         self.values: list[Tensor] = []
         """Per epoch, R2 and JNE, (2, v) float64."""
@@ -63,10 +66,12 @@ class Trajectory(pl.Callback):
         """
         training, place = encoder.training, next(encoder.parameters()).device
         encoder.eval()
+        predictions = []
         with torch.no_grad():
-            predictions = torch.cat(
-                [encoder(features.to(place))[:, self.voxels].cpu() for features in self._features]
-            )
+            for features in self._features:
+                output = encoder(features.to(place))
+                assert output.shape[1] == self._n_outputs
+                predictions.append(output[:, self.voxels].cpu())
         with quiet("jne.jacobian"):  # it says the same at every epoch
             try:
                 deviation = jacobian_deviation(
@@ -80,7 +85,7 @@ class Trajectory(pl.Callback):
             except ValueError as error:
                 raise InputError(f"jacobian.{error}") from error
         encoder.train(training)
-        r2 = r2_score(self._responses, predictions.float().numpy())
+        r2 = r2_score(self._responses, torch.cat(predictions).float().numpy())
         return torch.from_numpy(np.stack([r2, jne(deviation)]))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:

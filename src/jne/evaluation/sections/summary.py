@@ -24,13 +24,13 @@ _PREDICTORS = {
 
 class Summary(Section):
     title = "Summary"
+    headline = True
     captions: Mapping[str, str] = {
         "summary": "By region, in the order of the hierarchy. Nonlinearity: median and quartiles "
         "over the analysed voxels, of W where there are linear twins, else of JNE. Share of "
         "nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all voxels, and "
         "the mean noise ceiling.",
-        "group": "The same for all subjects: one small mark per subject, a large one for their "
-        "mean.",
+        "group": "The same for all subjects: one small mark per subject, a line for their mean.",
     }
     headings: Mapping[str, str] = {
         "jne": "median JNE",
@@ -195,4 +195,4 @@ def _marks(
         offset = 0.5 * (k / (len(each) - 1) - 0.5)
         panel.scatter(table[column], rows + offset, s=7, c=colours, alpha=0.6)
     mean = pd.concat([table[column] for table in each], axis=1).mean(axis=1)
-    panel.scatter(mean, rows, s=34, c=colours, marker="|", linewidths=2, zorder=3)
+    panel.scatter(mean, rows, s=110, c="black", marker="|", linewidths=1.2, zorder=3)
