@@ -39,10 +39,12 @@ class Job:
         device: torch.device,
         memo: Memo | None = None,
     ) -> None:
-        parameter = next(encoder.parameters())
-        self.dtype = parameter.dtype
+        x = torch.as_tensor(features).detach()
+        # An activation alone has no parameters: it computes in the features' dtype.
+        parameter = next(encoder.parameters(), x)
+        self.dtype = parameter.dtype if parameter.is_floating_point() else torch.float32
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
-        x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
+        x = x.to(device, self.dtype).clone()
         self.names, self.device = names, device
         self.zscored = tuple(v for v in names if v in VARIANTS and VARIANTS[v].zscored)
         self.plain = tuple(name for name in names if name not in self.zscored)

@@ -1,0 +1,70 @@
+"""How the documentation is built: `make docs`. No network is needed, neither to build nor to read."""
+
+import os
+import sys
+
+import sphinx
+
+from jne import __version__
+
+# The examples run train.py in other processes, which compute with one thread like this one.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+project = "jne"
+author = "The jne developers"
+copyright = author
+version = release = __version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx-mathjax-offline",  # equations: MathJax is copied into the site
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build"]
+templates_path = ["_templates"]
+nitpicky = True
+# Without the inventories of other projects, only references into this package can be checked.
+nitpick_ignore_regex = [(r".*", r"(?!jne\.).*")]
+
+# --- pages ---
+myst_enable_extensions = ["deflist", "dollarmath"]
+myst_heading_anchors = 3
+highlight_language = "text"
+html_theme = "furo"
+html_title = f"jne {release}"
+html_static_path = ["_static"]
+html_css_files = ["jne.css"]
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
+
+# --- docstrings ---
+default_role = "py:obj"
+autosummary_generate = True
+autodoc_typehints = "none"  # numpydoc's sections say more
+autodoc_member_order = "bysource"
+numpydoc_class_members_toctree = False
+numpydoc_show_inherited_class_members = False
+numpydoc_validation_checks = {"PR01", "PR02", "PR03", "PR10", "SS05", "RT03"}
+
+# --- the gallery ---
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "doc_module": ("jne",),
+    "reference_url": {"jne": None},
+    "backreferences_dir": "gallery/backreferences",
+    "matplotlib_animations": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "write_computation_times": False,
+    "download_all_examples": False,
+    "abort_on_example_error": True,
+    "image_srcset": ["2x"],
+    "min_reported_time": 0,
+}
