@@ -1,18 +1,19 @@
-"""
+r"""
 JNE of one activation, by hand
 ==============================
 
-The smallest encoder there is: one feature, one voxel, and an activation between them, y = phi(x). Its
-Jacobian at a stimulus x is the slope phi'(x), a single number, so that JNE can be computed on paper. This
-example does so, lets :func:`jne.jacobian_deviation` do the same, and shows what JNE is blind to.
+The smallest encoder there is: one feature, one voxel, and an activation between them, :math:`y =
+\varphi(x)`. Its Jacobian at a stimulus x is the slope :math:`\varphi'(x)`, a single number, so
+that JNE can be computed on paper. This example does so, lets :func:`jne.jacobian_deviation` do the
+same, and shows what JNE is blind to.
 """
 
 # %%
 # From slopes to JNE
 # ------------------
 #
-# Take 1,001 stimuli in a narrow window around x = 1 and a GELU. First by hand: the Jacobians, their mean,
-# the deviation of each from it, and the spread of the deviations.
+# Take 1,001 stimuli in a narrow window around x = 1 and a GELU. First by hand: the Jacobians,
+# their mean, the deviation of each from it, and the spread of the deviations.
 
 import numpy as np
 import torch
@@ -47,11 +48,12 @@ print(f"JNE             {jne(s)[0]:.6f}")
 # JNE follows the curvature
 # -------------------------
 #
-# In a window of half-width d, the slope changes by about phi''(x) times the distance from the centre. The
-# deviations are then uniform between 0 and |phi''(x)| d, and their standard deviation is
-# |phi''(x)| d / sqrt(12): **JNE is the curvature of the encoder over the stimuli that it has seen**, in units of
-# the Jacobian. We slide the window along x, for three activations. All windows are computed at once: each is a
-# voxel of its own, which only its own feature drives.
+# In a window of half-width d, the slope changes by about :math:`\varphi''(x)` times the distance
+# from the centre. The deviations are then uniform between 0 and :math:`|\varphi''(x)|\, d`, and
+# their standard deviation is :math:`|\varphi''(x)|\, d / \sqrt{12}`: **JNE is the curvature of the
+# encoder over the stimuli that it has seen**, in units of the Jacobian. We slide the window along
+# x, for three activations. All windows are computed at once: each is a voxel of its own, which
+# only its own feature drives.
 
 import matplotlib.pyplot as plt
 
@@ -83,16 +85,16 @@ panels[1, 0].set_ylabel("JNE")
 panels[1, 0].legend(loc="upper left", fontsize=7)
 
 # %%
-# GELU and tanh follow their curvature. ReLU has JNE 0 on both sides of its kink, where it is linear. (Windows
-# that hold the kink, but not in their middle, do have a JNE: the two spikes.)
+# GELU and tanh follow their curvature. ReLU has JNE 0 on both sides of its kink, where it is
+# linear. (Windows that hold the kink, but not in their middle, do have a JNE: the two spikes.)
 #
 # What JNE does not see
 # ---------------------
 #
-# In the very middle of the kink, between the spikes, the JNE of ReLU is 0 again, although the unit could
-# hardly be less linear. JNE is the *spread* of the deviations, not their size: if half of the stimuli have
-# slope 0 and half have slope 1, each of them is exactly 1/2 away from the mean slope. Let a share p of the
-# stimuli be on the steep side.
+# In the very middle of the kink, between the spikes, the JNE of ReLU is 0 again, although the unit
+# could hardly be less linear. JNE is the *spread* of the deviations, not their size: if half of
+# the stimuli have slope 0 and half have slope 1, each of them is exactly 1/2 away from the mean
+# slope. Let a share p of the stimuli be on the steep side.
 
 share = np.linspace(0.01, 0.99, 99)
 steep = np.arange(100)[:, None] < np.round(100 * share)  # (N, n_shares): a voxel for each share
@@ -108,5 +110,6 @@ panel.set(xlabel="share of the stimuli with slope 1", ylabel="units of the Jacob
 panel.legend(loc="upper right", ncols=2)
 
 # %%
-# The dashed lines are 2 p (1 - p) and |1 - 2 p| sqrt(p (1 - p)). At p = 1/2 JNE vanishes and the mean
-# deviation has its maximum. So read the two beside each other, as every table of the program shows them.
+# The dashed lines are :math:`2 p (1 - p)` and :math:`|1 - 2 p| \sqrt{p (1 - p)}`. At p = 1/2 JNE
+# vanishes and the mean deviation has its maximum. So read the two beside each other, as every
+# table of the program shows them.

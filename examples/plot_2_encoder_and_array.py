@@ -10,12 +10,12 @@ stimuli. Here a small network is trained on four made-up voxels whose nonlineari
 # Four voxels
 # -----------
 #
-# Each reads 20 features. One is linear. One has an output nonlinearity: it saturates, whatever it reads.
-# One listens to other features for one half of the stimuli than for the other. One is pure noise.
+# Each reads 20 features. One is linear. One has an output nonlinearity: it saturates, whatever it
+# reads. One listens to other features for one half of the stimuli than for the other. One is pure
+# noise.
 
 import numpy as np
 import torch
-from torch import nn
 
 rng = np.random.default_rng(0)
 n_train, n_test, n_features = 4000, 500, 20
@@ -40,8 +40,8 @@ responses = ((responses - responses.mean(axis=0)) / responses.std(axis=0)).astyp
 # Any training will do
 # --------------------
 #
-# :class:`jne.ResidualEncoder` is the encoder of Gao et al. (2025), an ordinary ``nn.Module``. A network of
-# your own works as well, as long as it maps rows to rows.
+# :class:`jne.ResidualEncoder` is the encoder of Gao et al. (2025), an ordinary ``nn.Module``. A
+# network of your own works as well, as long as it maps rows to rows.
 
 from jne import ResidualEncoder
 
@@ -61,9 +61,9 @@ encoder.eval()
 # Deviations, and what follows from them
 # --------------------------------------
 #
-# One call gives the deviation of each stimulus's Jacobian from the mean Jacobian, per voxel; JNE, the mean
-# deviation and JNE-SS are moments of it. ``gain_shape=True`` also splits each Jacobian into a multiple of the
-# mean one and a rest (:doc:`/metrics`).
+# One call gives the deviation of each stimulus's Jacobian from the mean Jacobian, per voxel; JNE,
+# the mean deviation and JNE-SS are moments of it. ``gain_shape=True`` also splits each Jacobian
+# into a multiple of the mean one and a rest (:doc:`/metrics`).
 
 import pandas as pd
 
@@ -90,16 +90,18 @@ table = pd.DataFrame(
 table.round(2)
 
 # %%
-# The linear voxel has the smallest JNE of those that can be predicted, and it is not 0: the network has fitted
-# some noise. (The noise voxel shows how little a JNE means without an R²: look at JNE where a
-# voxel is predicted, and see :ref:`sphx_glr_gallery_plot_6_linear_twins.py` for a test.) The
-# saturating voxel changes its gain, the switching voxel its shape: it reads other features.
+# The linear voxel has the smallest JNE of those that can be predicted, and it is not 0: the
+# network has fitted some noise. (The noise voxel shows how little a JNE means without an R²: look
+# at JNE where a voxel is predicted, and see :ref:`sphx_glr_gallery_plot_6_linear_twins.py` for a
+# test.) The saturating voxel changes its gain, the switching voxel its shape: it reads other
+# features.
 #
 # Which stimuli is a voxel nonlinear for?
 # ---------------------------------------
 #
-# JNE-SS answers for each stimulus. A saturating voxel has its steepest slope near 0 and none in its tails, so
-# both are unusual; the switching voxel is at its most unusual where it is switched, near a gate of 0.
+# JNE-SS answers for each stimulus. A saturating voxel has its steepest slope near 0 and none in
+# its tails, so both are unusual; the switching voxel is at its most unusual where it is switched,
+# near a gate of 0.
 
 import matplotlib.pyplot as plt
 

@@ -39,6 +39,8 @@ class Job:
         device: torch.device,
         memo: Memo | None = None,
     ) -> None:
+        if isinstance(features, np.ndarray):  # torch warns of memory that it may not write to
+            features = np.require(features, requirements="W")
         x = torch.as_tensor(features).detach()
         # An activation alone has no parameters: it computes in the features' dtype.
         parameter = next(encoder.parameters(), x)

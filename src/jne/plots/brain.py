@@ -44,7 +44,19 @@ _MAX_SLICES = 12
 
 
 def have_positions(voxels: pd.DataFrame, space: dict[str, Any] | None) -> bool:
-    """Whether any of these voxels has a position, so that a map can be drawn."""
+    """Whether any of these voxels has a position, so that a map can be drawn.
+
+    Parameters
+    ----------
+    voxels : DataFrame
+        A voxel table, such as `Results.voxels`.
+    space : dict or None
+        The shape and affine of a volume, such as `Results.space`.
+
+    Returns
+    -------
+    bool
+    """
     if {"hemisphere", "vertex"} <= set(voxels):
         return bool(voxels["vertex"].notna().any())
     return space is not None and {"i", "j", "k"} <= set(voxels)
@@ -55,8 +67,27 @@ def write_maps(
 ) -> list[Path]:
     """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
 
-    values: (V,). The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`,
-    else fsaverage. Returns the paths. Raises InputError where `folder` cannot be written to.
+    The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`, else fsaverage.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        The beginning of the files' names.
+    voxels : DataFrame
+        A voxel table with positions: `hemisphere` and `vertex`, or `i`, `j`, `k`.
+    values : (V,) array
+    space : dict or None
+        The shape and affine of a volume; None for a surface.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        Where `folder` cannot be written to.
     """
     make_folder(folder)
     if "vertex" not in voxels:
@@ -83,9 +114,27 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values (V,) from 0 to `vmax`, on the inflated fsaverage5 or as axial slices of a volume.
+    """Values on the inflated fsaverage5, or as axial slices of a volume.
 
-    label: of the colour bar. note: a remark in the corner of the figure.
+    Parameters
+    ----------
+    voxels : DataFrame
+        A voxel table with positions: `hemisphere` and `vertex`, or `i`, `j`, `k`.
+    values : (V,) array
+    space : dict or None
+        The shape and affine of a volume; None for a surface.
+    label : str
+        Of the colour bar.
+    cmap : str
+        A colour map of matplotlib.
+    vmax : float
+        Colours go from 0 to this.
+    note : str
+        A remark in the corner of the figure.
+
+    Returns
+    -------
+    Figure
     """
     norm = Normalize(0, vmax)
     if "vertex" in voxels:
