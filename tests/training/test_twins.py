@@ -97,7 +97,7 @@ def test_a_twin_is_its_definition(data, tmp_path):
 
 def test_twins_depend_on_the_seed_alone(data, tmp_path, monkeypatch):
     first = twins_of(data, tmp_path, draws=2).responses
-    for name, value in (("training.twins._VOXELS_AT_ONCE", 5), ("data.datamodule._IN_MEMORY", 0)):
+    for name, value in (("training.twins._VOXELS_AT_ONCE", 5), ("data.responses._IN_MEMORY", 0)):
         monkeypatch.setattr(f"jne.{name}", value)
     again = twins_of(EncodingData(data.prepared, batch_size=None, seed=0), tmp_path, draws=2)
     np.testing.assert_allclose(again.responses, first, atol=1e-4)

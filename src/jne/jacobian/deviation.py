@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from jne.jacobian.autograd import differentiable
 from jne.jacobian.chain import Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.orders import ORDERS
@@ -88,8 +89,8 @@ def jacobian_deviation(
     Parameters
     ----------
     encoder : nn.Module
-        Any module that maps (n, D) to (n, V) row by row, float32 or float64, in evaluation mode.
-        One with a `residual_chain`, as `ResidualEncoder` has, is many times faster.
+        Any module that maps (n, D) to (n, V) row by row, float32 or float64; computed in
+        evaluation mode. One with a `residual_chain`, as `ResidualEncoder` has, is many times faster.
     features : (N, D) tensor or array
         N at least 1, standardised as in training; cast to the encoder's dtype.
     variant : str or sequence of str
@@ -140,7 +141,7 @@ def jacobian_deviation(
         raise ValueError(f"gain_shape needs a sequence of variants, such as [{variant!r}]")
     names = variants + GAIN_SHAPE if gain_shape else variants
     # Lightning tests in inference mode, in which no derivative can be taken.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), differentiable(encoder):
         job = Job(encoder, features, voxels, names, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)

@@ -10,7 +10,8 @@ centred   Forward to the last hidden layer, then W_out (G_i - Gbar), where J_i =
 reverse   From the voxels back to the features, for all stimuli of a block of voxels at once.
           For few voxels.
 streamed  J_i of one stimulus at a time, twice: for the mean, then for the deviations. For the
-          z-score variants, which need J_i itself, and for modules without a residual chain.
+          z-score variants, which need J_i itself, and for modules without a residual chain that
+          have more voxels than features.
 
 Each is a generator over its units of work, starting from unit `done`. It writes to the arrays
 `out`, (N, V) each, and yields how many units are complete.
@@ -59,9 +60,8 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
     for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
         if unit < done:
             continue
-        weights = job.readout[block].to(job.device)
         for names in filter(None, (job.plain, job.zscored)):
-            values = job.add_path_(job.chain.reverse(weights), block)  # (N, v, D)
+            values = job.jacobians(block)  # (N, v, D)
             if names is job.zscored:
                 _zscore_(values)
             first = values[0].clone()

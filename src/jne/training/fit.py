@@ -17,7 +17,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.nn.functional import mse_loss
 
-from jne.data.datamodule import EncodingData
+from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.results.reader import load_weights
@@ -53,11 +53,11 @@ class History:
 
 def fit(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
     *,
     readout: Literal["ridge", "trained"],
-    save_to: Path,
+    save_to: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     before_save: Callable[[], None] = lambda: None,
@@ -89,37 +89,38 @@ def fit(
 
 def _train(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
-    save_to: Path,
+    save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
     before_save: Callable[[], None],
 ) -> History:
     curves, best = EpochCurves(on_epoch), BestWeights()
-    checkpoint = save_to if save_to.exists() else checkpoint
+    if save_to is not None and save_to.exists():
+        checkpoint = save_to
     saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
     if not _restore(saved, module, curves, best, settings.max_epochs):
         if data.batch_bytes > 2**26:
             keep_freed_memory()
-        callbacks = [
-            curves,
-            best,
-            EarlyStopping("val/loss", patience=settings.patience),
-            LastCheckpoint(save_to, settings.checkpoint_seconds, before_save),
-        ]
+        callbacks = [curves, best, EarlyStopping("val/loss", patience=settings.patience)]
+        if save_to is not None:
+            callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds, before_save))
         with _quiet_lightning():
             trainer = _trainer(
                 settings,
                 callbacks,
                 max_epochs=settings.max_epochs,
+                enable_checkpointing=save_to is not None,
                 accumulate_grad_batches=data.n_parts,
             )
             trainer.fit(module, data, ckpt_path=checkpoint)
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
 
 
-def _row_of_solution(module: EncodingModule, data: EncodingData, loss: float) -> dict[str, float]:
+def _row_of_solution(
+    module: EncodingModule, data: StandardisedData, loss: float
+) -> dict[str, float]:
     """The only row of training curves of an encoder that was solved for, not trained.
 
     loss: of the validation stimuli. Standardised responses have a variance of 1.
@@ -132,7 +133,7 @@ def _row_of_solution(module: EncodingModule, data: EncodingData, loss: float) ->
 
 def test(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
     measure: Callable[[NDArray[np.float32]], Measured],
 ) -> Measured:
@@ -152,6 +153,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever py
 def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
+        devices=1,  # by default all GPUs, each with a process of its own
         precision=settings.precision,
         callbacks=callbacks,
         plugins=[LightningEnvironment()],  # a single process, also where SLURM starts it

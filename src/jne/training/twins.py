@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jne.data.datamodule import EncodingData, Twins
+from jne.data.datamodule import EncodingData
+from jne.data.responses import Twins
 from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
 from jne.training.baseline import baseline_columns
 from jne.training.config import ControlConfig
