@@ -1,6 +1,7 @@
 """How the documentation is built, by `make docs`. Neither building nor reading needs a network."""
 
 import os
+import warnings
 
 from jne import __version__
 
@@ -52,6 +53,9 @@ numpydoc_validation_exclude = {  # their fields have docstrings of their own
 }
 
 # --- the gallery ---
+# Of libraries, and nothing that a reader should change
+for message in ("`torch.jit.script` is deprecated", r"`isinstance\(treespec, LeafSpec\)`"):
+    warnings.filterwarnings("ignore", message)
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",

@@ -86,12 +86,12 @@ panels[1, 0].legend(loc="upper left", fontsize=7)
 
 # %%
 # GELU and tanh follow their curvature. ReLU has JNE 0 on both sides of its kink, where it is
-# linear. (Windows that hold the kink, but not in their middle, do have a JNE: the two spikes.)
+# linear; a window that holds the kink has a JNE far above the axis.
 #
 # What JNE does not see
 # ---------------------
 #
-# In the very middle of the kink, between the spikes, the JNE of ReLU is 0 again, although the unit
+# With the kink in the very middle of the window the JNE of ReLU is 0 again, although the unit
 # could hardly be less linear. JNE is the *spread* of the deviations, not their size: if half of
 # the stimuli have slope 0 and half have slope 1, each of them is exactly 1/2 away from the mean
 # slope. Let a share p of the stimuli be on the steep side.

@@ -90,14 +90,14 @@ for place, side in enumerate(("left", "right")):
     here = run.voxels[run.voxels["hemisphere"] == side]
     surface = np.full(10_242, np.nan)
     surface[here["vertex"].astype(int)] = here["jne"]
-    panel = figure.add_axes((0.21 * place, 0, 0.21, 0.95), projection="3d")
+    panel = figure.add_axes((0.23 * place - 0.1, -0.15, 0.44, 1.25), projection="3d")
     plotting.plot_surf_stat_map(
         *(fsaverage[f"infl_{side}"], surface),
         **{"bg_map": fsaverage[f"sulc_{side}"], "hemi": side, "view": "ventral"},
         **{"cmap": "viridis", "vmin": 0, "vmax": 2, "threshold": 1e-6, "colorbar": False},
         **{"axes": panel, "title": None},
     )
-    panel.set_title(f"{side}, from below", loc="center", fontweight="normal", fontsize=8)
+    figure.text(0.12 + 0.23 * place, 0.9, f"{side}, from below", ha="center")
 panel = figure.add_axes((0.53, 0.17, 0.46, 0.73))
 for position, (roi, voxels) in enumerate(run.voxels.groupby("roi", sort=False)):
     jitter = position + np.linspace(-0.25, 0.25, len(voxels))

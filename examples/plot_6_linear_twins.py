@@ -73,8 +73,7 @@ from jne.plots.style import STYLE
 plt.rcParams.update(STYLE)
 colours = dict(zip(by_alpha.groups, ("#7F7F7F", "#0072B2", "#009E73", "#D55E00"), strict=True))
 figure, (left, right) = plt.subplots(1, 2, figsize=(7, 3), layout="constrained")
-largest = voxels[["jne", "jne_twin"]].max().max() * 1.05
-left.plot([0, largest], [0, largest], color="black", lw=0.7)
+left.plot([0.005, 2], [0.005, 2], color="black", lw=0.7)
 for position, (alpha, rows) in enumerate(by_alpha):
     left.plot(
         rows["jne_twin"], rows["jne"], ".", ms=4, color=colours[alpha], label=f"alpha {alpha}"
@@ -83,8 +82,13 @@ for position, (alpha, rows) in enumerate(by_alpha):
     right.plot(position + jitter, rows["w"], ".", ms=4, color=colours[alpha])
 right.axhline(0, color="black", lw=0.7)
 right.axhline(threshold, color="black", lw=1, ls="--")
-left.set(xlabel="JNE of the linear twin", ylabel="JNE", xlim=(0, largest), ylim=(0, largest))
-left.legend(loc="upper right")
+ticks, limits = [0.01, 0.03, 0.1, 0.3, 1], (0.007, 1.5)
+left.set(xscale="log", yscale="log", xlim=limits, ylim=limits)
+left.set_xticks(ticks, ticks)
+left.set_yticks(ticks, ticks)
+left.minorticks_off()
+left.set(xlabel="JNE of the linear twin", ylabel="JNE")
+left.legend(loc="lower right")
 right.set_xticks(range(len(colours)), [f"{alpha:g}" for alpha in colours])
 right.set(xlabel="alpha, the nonlinear share", ylabel="W")
 
