@@ -49,7 +49,7 @@ numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR10"}
 numpydoc_validation_exclude = {  # their fields have docstrings of their own
-    r"\.(Clusters|Features|HasResidualChain|Prepared|ResidualLayer|Results|Section|Source)$",
+    r"\.(Clusters|Features|HasResidualChain|Measurement|Prepared|ResidualLayer|Results|Section|Source)$",
 }
 
 # --- the gallery ---
