@@ -227,7 +227,7 @@ def test_fitting_is_silent(arrays, capfd):
         ({"random_state": "seed"}, "'seed' cannot be used to seed"),
         (
             {"lr": 1e30, "readout": "trained"},
-            "lr=1e+30: the validation loss was never finite",
+            "the validation loss was never finite; lower lr=1e+30",
         ),
     ],
 )
@@ -269,3 +269,40 @@ def test_bad_responses_are_refused(arrays):
         model.jne(x[:, :5])
     with pytest.raises(ValueError, match=r"max_memory_gb=0\.001 is too small"):
         model.set_params(max_memory_gb=0.001).deviation(x)
+
+
+ANYTHING = (
+    *(None, True, "", "relu", "no", -1, 0, 2, 0.5, 1e308, float("nan"), float("inf"), 1j, b"relu"),
+    *([], [1], {}, {"a": 1}, object(), np.array([1, 2]), np.float64(0.5), np.int64(2), lambda: 1),
+)
+
+
+@pytest.mark.parametrize("name", JNERegressor().get_params())
+def test_any_value_of_a_parameter_works_or_is_refused_in_a_sentence(arrays, name):
+    x, y = arrays
+    for value in ANYTHING:
+        model = JNERegressor(**{"hidden_width": 4, "max_epochs": 1, "n_hidden": 2, name: value})
+        try:
+            model.fit(x[:20], y[:20])
+        except ValueError as error:
+            said = str(error)
+            assert "\n" not in said, value
+            assert name in said or name == "random_state", (value, said)
+        else:
+            assert np.isfinite(model.jne_[:2]).all(), value
+
+
+@pytest.mark.parametrize("argument", ["X", "y", "validation"])
+def test_any_data_works_or_is_refused_with_a_value_error(arrays, argument):
+    x, y = arrays
+    good = {"X": x[:20], "y": y[:20], "validation": np.arange(20) % 3 == 0}
+    model = JNERegressor(hidden_width=4, max_epochs=1)
+    shapes = [np.ones(shape) for shape in ((), (20,), (1, 2), (20, 0), (0, 3), (20, 2, 2), (19, 3))]
+    for value in (*ANYTHING, *shapes, x[:20] * np.nan, x[:20].astype(str), pd.DataFrame(x[:20])):
+        try:
+            model.fit(**(good | {argument: value}))
+        except ValueError:
+            continue
+        except TypeError:  # scikit-learn's own, for what is no array at all
+            if argument == "validation":
+                raise

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from jne.errors import InputError
+
 _ROWS_AT_ONCE = 2**11
 
 
@@ -52,9 +54,17 @@ class RawEncoder(nn.Module):
         """Responses (N, V) to features (N, D).
 
         The weights are float32. Features in float64 are computed with in float64, all others in
-        float32, and the responses are of that dtype.
+        float32, and the responses are of that dtype. Raises InputError for features that are not
+        finite numbers (N, D).
         """
         x = np.array(features)  # a copy, which torch may have: others may not be writable
+        d = len(self.feature_mean)
+        if x.ndim != 2 or x.shape[1] != d or x.dtype.kind not in "fiu":
+            raise InputError(
+                f"features must be numbers of shape (n_stimuli, {d}), found {x.shape} {x.dtype}"
+            )
+        if not np.isfinite(x).all():
+            raise InputError("features hold NaN or infinite values")
         model, dtype = self, torch.float32
         if x.dtype == np.float64:
             model, dtype = deepcopy(self).double(), torch.float64

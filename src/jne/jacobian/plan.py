@@ -159,7 +159,7 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     n, d, h, v = job.n, job.d, job.h, job.v
     item = job.x.element_size()
     passes = 2 if job.zscored else 1
-    budget = max_memory_gb * 1e9
+    budget = min(max_memory_gb * 1e9, 2.0**62)  # finite
     if job.analytic:
         forward = n * job.chain.forward_operations(d)
         operations = {  # among equals the first wins: reverse takes all stimuli at once

@@ -6,23 +6,25 @@ N test stimuli, D features, V voxels, V' of them trained on.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from jne.encoders import build_encoder
+from jne.encoders import RawEncoder
 from jne.errors import InputError
+from jne.results.weights import build_saved, load_weights
 from jne.utils.blocks import voxel_blocks
-from jne.utils.instantiate import check_trusted
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
+
+if TYPE_CHECKING:
+    import xarray
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
 _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
@@ -89,6 +91,22 @@ class Results:
         and where the weights do not fit the class.
         """
         return build_saved(self._read_encoder(), self.path / "encoder.pt", trust)
+
+    def predict(self, features: ArrayLike, trust: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
+
+        The columns are the rows of `voxels`, NaN where a voxel has no encoder. Of the features'
+        dtype where that is float64, else float32. trust: as of `encoder`. Raises InputError for
+        features of another number than D, and such that are not finite.
+        """
+        trained = (self.voxels["status"] == "ok").to_numpy()
+        return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Tables and arrays as one xarray.Dataset (`jne.results.labelled`)."""
+        from jne.results.labelled import labelled
+
+        return labelled(self)
 
     # --- what is expected of each file ---
 
@@ -260,37 +278,3 @@ def _is_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
     )
-
-
-def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) -> nn.Module:
-    """The encoder that an encoder.pt holds. See `Results.encoder`.
-
-    saved: what `load_weights` read from the file `source`.
-    """
-    check_trusted(saved["config"], source, trust)
-    n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
-    encoder = build_encoder(saved["config"], n_features, n_voxels)
-    try:
-        encoder.load_state_dict(saved["weights"])
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} holds weights that do not fit its config: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
-    return encoder.eval()
-
-
-def load_weights(path: Path) -> dict[str, Any]:
-    """Read a file of weights, memory-mapped. Only tensors and plain values are read.
-
-    Raises InputError where the file is missing, damaged, or holds anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        raise InputError(f"{path} is not a readable file of weights") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a readable file of weights")
-    return content
