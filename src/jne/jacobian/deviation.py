@@ -90,7 +90,8 @@ def jacobian_deviation(
     ----------
     encoder : nn.Module
         Any module that maps (n, D) to (n, V) row by row, float32 or float64; computed in
-        evaluation mode. One with a `residual_chain`, as `ResidualEncoder` has, is many times faster.
+        evaluation mode. One with a `residual_chain`, as `ResidualEncoder` has, is many times
+        faster.
     features : (N, D) tensor or array
         N at least 1, standardised as in training; cast to the encoder's dtype.
     variant : str or sequence of str
