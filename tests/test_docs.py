@@ -82,7 +82,9 @@ def test_python_runs(name, finished_run):
     """On an encoder and a results folder, which the reader has."""
     torch.manual_seed(0)
     encoder, features = ResidualEncoder(8, 3, hidden_width=16), torch.randn(20, 8)
-    names = {"encoder": encoder, "features": features, "test_features": features}
+    names = dict.fromkeys(("encoder", "module"), encoder)
+    names |= dict.fromkeys(("features", "test_features", "X", "X_test"), features)
+    names |= dict.fromkeys(("y", "y_test"), torch.randn(20, 3))
     blocks = _blocks(Path(ROOT, name), "python")
     assert blocks
     for code in blocks:
@@ -102,7 +104,8 @@ def test_links_are_whole(page):
         name, _, anchor = target.partition("#")
         path = (page.parent / name).resolve() if name else page
         if path.parent == DOCS / "gallery":  # made from the examples
-            path = Path(ROOT, "examples", path.name).with_suffix(".py")
+            source = "GALLERY_HEADER.rst" if path.stem == "index" else f"{path.stem}.py"
+            path = Path(ROOT, "examples", source)
         assert path.exists(), f"{page.name}: {target}"
         if anchor:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
