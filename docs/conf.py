@@ -37,6 +37,7 @@ html_theme = "furo"
 html_title = f"jne {release}"
 html_static_path = ["_static"]
 html_css_files = ["jne.css"]
+html_js_files = ["accessible.js"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 

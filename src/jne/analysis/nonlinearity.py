@@ -14,7 +14,7 @@ from jne.utils.blocks import voxel_blocks
 
 
 def mean_deviation(deviation: ArrayLike) -> NDArray[np.float64]:
-    r"""How far, on average, the Jacobian of a voxel is from its mean (eq. 5).
+    r"""How far, on average, the Jacobian of a voxel is from its mean (equation 5).
 
     .. math:: \mu_v = \frac{1}{N} \sum_i s_{iv}
 
@@ -41,7 +41,7 @@ def mean_deviation(deviation: ArrayLike) -> NDArray[np.float64]:
 
 
 def jne(deviation: ArrayLike) -> NDArray[np.float64]:
-    r"""JNE: how much the deviations of a voxel's Jacobians vary from stimulus to stimulus (eq. 6).
+    r"""JNE: how much the deviations of a voxel's Jacobians vary from stimulus to stimulus (equation 6).
 
     .. math:: \mathrm{JNE}_v = \sqrt{\frac{1}{N} \sum_i (s_{iv} - \mu_v)^2}
 

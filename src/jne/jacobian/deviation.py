@@ -79,7 +79,7 @@ def jacobian_deviation(
     memo: Memo | None = None,
     gain_shape: bool = False,
 ) -> NDArray | dict[str, NDArray]:
-    r"""How far the Jacobian at each stimulus is from the mean Jacobian, per voxel (eq. 3-4).
+    r"""How far the Jacobian at each stimulus is from the mean Jacobian, per voxel (equation 3-4).
 
     .. math:: s_{iv} = \sum_d \left| J_{ivd} - \bar J_{vd} \right|, \quad
               J_i = \mathrm{d}y / \mathrm{d}x \text{ at stimulus } i
