@@ -41,7 +41,7 @@ def mean_deviation(deviation: ArrayLike) -> NDArray[np.float64]:
 
 
 def jne(deviation: ArrayLike) -> NDArray[np.float64]:
-    r"""JNE: how much the deviations of a voxel's Jacobians vary from stimulus to stimulus (equation 6).
+    r"""JNE: how much a voxel's deviations vary from stimulus to stimulus (equation 6).
 
     .. math:: \mathrm{JNE}_v = \sqrt{\frac{1}{N} \sum_i (s_{iv} - \mu_v)^2}
 
