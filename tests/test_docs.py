@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import ROOT, only_run
+from helpers import ROOT, TINY, TINY_COHORT, only_run, run_quietly
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,6 +18,11 @@ DOCS = Path(ROOT, "docs")
 PAGES = [*sorted(Path(ROOT).glob("*.md")), *sorted(DOCS.glob("*.md"))]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+_FIRST = ("README.md", "docs/index.md", "docs/quickstart.md")  # what a newcomer reads
+_COSTLY = [
+    pytest.param(page, id=name, marks=[] if name in _FIRST else pytest.mark.slow)
+    for page, name in zip(PAGES, _NAMES, strict=True)
+]  # composing takes a tenth of a second
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -48,7 +53,7 @@ def _overrides(words: list[str]) -> list[list[str]]:
     return jobs
 
 
-@pytest.mark.parametrize("page", PAGES, ids=_NAMES)
+@pytest.mark.parametrize("page", _COSTLY)
 def test_commands_are_those_of_the_program(page):
     """Scripts compose with these overrides; other commands and make's targets are there."""
     targets = re.findall(r"^([\w-]+):", Path(ROOT, "Makefile").read_text(), re.MULTILINE)
@@ -77,7 +82,21 @@ def _check_composes(script: str, words: list[str]) -> None:
         compose(script, overrides=overrides)
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/index.md", "docs/quickstart.md"])
+@pytest.mark.slow
+def test_the_five_minutes_run(tmp_path):
+    """Whole, on a tiny cohort."""
+    store, ran = f"sqlite:///{tmp_path / 'mlflow.db'}", []
+    for command in _commands(DOCS / "quickstart.md"):
+        match command:
+            case ["jne", "train", *words] if not any(word.startswith("data") for word in words):
+                ran += run_quietly(tmp_path, store, "train.py", *TINY_COHORT, *TINY, *words)
+            case ["jne", "evaluate"]:
+                ran += run_quietly(tmp_path, store, "evaluate.py", "voxels=all")
+    assert len(ran) == 4
+    assert (ran[-1] / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", _FIRST)
 def test_python_runs(name, finished_run):
     """On an encoder and a results folder, which the reader has."""
     torch.manual_seed(0)
