@@ -26,7 +26,7 @@ command = [
     *("data.alpha=[0,0.1,0.3,0.6]", "data.noise_ceiling=[0.6]", "data.voxels_per_cell=75"),
     *("data.n_features=64", "data.n_train=1500", "data.n_test=300", "encoder.hidden_width=256"),
 ]
-subprocess.run(command, capture_output=True, text=True, check=True)
+done = subprocess.run(command, capture_output=True, text=True, check=True)
 
 # %%
 # W, the JNE of a voxel minus that of its twin
