@@ -74,8 +74,8 @@ preferred.idxmax().rename("most nonlinear for").to_frame().T
 # On the brain
 # ------------
 #
-# ``hemisphere`` and ``vertex`` say where a voxel is. :func:`jne.plots.brain.write_maps` writes
-# GIFTI files that nilearn and Connectome Workbench open; here we go straight to nilearn.
+# ``hemisphere`` and ``vertex`` say where a voxel is. :func:`jne.plots.brain_files.write_maps`
+# writes GIFTI files that nilearn and Connectome Workbench open; here we go straight to nilearn.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -102,8 +102,8 @@ def test_python_runs(name, finished_run):
     torch.manual_seed(0)
     encoder, features = ResidualEncoder(8, 3, hidden_width=16), torch.randn(20, 8)
     names = dict.fromkeys(("encoder", "module"), encoder)
-    names |= dict.fromkeys(("features", "test_features", "X", "X_test"), features)
-    names |= dict.fromkeys(("y", "y_test"), torch.randn(20, 3))
+    names |= dict.fromkeys(("features", "test_features", "X", "X_train", "X_test"), features)
+    names |= dict.fromkeys(("y", "y_train", "y_test"), torch.randn(20, 3))
     blocks = _blocks(Path(ROOT, name), "python")
     assert blocks
     for code in blocks:

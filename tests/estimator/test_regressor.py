@@ -267,6 +267,10 @@ def test_bad_responses_are_refused(arrays):
     model = JNERegressor(**SMALL).fit(x, y)
     with pytest.raises(ValueError, match="X has 5 features, but JNERegressor is expecting 6"):
         model.jne(x[:, :5])
+    for method in (model.jne, model.jne_ss):
+        with pytest.raises(InputError, match="X has 2 stimuli, but JNE needs at least 3"):
+            method(x[:2])
+    assert model.deviation(x[:2]).shape == (2, 3)
     with pytest.raises(ValueError, match=r"max_memory_gb=0\.001 is too small"):
         model.set_params(max_memory_gb=0.001).deviation(x)
 

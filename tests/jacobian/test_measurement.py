@@ -189,6 +189,13 @@ def test_responses_of_any_shape_are_responses():
     np.testing.assert_allclose(several.deviation.sum(axis=1), one.deviation[:, 0], rtol=1e-5)
 
 
+def test_a_response_that_is_nan_is_nan():
+    """It is not taken for one that depends on other stimuli."""
+    x = torch.randn(N, 3)
+    found = measure(Forward(lambda x: torch.stack([x[:, 0].square(), x[:, 1] * torch.nan], 1)), x)
+    assert np.isnan(found.jne[1])
+
+
 X = np.ones((N, 3), dtype=np.float32)
 
 
@@ -219,6 +226,11 @@ X = np.ones((N, 3), dtype=np.float32)
         (Forward(lambda x: {"y": x}), X, "must return a tensor of responses, found dict"),
         (Forward(torch.sum), X, r"must return responses \(n, ...\) .* found shape \(\) for n = 1"),
         (Forward(lambda x: x - x.mean(dim=0)), X * np.arange(N)[:, None], "whatever stimuli are"),
+        (
+            nn.Sequential(nn.Linear(3, 2)).half(),
+            X,
+            "must be float32 or float64, found torch.float16",
+        ),
         (Forward(lambda x: x.detach()), X, "cannot be differentiated by the features"),
         (Forward(lambda x: (x > 0).float()), X, "cannot be differentiated by the features"),
     ],

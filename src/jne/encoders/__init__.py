@@ -1,7 +1,7 @@
 """Encoders: from features (N, D) to the responses of voxels (N, V).
 
 An encoder is any `nn.Module` that maps rows to rows. One with a method `residual_chain` gets the
-fast Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
+fast Jacobians of `jne.jacobian.chain`; all others are differentiated automatically.
 
 residual  ResidualEncoder, the paper's encoder
 ridge     ridge regression: as an encoder, and as the readout of others

@@ -19,11 +19,12 @@ from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
 from jne.jacobian import jacobian_deviation
+from jne.jacobian.measurement import FEWEST_STIMULI
 from jne.training.fit import fit as train
 from jne.training.module import EncodingModule
 from jne.utils.progress import without_progress
 
-_FEWEST_STIMULI = 5  # two to train on, three to validate on
+_FEWEST_TO_TRAIN = 2
 
 
 class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -62,8 +63,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     max_epochs : int
         Training ends there at the latest.
     patience : int
-        Epochs without a lower validation loss before it stops. The weights of the best epoch are
-        kept.
+        Epochs without a lower validation loss before it stops. The best epoch's weights are kept.
     validation_fraction : float
         The share of the stimuli that `fit` sets aside to validate on, at random, at least three of
         them. `fit` can be told which instead.
@@ -155,7 +155,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             dtype=np.float32,
             multi_output=True,
             y_numeric=True,
-            ensure_min_samples=_FEWEST_STIMULI,
+            ensure_min_samples=_FEWEST_TO_TRAIN + FEWEST_STIMULI,
         )
         n = len(features)
         self._one_voxel = targets.ndim == 1
@@ -210,12 +210,12 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self._like_y(self._deviation(X))
 
     def jne(self, X: ArrayLike) -> NDArray[np.float64]:
-        """JNE over the stimuli X (n, D): (V,), or a number."""
-        return self._like_y(nonlinearity.jne(self._deviation(X)))
+        """JNE over the stimuli X (n, D), n at least 3: (V,), or a number."""
+        return self._like_y(nonlinearity.jne(self._deviation(X, fewest=FEWEST_STIMULI)))
 
     def jne_ss(self, X: ArrayLike) -> NDArray[np.float32]:
-        """JNE-SS, the nonlinearity at each of the stimuli X (n, D): (n, V), or (n,)."""
-        return self._like_y(nonlinearity.jne_ss(self._deviation(X)))
+        """JNE-SS, the nonlinearity at each stimulus of X (n, D), n at least 3: (n, V), or (n,)."""
+        return self._like_y(nonlinearity.jne_ss(self._deviation(X, fewest=FEWEST_STIMULI)))
 
     @property
     def jne_(self) -> NDArray[np.float64]:
@@ -225,8 +225,10 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self._jne = nonlinearity.jne(self._deviation_at(self._validation_features))
         return self._like_y(self._jne)
 
-    def _deviation(self, X: ArrayLike) -> NDArray[np.float32]:
+    def _deviation(self, X: ArrayLike, fewest: int = 1) -> NDArray[np.float32]:
         features = torch.from_numpy(np.array(self._features(X), dtype=np.float32))
+        if len(features) < fewest:
+            raise InputError(f"X has {len(features)} stimuli, but JNE needs at least {fewest}")
         return self._deviation_at(self._model.standardised(features))
 
     def _deviation_at(self, features: torch.Tensor) -> NDArray[np.float32]:
@@ -275,11 +277,11 @@ def _validation_rows(
 ) -> NDArray[np.int64]:
     """The rows to validate on, in increasing order."""
     if validation is None:
-        n_val = max(3, round(settings.validation_fraction * n))
-        if n - n_val < 2:
+        n_val = max(FEWEST_STIMULI, round(settings.validation_fraction * n))
+        if n - n_val < _FEWEST_TO_TRAIN:
             raise InputError(
                 f"validation_fraction={settings.validation_fraction} leaves {n - n_val} of {n} "
-                f"stimuli to train on, but training needs at least 2"
+                f"stimuli to train on, but training needs at least {_FEWEST_TO_TRAIN}"
             )
         order = np.random.default_rng(settings.random_state).permutation(n)
         return np.sort(order[:n_val])
@@ -290,8 +292,9 @@ def _validation_rows(
             f"{mask.dtype}"
         )
     rows = np.flatnonzero(mask)
-    if not 3 <= len(rows) <= n - 2:
+    if not FEWEST_STIMULI <= len(rows) <= n - _FEWEST_TO_TRAIN:
         raise InputError(
-            f"validation marks {len(rows)} of {n} stimuli, but at least 3 must validate and 2 train"
+            f"validation marks {len(rows)} of {n} stimuli, but at least "
+            f"{FEWEST_STIMULI} must validate and {_FEWEST_TO_TRAIN} train"
         )
     return rows

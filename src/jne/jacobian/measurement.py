@@ -18,7 +18,7 @@ from jne.errors import InputError
 from jne.jacobian.autograd import device_of, differentiable, dtype_of
 from jne.jacobian.deviation import jacobian_deviation
 
-_FEWEST_STIMULI = 3  # of two, both are equally far from their mean, and JNE is 0
+FEWEST_STIMULI = 3  # of two, both are equally far from their mean, and JNE is 0
 
 
 @dataclass(frozen=True)
@@ -146,9 +146,9 @@ def _checked(features: Tensor | NDArray, dtype: torch.dtype) -> Tensor:
         raise InputError("features must be real numbers, found complex ones")
     if features.ndim < 2 or 0 in features.shape[1:]:
         raise InputError(f"features must be (n_stimuli, ...), found shape {tuple(features.shape)}")
-    if len(features) < _FEWEST_STIMULI:
+    if len(features) < FEWEST_STIMULI:
         raise InputError(
-            f"features are of {len(features)} stimuli, but JNE needs at least {_FEWEST_STIMULI}"
+            f"features are of {len(features)} stimuli, but JNE needs at least {FEWEST_STIMULI}"
         )
     return features.detach().to(dtype)
 

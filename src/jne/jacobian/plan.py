@@ -21,6 +21,7 @@ from jne.jacobian.product import ReadoutMatmul
 from jne.jacobian.variants import VARIANTS
 
 _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
+_VOXEL_BLOCK_IN_GROUPS = 512  # where each block takes memory from a group
 
 
 class Job:
@@ -41,6 +42,10 @@ class Job:
         memo: Memo | None = None,
     ) -> None:
         self.dtype = dtype_of(encoder)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the encoder must be float32 or float64, found {self.dtype}; convert it by float()"
+            )
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
         if isinstance(features, np.ndarray):  # torch warns of memory that it may not write to
             features = np.require(features, requirements="W")
@@ -174,7 +179,7 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
         operations = {
             "reverse": n * v * passes * size,
-            "streamed": 2 * n * size * (d if job.autograd.forward_mode else v),
+            "streamed": 2 * n * size * (d if v > d and job.autograd.forward_mode else v),
         }
         if order is None and n * d * item * (2 + job.gain_shape) > budget / 2:
             del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
@@ -186,7 +191,8 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     fixed = 3e7  # taken by libraries
     if job.analytic:
         fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
-        fixed += job.readout.nbytes if job.chosen else 0
+        if job.chosen:  # copies of the chosen rows
+            fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
         fixed += job.product.nbytes if order != "reverse" else 0
     copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
     per_voxel = {
@@ -208,8 +214,15 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         )
     block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + held))))
     if order == "centred":
+
+        def voxels_held() -> int:
+            room = (budget - fixed - block * per_voxel) / held if held else v
+            return min(v, max(block, int(room)))
+
         block = min(block, _VOXEL_BLOCK)
-        room = (budget - fixed - block * per_voxel) / held if held else v
-        group = min(v, max(block, int(room)))
+        group = voxels_held()
+        if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
+            block = min(block, _VOXEL_BLOCK_IN_GROUPS)
+            group = voxels_held()
     memory = (fixed + block * per_voxel + group * held) / 1e9
     return Plan(order, block, group, -(-v // group), float(operations[order]), memory)

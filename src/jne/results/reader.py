@@ -31,8 +31,11 @@ _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+    *("linear_power", "jne_beside_planted", "jne_planted_0"),  # with planted twins
+    *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
 )
 _TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
+_STAGES = {"training", "final"}
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
     "subject": str,
@@ -51,7 +54,8 @@ class Results:
     """A finished training run, read from its results folder.
 
     path, config (the resolved config), status, summary, and the tables `voxels` (one row per
-    voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
+    voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
+    followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
     `images_path`, None where the stimuli are no images or the run did not record it.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
@@ -68,6 +72,7 @@ class Results:
         self.voxels = self._read_voxels()
         self.stimuli = self._read_table("stimuli.csv", ("stimulus",), ())
         self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
+        self.trajectory = self._read_trajectory()
         self.space = self._read_space()
         self.images_path = self._read_images_path()
         self._check_arrays()
@@ -155,6 +160,16 @@ class Results:
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
         return voxels
+
+    def _read_trajectory(self) -> pd.DataFrame | None:
+        if not (self.path / "trajectory.csv").exists():
+            return None
+        columns, numbers = ("voxel", "roi", "stage"), ("epoch", "r2", "jne")
+        trajectory = self._read_table("trajectory.csv", columns, numbers)
+        unknown = sorted(set(trajectory["stage"]) - _STAGES)
+        if unknown:
+            self._refuse("trajectory.csv", "training or final as `stage`", repr(unknown[0]))
+        return trajectory
 
     def _read_table(
         self, name: str, columns: Sequence[str], numbers: Sequence[str]

@@ -1,4 +1,4 @@
-"""encoder.pt of a results folder: the weights, the config and the standardisation of an encoder."""
+"""Files of weights: encoder.pt of a results folder, and checkpoints. Nothing in them is run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

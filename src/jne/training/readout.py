@@ -59,7 +59,7 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
     penalties = RIDGE_PENALTIES if is_linear_layer(encoder) else PENALTIES
-    readout, hidden = _last_layer(encoder, data, rows)
+    readout, hidden = last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
@@ -100,7 +100,7 @@ def _scale(hidden: Tensor, features: Tensor) -> float:
 
 def check_readout(encoder: nn.Module, data: StandardisedData) -> None:
     """Raise InputError where the encoder does not end in a linear layer: before it is trained."""
-    _last_layer(encoder, data, data.rows["val"][:2])
+    last_layer(encoder, data, data.rows["val"][:2])
 
 
 def freeze_linear_path(encoder: nn.Module) -> None:
@@ -126,7 +126,7 @@ def cross_validation(data: StandardisedData) -> NDArray[np.int64]:
     return np.random.default_rng(0).permutation(np.arange(n) % N_FOLDS)
 
 
-def _last_layer(
+def last_layer(
     encoder: nn.Module, data: StandardisedData, rows: NDArray[np.int64]
 ) -> tuple[nn.Linear, Tensor]:
     """The encoder's readout, and what enters it (n, H) at the stimuli `rows`.

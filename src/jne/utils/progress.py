@@ -4,6 +4,7 @@ The names of subjects, ROIs and runs may look like rich's markup or like the cod
 holds a name is printed with `say` or `print_table`, which show text as it is.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -47,6 +48,18 @@ def print_table(table: Table, to: Console = console) -> None:
     if isinstance(table.title, str):
         table.title = Text(table.title, style="table.title")
     to.print(table, markup=False)
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Silence what the logger `name`, and those below it, say short of a warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Rate(ProgressColumn):
