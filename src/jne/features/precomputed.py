@@ -98,8 +98,10 @@ class Precomputed(Features):
             )
         numbered = "give the images' names"
         if n_numbered is not None:
-            numbered = f"give {n_numbered} rows, one per image by its number from 0; or the images' "
+            numbered = (
+                f"give {n_numbered} rows, one per image by its number from 0; or the images' "
                 f"numbers"
+            )
         raise InputError(
             f"{has}, and nothing says to which images they belong: {numbered} in features.ids; or "
             f"features.ids=sorted if they belong to this subject's {n} images in ascending order"

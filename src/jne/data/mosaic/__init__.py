@@ -111,7 +111,8 @@ class Mosaic(Source):
             )
             raise InputError(
                 f"data.images: MOSAIC has no images of {self.dataset}; give a folder or zip of "
-                f"them under the names in {self._table.name}{frames}, or choose features=precomputed"
+                f"them under the names in {self._table.name}{frames}, or choose "
+                f"features=precomputed"
             )
         if path is not None:
             with reading(path, "data.images"):
