@@ -4,8 +4,7 @@ A voxel table gives the positions of its voxels in one of two sets of columns:
 
     hemisphere, vertex   left or right, and a vertex of the fsaverage mesh of that hemisphere, from
                          0 (the first 10,242 vertices are those of fsaverage5); empty for a voxel
-                         without a position. A column `mesh` says that it is not fsaverage5, but
-                         fsaverage or fsLR (fs_LR 32k)
+                         without a position. A column `mesh` says that it is not fsaverage5
     i, j, k              indices into a volume, whose `space` is a dict of its shape and affine
 """
 
@@ -28,7 +27,6 @@ from nilearn.surface import load_surf_data, load_surf_mesh
 from numpy.typing import NDArray
 
 from jne.plots.style import subplots
-from jne.utils import fslr
 from jne.utils.files import atomic_file, make_folder
 
 HEMISPHERES = ("left", "right")
@@ -58,8 +56,7 @@ def write_maps(
     """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
 
     values: (V,). The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`,
-    else that of the column. On fsLR there is NAME.dscalar.nii, too: CIFTI, cortex only. Returns the
-    paths. Raises InputError where `folder` cannot be written to.
+    else fsaverage. Returns the paths. Raises InputError where `folder` cannot be written to.
     """
     make_folder(folder)
     if "vertex" not in voxels:
@@ -67,35 +64,13 @@ def write_maps(
         volume = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
         return [_write(folder / f"{name}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))]
     small = "mesh" not in voxels and voxels["vertex"].max() < _FSAVERAGE5
-    n = fslr.N_VERTICES if _on_fslr(voxels) else _FSAVERAGE5 if small else _FSAVERAGE
     paths = []
     for side in HEMISPHERES:
-        data = _on_surface(voxels, values, side, n)
+        data = _on_surface(voxels, values, side, _FSAVERAGE5 if small else _FSAVERAGE)
         array = nib.gifti.GiftiDataArray(data, intent="NIFTI_INTENT_SHAPE", datatype="float32")
         image = nib.gifti.GiftiImage(darrays=[array])
         paths.append(_write(folder / f"{name}_{side}.gii", image.to_bytes()))
-    if _on_fslr(voxels):
-        paths.append(_write(folder / f"{name}.dscalar.nii", _cifti(name, voxels, values)))
     return paths
-
-
-def _on_fslr(voxels: pd.DataFrame) -> bool:
-    return "mesh" in voxels and bool((voxels["mesh"] == fslr.MESH).any())
-
-
-def _cifti(name: str, voxels: pd.DataFrame, values: NDArray) -> bytes:
-    """A map (1, 59412) over the cortex's grayordinates, NaN where there is no voxel."""
-    models, data = [], []
-    for side in HEMISPHERES:
-        vertices = fslr.vertices(side)
-        structure = f"CIFTI_STRUCTURE_CORTEX_{side.upper()}"
-        nvertices = {structure: fslr.N_VERTICES}
-        models.append(nib.cifti2.BrainModelAxis(structure, vertex=vertices, nvertices=nvertices))
-        data.append(_on_surface(voxels, values, side, fslr.N_VERTICES)[vertices])
-    header = (nib.cifti2.ScalarAxis([name]), models[0] + models[1])
-    image = nib.Cifti2Image(np.concatenate(data)[None], header)
-    image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
-    return image.to_bytes()
 
 
 def draw(
@@ -108,9 +83,7 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values (V,) from 0 to `vmax`, on inflated surfaces or as axial slices of a volume.
-
-    The surface is fsaverage5, or the HCP's average brain for voxels on fsLR.
+    """Values (V,) from 0 to `vmax`, on the inflated fsaverage5 or as axial slices of a volume.
 
     label: of the colour bar. note: a remark in the corner of the figure.
     """
@@ -134,12 +107,10 @@ def _draw_surface(
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     figure, axes = subplots(2, 4, figsize=(6.8, 2.7), width_ratios=_WIDTHS, layout=layout)
     colours = matplotlib.colormaps[cmap]
-    mesh = fslr.MESH if _on_fslr(voxels) else "fsaverage5"
     for row, side in zip(axes, HEMISPHERES, strict=True):
-        n = fslr.N_VERTICES if mesh == fslr.MESH else _FSAVERAGE5
-        at_vertex = _on_surface(voxels, values, side, n)
+        at_vertex = _on_surface(voxels, values, side, _FSAVERAGE5)
         for panel, (view, directions) in zip(row, _VIEWS.items(), strict=True):
-            triangles, faces, light, grey = _visible_mesh(mesh, side, *directions[side])
+            triangles, faces, light, grey = _visible_mesh(side, *directions[side])
             # A triangle shows the mean of its vertices that have a value.
             at_face = at_vertex[faces]
             count = np.isfinite(at_face).sum(axis=1)
@@ -167,34 +138,26 @@ def _draw_surface(
 
 @cache
 def _visible_mesh(
-    mesh: str, side: str, toward: tuple[int, ...], up: tuple[int, ...]
+    side: str, toward: tuple[int, ...], up: tuple[int, ...]
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """The part of an inflated hemisphere that faces the viewer, from back to front.
 
     Returns T triangles in the plane of the picture (T, 3, 2), their vertices (T, 3), the light on
     them and the grey of their gyrus or sulcus (T,).
     """
-    coordinates, all_faces, depth = (
-        fslr.inflated(side) if mesh == fslr.MESH else _inflated_fsaverage5(side)
-    )
-    sulcus = depth > 0
+    meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
+    mesh = load_surf_mesh(meshes[f"infl_{side}"])
+    sulcus = load_surf_data(meshes[f"sulc_{side}"]) > 0
     viewer, above = np.array(toward, dtype=float), np.array(up, dtype=float)
     plane = np.column_stack([np.cross(above, viewer), above])  # (3, 2): right and up
-    corners = coordinates[all_faces]  # (T, 3, 3)
+    corners = mesh.coordinates[mesh.faces]  # (T, 3, 3)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     facing = normal @ viewer / np.linalg.norm(normal, axis=1)
     front = np.flatnonzero(facing > 0)
     front = front[np.argsort((corners[front].mean(axis=1)) @ viewer)]
-    faces = all_faces[front]
+    faces = mesh.faces[front]
     grey = np.where(sulcus[faces].mean(axis=1) > 0.5, _GREYS[1], _GREYS[0])
     return corners[front] @ plane, faces, 0.75 + 0.25 * facing[front], grey
-
-
-def _inflated_fsaverage5(side: str) -> tuple[NDArray, NDArray, NDArray]:
-    """As `jne.utils.fslr.inflated`."""
-    meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
-    mesh = load_surf_mesh(meshes[f"infl_{side}"])
-    return mesh.coordinates, mesh.faces, load_surf_data(meshes[f"sulc_{side}"])
 
 
 def _draw_slices(

