@@ -1,15 +1,17 @@
 """The runs that a report reads, and what it writes to its folder and to MLflow."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.report import DPI, Figures
+from jne.evaluation.html import DPI
+from jne.evaluation.report import Figures, Findings, Key, sentences
 from jne.evaluation.sections.base import SectionResults, concat_subjects
 from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
@@ -20,7 +22,7 @@ from jne.runs.choice import RUN_SEPARATOR
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
-from jne.utils.progress import say
+from jne.utils.progress import say, stage_progress
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
@@ -130,20 +132,26 @@ class Report:
 
     def draw(self, subjects: Sequence[SubjectData], results: Sequence[SectionResults]) -> Figures:
         """All figures, as figures/SUBJECT_NAME.png and .pdf."""
-        figures = {}
-        for result in results:
-            for data in subjects:
-                figures[result.section, data.name] = self._draw(result, data)
+        figures: dict[Key, dict[str, Path]] = {}
+        with matplotlib.rc_context(STYLE), stage_progress() as progress:
+            task = progress.add_task("figures", total=len(results), unit="sections")
+            for result in results:
+                section = result.section
+                if len(subjects) > 1:
+                    drawn = section.figures_across(subjects, result.tables)
+                    figures[section, None] = self._save("all_subjects", drawn)
+                for data in subjects:
+                    drawn = section.figures(data, result.by_subject[data.name])
+                    figures[section, data.name] = self._save(data.file_name, drawn)
+                progress.advance(task)
         return figures
 
-    def _draw(self, result: SectionResults, data: SubjectData) -> dict[str, Path]:
+    def _save(self, prefix: str, drawn: Mapping[str, Figure]) -> dict[str, Path]:
         paths = {}
-        with matplotlib.rc_context(STYLE):
-            drawn = result.section.figures(data, result.by_subject[data.name])
-            for name, figure in drawn.items():
-                path = self._new(self.folder.figures / f"{data.file_name}_{name}.png")
-                paths[name] = save(figure, path, dpi=DPI, pdf=True)
-                self.tracked.log_file(path, "figures")
+        for name, figure in drawn.items():
+            path = self._new(self.folder.figures / f"{prefix}_{name}.png")
+            paths[name] = save(figure, path, dpi=DPI, pdf=True)
+            self.tracked.log_file(path, "figures")
         return paths
 
     def _new(self, path: Path) -> Path:
@@ -153,12 +161,12 @@ class Report:
         self._taken.add(path)
         return path
 
-    def finish(self, page: str, findings: Sequence[str]) -> None:
+    def finish(self, page: str, findings: Findings) -> None:
         """Write the page, and show the findings on the console."""
         path = self.folder.path / "report.html"
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
         self.tracked.log_file(path)
-        for sentence in findings:
+        for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)

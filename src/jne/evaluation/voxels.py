@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from rich.progress import TaskID
 
-from jne.analysis import prediction, reliability, selectivity
+from jne.analysis import hierarchy, prediction, reliability, selectivity
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
@@ -25,6 +25,9 @@ from jne.results.contents import baselines, twin_q
 from jne.roi import TIERS, check_known, ordered, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
+
+MAX_SHOWN = 24
+"""ROIs in a figure: more names could not be read."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,31 @@ class SubjectData:
     def analysed(self) -> pd.DataFrame:
         """The rows of `voxels` that enter the tests."""
         return self.voxels[self.voxels["analysed"]]
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The ROIs that figures show: all, or the most nonlinear of many, in the order of `rois`.
+
+        By the median over the analysed voxels of W, where there is one, else of JNE.
+        """
+        if len(self.rois) <= MAX_SHOWN:
+            return self.rois
+        measure = "w" if "w" in self.voxels else "jne"
+        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
+        median = reported.median()[reported.count() >= hierarchy.MIN_VOXELS]
+        strongest = set(median.nlargest(MAX_SHOWN).index)
+        return [roi for roi in self.rois if roi in strongest]
+
+    @property
+    def shown_note(self) -> str:
+        """What a figure says where it does not show all ROIs; empty where it does."""
+        if len(self.shown) == len(self.rois):
+            return ""
+        measure = "W" if "w" in self.voxels else "JNE"
+        return (
+            f"the {len(self.shown)} of {len(self.rois)} regions with the highest median {measure}; "
+            "the tables have all"
+        )
 
     @property
     def encoders(self) -> list[str]:

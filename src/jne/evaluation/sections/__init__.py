@@ -4,13 +4,14 @@ A section owns its tables, text, figures, captions, findings, MLflow scalars and
 is a module here with a subclass of `Section`, and one line in SECTIONS.
 
 base         Section: what every section has
+summary      one figure of all regions: the first screen
+maps         R², JNE and W on the brain
+nonlinear    JNE against that of linear twins: which voxels are nonlinear
+hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
-maps         R² and JNE on the brain
-hierarchy    JNE by region and tier
-nonlinear    JNE against that of linear twins: which voxels are nonlinear
-variants     JNE against its variants and the mean deviation
 selectivity  JNE-SS by cluster of stimuli
+variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
 """
 
@@ -22,16 +23,18 @@ from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
+from jne.evaluation.sections.summary import Summary
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
+    Summary(),
+    Maps(),
+    Nonlinear(),
+    Hierarchy(),
     Performance(),
     Comparison(),
-    Maps(),
-    Hierarchy(),
-    Nonlinear(),
-    Variants(),
     Selectivity(),
+    Variants(),
     Reliability(),
 )
 

@@ -19,6 +19,7 @@ _N_RESAMPLES = 1000  # for the intervals of means and medians
 
 class Hierarchy(Section):
     title = "Where JNE is high"
+    headline = True
     captions: Mapping[str, str] = {
         "jne": "JNE and mean deviation of the analysed voxels, by ROI and by tier. The line is the "
         "median.",
@@ -45,11 +46,12 @@ class Hierarchy(Section):
             rows.append({"measure": measure, "n_voxels": n, "tau": tau, "p": p})
         return {"trend": pd.DataFrame(rows)}
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         jne = _jne_rows(tables).replace({"level": {"roi": "ROI"}})
         trend = tables["trend"].dropna(subset="tau")
         trend = trend.assign(measure=trend["measure"].map(measure_label))
-        return [table for table in (jne, trend) if len(table)]
+        titled = {"JNE by region": jne, "Rise from tier to tier": trend}
+        return {title: table for title, table in titled.items() if len(table)}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = ["Means and medians of JNE over voxels, with 95 % bootstrap intervals."]
@@ -67,7 +69,9 @@ class Hierarchy(Section):
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         drawn = {"jne": _jne_by_region(data)}
+        shown = [*data.shown, *TIERS]
         pairwise = tables["pairwise"].query("measure == 'jne'")
+        pairwise = pairwise[pairwise["greater"].isin(shown) & pairwise["lesser"].isin(shown)]
         return drawn | ({"pairwise": _superiority(pairwise)} if len(pairwise) else {})
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
@@ -77,7 +81,7 @@ class Hierarchy(Section):
         verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
         return [
             f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
-            f"{_significant_steps(tables['pairwise'])}."
+            f"{_significant_steps(tables['pairwise'])}{_extremes(tables)}."
         ]
 
     def findings_across(self, tables: Tables) -> list[str]:
@@ -159,6 +163,17 @@ def _jne_rows(tables: Tables) -> pd.DataFrame:
     return tables["hierarchy"].query("measure == 'jne'").drop(columns="measure")
 
 
+def _extremes(tables: Tables) -> str:
+    rows = _jne_rows(tables).query("level == 'roi'").dropna(subset="median")
+    if len(rows) < 2:
+        return ""
+    low, high = (rows.iloc[int(at)] for at in (rows["median"].argmin(), rows["median"].argmax()))
+    return (
+        f"; the median is highest in {high.group} ({high['median']:.2f}) and lowest in "
+        f"{low.group} ({low['median']:.2f})"
+    )
+
+
 def _significant_steps(pairwise: pd.DataFrame) -> str:
     pairs = pairwise.query("level == 'tier' and measure == 'jne' and significant")
     steps = [
@@ -173,7 +188,7 @@ def _jne_by_region(data: SubjectData) -> Figure:
     analysed = data.analysed
     if data.rois:
         analysed = analysed[analysed["roi"].isin(data.rois)]
-    rois = data.rois or [""]
+    rois = data.shown or [""]
     tiers = [name for name in TIERS if (analysed["tier"] == name).any()]
     levels = [("roi", rois)] + ([("tier", tiers)] if tiers else [])
     width = max(2.2, 0.6 + 0.42 * len(rois))
