@@ -189,6 +189,11 @@ class EncodingData(pl.LightningDataModule):
         super().__init__()
         self.prepared, self.seed, self.shuffled = prepared, seed, shuffle
         self.rows = {split: prepared.rows(split) for split in ("train", "val", "test")}
+        if not len(self.rows["train"]):
+            raise InputError(
+                "data: there is no stimulus to train on; a second test set is for evaluate.py "
+                "test=..."
+            )
         self.batch_size = batch_size or len(self.rows["train"])
         features = np.asarray(prepared.features, dtype=np.float32)
         train, values = self.rows["train"], prepared.responses

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
-from jne.data.splits import check_split
+from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
@@ -52,6 +52,8 @@ class Source(BaseModel, ABC):
 
     resumable: ClassVar[bool] = False
     """Whether `write` continues with what an interrupted `write` left in the folder."""
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    """The splits that its stimuli are in; of a second test set, test alone."""
     citation: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ()
@@ -207,7 +209,7 @@ def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> N
             f"{key}: NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
             f"in row {bad[0]} counted from 0"
         )
-    check_split(stimuli["split"], source)
+    check_split(stimuli["split"], source, source.splits)
 
 
 def check_disk(folder: Path, subject: str, n_bytes: float) -> None:

@@ -1,6 +1,6 @@
 """The config of evaluate.py, checked before any run is opened."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -47,6 +47,10 @@ class EvaluateConfig(ScriptConfig):
     jacobian: JacobianConfig
     trust: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*\.?$")]]
     selectivity: SelectivityConfig
+    test: dict[str, Any] | None
+    """conf/test: a second test set"""
+    features: dict[str, Any]
+    """conf/features: of the second test set"""
     stats: StatsConfig
     seed: Seed
 

@@ -46,6 +46,11 @@ class Volume:
         """Whether each voxel of the grid is in the brain."""
         return self.read_map(self.mask_files()) > 0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """X, Y, Z."""
+        return self._mask.shape
+
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
         """Columns i, j, k."""
         return pd.DataFrame(dict(zip("ijk", np.unravel_index(kept, self._mask.shape), strict=True)))

@@ -10,6 +10,7 @@ nonlinear    JNE against that of linear twins: which voxels are nonlinear
 hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
+out_of_distribution  R² and JNE on a second test set
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
@@ -20,6 +21,7 @@ from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
+from jne.evaluation.sections.out_of_distribution import OutOfDistribution
 from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
@@ -33,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     Hierarchy(),
     Performance(),
     Comparison(),
+    OutOfDistribution(),
     Selectivity(),
     Variants(),
     Reliability(),
