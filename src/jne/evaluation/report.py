@@ -70,6 +70,11 @@ def build_page(
     other_files: dict[str, str] = {}
     for result in results:
         other_files |= result.section.files
+    brain = None
+    if any(data.may_have_positions for data in subjects):
+        from jne.evaluation.viewer import viewer  # nilearn takes seconds to import
+
+        brain = viewer(subjects)
     return html.render(
         {
             "title": f"Nonlinearity of encoding models: {name}, "
@@ -77,6 +82,7 @@ def build_page(
             "made": f"Made by jne {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
             "several": len(subjects) > 1,
             "subjects": [data.name for data in subjects],
+            "brain": brain,
             "headline": _headline(subjects, findings),
             "sections": [
                 shown

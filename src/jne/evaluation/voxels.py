@@ -75,6 +75,11 @@ class SubjectData:
         """The rows of `voxels` that enter the tests."""
         return self.voxels[self.voxels["analysed"]]
 
+    @property
+    def may_have_positions(self) -> bool:
+        """Whether the voxel table has columns of positions; jne.plots.meshes says more."""
+        return bool({"vertex", "k"} & set(self.voxels))
+
     @cached_property
     def shown(self) -> list[str]:
         """The ROIs that figures show: all, or the most nonlinear of many, in the order of `rois`.
