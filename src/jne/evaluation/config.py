@@ -8,6 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from jne.config import Device, ScriptConfig, Section, Seed, StatsConfig, validated
 from jne.jacobian.variants import check_variant
 
+_NEWEST = ("newest", "newest_of_all_data")
+
 
 class SelectivityConfig(Section):
     """conf/evaluate.yaml: selectivity"""
@@ -34,9 +36,9 @@ class EvaluateConfig(ScriptConfig):
     """conf/evaluate.yaml"""
 
     runs: Annotated[
-        Literal["newest"] | list[str],
+        Literal["newest", "newest_of_all_data"] | list[str],
         # One run may be given without brackets: runs=outputs/runs/...
-        BeforeValidator(lambda v: [v] if isinstance(v, str) and v != "newest" else v),
+        BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _NEWEST else v),
         Field(min_length=1),
     ]
     filter: str

@@ -17,7 +17,7 @@ from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import jacobian_deviation
 from jne.results import Results
-from jne.results.reader import load_weights
+from jne.results.encoder_file import load_weights
 from jne.utils.instantiate import instantiate
 
 _SPACES = {"jne.data.nsd.NSD": None, "jne.data.algonauts.Algonauts": "fsaverage"}

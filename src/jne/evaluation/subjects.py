@@ -30,6 +30,11 @@ class Subject:
     """The nonlinear run with control=twins."""
 
     @property
+    def data_set(self) -> str:
+        """The name of the data."""
+        return self.nonlinear.config["data"]["name"]
+
+    @property
     def runs(self) -> list[Results]:
         others = (run for run in (self.linear, *self.seeds, self.twins) if run is not None)
         return [self.nonlinear, *others]
@@ -49,15 +54,19 @@ def has_twins(run: Results) -> bool:
 def by_subject(runs: list[Results]) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
-    A linear encoder with twins is left out: its W is 0.
+    Subjects of several data sets are different people, whatever they are called: their names begin
+    with that of the data. A linear encoder with twins is left out: its W is 0.
 
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
     the seed and the twins, several linear runs or several with twins, or runs on different voxels
     or test stimuli, and where one of several subjects is called `all`.
     """
+    several = len({run.config["data"]["name"] for run in runs}) > 1
     grouped: dict[str, list[Results]] = {}
     for run in runs:
-        grouped.setdefault(run.config["subject"], []).append(run)
+        name = run.config["subject"]
+        name = f"{run.config['data']['name']} {name}" if several else name
+        grouped.setdefault(name, []).append(run)
     if ALL_SUBJECTS in grouped and len(grouped) > 1:
         raise InputError(
             f"runs: a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "

@@ -6,21 +6,19 @@ N test stimuli, D features, V voxels, V' of them trained on.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.encoders import build_encoder
 from jne.errors import InputError
+from jne.results.encoder_file import build_saved, load_weights
 from jne.utils.blocks import voxel_blocks
-from jne.utils.instantiate import check_trusted
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 
@@ -50,7 +48,8 @@ class Results:
 
     path, config (the resolved config), status, summary, and the tables `voxels` (one row per
     voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
-    `images_path`, None where the stimuli are no images or the run did not record it.
+    `images_path`, None where the stimuli are no images or the run did not record it; `about` the
+    data: citation, licence and links, which start with https://.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -68,6 +67,7 @@ class Results:
         self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
         self.space = self._read_space()
         self.images_path = self._read_images_path()
+        self.about = self._read_about()
         self._check_arrays()
         self._read_encoder()
 
@@ -180,6 +180,18 @@ class Results:
             self._refuse("images.json", "`path`, a folder or file of images")
         return Path(images["path"])
 
+    def _read_about(self) -> dict[str, Any]:
+        if not (self.path / "data.json").exists():
+            return {"citation": "", "licence": "", "links": []}
+        about = self._read_json("data.json")
+        links = about.get("links")
+        texts = [about.get("citation"), about.get("licence"), *(links or [])]
+        if not isinstance(links, list) or not all(isinstance(text, str) for text in texts):
+            self._refuse("data.json", "texts as `citation` and `licence`, and a list of `links`")
+        if not all(link.startswith("https://") for link in links):
+            self._refuse("data.json", "links that start with https://")
+        return {name: about[name] for name in ("citation", "licence", "links")}
+
     def _check_arrays(self) -> None:
         n, n_voxels = len(self.stimuli), len(self.voxels)
         trained = (self.voxels["status"] == "ok").to_numpy()
@@ -260,37 +272,3 @@ def _is_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
     )
-
-
-def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) -> nn.Module:
-    """The encoder that an encoder.pt holds. See `Results.encoder`.
-
-    saved: what `load_weights` read from the file `source`.
-    """
-    check_trusted(saved["config"], source, trust)
-    n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
-    encoder = build_encoder(saved["config"], n_features, n_voxels)
-    try:
-        encoder.load_state_dict(saved["weights"])
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} holds weights that do not fit its config: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
-    return encoder.eval()
-
-
-def load_weights(path: Path) -> dict[str, Any]:
-    """Read a file of weights, memory-mapped. Only tensors and plain values are read.
-
-    Raises InputError where the file is missing, damaged, or holds anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        raise InputError(f"{path} is not a readable file of weights") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a readable file of weights")
-    return content

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from jne import __version__
 from jne.errors import InputError
-from jne.results.reader import build_saved, load_weights
+from jne.results.encoder_file import build_saved, load_weights
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 

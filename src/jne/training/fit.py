@@ -20,7 +20,7 @@ from torch.nn.functional import mse_loss
 from jne.data.datamodule import EncodingData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
-from jne.results.reader import load_weights
+from jne.results.encoder_file import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule

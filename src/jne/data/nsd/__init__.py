@@ -57,6 +57,7 @@ class NSD(Source):
         "artificial intelligence, Nature Neuroscience 25, 116-126"
     )
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
+    links: ClassVar[tuple[str, ...]] = ("https://naturalscenesdataset.org",)
 
     root: Folder
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]

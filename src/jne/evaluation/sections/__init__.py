@@ -9,6 +9,7 @@ maps         R², JNE and W on the brain
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
 hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
+data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
 out_of_distribution  R² and JNE on a second test set
 selectivity  JNE-SS by cluster of stimuli
@@ -18,6 +19,7 @@ reliability  JNE with other test stimuli and other seeds
 
 from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
+from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
@@ -33,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     Maps(),
     Nonlinear(),
     Hierarchy(),
+    DataSets(),
     Performance(),
     Comparison(),
     OutOfDistribution(),
