@@ -72,18 +72,27 @@ def places() -> np.ndarray:
 
 
 def write_mosaic(
-    root: Path, name: str, subject: str = "sub-01", seed: int = 0,
-    n_train: int = N_TRAIN, n_test: int = N_TEST,
-) -> Path:  # fmt: skip
-    """The file of a subject and the stimulus table of a data set."""
-    layout = LAYOUTS[name]
+    root: Path,
+    name: str,
+    subject: str = "sub-01",
+    seed: int = 0,
+    n_train: int = N_TRAIN,
+    n_test: int = N_TEST,
+    where: np.ndarray | None = None,
+    signal: np.ndarray | None = None,
+) -> Path:
+    """The file of a subject and the stimulus table of a data set.
+
+    where: the grayordinates that are not 0. signal: (n_train + n_test, len(where)), what all
+    repeats of a stimulus have in common; by default random.
+    """
+    layout, where = LAYOUTS[name], places() if where is None else where
     rng = np.random.default_rng([seed, *name.encode()])
     stimuli = stimulus_table(name, subject, n_train, n_test)
     path = betas_file(root, name, subject)
     for folder in (path.parent, stimulus_file(root, name).parent):
         folder.mkdir(parents=True, exist_ok=True)
     stimuli.to_csv(stimulus_file(root, name), sep="\t", index=False)
-    where = places()
     with h5py.File(path, "w", track_order=True) as file:
         file.attrs["dataset_name"] = layout.named or layout.long
         file.attrs["subjectID"] = subject
@@ -91,15 +100,18 @@ def write_mosaic(
         betas = file.create_group("betas", track_order=True)
         # Creation order as MOSAIC's: test, train, artificial
         order = np.argsort(stimuli["test_train"].to_numpy(), kind="stable")
-        for row in stimuli.iloc[order].to_dict("records"):
-            signal = rng.standard_normal(len(where))
+        for number, row in zip(order, stimuli.iloc[order].to_dict("records"), strict=True):
+            common = rng.standard_normal(len(where))
+            if signal is not None and number < len(signal):
+                common = signal[number]
             for k in range(row[f"{subject}_reps"]):
-                values = signal + rng.standard_normal(len(where))
+                values = common + rng.standard_normal(len(where))
                 values[where == INVALID] = np.nan
-                if row["filename"] == stimuli["filename"][0] and k == 0:
+                if number == 0 and k == 0:
                     values[where == INFINITE] = np.inf
                 stimulus, phase = row["filename"], row["test_train"]
-                write_trial(betas, name, subject, stimulus, phase, k, values, layout.dtype)
+                at = pd.Series(values, index=where)
+                write_trial(betas, name, subject, stimulus, phase, k, at, layout.dtype)
         file["nan_indices_all"] = np.array([INFINITE, INVALID])
         for phase in layout.ceilings:
             group = file.require_group("noiseceilings")
@@ -113,9 +125,9 @@ def write_mosaic(
     return path
 
 
-def write_trial(betas, name, subject, stimulus, phase, k, values, dtype) -> None:
-    """values: at `places`. In chunks, of which those that are 0 take neither space nor time."""
-    stem, where = stimulus.rpartition(".")[0], places()
+def write_trial(betas, name, subject, stimulus, phase, k, values: pd.Series, dtype) -> None:
+    """values: by grayordinate. In chunks, of which those that are 0 take neither space nor time."""
+    stem, where = stimulus.rpartition(".")[0], values.index.to_numpy()
     key = f"{subject}_{name}_stimulus-{stem}_phase-{phase}_rep-{k}"
     trial = betas.create_dataset(key, (N,), dtype, chunks=(2048,))
     everything = np.zeros(N, dtype)
@@ -160,7 +172,9 @@ def write_images(folder: Path, name: str, n_train: int = N_TRAIN, n_test: int = 
     return folder
 
 
-def write_features(path: Path, name: str, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Path:
+def write_features(
+    path: Path, name: str, n_train: int = N_TRAIN, n_test: int = N_TEST, n_features: int = 6
+) -> Path:
     """Features by the names of the stimuli; of NSD, by NSD's numbers. Returns the array's path."""
     table = stimulus_table(name, "sub-01", n_train, n_test)
     if name == "NSD":
@@ -169,5 +183,5 @@ def write_features(path: Path, name: str, n_train: int = N_TRAIN, n_test: int = 
     path.parent.mkdir(parents=True, exist_ok=True)
     ids.rename("stimulus").to_csv(path.with_suffix(".csv"), index=False)
     rng = np.random.default_rng(2)
-    np.save(path, rng.standard_normal((len(table), 6), dtype=np.float32))
+    np.save(path, rng.standard_normal((len(table), n_features), dtype=np.float32))
     return path

@@ -153,7 +153,7 @@ def test_a_stimulus_of_both_phases(root, tmp_path):
     def both(file, betas, key):
         stimulus, phase = (betas[key].attrs[a] for a in ("presented_stimulus_filename", "phase"))
         other = "test" if phase == "train" else "train"
-        values = np.zeros(len(places()))
+        values = pd.Series(0.0, index=places())
         write_trial(betas, "BOLD5000", "sub-01", stimulus, other, 0, values, "f8")
 
     change(root, both)
