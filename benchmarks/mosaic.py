@@ -22,7 +22,7 @@ import pandas as pd
 sys.path[:0] = [str(Path(__file__).parents[1] / "tests" / part) for part in ("", "data")]
 import mosaic_tree as tree
 
-DIM = 32
+DIM = 12  # features
 SUBJECTS = {name: ("sub-01",) for name in tree.LAYOUTS} | {"NSD": ("sub-01", "sub-02")}
 
 
@@ -124,7 +124,7 @@ def size(folder: Path, n_trials: int) -> None:
         seconds, peak, anonymous = run(root, out)
         n, different = check(root, out)
         print(f"prepared in {seconds:.0f} s, peak {peak:.2f} GB, {anonymous:.2f} GB beyond the "
-              f"page cache; {different} of {n:,} values differ from a second reading", flush=True)  # fmt: skip
+              f"page cache; {different} of {n:,} values differ from a second reading")  # fmt: skip
         whole = {path.name: path.read_bytes() for path in out.glob("*/*.csv")}
         (first,) = out.glob("[!.]*")
         shutil.move(first, folder / "first")
@@ -157,13 +157,13 @@ def planted(name: str, seed: int, n: int, where: np.ndarray, features: np.ndarra
     of_area = {a: rng.uniform(-0.1, 0.1) for a in np.unique(area)}  # differs between subjects
     alpha = np.clip(alpha + np.array([of_area[a] for a in area]), 0, 0.9)
     linear = features @ rng.standard_normal((DIM, len(where))) / np.sqrt(DIM)
-    hidden = np.maximum(features @ rng.standard_normal((DIM, 24)) / np.sqrt(DIM) * 2 - 0.5, 0)
-    nonlinear = hidden @ rng.standard_normal((24, len(where)))
+    hidden = np.maximum(features @ rng.standard_normal((DIM, 6)) / np.sqrt(DIM) * 2 - 0.5, 0)
+    nonlinear = hidden @ rng.standard_normal((6, len(where)))
     nonlinear = (nonlinear - nonlinear.mean(axis=0)) / nonlinear.std(axis=0)
     return 1.5 * (np.sqrt(1 - alpha) * linear + np.sqrt(alpha) * nonlinear)
 
 
-def report(folder: Path, n_train: int = 700, n_test: int = 120) -> None:
+def report(folder: Path, n_train: int = 300, n_test: int = 60) -> None:
     from helpers import no_figures, run_quietly
 
     from jne.cli import register_resolvers
@@ -176,7 +176,7 @@ def report(folder: Path, n_train: int = 700, n_test: int = 120) -> None:
     areas = [a for group in HCP_MMP1_VISUAL.values() for a in group] + ["PHA1", "PHA2", "PHA3"]
     rng = np.random.default_rng(0)
     where = np.sort(np.concatenate(
-        [rng.choice(np.flatnonzero(fslr.areas() == area), 20, replace=False) for area in areas]
+        [rng.choice(np.flatnonzero(fslr.areas() == area), 12, replace=False) for area in areas]
         + [[tree.INVALID, tree.INFINITE]]
     ))  # fmt: skip
     where = np.unique(where)
@@ -191,8 +191,8 @@ def report(folder: Path, n_train: int = 700, n_test: int = 120) -> None:
                 "data=mosaic", f"data.root={root}", f"data.dataset={name}",
                 f"subject=s{number + 1}",
                 "data.voxels=[visual,HVC]", "features=precomputed", f"features.path={path}",
-                f"features.ids={path.with_suffix('.csv')}", "encoder.hidden_width=64",
-                "trainer.max_epochs=150", "jacobian.voxels=significant",
+                f"features.ids={path.with_suffix('.csv')}", "encoder.hidden_width=32",
+                "trainer.max_epochs=60",
             )  # fmt: skip
             for control in ("none", "twins"):
                 with no_figures():

@@ -17,7 +17,7 @@ from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results import Results
-from jne.results.folder import RunFolder
+from jne.results.folder import RunFolder, finished_status
 from jne.runs.choice import RUN_SEPARATOR
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
@@ -38,16 +38,17 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
         )
     else:
         folders = [folder for name in config.runs for folder in _named_folders(config, name)]
-    return by_subject([Results(folder) for folder in folders])
+    return by_subject([Results(folder) for folder in folders], config.by)
 
 
 def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
-    """A results folder, given by its path or by the MLflow id of its run; or those in best.csv."""
+    """A results folder, given by its path or by the MLflow id of its run; or those of a sweep."""
     path = Path(name)
     if path.suffix == ".csv":
         return _chosen_folders(path)
     if path.is_dir():
-        return [path]
+        finished = [folder for folder in sorted(path.iterdir()) if finished_status(folder)]
+        return [path] if (path / "status.json").exists() or not finished else finished
     client, _ = open_store(**config.store)
     return [results_folder(client, name)]
 

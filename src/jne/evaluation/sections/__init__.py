@@ -12,6 +12,7 @@ performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
 out_of_distribution  R² and JNE on a second test set
+swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
@@ -28,6 +29,7 @@ from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.summary import Summary
+from jne.evaluation.sections.swept import Swept
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
@@ -39,6 +41,7 @@ SECTIONS: tuple[Section, ...] = (
     Performance(),
     Comparison(),
     OutOfDistribution(),
+    Swept(),
     Selectivity(),
     Variants(),
     Reliability(),

@@ -10,7 +10,6 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from jne.analysis import agreement, hierarchy
 from jne.analysis.inference import partial_rank_correlation
@@ -199,9 +198,10 @@ def _agreement(compared: Sequence[SubjectData], areas: pd.DataFrame) -> pd.DataF
     rows = []
     for measure in _shared(areas):
         profiles = _profiles(areas, names, measure).to_numpy()
+        vertices = [_at_vertices(data, _COLUMNS[measure]) for data in compared]
         for i, j in combinations(range(len(names)), 2):
             first, second = compared[i], compared[j]
-            x, y = _at_vertices(first, second, _COLUMNS[measure])
+            x, y = vertices[i].align(vertices[j], join="inner")
             rows.append(
                 {
                     "measure": measure,
@@ -212,25 +212,19 @@ def _agreement(compared: Sequence[SubjectData], areas: pd.DataFrame) -> pd.DataF
                     "n_areas": int(np.isfinite(profiles[[i, j]]).all(axis=0).sum()),
                     "rho": agreement.rank_correlation(profiles[i], profiles[j]),
                     "n_vertices": len(x),
-                    "rho_vertices": agreement.rank_correlation(x, y),
+                    "rho_vertices": agreement.rank_correlation(x.to_numpy(), y.to_numpy()),
                 }
             )
     return pd.DataFrame(rows)
 
 
-def _at_vertices(
-    first: SubjectData, second: SubjectData, column: str
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """A column of two subjects at the vertices of fs_LR that both have analysed voxels at."""
-    found = []
-    for data in (first, second):
-        voxels = data.analysed
-        on_mesh = voxels[voxels["mesh"] == MESH] if "mesh" in voxels else voxels[:0]
-        found.append(on_mesh.set_index(["hemisphere", "vertex"])[column].dropna()
-                     if len(on_mesh) else pd.Series(dtype=float))  # fmt: skip
-    both = pd.concat(found, axis=1, join="inner") if all(map(len, found)) else pd.DataFrame()
-    values = both.to_numpy(dtype=np.float64).reshape(-1, 2)
-    return values[:, 0], values[:, 1]
+def _at_vertices(data: SubjectData, column: str) -> pd.Series:
+    """A column at the vertices of fs_LR that the subject has analysed voxels at."""
+    voxels = data.analysed
+    if "mesh" not in voxels:
+        return pd.Series(dtype=np.float64)
+    on_mesh = voxels[voxels["mesh"] == MESH]
+    return on_mesh.set_index(["hemisphere", "vertex"])[column].dropna()
 
 
 def _left_out(compared: Sequence[SubjectData], areas: pd.DataFrame) -> pd.DataFrame:

@@ -15,6 +15,8 @@ from jne.plots.style import short, subplots
 from jne.roi import TIERS
 
 _N_RESAMPLES = 1000  # for the intervals of means and medians
+# ROIs: with more, their pairs are tested for JNE alone, or not at all. 1,000 make a million rows.
+_MAX_PAIRED_ALL, _MAX_PAIRED = 60, 1000
 
 
 class Hierarchy(Section):
@@ -55,11 +57,14 @@ class Hierarchy(Section):
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = ["Means and medians of JNE over voxels, with 95 % bootstrap intervals."]
+        if len(data.rois) > _MAX_PAIRED:
+            sentences.append(f"Pairs of ROIs are not tested (more than {_MAX_PAIRED} ROIs).")
         jne = _jne_rows(tables)
         few = jne.loc[jne["n_voxels"] < hierarchy.MIN_VOXELS, "group"]
         if len(few):
             sentences.append(
-                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few)}."
+                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few[:12])}"
+                f"{f' and {len(few) - 12} more' if len(few) > 12 else ''}."
             )
         if tables["trend"]["tau"].notna().any():
             sentences.append(
@@ -121,12 +126,15 @@ def _levels(data: SubjectData) -> list[tuple[str, NDArray, list[str]]]:
 
 
 def _hierarchy(data: SubjectData) -> pd.DataFrame:
+    values = data.analysed[data.measures].to_numpy(dtype=np.float64).T
     return _stacked(
-        hierarchy.summary(
-            data.analysed[measure].to_numpy(), groups, order, _N_RESAMPLES, data.config.seed
-        ).assign(level=level, measure=measure)
+        table.assign(level=level, measure=measure)
         for level, groups, order in _levels(data)
-        for measure in data.measures
+        for measure, table in zip(
+            data.measures,
+            hierarchy.summary(values, groups, order, _N_RESAMPLES, data.config.seed),
+            strict=True,
+        )
     )
 
 
@@ -138,6 +146,7 @@ def _pairwise(data: SubjectData) -> pd.DataFrame:
         )
         for level, groups, order in _levels(data)
         for measure in data.measures
+        if level == "tier" or len(order) <= (_MAX_PAIRED if measure == "jne" else _MAX_PAIRED_ALL)
     )
 
 
