@@ -141,9 +141,11 @@ def report(folder: Path, settings: dict[str, str]) -> None:
     (made,) = sorted((folder / "reports").iterdir())[-1:]
     status = json.loads((made / "status.json").read_text())
     size = (made / "report.html").stat().st_size / 1e6
+    cpu = used.ru_utime + used.ru_stime
     print(
         f"{subjects} subjects, {n} voxels, {n_rois} ROIs, {n_stimuli} stimuli, {place}: "
-        f"{seconds:.0f} s, {used.ru_utime + used.ru_stime:.0f} s of CPU, {status['peak_memory_gb']:.1f} GB, page {size:.1f} MB in {made}"
+        f"{seconds:.0f} s ({cpu:.0f} s of CPU), {status['peak_memory_gb']:.1f} GB, "
+        f"page {size:.1f} MB in {made}"
     )
 
 

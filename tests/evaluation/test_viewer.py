@@ -2,8 +2,10 @@
 
 import base64
 import gzip
+import io
 import json
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -70,10 +72,27 @@ def test_voxel_values_in_a_volume(data):
     content = unpack(found["data"])
     (shown,) = content["subjects"]
     np.testing.assert_array_equal(shown["at"], i + 4 * (j + 5 * k))  # as in a NIfTI file
+    assert (shown["shape"], shown["corner"]) == ([4, 5, 6], [0, 0, 0])
     expected = data.voxels["jne"].to_numpy()
     np.testing.assert_allclose(values_of(shown, "jne"), expected, atol=np.nanmax(expected) / 60000)
     assert [content["rois"][r] for r in shown["roi"]] == list(data.voxels["roi"])
     assert any("no mean image" in line for line in found["said"])
+
+
+def test_a_volume_is_cut_around_the_voxels_and_keeps_its_coordinates(data):
+    index = np.random.default_rng(0).integers(30, 50, (3, len(data.voxels)))
+    for name, values in zip("ijk", index, strict=True):
+        data.voxels.insert(0, name, values)
+    affine = np.array([[-1.8, 0, 0, 90], [0, 1.8, 0, -30], [0, 0, 1.8, 20], [0, 0, 0, 1]])
+    data.subject.nonlinear.space = {"shape": [81, 104, 83], "affine": affine.tolist()}
+    (shown,) = unpack(viewer([data])["data"])["subjects"]
+    header = nib.Nifti1Header.from_fileobj(io.BytesIO(shown["header"].tobytes()))
+    assert header.get_data_shape() == tuple(shown["shape"])
+    at = np.stack(np.unravel_index(shown["at"], shown["shape"], order="F"))
+    ones = np.ones(len(data.voxels))
+    found = header.get_best_affine() @ np.vstack([at, ones])
+    np.testing.assert_allclose(found, affine @ np.vstack([index, ones]), atol=1e-4)
+    np.testing.assert_array_equal(at + np.array(shown["corner"])[:, None], index)
 
 
 def test_voxel_values_on_a_surface(data):

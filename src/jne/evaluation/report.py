@@ -169,6 +169,7 @@ def _section(
         "subjects": blocks,
         "caveats": section.caveats(subjects, result.tables),
         "files": list(result.tables),
+        "others": section.files,
     }
 
 

@@ -1,5 +1,6 @@
 """The runs that a report reads, and what it writes to its folder and to MLflow."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say, stage_progress
 from jne.utils.reading import reading
-from jne.utils.tables import read_table, write_table
+from jne.utils.tables import read_table, write_large_table, write_table
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
@@ -108,6 +109,8 @@ class Report:
 
     def __init__(self, folder: RunFolder, tracked: TrackedRun) -> None:
         self.folder, self.tracked = folder, tracked
+        self.voxel_table = "voxels.csv"
+        """The file of the voxel table, below tables/. It is too large for MLflow."""
         self._taken: set[Path] = set()
 
     def write_tables(
@@ -117,7 +120,7 @@ class Report:
         path = self.folder.path
         tables = make_folder(path / "tables")
         voxels = concat_subjects({data.name: data.voxels for data in subjects})
-        write_table(self._new(tables / "voxels.csv"), voxels)  # too large for MLflow
+        self.voxel_table = write_large_table(self._new(tables / "voxels"), voxels).name
         metrics: dict[str, float] = {}
         for result in results:
             for name, table in result.tables.items():
@@ -172,3 +175,5 @@ class Report:
         for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)
+        opened = f"jne open {shlex.quote(str(self.folder.path))}"
+        say(f"open     {opened}", soft_wrap=True, highlight=False)

@@ -27,6 +27,7 @@ from jne.results import Results
 
 _MISSING = 65535
 _STEPS = _MISSING - 1
+_MARGIN = 8  # around the voxels of a volume, in voxels
 
 
 def viewer(subjects: Sequence[SubjectData]) -> dict[str, Any] | None:
@@ -131,24 +132,29 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
             shown[side] = chosen(rows, vertices)
         return shown
     assert space is not None  # as why_not_drawn says
-    shape = [int(n) for n in space["shape"]]
-    index = [voxels[axis].to_numpy(dtype=np.int64) for axis in "ijk"]
-    at = np.ravel_multi_index(tuple(index), tuple(shape), order="F")
-    header = nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), np.array(space["affine"])).header
+    index = voxels[["i", "j", "k"]].to_numpy(dtype=np.int64).T
+    corner = np.maximum(index.min(axis=1) - _MARGIN, 0)
+    end = np.minimum(index.max(axis=1) + 1 + _MARGIN, space["shape"])
+    shape = [int(n) for n in end - corner]
+    at = np.ravel_multi_index(tuple(index - corner[:, None]), tuple(shape), order="F")
+    affine = np.array(space["affine"], dtype=np.float64)
+    affine[:3, 3] += affine[:3, :3] @ corner
+    header = nib.Nifti1Image(np.zeros((1, 1, 1), np.float32), affine).header
     header.set_data_shape(shape)
     header["magic"], header["vox_offset"] = b"n+1", 352
     background = _mean_image(data.subject.nonlinear)
     if background is None:
         shown["notes"].append("Slices: no mean image was found, so all voxels are grey below.")
     else:
+        background = background[tuple(map(slice, corner, end))]
         high = np.percentile(background[background > 0], 99.5)
         grey = np.clip(255 * background / high, 0, 255).astype("u1").ravel(order="F")
     return shown | {
         "shape": shape,
+        "corner": corner.tolist(),
         "size": int(np.prod(shape)),
         "header": np.frombuffer(header.binaryblock + bytes(4), dtype="u1"),
         "background": None if background is None else grey,
-        "middle": [float(np.median(i) / n) for i, n in zip(index, shape, strict=True)],
         **chosen(np.arange(len(voxels)), at),
     }
 

@@ -82,17 +82,17 @@ class SubjectData:
 
     @cached_property
     def shown(self) -> list[str]:
-        """The ROIs that figures show: all, or the most nonlinear of many, in the order of `rois`.
+        """The ROIs that figures show: all in the order of `rois`, or the most nonlinear of many.
 
-        By the median over the analysed voxels of W, where there is one, else of JNE.
+        These come first, by the median over the analysed voxels of W, where there is one, else of
+        JNE.
         """
         if len(self.rois) <= MAX_SHOWN:
             return self.rois
         measure = "w" if "w" in self.voxels else "jne"
         reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
         median = reported.median()[reported.count() >= hierarchy.MIN_VOXELS]
-        strongest = set(median.nlargest(MAX_SHOWN).index)
-        return [roi for roi in self.rois if roi in strongest]
+        return [str(roi) for roi in median.nlargest(MAX_SHOWN).index]
 
     @property
     def shown_note(self) -> str:

@@ -179,6 +179,7 @@ class TrainingRun:
             table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
         print_table(table)
         show_locations(self.config, self.folder, self.tracked)
+        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
 
 
 def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:

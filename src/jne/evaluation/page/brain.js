@@ -178,7 +178,6 @@
     nv.volumes[0].cal_min = 0;
     nv.volumes[0].cal_max = 255;
     overlay = nv.volumes[1];
-    nv.setCrosshairPos?.(subject.middle);
   };
   const paintVolume = () => {
     const lut = data.luts[measure.cmap];
@@ -194,9 +193,10 @@
     nv.setSliceType(VIEWS.volume[control("view").value]);
   };
   const pointedInVolume = (location) => {
-    const [i, j, k] = location.vox;
     const [nx, ny] = subject.shape;
-    const found = subject.at.indexOf(i + nx * (j + ny * k));
+    const [x, y, z] = location.vox;
+    const [i, j, k] = [x, y, z].map((at, axis) => at + subject.corner[axis]);
+    const found = subject.at.indexOf(x + nx * (y + ny * z));
     if (found < 0) return `i, j, k = ${i}, ${j}, ${k}: no voxel`;
     const steps = subject.values[measure.name];
     const roi = data.rois[subject.roi[found]] || "no region";

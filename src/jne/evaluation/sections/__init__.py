@@ -6,8 +6,8 @@ is a module here with a subclass of `Section`, and one line in SECTIONS.
 base         Section: what every section has
 summary      one figure of all regions: the first screen
 maps         R², JNE and W on the brain
-nonlinear    JNE against that of linear twins: which voxels are nonlinear
 hierarchy    JNE by region and tier
+nonlinear    JNE against that of linear twins: which voxels are nonlinear
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
@@ -35,8 +35,8 @@ from jne.evaluation.sections.variants import Variants
 SECTIONS: tuple[Section, ...] = (
     Summary(),
     Maps(),
-    Nonlinear(),
     Hierarchy(),
+    Nonlinear(),
     DataSets(),
     Performance(),
     Comparison(),

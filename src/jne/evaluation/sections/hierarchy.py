@@ -104,9 +104,8 @@ class Hierarchy(Section):
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         lines = [
-            "The tests between regions treat voxels as independent. Neighbouring voxels of a real "
-            "brain are correlated, and one encoder predicts them all, so these p are smaller than "
-            "independent voxels would give. An effect that holds in every subject is stronger "
+            "Voxels count as independent here, but neighbouring voxels are correlated and share an "
+            "encoder, so these p are too small. An effect that holds in every subject is stronger "
             "evidence.",
             "No absolute threshold of JNE separates linear from nonlinear voxels.",
         ]

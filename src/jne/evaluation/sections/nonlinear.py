@@ -18,7 +18,7 @@ from jne.roi import TIERS
 
 _MEASURES = {"jne": "JNE", "w": "W"}
 _MAX_NAMED = 4  # regions in a sentence
-_NO_TWINS = "JNE has no null without linear twins; `python train.py control=twins` gives one."
+_NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
 
 
 class Nonlinear(Section):
@@ -64,16 +64,14 @@ class Nonlinear(Section):
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = [
-            "Each voxel has a linear twin: a made-up voxel that is linear, and as predictable and "
-            "as noisy. One encoder was trained on both; W is the JNE of the voxel minus that of "
-            "its twin. For a linear voxel, W is as often positive as negative, whatever the noise. "
-            f"Voxels are called nonlinear at a false discovery rate of {_percent(data)} (knockoff+ "
-            "of Barber and Candès). p is that of W > 0 in Wilcoxon's signed-rank test, one-sided."
+            "W is the JNE of a voxel minus that of its linear twin, a made-up linear voxel that is "
+            "as predictable and as noisy, by one encoder trained on both. Nonlinear: at a false "
+            f"discovery rate of {_percent(data)} (knockoff+). p: of W > 0 (Wilcoxon, one-sided)."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
             given = " and ".join(_covariates(data).values())
             sentences.append(
-                f"Partial r is Spearman's correlation with the tier given {given}, two-sided p."
+                f"Partial r: Spearman's correlation with the tier given {given}, two-sided p."
             )
         return " ".join(sentences)
 
