@@ -8,6 +8,7 @@ which take 7.3 GB, prepares all grayordinates of it, checks every value against 
 and deletes what it wrote. In `report` the numbers are random, with a planted nonlinearity.
 """
 
+import resource
 import shutil
 import signal
 import subprocess
@@ -71,11 +72,12 @@ def prepare(root: Path, out: Path) -> None:
     prepare(source, out)
 
 
-def run(root: Path, out: Path, kill_after: float = np.inf) -> tuple[float, float, float]:
-    """Prepare in a new process: seconds, its peak memory and that beyond the page cache, in GB.
+def run(root: Path, out: Path, kill_after: float = np.inf) -> tuple[float, float, float, float]:
+    """Prepare in a new process: seconds, those of a core, peak memory in GB, all and its own.
 
-    kill_after: seconds until SIGKILL.
+    Its own is what is not in the page cache. kill_after: seconds until SIGKILL.
     """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start, peak, anonymous = time.perf_counter(), 0.0, 0.0
     child = subprocess.Popen([sys.executable, __file__, "child", root, out])
     while child.poll() is None:
@@ -89,7 +91,9 @@ def run(root: Path, out: Path, kill_after: float = np.inf) -> tuple[float, float
         time.sleep(0.05)
     if child.returncode not in (0, -signal.SIGKILL):
         raise SystemExit("the preparation failed")
-    return time.perf_counter() - start, peak, anonymous
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    core = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return time.perf_counter() - start, core, peak, anonymous
 
 
 def check(root: Path, out: Path) -> tuple[int, int]:
@@ -121,9 +125,10 @@ def size(folder: Path, n_trials: int) -> None:
         file = tree.betas_file(root, "BOLD5000").stat().st_size / 1e9
         print(f"{n_trials} trials of {tree.N} written: {file:.1f} GB, "
               f"{time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
-        seconds, peak, anonymous = run(root, out)
+        seconds, core, peak, anonymous = run(root, out)
         n, different = check(root, out)
-        print(f"prepared in {seconds:.0f} s, peak {peak:.2f} GB, {anonymous:.2f} GB beyond the "
+        print(f"prepared in {seconds:.0f} s, {core:.0f} s of a core, peak {peak:.2f} GB, "
+              f"{anonymous:.2f} GB beyond the "
               f"page cache; {different} of {n:,} values differ from a second reading")  # fmt: skip
         whole = {path.name: path.read_bytes() for path in out.glob("*/*.csv")}
         (first,) = out.glob("[!.]*")

@@ -32,7 +32,7 @@ def matrices(
     figure, axes = subplots(
         1,
         len(measures),
-        figsize=(side * len(measures) + 1.2, side + 0.7),
+        figsize=(side * len(measures) + 1.2, side + 0.1),
         squeeze=False,
         layout="constrained",
     )
