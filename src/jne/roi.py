@@ -41,6 +41,11 @@ def tier_of(roi: str, area: str = "") -> str:
     return next((tier for tier, rois in tiers.items() if roi in rois), "")
 
 
+def rois_of(name: str, areas: bool) -> tuple[str, ...]:
+    """The ROIs of a tier, and with `areas` those of HCP_MMP1; of any other name, itself."""
+    return TIERS.get(name, (name,)) + (HCP_MMP1_TIERS.get(name, ()) if areas else ())
+
+
 def ordered(names: Iterable[str]) -> list[str]:
     """The distinct names, without the empty one: the paper's ROIs first, in the paper's order."""
     present = {str(name) for name in names if str(name)}

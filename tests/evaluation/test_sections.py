@@ -157,7 +157,7 @@ def test_rows_over_subjects_follow_those_of_each_subject(tmp_path, config):
     assert tuple(jne.iloc[2][["tau", "p"]]) == (tau, p)
     assert result.section.scalars(result.tables)["trend_tau/all"] == tau
     found = sentences(collect_findings(subjects, [result]))
-    assert found[0].startswith("All subjects: mean Kendall's tau")
+    assert found[0].startswith("All subjects: JNE rises from tier to tier in ")
     assert [line[:7] for line in found[1:]] == ["subj01:", "subj02:"]
     caveats = result.section.caveats(subjects, result.tables)
     assert any("in these subjects" in caveat for caveat in caveats)

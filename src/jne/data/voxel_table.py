@@ -20,13 +20,15 @@ RESERVED_COLUMNS = frozenset(
         *("r2_twin", "jne_twin", "w", "jne_control", "q", "nonlinear"),
         *("r2_ood", "r_ood", "p_ood", "noise_ceiling_ood", "jne_ood", "mean_deviation_ood"),
         *("jne_half1_ood", "jne_half2_ood"),
+        *("jne_beside_planted", "linear_power"),
+        *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
         *(f"{score}_{encoder}" for score, encoder in product(_SCORES, _PREDICTORS)),
     ]
 )
 """The columns that train.py and evaluate.py add."""
 
-_TWIN = re.compile(r"jne_twin_\d+")  # of one draw
+_TWIN = re.compile(r"jne_twin_\d+|(jne_planted|found)_[\d.]+")  # of one draw, of one planted share
 
 RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
 """Words that stand for all voxels: in rois.csv and in metrics such as `r2/mean`."""

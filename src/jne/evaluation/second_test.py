@@ -17,7 +17,7 @@ from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import jacobian_deviation
 from jne.results import Results
-from jne.results.encoder_file import load_weights
+from jne.results.weights import load_weights
 from jne.utils.instantiate import instantiate
 
 _SPACES = {"jne.data.nsd.NSD": None, "jne.data.algonauts.Algonauts": "fsaverage"}
@@ -33,12 +33,13 @@ def second_test(
 
     r2_ood, r_ood, p_ood, noise_ceiling_ood, jne_ood, mean_deviation_ood, and the JNE of two halves
     of the stimuli, jne_half1_ood and jne_half2_ood. NaN for voxels that were not trained on, whose
-    responses are missing there, or that have no JNE.
+    responses are missing there, or that have no JNE. None without a second test set.
 
     Raises InputError, naming the key, where the run was not trained on data with this second test
     set, or on other features than `features`.
     """
-    assert config.test is not None
+    if config.test is None:
+        return {}
     source = _source(run, config)
     try:
         prepared = prepare(source, config.output / "prepared")

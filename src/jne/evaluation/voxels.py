@@ -14,6 +14,7 @@ import pandas as pd
 from rich.progress import TaskID
 
 from jne.analysis import hierarchy, prediction, reliability, selectivity
+from jne.analysis.inference import knockoff_threshold
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
@@ -23,12 +24,15 @@ from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
 from jne.results.contents import baselines, twin_q
-from jne.roi import HCP_MMP1_TIERS, TIERS, check_known, ordered, tier_of
+from jne.roi import TIERS, check_known, ordered, rois_of, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
 
 MAX_SHOWN = 24
 """ROIs in a figure: more names could not be read."""
+
+_SHARE = "nonlinear_share"
+_OF_PLANTED_TWINS = ("linear_power", _SHARE, f"{_SHARE}_low", f"{_SHARE}_high")
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class SubjectData:
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
                            whether it is at `inference.q`; empty for voxels not analysed
     r2_ood, jne_ood, ...   with a second test set, the columns of `jne.evaluation.second_test`
+    linear_power, nonlinear_share, nonlinear_share_low, nonlinear_share_high
+                           with planted twins, as in the run's table
+    found_10, ...          whether the planted twin of that share, in percent, would be found
     """
     rois: list[str]
     """The ROIs reported, in order."""
@@ -104,6 +111,16 @@ class SubjectData:
             f"the {len(self.shown)} of {len(self.rois)} regions with the highest median {measure}; "
             "the tables have all"
         )
+
+    def n_nonlinear(self, voxels: pd.DataFrame) -> int:
+        """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
+
+        Where most voxels of the brain are nonlinear, few false ones are a small share of all that
+        are found, and may yet be most of those found in a linear region.
+        """
+        assert self.subject.twins is not None
+        q = twin_q(self.subject.twins.voxels.loc[voxels.index])
+        return int((q <= self.config.inference.q).sum())
 
     @property
     def encoders(self) -> list[str]:
@@ -164,10 +181,7 @@ def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
         )
     if config.rois is None:
         return present
-    tiers = {tier: set(rois) for tier, rois in TIERS.items()}
-    if "HCP_MMP1" in run.voxels:
-        tiers = {tier: rois.union(HCP_MMP1_TIERS[tier]) for tier, rois in tiers.items()}
-    chosen = {roi for name in config.rois for roi in tiers.get(name, (name,))}
+    chosen = {roi for name in config.rois for roi in rois_of(name, "HCP_MMP1" in run.voxels)}
     check_known([name for name in config.rois if name not in TIERS], present, "rois")
     return [roi for roi in present if roi in chosen]
 
@@ -200,8 +214,7 @@ def _voxel_table(
         deviation, config.stats.n_bootstrap, config.seed
     )
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
-    if config.test is not None:
-        table = table.assign(**second_test(run, config, progress))
+    table = table.assign(**second_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     return table
@@ -216,7 +229,30 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
     q = np.full(len(analysed), np.nan)
     q[analysed] = twin_q(run.voxels[analysed])
     nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
-    return columns | {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
+    columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
+    return columns | _against_planted_twins(run.voxels, analysed, rate)
+
+
+def _against_planted_twins(
+    voxels: pd.DataFrame, analysed: pd.Series, rate: float
+) -> dict[str, pd.Series]:
+    """The columns of a run with planted twins: its nonlinear shares, and what would be found.
+
+    A planted twin is found where its W reaches the threshold at which the voxels are, in the same
+    encoder.
+    """
+    if "nonlinear_share" not in voxels:
+        return {}
+    linear = voxels["jne_planted_0"]
+    w = (voxels["jne_beside_planted"] - linear)[analysed].to_numpy()
+    threshold = knockoff_threshold(w, rate)
+    columns = {name: voxels[name] for name in _OF_PLANTED_TWINS}
+    for name in map(str, voxels):
+        if name.startswith("jne_planted_") and name != "jne_planted_0":
+            found = (voxels[name] - linear >= threshold).astype("boolean")
+            level = name.removeprefix("jne_planted_")
+            columns[f"found_{level}"] = found.mask(linear.isna() | ~analysed)
+    return columns
 
 
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:

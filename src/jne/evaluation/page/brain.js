@@ -309,6 +309,5 @@
     });
     box.dataset.ready = "true";
   };
-  const later = window.requestIdleCallback || setTimeout;
-  addEventListener("load", () => later(start));
+  addEventListener("load", () => setTimeout(start, 50)); // after the first paint
 })();

@@ -92,8 +92,10 @@ class Hierarchy(Section):
     def findings_across(self, tables: Tables) -> list[str]:
         jne = tables["trend"].query("measure == 'jne'")
         across = jne[jne["subject"] == ALL_SUBJECTS]
+        each = jne.loc[(jne["subject"] != ALL_SUBJECTS) & jne["tau"].notna(), "tau"]
         return [
-            f"All subjects: mean Kendall's tau {tau:.2f}, combined {p_text(p)} (Stouffer)."
+            f"All subjects: JNE rises from tier to tier in {(each > 0).sum()} of {len(each)} "
+            f"(mean Kendall's tau {tau:.2f}, combined {p_text(p)}, Stouffer)."
             for tau, p in zip(across["tau"], across["p"], strict=True)
             if np.isfinite(tau)
         ]

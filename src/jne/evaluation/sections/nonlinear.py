@@ -66,7 +66,8 @@ class Nonlinear(Section):
         sentences = [
             "W is the JNE of a voxel minus that of its linear twin, a made-up linear voxel that is "
             "as predictable and as noisy, by one encoder trained on both. Nonlinear: at a false "
-            f"discovery rate of {_percent(data)} (knockoff+). p: of W > 0 (Wilcoxon, one-sided)."
+            f"discovery rate of {_percent(data)} (knockoff+) among the voxels of the row. "
+            "p: of W > 0 (Wilcoxon, one-sided)."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
             given = " and ".join(_covariates(data).values())
@@ -110,7 +111,7 @@ class Nonlinear(Section):
         if "nonlinear" not in tables:
             return {}
         whole = tables["nonlinear"].query("level == 'brain'")
-        return dict(zip("nonlinear_share/" + whole["subject"], whole["share"], strict=True))
+        return dict(zip("nonlinear_voxels/" + whole["subject"], whole["share"], strict=True))
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "nonlinear" not in tables:
@@ -141,7 +142,7 @@ def _tested(data: SubjectData) -> pd.DataFrame:
 def _by_group(data: SubjectData) -> pd.DataFrame:
     rows = []
     for level, group, voxels in _groups(data):
-        n, found, w = len(voxels), int(voxels["nonlinear"].sum()), voxels["w"].to_numpy()
+        n, found, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
         rows.append(
             {
                 "level": level,

@@ -65,6 +65,17 @@ class Performance(Section):
             f"{int(whole.n_analysed)} of {int(whole.n_voxels)} voxels analysed."
         ]
 
+    def findings_across(self, tables: Tables) -> list[str]:
+        table = tables["performance"]
+        whole = table[table["roi"] == WHOLE_BRAIN].groupby("encoder", sort=False)["r2_mean"]
+        parts = [
+            f"{mean:.3f} ({name}, SD over subjects {spread:.3f})"
+            for name, mean, spread in zip(
+                whole.mean().index, whole.mean(), whole.std(), strict=True
+            )
+        ]
+        return [f"All subjects: mean test R² {', '.join(parts)}."]
+
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         lines = [
             f"{row['subject']}: {row['n_without_p']} of {row['n_voxels']} voxels have no p because "

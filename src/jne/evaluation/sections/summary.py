@@ -24,13 +24,13 @@ _PREDICTORS = {
 
 class Summary(Section):
     title = "Summary"
+    headline = True
     captions: Mapping[str, str] = {
         "summary": "By region, in the order of the hierarchy. Nonlinearity: median and quartiles "
         "over the analysed voxels, of W where there are linear twins, else of JNE. Share of "
         "nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all voxels, and "
         "the mean noise ceiling.",
-        "group": "The same for all subjects: one small mark per subject, a large one for their "
-        "mean.",
+        "group": "The same for all subjects: one small mark per subject, a line for their mean.",
     }
     headings: Mapping[str, str] = {
         "jne": "median JNE",
@@ -39,7 +39,7 @@ class Summary(Section):
         "w": "median W",
         "w_q25": "quartiles from",
         "w_q75": "to",
-        "nonlinear_share": "share nonlinear",
+        "share": "share nonlinear",
         "share_low": "95 % from",
         "share_high": "to",
         "r2_nonlinear": "R² nonlinear",
@@ -98,9 +98,9 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
                 low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
                 row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
         if "nonlinear" in analysed:
-            called = analysed["nonlinear"].dropna()
-            share = inference.share_interval(int(called.sum()), len(called))
-            row |= dict(zip(("nonlinear_share", "share_low", "share_high"), share, strict=True))
+            tested = analysed[analysed["w"].notna()]
+            share = inference.share_interval(data.n_nonlinear(tested), len(tested))
+            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
         row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -109,9 +109,7 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
 def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
-    averaged = [
-        name for name in ("jne", "w", "nonlinear_share", *_PREDICTORS) if name in table.columns
-    ]
+    averaged = [name for name in ("jne", "w", "share", *_PREDICTORS) if name in table.columns]
     rows = []
     for roi, found in table.groupby("roi", sort=False):
         above = found["jne"] > found["subject"].map(whole)
@@ -135,7 +133,7 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
     names = list(shown) or [WHOLE_BRAIN]
     each = [table.set_index("roi").reindex(names) for table in tables]
     measure = "w" if all("w" in table for table in each) else "jne"
-    called = all("nonlinear_share" in table for table in each)
+    called = all("share" in table for table in each)
     figure, axes = subplots(
         1,
         3 if called else 2,
@@ -153,7 +151,7 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
     else:
         strength.set_xlim(left=0)
     if called:
-        _marks(axes[1], each, "nonlinear_share", colours, ("share_low", "share_high"))
+        _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
         axes[1].set(title="share nonlinear", xlim=(-0.03, 1.03))
     for column, (label, marker, colour) in _PREDICTORS.items():
         values = [table[column] for table in each if column in table]
@@ -197,4 +195,4 @@ def _marks(
         offset = 0.5 * (k / (len(each) - 1) - 0.5)
         panel.scatter(table[column], rows + offset, s=7, c=colours, alpha=0.6)
     mean = pd.concat([table[column] for table in each], axis=1).mean(axis=1)
-    panel.scatter(mean, rows, s=34, c=colours, marker="|", linewidths=2, zorder=3)
+    panel.scatter(mean, rows, s=110, c="black", marker="|", linewidths=1.2, zorder=3)

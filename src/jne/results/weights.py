@@ -1,4 +1,4 @@
-"""The file of an encoder, encoder.pt, read without running anything in it (docs/security.md)."""
+"""Files of weights: encoder.pt of a results folder, and checkpoints. Nothing in them is run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
