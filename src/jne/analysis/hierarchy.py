@@ -63,8 +63,12 @@ def summary(
             low, high = np.quantile([means, medians], tails, axis=2)
         for measure, sample in enumerate(ordered):
             row: dict[str, object] = {"group": group, "n_voxels": n}
-            for k, (name, statistic) in enumerate((("mean", np.mean), ("median", np.median))):
-                row[name] = statistic(sample) if n else np.nan
+            found = {
+                "mean": sample.mean() if n else np.nan,
+                "median": np.median(sample) if n else np.nan,
+            }
+            for k, (name, value) in enumerate(found.items()):
+                row[name] = value
                 row |= {f"{name}_low": low[k, measure], f"{name}_high": high[k, measure]}
             rows[measure].append(row)
     return [pd.DataFrame(found, columns=_SUMMARY) for found in rows]

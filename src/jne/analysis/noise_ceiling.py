@@ -55,10 +55,20 @@ def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float6
     The noise variance is the variance between the repeats of a stimulus, pooled over stimuli.
     The signal variance is the rest of the variance of all single trials.
     """
-    degrees_of_freedom = np.maximum(count - 1, 0).sum(axis=0)
+    return ncsnr_of(within, np.maximum(count - 1, 0).sum(axis=0), total, count.sum(axis=0))
+
+
+def ncsnr_of(
+    within: NDArray, degrees_of_freedom: NDArray, total: NDArray, n_trials: NDArray
+) -> NDArray[np.float64]:
+    """`noise_ceiling_snr` from sums of squares (V,), where trials are added up one by one.
+
+    within: around the mean of each stimulus, of which there are `degrees_of_freedom`, the number of
+    trials beyond the first of each stimulus. total: of all `n_trials` around their mean.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = within / degrees_of_freedom
-        signal = total / (count.sum(axis=0) - 1) - noise
+        signal = total / (n_trials - 1) - noise
         return np.sqrt(np.maximum(signal, 0) / noise)
 
 

@@ -13,8 +13,9 @@ Values are as measured. They are standardised when they are read, by the trainin
 
 import hashlib
 import json
+import shutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
-from jne.data.splits import check_split
+from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
@@ -35,6 +36,15 @@ from jne.utils.tables import read_table, write_table
 _FORMAT = 2  # raise it when what a source writes for the same settings changes
 
 
+@dataclass(frozen=True)
+class About:
+    """Whose data they are. Shown in reports."""
+
+    citation: str = ""
+    licence: str = ""
+    links: tuple[str, ...] = ()
+
+
 class Source(BaseModel, ABC):
     """Where stimuli and responses come from. Its fields are the keys of its file in conf/data."""
 
@@ -42,12 +52,20 @@ class Source(BaseModel, ABC):
 
     resumable: ClassVar[bool] = False
     """Whether `write` continues with what an interrupted `write` left in the folder."""
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    """The splits that its stimuli are in; of a second test set, test alone."""
     citation: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    links: ClassVar[tuple[str, ...]] = ()
 
     name: str
     """What the data set is called in the record."""
     subject: str
+
+    @property
+    def about(self) -> About:
+        """Whose data they are."""
+        return About(self.citation, self.licence, self.links)
 
     def input_files(self) -> list[Path]:
         """The files read. If one changes in size or date, the data are prepared again."""
@@ -139,7 +157,7 @@ def prepare(source: Source, root: Path) -> Prepared:
     label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
     folder = root / f"{label}-{digest[:12]}"
     if not (folder / "provenance.json").exists():
-        about = {"jne": __version__, "citation": source.citation, "licence": source.licence}
+        about = {"jne": __version__} | asdict(source.about)
         with atomic_folder(folder, resume=source.resumable) as temporary:
             if temporary is not None:
                 source.write(temporary)
@@ -252,7 +270,18 @@ def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> N
             f"{key}: NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
             f"in row {bad[0]} counted from 0"
         )
-    check_split(stimuli["split"], source)
+    check_split(stimuli["split"], source, source.splits)
+
+
+def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
+    """Raise InputError where the prepared data, some of which may be there, do not fit."""
+    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/responses.npy"))
+    free = shutil.disk_usage(folder).free
+    if free + there < n_bytes:
+        raise InputError(
+            f"output: preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def _inputs(source: Source) -> list[dict[str, Any]]:
