@@ -90,15 +90,15 @@ for place, side in enumerate(("left", "right")):
     here = run.voxels[run.voxels["hemisphere"] == side]
     surface = np.full(10_242, np.nan)
     surface[here["vertex"].astype(int)] = here["jne"]
-    panel = figure.add_axes((0.23 * place - 0.1, -0.15, 0.44, 1.25), projection="3d")
+    panel = figure.add_axes((0.24 * place, 0.1, 0.24, 0.75), projection="3d")
     plotting.plot_surf_stat_map(
         *(fsaverage[f"infl_{side}"], surface),
         **{"bg_map": fsaverage[f"sulc_{side}"], "hemi": side, "view": "ventral"},
         **{"cmap": "viridis", "vmin": 0, "vmax": 2, "threshold": 1e-6, "colorbar": False},
         **{"axes": panel, "title": None},
     )
-    figure.text(0.12 + 0.23 * place, 0.9, f"{side}, from below", ha="center")
-panel = figure.add_axes((0.53, 0.17, 0.46, 0.73))
+    figure.text(0.12 + 0.24 * place, 0.85, f"{side}, from below", ha="center")
+panel = figure.add_axes((0.56, 0.17, 0.43, 0.73))
 for position, (roi, voxels) in enumerate(run.voxels.groupby("roi", sort=False)):
     jitter = position + np.linspace(-0.25, 0.25, len(voxels))
     panel.scatter(jitter, voxels["jne"], s=4, color=COLOURS[roi])
