@@ -82,9 +82,17 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """Write features, responses and both tables into `folder`, with `write_prepared`.
+        """Write features, responses and both tables, with `write_prepared`.
 
-        Raises InputError, naming the config key, on bad input.
+        Parameters
+        ----------
+        folder : Path
+            An empty folder, or, if the source is `resumable`, what an interrupted call left.
+
+        Raises
+        ------
+        InputError
+            On bad input; the message names the config key.
         """
 
 
@@ -106,15 +114,38 @@ class Prepared:
         return json.loads(path.read_text()) if path.exists() else None
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """The rows of a split, in the order of the stimulus table."""
+        """The rows of a split, in the order of the stimulus table.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+
+        Returns
+        -------
+        (n,) array of int64
+        """
         return np.flatnonzero(self.stimuli["split"].to_numpy() == split)
 
 
 def prepare(source: Source, root: Path) -> Prepared:
-    """The prepared folder of `source` below `root`: an earlier one where nothing has changed.
+    """The prepared folder of a source: an earlier one where nothing has changed.
 
-    The folder's name has a digest of the source's class, settings and input files. Raises
-    InputError, naming the config key, on bad input.
+    The folder's name has a digest of the source's class, settings and input files.
+
+    Parameters
+    ----------
+    source : Source
+    root : Path
+        The folder that holds prepared folders.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    InputError
+        On bad input; the message names the config key.
     """
     provenance = {
         "format": _FORMAT,
@@ -135,7 +166,21 @@ def prepare(source: Source, root: Path) -> Prepared:
 
 
 def load(folder: Path) -> Prepared:
-    """Open a prepared folder. Raises InputError where it is not one or cannot be used."""
+    """Open a prepared folder.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    InputError
+        Where it is not a prepared folder or cannot be used.
+    """
     with reading(folder, "data"):
         if not (folder / "provenance.json").exists():
             raise InputError(f"data: {folder} is not a prepared folder: it has no provenance.json")
@@ -180,10 +225,26 @@ def write_prepared(
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
 ) -> None:
-    """Check what `source` read and write it into `folder`.
+    """Check what a source read and write it into a folder.
 
-    responses: None where responses.npy is already in the folder. Raises InputError where encoders
-    cannot be trained on the data.
+    Parameters
+    ----------
+    source : Source
+        Where the data come from.
+    folder : Path
+        The folder that `Source.write` was given.
+    features : (N, D) array
+    responses : (N, V) array or None
+        None where responses.npy is already in the folder.
+    stimuli : DataFrame
+        One row per stimulus; columns `stimulus` and `split`, and any others.
+    voxels : DataFrame
+        One row per voxel; a column `roi`, and any others.
+
+    Raises
+    ------
+    InputError
+        Where encoders cannot be trained on the data.
     """
     n_stimuli = len(stimuli) if responses is None else len(responses)
     if len(features) != n_stimuli:

@@ -32,10 +32,25 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.str_]:
-    """Draw train, val or test for each of n stimuli: (n,).
+    """Draw train, val or test for each of n stimuli.
 
-    n_val, n_test: shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and
-    `data.n_test`. Raises InputError where they leave no stimulus to train on.
+    Parameters
+    ----------
+    n : int
+        Number of stimuli.
+    n_val, n_test : float or int
+        Shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and `data.n_test`.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    (n,) array of str
+
+    Raises
+    ------
+    InputError
+        Where they leave no stimulus to train on.
     """
     test, val = (round(size * n) if isinstance(size, float) else size for size in (n_test, n_val))
     if test + val >= n:
