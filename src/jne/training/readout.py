@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from jne.data.datamodule import EncodingData
+from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import RidgeCV
@@ -43,7 +43,7 @@ class RidgeReadout:
     fitted to themselves."""
 
 
-def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
+def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer by those of ridge regression.
 
     A voxel's penalty has the smallest error on the validation stimuli; for a linear encoder, whose
@@ -59,7 +59,7 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
     penalties = RIDGE_PENALTIES if is_linear_layer(encoder) else PENALTIES
-    readout, hidden = _last_layer(encoder, data, rows)
+    readout, hidden = last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
@@ -98,9 +98,9 @@ def _scale(hidden: Tensor, features: Tensor) -> float:
     return float((HIDDEN_SHARE / (1 - HIDDEN_SHARE) * ratio).sqrt())
 
 
-def check_readout(encoder: nn.Module, data: EncodingData) -> None:
+def check_readout(encoder: nn.Module, data: StandardisedData) -> None:
     """Raise InputError where the encoder does not end in a linear layer: before it is trained."""
-    _last_layer(encoder, data, data.rows["val"][:2])
+    last_layer(encoder, data, data.rows["val"][:2])
 
 
 def freeze_linear_path(encoder: nn.Module) -> None:
@@ -115,19 +115,19 @@ def freeze_linear_path(encoder: nn.Module) -> None:
         path.requires_grad_(False)
 
 
-def validation_fold(data: EncodingData) -> NDArray[np.int64]:
+def validation_fold(data: StandardisedData) -> NDArray[np.int64]:
     """The folds of training and validation stimuli: the former only train, the latter validate."""
     return np.repeat([-1, 0], [len(data.rows["train"]), len(data.rows["val"])])
 
 
-def cross_validation(data: EncodingData) -> NDArray[np.int64]:
+def cross_validation(data: StandardisedData) -> NDArray[np.int64]:
     """Folds of training and validation stimuli, of equal size and at random."""
     n = len(data.rows["train"]) + len(data.rows["val"])
     return np.random.default_rng(0).permutation(np.arange(n) % N_FOLDS)
 
 
-def _last_layer(
-    encoder: nn.Module, data: EncodingData, rows: NDArray[np.int64]
+def last_layer(
+    encoder: nn.Module, data: StandardisedData, rows: NDArray[np.int64]
 ) -> tuple[nn.Linear, Tensor]:
     """The encoder's readout, and what enters it (n, H) at the stimuli `rows`.
 

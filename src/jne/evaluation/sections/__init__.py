@@ -8,6 +8,7 @@ summary      one figure of all regions: the first screen
 maps         R², JNE and W on the brain
 hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
+planted      JNE against that of planted twins: how nonlinear a voxel is
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 comparison   the R² maps of the linear and the nonlinear encoder
 swept        runs that differ in one key: JNE and R² by layer, activation or placement
@@ -22,6 +23,7 @@ from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.performance import Performance
+from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.summary import Summary
@@ -33,6 +35,7 @@ SECTIONS: tuple[Section, ...] = (
     Maps(),
     Hierarchy(),
     Nonlinear(),
+    Planted(),
     Performance(),
     Comparison(),
     Swept(),

@@ -39,7 +39,7 @@ class Summary(Section):
         "w": "median W",
         "w_q25": "quartiles from",
         "w_q75": "to",
-        "nonlinear_share": "share nonlinear",
+        "share": "share nonlinear",
         "share_low": "95 % from",
         "share_high": "to",
         "r2_nonlinear": "R² nonlinear",
@@ -98,9 +98,9 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
                 low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
                 row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
         if "nonlinear" in analysed:
-            called = analysed["nonlinear"].dropna()
-            share = inference.share_interval(int(called.sum()), len(called))
-            row |= dict(zip(("nonlinear_share", "share_low", "share_high"), share, strict=True))
+            tested = analysed[analysed["w"].notna()]
+            share = inference.share_interval(data.n_nonlinear(tested), len(tested))
+            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
         row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -109,9 +109,7 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
 def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
-    averaged = [
-        name for name in ("jne", "w", "nonlinear_share", *_PREDICTORS) if name in table.columns
-    ]
+    averaged = [name for name in ("jne", "w", "share", *_PREDICTORS) if name in table.columns]
     rows = []
     for roi, found in table.groupby("roi", sort=False):
         above = found["jne"] > found["subject"].map(whole)
@@ -135,7 +133,7 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
     names = list(shown) or [WHOLE_BRAIN]
     each = [table.set_index("roi").reindex(names) for table in tables]
     measure = "w" if all("w" in table for table in each) else "jne"
-    called = all("nonlinear_share" in table for table in each)
+    called = all("share" in table for table in each)
     figure, axes = subplots(
         1,
         3 if called else 2,
@@ -153,7 +151,7 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
     else:
         strength.set_xlim(left=0)
     if called:
-        _marks(axes[1], each, "nonlinear_share", colours, ("share_low", "share_high"))
+        _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
         axes[1].set(title="share nonlinear", xlim=(-0.03, 1.03))
     for column, (label, marker, colour) in _PREDICTORS.items():
         values = [table[column] for table in each if column in table]
