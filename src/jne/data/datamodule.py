@@ -1,6 +1,7 @@
 """Prepared data as standardised batches for Lightning."""
 
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,16 +97,18 @@ class Twins:
         return spread
 
 
+def _as_they_are(values: NDArray[np.float32]) -> Responses:
+    n = values.shape[1]
+    return Responses(values, None, np.arange(n), torch.zeros(n), torch.ones(n))
+
+
 class _WithTwins:
     """Responses (N, V' + T): those of the real voxels, then those of the twins."""
 
     def __init__(self, real: Responses, twins: NDArray[np.float32]) -> None:
         self._real = real
-        n, n_twins = twins.shape
-        self._twins = Responses(
-            twins, None, np.arange(n_twins), torch.zeros(n_twins), torch.ones(n_twins)
-        )
-        self.shape = (n, real.shape[1] + n_twins)
+        self._twins = _as_they_are(twins)
+        self.shape = (len(twins), real.shape[1] + twins.shape[1])
 
     def __getitem__(self, rows: NDArray | slice) -> Tensor:
         return torch.cat([self._real[rows], self._twins[rows]], dim=1)
@@ -223,6 +226,13 @@ class EncodingData(pl.LightningDataModule):
         self.response_mean = torch.cat([self.response_mean, twins.mean])
         self.response_scale = torch.cat([self.response_scale, twins.scale])
         self._set_batch_bytes()
+
+    def with_responses(self, values: NDArray[np.float32]) -> "EncodingData":
+        """The same stimuli with other responses (N, K), which are not standardised."""
+        other = copy(self)
+        other.responses = _as_they_are(values)
+        other._set_batch_bytes()
+        return other
 
     def _set_batch_bytes(self) -> None:
         rows = min(self.batch_size, len(self.rows["train"]))

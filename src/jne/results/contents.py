@@ -23,7 +23,7 @@
     figures/          PNG
 
 While a run is being written there are also .lock, held by the process that writes, last.ckpt,
-twins.npy and *.partial.
+twins.npy, components.npz and *.partial.
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.

@@ -26,7 +26,8 @@ from jne.utils.reading import UNREADABLE
 
 _WAIT_SECONDS = 5.0
 TERMINATED = 128 + signal.SIGTERM  # exit code
-_UNTIL_FINISHED = ("last.ckpt", "twins.npy")  # what a finished run can do without
+# What a finished run can do without
+_UNTIL_FINISHED = ("last.ckpt", "twins.npy", "components.npz", "components.lock")
 _KEPT = ("mlflow_run_id", "prepared", "params")  # facts that later attempts take over
 
 

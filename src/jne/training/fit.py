@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -22,9 +23,17 @@ from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.results.reader import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
+from jne.training.components import (
+    ComponentModule,
+    component_data,
+    copy_hidden,
+    copy_outputs,
+    in_components,
+    response_components,
+)
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule
-from jne.training.readout import check_readout, freeze_linear_path, refit_readout
+from jne.training.readout import freeze_linear_path, output_layers, refit_readout
 from jne.utils.machine import keep_freed_memory
 
 Measured = TypeVar("Measured")
@@ -72,9 +81,19 @@ def fit(
     Raises InputError for a checkpoint that is damaged or of another encoder, where the validation
     loss was never finite, and for a ridge readout if the encoder does not end in a linear layer.
     """
+    train = partial(
+        _train,
+        settings=settings,
+        save_to=save_to,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        before_save=before_save,
+    )
+    if in_components(settings.response_space, readout, data):
+        train = partial(_train_on_components, train, readout=readout, run_folder=save_to.parent)
     if readout == "trained":
-        return _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
-    check_readout(module.encoder, data)
+        return train(module, data)
+    output_layers(module.encoder, data, "readout=ridge", "readout=trained")
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
         epoch = _row_of_solution(module, data, solved.loss)
@@ -82,9 +101,41 @@ def fit(
             on_epoch(epoch)
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
     freeze_linear_path(module.encoder)
-    trained = _train(module, data, settings, save_to, checkpoint, on_epoch, before_save)
+    trained = train(module, data)
     solved = refit_readout(module.encoder, data)
     return replace(trained, best_loss=solved.loss, readout_penalty=solved.penalty)
+
+
+def _train_on_components(
+    train: Callable[[EncodingModule, EncodingData], History],
+    module: EncodingModule,
+    data: EncodingData,
+    readout: Literal["ridge", "trained"],
+    run_folder: Path,
+) -> History:
+    """Train an encoder of components, and give `module` its hidden layers.
+
+    Its readout only where that stays as it was trained.
+    """
+    outputs = output_layers(
+        module.encoder, data, "trainer.response_space=components", "trainer.response_space=voxels"
+    )
+    components = response_components(data, run_folder)
+    small = ComponentModule(
+        data.n_features,
+        components.train.shape[1],
+        module.hparams["encoder"],
+        module.hparams["optimizer"],
+    )
+    small.components = components
+    copy_hidden(module.encoder, small.encoder, outputs)
+    if readout == "ridge":
+        freeze_linear_path(small.encoder)
+    history = train(small, component_data(data, components))
+    copy_hidden(small.encoder, module.encoder, outputs)
+    if readout == "trained":
+        copy_outputs(small.encoder, module.encoder, outputs, data, components)
+    return history
 
 
 def _train(
