@@ -45,7 +45,7 @@ def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             for block in blocks
         ]
         for i in range(max(done - unit * job.n, 0), job.n):
-            right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
+            right = job.product.right(job.chain.hidden_jacobian(i) - mean)
             for block, direction in zip(blocks, directions, strict=True):
                 product = job.product.rows(block, right)
                 for name, values in _measures(product, direction, job.names):
