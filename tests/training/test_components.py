@@ -14,8 +14,15 @@ from jne.encoders import ResidualEncoder
 from jne.errors import InputError
 from jne.results import Results
 from jne.training import components as module
-from jne.training.components import copy_hidden, copy_outputs, in_components, response_components
+from jne.training.components import (
+    ComponentModule,
+    copy_hidden,
+    copy_outputs,
+    in_components,
+    response_components,
+)
 from jne.training.config import ControlConfig, check_config
+from jne.training.module import build_optimizer
 from jne.training.twins import make_twins
 
 OUTPUTS = ["readout", "linear_path"]
@@ -92,28 +99,49 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
     assert 1 - loss / found.val_variance == pytest.approx(pooled, rel=1e-5)
 
 
-def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path):
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
     """Where the readout of components learns V / K times slower: W' W / V = w' w / K."""
     found = response_components(data, tmp_path)
     small, large = encoders(data, found)
     x, y = split(data, "train")
     z = torch.from_numpy(found.train).double()
-    for encoder, targets, share in ((small, z, 1.0), (large, y, 90 / 39)):
-        outputs = [p for n, p in encoder.named_parameters() if n.startswith(tuple(OUTPUTS))]
-        hidden = [p for n, p in encoder.named_parameters() if not n.startswith(tuple(OUTPUTS))]
-        groups = [{"params": hidden, "lr": 0.05}, {"params": outputs, "lr": 0.05 * share}]
-        optimizer = torch.optim.SGD(groups, momentum=0.9)
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": decay}
+    of_components = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
+    of_components.encoder, of_components.components = small, found
+    of_components.outputs = OUTPUTS
+    of_voxels = build_optimizer(optimizer, large)
+    (group,) = of_voxels.param_groups
+    outputs = [p for n, p in large.named_parameters() if n.startswith(tuple(OUTPUTS))]
+    group["params"] = [p for n, p in large.named_parameters() if not n.startswith(tuple(OUTPUTS))]
+    of_voxels.add_param_group({"params": outputs, "lr": 0.05 * 90 / 39})
+    for encoder, targets, steps in (
+        (small, z, of_components.configure_optimizers()),
+        (large, y, of_voxels),
+    ):
         for _ in range(60):
-            optimizer.zero_grad()
+            steps.zero_grad()
             loss = mse_loss(encoder(x), targets)
             loss.backward()
-            optimizer.step()
-    assert loss < 0.8
+            steps.step()
+    assert loss < 0.85
     expected = {name: value.clone() for name, value in large.state_dict().items()}
     copy_hidden(small, large, OUTPUTS)
     copy_outputs(small, large, OUTPUTS, data, found)
     for name, value in large.state_dict().items():
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
+
+
+def test_a_decay_that_is_no_term_of_the_loss_is_left_alone(data, tmp_path):
+    found = response_components(data, tmp_path)
+    decays = {}
+    for name in ("Adam", "AdamW"):
+        optimizer = {"_target_": f"torch.optim.{name}", "lr": 0.1, "weight_decay": 0.01}
+        module = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
+        module.components, module.outputs = found, ["readout"]
+        groups = module.configure_optimizers().param_groups
+        decays[name] = [group["weight_decay"] for group in groups]
+    assert decays == {"Adam": [0.01, pytest.approx(0.01 * 90 / 39)], "AdamW": [0.01]}
 
 
 def test_blocks_and_a_damaged_file_change_nothing(data, tmp_path, monkeypatch):

@@ -127,7 +127,7 @@ def _train_on_components(
         module.hparams["encoder"],
         module.hparams["optimizer"],
     )
-    small.components = components
+    small.components, small.outputs = components, outputs
     copy_hidden(module.encoder, small.encoder, outputs)
     if readout == "ridge":
         freeze_linear_path(small.encoder)
