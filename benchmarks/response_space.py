@@ -3,15 +3,12 @@
 python benchmarks/response_space.py cells independent [OVERRIDE ...]
 python benchmarks/response_space.py cells correlated [OVERRIDE ...]
 python benchmarks/response_space.py v4 FOLDER_OF_v4_201025 [OVERRIDE ...]
-python benchmarks/response_space.py speed [VOXELS [STIMULI]]
 
 cells, v4: training with seeds 0, 1 and 2 in either space (trainer.response_space) on the same data.
 cells are 2,000 training stimuli and 6,000 voxels. v4 are 4,000 voxels made of the 89 neurons:
 each a mean of three drawn with replacement, a tenth of its variance independent noise. Prints, per
 space, means over seeds of R2 and JNE; then how far two runs are apart, for seeds of one space and
-for the spaces, whatever the seed.
-speed: an epoch in either space (the voxels' from its first batches), and the components themselves,
-with VOXELS (226,000) and STIMULI (8,000).
+for the spaces, whatever the seed. How much faster: benchmarks/train_whole_brain.py.
 """
 
 import itertools

@@ -8,9 +8,10 @@ train.py on it with linear twins of a hundredth of the voxels, and evaluate.py. 
 the end. The features are 768 random numbers per image. Voxels respond to 64 of them, half linearly,
 half rectified, with noise ceilings from 0 to .7.
 
-Per stage: seconds, peak memory (without the page cache), bytes read and written through the file
-system, and the limit: the larger of its matrix products at the measured rate and its bytes at the
-measured bandwidth of the disk, with the ratio to it. `limit` has what products and bytes counted.
+Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
+from and written to the disk, and the limit: the larger of its matrix products at the measured rate
+and its bytes at the measured bandwidth of the disk. Products are compared with the seconds of the
+CPU, which do not count what else the machine does; bytes with the seconds on the clock.
 """
 
 import functools
@@ -103,10 +104,10 @@ def write_subject(root: Path, n_voxels: int, n_sessions: int) -> None:
 
 
 def measured_rates(folder: Path) -> dict[str, float]:
-    """Operations per second of a float32 product; bytes per second of disk and memory."""
+    """Operations per second of the CPU of a float32 product; bytes per second of the rest."""
     a = torch.randn(4096, 4096)
     a @ a
-    product = max(2 * 4096**3 / _seconds(lambda: a @ a) for _ in range(5))
+    product = max(2 * 4096**3 / _seconds(lambda: a @ a, time.process_time) for _ in range(5))
     x, y = torch.ones(2**27), torch.empty(2**27)
     memory = max(2 * x.nbytes / _seconds(lambda: y.copy_(x)) for _ in range(5))
     path, block = folder / "rate", np.random.default_rng(0).bytes(2**28)
@@ -130,10 +131,10 @@ def measured_rates(folder: Path) -> dict[str, float]:
     return {"product": product, "memory": memory, "write": written, "read": read_rate}
 
 
-def _seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+def _seconds(function: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     function()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 # The stages, timed inside the scripts
@@ -271,17 +272,27 @@ def show(
         line: dict[str, object] = {"stage": name} | {k: round(x, 1) for k, x in row.items()}
         if name in limit:
             operations, read, written = limit[name]
-            products, disk = operations / rate["product"], read / rate["read"]
-            disk += written / rate["write"]
+            products = operations / rate["product"]
+            disk = read / rate["read"] + written / rate["write"]
+            taken = row["cpu"] if products > disk else row["seconds"]
             bound = max(products, disk)
-            line |= {
-                "limit": f"{bound:.1f} s: {operations / 1e12:.2f} TFLOP, {read / 1e9:.2f} GB read, "
-                f"{written / 1e9:.2f} GB written",
-                "ratio": round(row["seconds"] / bound, 2) if bound > 0.05 else "",
-            }
+            line["limit"] = (
+                f"{bound:.1f} s: {operations / 1e12:.2f} TFLOP"
+                if products > disk
+                else f"{bound:.1f} s: {read / 1e9:.2f} GB read, {written / 1e9:.2f} GB written"
+            )
+            line["ratio"] = round(taken / bound, 2) if bound > 0.05 else ""
         rows.append(line)
     with pd.option_context("display.width", 250, "display.max_colwidth", 90):
         print(pd.DataFrame(rows).fillna("").to_string(index=False))
+
+
+def _stages(script: str, folder: Path, arguments: list[str]) -> dict[str, dict[str, float]]:
+    out = folder / "stages.json"
+    command = [sys.executable, __file__, "child", script, out, *arguments]
+    seconds = _seconds(lambda: subprocess.run(command, check=True))
+    print(f"{script}: {seconds:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
+    return json.loads(out.read_text())
 
 
 def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> None:
@@ -290,7 +301,7 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
     try:
         rate = measured_rates(folder)
         print(
-            f"float32 product {rate['product'] / 1e9:.0f} GFLOP/s, memory "
+            f"float32 product {rate['product'] / 1e9:.0f} GFLOP per second of the CPU, memory "
             f"{rate['memory'] / 1e9:.1f} GB/s, disk {rate['write'] / 1e9:.2f} GB/s written, "
             f"{rate['read'] / 1e9:.2f} GB/s read; load {os.getloadavg()[0]:.1f}"
         )
@@ -308,26 +319,17 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
             "control=twins",
             f"control.share={SHARE}",
         ]
-        for script, arguments in (
-            ("train.py", [*subject, *overrides]),
-            ("evaluate.py", ["variants=[l1]"]),
-        ):
-            stages = folder / "stages.json"
-            command = [sys.executable, __file__, "child", script, stages, f"output={out}"]
-            seconds = _seconds(lambda c=command, a=arguments: subprocess.run([*c, *a], check=True))
-            print(f"{script}: {seconds:.0f} s, load {os.getloadavg()[0]:.1f}", flush=True)
-            limit = {}
-            if script == "train.py":
-                (finished,) = (out / "runs").iterdir()
-                (prepared,) = (p for p in (out / "prepared").iterdir() if p.is_dir())
-                split = pd.read_csv(prepared / "stimuli.csv")["split"].value_counts()
-                epochs = len(pd.read_csv(finished / "epochs.csv"))
-                summary = json.loads((finished / "summary.json").read_text())["metrics"]
-                print(
-                    dict(split), epochs, "epochs", {k: summary[k] for k in ("r2/mean", "jne/mean")}
-                )
-                limit = limits(dict(split), n_voxels, epochs, betas)
-            show(json.loads(stages.read_text()), limit, rate)
+        stages = _stages("train.py", folder, [f"output={out}", *subject, *overrides])
+        (finished,) = (out / "runs").iterdir()
+        (prepared,) = (path for path in (out / "prepared").iterdir() if path.is_dir())
+        split = pd.read_csv(prepared / "stimuli.csv")["split"].value_counts()
+        sizes = {name: int(n) for name, n in split.items()}
+        epochs = len(pd.read_csv(finished / "epochs.csv"))
+        metrics = json.loads((finished / "summary.json").read_text())["metrics"]
+        print(sizes, epochs, "epochs", {k: round(metrics[k], 4) for k in ("r2/mean", "jne/mean")})
+        show(stages, limits(sizes, n_voxels, epochs, betas), rate)
+        report = ["variants=[l1]", f"runs=[{finished}]", f"output={out}"]
+        show(_stages("evaluate.py", folder, report), {}, rate)
     finally:
         shutil.rmtree(folder)
 
