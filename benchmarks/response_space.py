@@ -5,7 +5,7 @@ python benchmarks/response_space.py cells correlated [OVERRIDE ...]
 python benchmarks/response_space.py v4 FOLDER_OF_v4_201025 [OVERRIDE ...]
 
 cells, v4: training with seeds 0, 1 and 2 in either space (trainer.response_space) on the same data.
-cells are 2,000 training stimuli and 6,000 voxels. v4 are 4,000 voxels made of the 89 neurons:
+cells are 1,000 training stimuli and 4,800 voxels. v4 are 4,000 voxels made of the 89 neurons:
 each a mean of three drawn with replacement, a tenth of its variance independent noise. Prints, per
 space, means over seeds of R2 and JNE; then how far two runs are apart, for seeds of one space and
 for the spaces, whatever the seed. How much faster: benchmarks/train_whole_brain.py.
@@ -122,7 +122,7 @@ def v4(root: Path, overrides: list[str]) -> None:
 def main(arguments: list[str]) -> None:
     match arguments:
         case ["cells", noise, *overrides]:
-            size = ["data.voxels_per_cell=500", "data.n_train=2000", "data.n_val=250"]
+            size = ["data.voxels_per_cell=400", "data.n_train=1000", "data.n_val=250"]
             compare(["data=cells", f"data.noise={noise}", *size, *overrides])
         case ["v4", root, *overrides]:
             v4(Path(root), overrides)
