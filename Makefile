@@ -2,10 +2,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 
-.PHONY: demo test test-slow lint ui release clean
+.PHONY: demo report test test-slow lint ui release clean
 
-demo: .venv/installed  ## install, then one run on the synthetic cohort
-	$(BIN)/python train.py
+demo: .venv/installed  ## install, then one run on the synthetic cohort, with linear twins
+	$(BIN)/python train.py control=twins
+
+report: .venv/installed  ## a report on the newest runs, opened in the browser
+	$(BIN)/python evaluate.py
+	$(BIN)/jne open
 
 test: .venv/installed  ## the fast tests: two minutes, no network, no GPU
 	$(BIN)/python -m pytest

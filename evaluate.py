@@ -33,7 +33,7 @@ def evaluate(composed: DictConfig) -> None:
         report.write_tables(data, results)
         figures = report.draw(data, results)
         findings = collect_findings(data, results)
-        page = build_page(data, results, figures, findings, folder)
+        page = build_page(data, results, figures, findings, folder, report.voxel_table)
         report.finish(page, findings)
 
 

@@ -27,7 +27,9 @@ def train(composed: DictConfig) -> float:
         from jne.training.fit import fit, test
         from jne.training.measure import measure_nonlinearity, score_test
         from jne.training.module import EncodingModule
+        from jne.training.planted import planted_columns
         from jne.training.run import finished_loss, folder_of, open_training_run
+        from jne.training.trajectory import Trajectory
         from jne.training.twins import make_twins
         from jne.utils.machine import use_allocated_cores
 
@@ -53,6 +55,9 @@ def train(composed: DictConfig) -> float:
             data.add_twins(make_twins(data, config.control, config.seed, folder / "twins.npy"))
         pl.seed_everything(config.seed, verbose=False)
         module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
+        trajectory = None
+        if config.jacobian.trajectory is not None:
+            trajectory = Trajectory(data, config.jacobian, config.seed, run.tracked.log_epoch)
         history = fit(
             module,
             data,
@@ -62,6 +67,7 @@ def train(composed: DictConfig) -> float:
             checkpoint=config.checkpoint,
             on_epoch=run.tracked.log_epoch,
             before_save=run.tracked.flush,
+            trajectory=trajectory,
         )
 
         def measure(predictions):
@@ -73,6 +79,10 @@ def train(composed: DictConfig) -> float:
             return scores, nonlinearity
 
         scores, nonlinearity = test(module, data, config.trainer, measure)
+        if config.control.planted:
+            nonlinearity.columns.update(
+                planted_columns(config, data, module.encoder, nonlinearity.measured(data), folder)
+            )
         return run.save(source, data, module, history, baseline, scores, nonlinearity)
 
 

@@ -83,10 +83,11 @@ KEYS = {
         "optimizer", "output", "resume", "sweep", "trainer.max_epochs", "trainer.patience",
         "trainer.batch_size", "trainer.precision", "trainer.accelerator",
         "trainer.checkpoint_seconds", "jacobian.voxels", "jacobian.variants", "jacobian.precision",
-        "jacobian.device", "jacobian.max_memory_gb", "stats.n_bootstrap", "stats.p_value",
-        "stats.alpha", "optimizer.lr", "optimizer.weight_decay", "encoder.hidden_width",
-        "encoder.n_hidden", "encoder.bias", "data.n_train", "data.n_test", "data.noise_ceiling",
-        "data.seed", "tracking.uri", "tracking.on_unreachable", "tracking.experiment",
+        "jacobian.trajectory", "jacobian.device", "jacobian.max_memory_gb", "stats.n_bootstrap",
+        "stats.p_value", "stats.alpha", "optimizer.lr", "optimizer.weight_decay",
+        "encoder.hidden_width", "encoder.n_hidden", "encoder.bias", "data.n_train", "data.n_test",
+        "data.noise_ceiling", "data.seed", "tracking.uri", "tracking.on_unreachable",
+        "tracking.experiment",
     ),
     "evaluate.py": (
         "runs", "filter", "voxels", "rois", "variants", "jacobian.device", "trust",
@@ -108,7 +109,7 @@ SENSIBLE = {
     ("subject", "'[/red]'"), ("tracking.experiment", "'[/red]'"), ("output", "'[/red]'"),
     ("name", "nan"), ("name", "inf"), ("name", "-1"), ("name", "1e400"), ("variants", "[]"),
     ("jacobian.voxels", "[]"), ("rois", "[]"), ("encoder", "{}"), ("optimizer", "{}"),
-    ("tracking.uri", "''"),
+    ("tracking.uri", "''"), ("jacobian.trajectory", "null"),
 }  # fmt: skip
 
 

@@ -107,7 +107,7 @@ def epochs(prepared: Prepared, batch: str) -> None:
     pl.seed_everything(0, verbose=False)
     if batch == "components":
         start = time.perf_counter()
-        found = response_components(data, prepared.folder)
+        found = response_components(data, None)
         print(f"components: {time.perf_counter() - start:.0f} s, once", flush=True)
         data = component_data(data, found)
         module = ComponentModule(data.n_features, data.n_outputs, ENCODER, OPTIMIZER)

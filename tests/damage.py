@@ -185,6 +185,20 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         _table("epochs.csv", lambda t: t.assign(**{"val/loss": "x"})),
         "epochs.csv",
     )
+    yield "trajectory.csv empty", _write("trajectory.csv", b""), "trajectory.csv"
+    yield "trajectory.csv a folder", _folder_in_place("trajectory.csv"), "trajectory.csv"
+    for column in ("epoch", "stage", "voxel", "roi", "r2", "jne"):
+        yield (
+            f"trajectory.csv without {column}",
+            _table("trajectory.csv", lambda t, c=column: t.drop(columns=c)),
+            "trajectory.csv",
+        )
+    for column in ("epoch", "stage", "r2", "jne"):
+        yield (
+            f"trajectory.csv with text as {column}",
+            _table("trajectory.csv", lambda t, c=column: t.assign(**{c: "high"})),
+            "trajectory.csv",
+        )
     for name in ARRAYS:
         file = f"{name}.npy"
         yield f"{file} transposed", _array(name, lambda a: np.ascontiguousarray(a.T)), file

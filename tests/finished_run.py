@@ -108,6 +108,16 @@ def write_run(
         voxels=voxels,
         stimuli=table,
         epochs=pd.DataFrame({"epoch": [0], "train/loss": 1.0, "val/loss": 1.0, "val/r2": 0.0}),
+        trajectory=pd.DataFrame(
+            {
+                "epoch": 0,
+                "stage": ["training", "final"],
+                "voxel": 0,
+                "roi": "V1",
+                "r2": 0.5,
+                "jne": 1.0,
+            }
+        ),
         arrays={
             "features": features,
             "responses": responses,

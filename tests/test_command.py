@@ -34,8 +34,35 @@ def test_the_version_has_one_source(tmp_path):
 def test_help_names_all_commands(tmp_path):
     assert jne_command("--help", folder=tmp_path) == jne_command(folder=tmp_path)
     shown = jne_command("--help", folder=tmp_path)
-    for name in ("train", "evaluate", "simulate", "ui", "record", "close"):
+    for name in ("train", "evaluate", "simulate", "open", "ui", "record", "close"):
         assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
+
+
+def test_open_finds_the_newest_report_or_the_one_named(tmp_path, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", lambda address: not opened.append(address))
+    monkeypatch.chdir(tmp_path)
+
+    def opens(*arguments):
+        monkeypatch.setattr("sys.argv", ["jne", "open", *arguments])
+        command.main()
+        path = Path(capsys.readouterr().out.strip())
+        assert opened[-1] == path.absolute().as_uri()
+        return path
+
+    with pytest.raises(SystemExit, match="no report in outputs; jne evaluate makes one"):
+        opens()
+    for name in ("2026-01-02_a", "2026-01-03_b", "2026-01-01_c"):
+        folder = tmp_path / "outputs" / "reports" / name
+        folder.mkdir(parents=True)
+        (folder / "report.html").touch()
+    (tmp_path / "outputs" / "reports" / "2026-01-04_unfinished").mkdir()
+    assert opens() == Path("outputs/reports/2026-01-03_b/report.html")
+    assert opens("outputs/reports/2026-01-01_c").parent.name == "2026-01-01_c"
+    run = tmp_path / "outputs" / "runs" / "r" / "figures"
+    run.mkdir(parents=True)
+    (run / "overview.png").touch()
+    assert opens(str(run.parent)) == run / "overview.png"
 
 
 def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):

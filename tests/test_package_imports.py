@@ -27,10 +27,11 @@ def test_the_package_alone_loads_nothing_heavy():
 def test_the_measurement_loads_no_framework():
     """Also when it is used."""
     used = """
-from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, mean_deviation
+from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, mean_deviation, measure
 import torch
 deviation = jacobian_deviation(ResidualEncoder(4, 3, hidden_width=5), torch.randn(6, 4))
 jne(deviation), jne_ss(deviation), mean_deviation(deviation)
+measure(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh()), torch.randn(6, 4)).jne
 """
     needed = loaded(used)
     assert not needed & set(FRAMEWORKS)

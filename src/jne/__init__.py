@@ -15,6 +15,7 @@ data, results, plots             data sources, results folders, figures and brai
 tracking                         MLflow
 runs                             a run's folder and MLflow run as one; sweeps
 training, evaluation, simulation what train.py, evaluate.py and simulate.py do
+estimator                        JNERegressor, training for scikit-learn
 cli, __main__                    how the scripts start and fail; the command `jne`
 """
 
@@ -25,20 +26,28 @@ __version__ = "0.1.0"
 
 # Loaded on first use: `import jne` alone must not cost the seconds that torch takes.
 _PUBLIC = {
+    "JNERegressor": "jne.estimator",
+    "MeasureJNE": "jne.training.jne_callback",
+    "Measurement": "jne.jacobian.measurement",
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
     "mean_deviation": "jne.analysis.nonlinearity",
+    "measure": "jne.jacobian.measurement",
 }
 __all__ = [
+    "JNERegressor",
+    "MeasureJNE",
+    "Measurement",
     "ResidualEncoder",
     "Results",
     "jacobian_deviation",
     "jne",
     "jne_ss",
     "mean_deviation",
+    "measure",
 ]
 
 

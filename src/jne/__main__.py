@@ -1,9 +1,10 @@
-"""The command `jne`: the scripts, and what can be done with an MLflow store, from any folder."""
+"""The command `jne`: the scripts, reports, and what can be done with an MLflow store."""
 
 import argparse
 import os
 import re
 import sys
+import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +21,9 @@ _STORE = {
     "record": "record runs that could not reach MLflow",
     "close": "close, as KILLED, runs whose process has died",
 }
-_COMMANDS = _SCRIPTS | _STORE
+_OPEN = {"open": "open the newest report, or that of a folder: jne open [FOLDER]"}
+_COMMANDS = _SCRIPTS | _OPEN | _STORE
+_PAGES = ("report.html", "figures/overview.png")  # of a report, of a training run
 
 
 def main() -> None:
@@ -38,6 +41,9 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=f"jne {__version__}")
     parser.add_argument("command", choices=_COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
     command = parser.parse_args(sys.argv[1:2] or ["--help"]).command
+    if command == "open":
+        _open(sys.argv[2:])
+        return
     for package in ("hydra", "mlflow", "pytorch_lightning"):
         if find_spec(package) is None:
             sys.exit(f'error: jne {command} needs {package}, among others; pip install "jne[full]"')
@@ -62,6 +68,28 @@ def _run(command: str) -> None:
     module.__file__ = str(script)
     sys.modules["__main__"] = module  # Hydra and pickle look up the script's function here
     exec(compile(script.read_bytes(), script, "exec"), vars(module))
+
+
+def _open(arguments: list[str]) -> None:
+    """Open a page in the browser and print its path."""
+    parser = argparse.ArgumentParser(prog="jne open", description=_OPEN["open"])
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("outputs"),
+        help="of a report or a run, or the folder `output` with all reports (default: outputs)",
+    )
+    folder: Path = parser.parse_args(arguments).folder
+    here = [folder / name for name in _PAGES if (folder / name).is_file()]
+    # Reports are named by their time.
+    pages = here or sorted(folder.glob("reports/*/report.html"), key=lambda path: path.parent.name)
+    if not pages:
+        sys.exit(f"error: no report in {folder}; jne evaluate makes one, of finished runs")
+    page = pages[0] if here else pages[-1]
+    print(page)
+    if not webbrowser.open(page.absolute().as_uri()):
+        print("no browser was found; open this file in one", file=sys.stderr)
 
 
 def _complete() -> None:

@@ -96,7 +96,8 @@ def test_paired_difference_is_wilcoxons():
 
 def test_interval_of_a_mean_is_nearly_the_normal_one():
     values = np.random.default_rng(3).normal(5.0, 2.0, size=400)
-    (row,) = hierarchy.summary(values, np.full(400, "a"), ["a"], 2000, 0).itertuples()
+    (table,) = hierarchy.summary(values[None], np.full(400, "a"), ["a"], 2000, 0)
+    (row,) = table.itertuples()
     low, high = sm.stats.DescrStatsW(values).zconfint_mean()
     assert row.mean == pytest.approx(values.mean())
     assert row.median == pytest.approx(np.median(values))
@@ -104,8 +105,26 @@ def test_interval_of_a_mean_is_nearly_the_normal_one():
     assert row.mean_high == pytest.approx(high, abs=0.03)
 
 
+@pytest.mark.parametrize("n", [8, 9])
+def test_intervals_are_those_of_scipys_bootstrap(n, monkeypatch):
+    """Of each measure, also where the resamples are drawn in several blocks."""
+    monkeypatch.setattr(hierarchy, "_DRAWS_PER_BLOCK", 1000)
+    values = np.random.default_rng(3).gamma(2.0, size=(2, n))
+    for sample, table in zip(
+        values, hierarchy.summary(values, np.full(n, "a"), ["a"], 20_000, 0), strict=True
+    ):
+        (row,) = table.itertuples()
+        for name, statistic in (("mean", np.mean), ("median", np.median)):
+            found = stats.bootstrap(
+                (sample,), statistic, n_resamples=20_000, method="percentile", rng=1
+            ).confidence_interval
+            ends = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+            np.testing.assert_allclose(ends, found, atol=0.03 * sample.std())
+
+
 def test_small_groups_are_reported_without_an_interval():
-    table = hierarchy.summary(VALUES, GROUPS, ["d", "absent"], 100, 0).set_index("group")
+    (table,) = hierarchy.summary(VALUES[None], GROUPS, ["d", "absent"], 100, 0)
+    table = table.set_index("group")
     assert table.loc["d", "n_voxels"] == 2
     assert table.loc["d", "mean"] == pytest.approx(VALUES[GROUPS == "d"].mean())
     assert np.isnan(table.loc["d", "mean_low"])

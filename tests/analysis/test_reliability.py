@@ -62,3 +62,11 @@ def test_correlation_leaves_missing_voxels_out():
     y = np.array([2.0, 1.0, 5.0, 3.0, np.nan])
     assert reliability.correlation(x, y) == pytest.approx(np.corrcoef([1, 2, 4], [2, 1, 3])[0, 1])
     assert np.isnan(reliability.correlation(x, np.ones(5)))
+
+
+def test_split_half_equals_each_split_on_its_own():
+    deviation = np.random.default_rng(2).gamma(2.0, size=(31, 40)) * np.linspace(0.2, 3, 40)
+    halves = [reliability.split_halves(deviation, 5 + split) for split in range(4)]
+    expected = np.mean([np.corrcoef(*pair)[0, 1] for pair in halves])
+    assert reliability.split_half_r(deviation, 4, 5) == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(reliability.split_half_r(np.ones((31, 40)), 4, 5))

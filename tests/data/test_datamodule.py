@@ -57,7 +57,7 @@ def test_responses_on_disk_are_those_held_in_memory(recorded, monkeypatch):
     for shuffle in (False, True):
         held = EncodingData(prepared, batch_size=None, seed=0, shuffle=shuffle)
         with monkeypatch.context() as patch:
-            patch.setattr("jne.data.datamodule._IN_MEMORY", 0)
+            patch.setattr("jne.data.responses._IN_MEMORY", 0)
             read = EncodingData(prepared, batch_size=None, seed=0, shuffle=shuffle)
         for split in ("train", "val", "test"):
             np.testing.assert_array_equal(held.split(split)[1], read.split(split)[1])

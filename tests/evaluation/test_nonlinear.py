@@ -15,7 +15,7 @@ from statsmodels.stats.proportion import proportion_confint
 from jne.analysis.hierarchy import trend
 from jne.analysis.inference import knockoff_q
 from jne.errors import InputError
-from jne.evaluation.report import collect_findings
+from jne.evaluation.report import collect_findings, sentences
 from jne.evaluation.run import chosen_subjects
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.nonlinear import Nonlinear
@@ -72,7 +72,8 @@ def test_voxels_and_tables_are_what_w_says(tmp_path, plain, config):
     ps = []
     for roi, rows in tested.groupby("roi"):
         found = table.loc["roi", roi]
-        assert (found.n_voxels, found.n_nonlinear) == (len(rows), rows["nonlinear"].sum())
+        within = (knockoff_q(rows["w"].to_numpy()) <= 0.25).sum()
+        assert (found.n_voxels, found.n_nonlinear) == (len(rows), within)
         interval = proportion_confint(found.n_nonlinear, found.n_voxels, method="wilson")
         assert (found.share_low, found.share_high) == pytest.approx(interval)
         assert found.median_w == rows["w"].median()
@@ -91,14 +92,16 @@ def test_what_the_reader_is_told(tmp_path, plain, config):
     subjects = voxel_tables(by_subject([plain, write_twins(tmp_path / "twins", plain)]), config)
     (result,) = evaluate_sections([Nonlinear()], subjects)
     n = subjects[0].voxels["nonlinear"].sum()
-    (sentence,) = collect_findings(subjects, [result])
+    (sentence,) = sentences(collect_findings(subjects, [result]))
     assert sentence.startswith(
-        f"subj01: {n} of 14 voxels are nonlinear at a false discovery rate of 25 %; most in EBA"
+        f"subj01: {n} of 14 voxels are nonlinear at a false discovery rate of 25 %; "
+        "their share is highest in EBA (100 %)"
     )
-    assert result.section.scalars(result.tables) == {"nonlinear_share/subj01": n / 14}
+    assert result.section.scalars(result.tables) == {"nonlinear_voxels/subj01": n / 14}
     section, tables = result.section, result.by_subject["subj01"]
     assert "given R²" in section.text(subjects[0], tables)
-    assert [len(table) for table in section.page_tables(subjects[0], tables)] == [7, 2]
+    page_tables = section.page_tables(subjects[0], tables)
+    assert [len(table) for table in page_tables.values()] == [7, 2]
     with rc_context(STYLE):
         (figure,) = section.figures(subjects[0], tables).values()
     above, below = figure.axes
@@ -123,7 +126,7 @@ def test_without_twins_there_is_one_line(plain, config):
     subjects = voxel_tables(by_subject([plain]), config)
     (result,) = evaluate_sections([Nonlinear()], subjects)
     assert result.tables == {}
-    (sentence,) = collect_findings(subjects, [result])
+    (sentence,) = sentences(collect_findings(subjects, [result]))
     assert "python train.py control=twins" in sentence
     assert result.section.caveats(subjects, {}) == []
     assert "q" not in subjects[0].voxels

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jne.analysis.hierarchy import combined_trend
-from jne.evaluation.report import build_page, collect_findings
+from jne.evaluation.report import build_page, collect_findings, sentences
 from jne.evaluation.run import Report
 from jne.evaluation.sections import SECTIONS, Section, evaluate_sections, selectivity
 from jne.evaluation.sections.hierarchy import Hierarchy
@@ -139,7 +139,7 @@ def test_a_new_variant_appears_by_its_label(tmp_path, monkeypatch):
     (figure,) = section.figures(data, section.tables(data)).values()
     assert "JNE-max" in [label.get_text() for label in figure.axes[0].get_xticklabels()]
     hierarchy = Hierarchy()
-    trend = hierarchy.page_tables(data, hierarchy.tables(data))[-1]
+    *_, trend = hierarchy.page_tables(data, hierarchy.tables(data)).values()
     assert list(trend["measure"]) == ["JNE", "mean deviation", "JNE-max"]
 
 
@@ -156,7 +156,9 @@ def test_rows_over_subjects_follow_those_of_each_subject(tmp_path, config):
     tau, p = combined_trend(jne["tau"].to_numpy()[:2], jne["p"].to_numpy()[:2])
     assert tuple(jne.iloc[2][["tau", "p"]]) == (tau, p)
     assert result.section.scalars(result.tables)["trend_tau/all"] == tau
-    assert collect_findings(subjects, [result])[-1].startswith("All subjects: mean Kendall's tau")
+    found = sentences(collect_findings(subjects, [result]))
+    assert found[0].startswith("All subjects: JNE rises from tier to tier in ")
+    assert [line[:7] for line in found[1:]] == ["subj01:", "subj02:"]
     caveats = result.section.caveats(subjects, result.tables)
     assert any("in these subjects" in caveat for caveat in caveats)
 
@@ -168,8 +170,9 @@ def test_what_a_section_does_not_define_adds_nothing(tmp_path, config):
     subjects = data_of(write_run(tmp_path / "run"), config=config)
     results = evaluate_sections([Empty()], subjects)
     figures = {(results[0].section, "subj01"): {}}
-    assert collect_findings(subjects, results) == []
-    assert "Nothing to see" not in build_page(subjects, results, figures, [], tmp_path)
+    findings = collect_findings(subjects, results)
+    assert sentences(findings) == []
+    assert "Nothing to see" not in build_page(subjects, results, figures, findings, tmp_path)
 
 
 def test_two_sections_cannot_write_the_same_table_or_figure(tmp_path, config):

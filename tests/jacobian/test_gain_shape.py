@@ -1,5 +1,7 @@
 """Gain and shape of the Jacobians against brute force: autograd Jacobians of every stimulus."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -147,6 +149,27 @@ def test_groups_of_blocks_do_not_change_the_result(grouped):
     in_groups = found(encoder, x, order="centred", max_memory_gb=budget)
     for name, values in whole.items():
         np.testing.assert_allclose(in_groups[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+@pytest.mark.parametrize(("linear_path", "chosen"), [(False, False), (True, True)])
+def test_the_memory_stays_within_its_bound(linear_path, chosen):
+    """The peak, as the operating system counts it: of groups of blocks, and of chosen rows."""
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(768, 40_000, hidden_width=16, linear_path=linear_path)
+    x = torch.randn(3, 768)
+    voxels = np.arange(0, 40_000, 2) if chosen else None
+    found(encoder, x, voxels=np.arange(300), order="centred")  # the libraries' own buffers
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins at what is used now
+    before = process_bytes("VmRSS")
+    arrays = found(encoder, x, voxels=voxels, order="centred", max_memory_gb=0.13)
+    result = sum(array.nbytes for array in arrays.values())
+    assert process_bytes("VmHWM") - before - result < 0.13e9
+
+
+def process_bytes(what):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 @pytest.mark.parametrize("order", ["centred", "streamed"])

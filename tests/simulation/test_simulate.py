@@ -61,6 +61,10 @@ def test_every_study_leaves_its_record(run_script, store, chosen, names):
         ("activation_curves", "stop=-10", "start=-10.0 must be below stop=-10.0"),
         ("sample_size", "sizes=[]", "sizes"),
         ("depth", "depths=[0]", "depths"),
+        ("calibration", "noise=[pink]", "simulation.calibration.noise"),
+        ("calibration", "rates=[2]", "simulation.calibration.rates"),
+        ("calibration", "control.planted=[0.5,0.1]", "simulation.calibration.control.planted"),
+        ("calibration", "trainer.patience=0", "simulation.calibration.trainer.patience"),
     ],
 )
 def test_bad_input_is_one_sentence(run_script, tmp_path, study, setting, message):

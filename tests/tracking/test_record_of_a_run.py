@@ -86,6 +86,12 @@ def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arra
     assert not suffixes & {".pkl", ".pickle", ".cloudpickle"}
 
 
+def test_the_model_of_a_run_with_twins_predicts_the_voxels_alone(run_train, arrays, store):
+    with no_figures():
+        (folder,) = run_train(*arrays, "control=twins", "tracking.log_model=true")
+    check_model(folder, store, status(folder)["mlflow_run_id"])
+
+
 def test_a_model_of_a_class_of_a_stranger_needs_trust(run_train, arrays):
     with no_figures():
         (folder,) = run_train(*arrays)

@@ -70,7 +70,7 @@ def encoders(data, found):
 
 def test_components_have_the_products_of_the_responses(data, tmp_path):
     _, y = split(data, "train")
-    z = torch.from_numpy(response_components(data, tmp_path).train).double()
+    z = torch.from_numpy(response_components(data, tmp_path / "own.npz").train).double()
     assert z.shape == (40, 39)  # centred responses: a stimulus is minus the sum of the others
     torch.testing.assert_close(z @ z.T / 39, y @ y.T / 90, rtol=1e-5, atol=1e-5)
     assert (z.square().mean(dim=0) - 1).abs().max() < 0.5  # none is large or small
@@ -83,7 +83,7 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
     data = standardised(prepared)
     if repeats > 1:
         data = data.with_responses(np.tile(data.responses[:].numpy(), repeats))
-    found = response_components(data, tmp_path)
+    found = response_components(data, tmp_path / "own.npz")
     assert found.train.shape[1] == (39 if repeats == 1 else 30)
     small, large = encoders(data, found)
     x, y = split(data, "train")
@@ -102,7 +102,7 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
     """Where the readout of components learns V / K times slower: W' W / V = w' w / K."""
-    found = response_components(data, tmp_path)
+    found = response_components(data, tmp_path / "own.npz")
     small, large = encoders(data, found)
     x, y = split(data, "train")
     z = torch.from_numpy(found.train).double()
@@ -133,7 +133,7 @@ def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
 
 
 def test_a_decay_that_is_no_term_of_the_loss_is_left_alone(data, tmp_path):
-    found = response_components(data, tmp_path)
+    found = response_components(data, tmp_path / "own.npz")
     decays = {}
     for name in ("Adam", "AdamW"):
         optimizer = {"_target_": f"torch.optim.{name}", "lr": 0.1, "weight_decay": 0.01}
@@ -145,25 +145,25 @@ def test_a_decay_that_is_no_term_of_the_loss_is_left_alone(data, tmp_path):
 
 
 def test_blocks_and_a_damaged_file_change_nothing(data, tmp_path, monkeypatch):
-    first = response_components(data, tmp_path)
+    first = response_components(data, tmp_path / "own.npz")
     path = data.prepared.folder / "components.npz"
     saved = path.read_bytes()
     path.write_bytes(saved[:1000])
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
-    again = response_components(data, tmp_path)
+    again = response_components(data, tmp_path / "own.npz")
     np.testing.assert_allclose(again.train, first.train, atol=1e-4)
     np.testing.assert_allclose(again.val, first.val, atol=1e-4)
 
 
 def test_twins_have_components_of_their_own(data, tmp_path):
-    alone = response_components(data, tmp_path)
+    alone = response_components(data, tmp_path / "own.npz")
     data.add_twins(make_twins(data, ControlConfig(kind="twins"), 0, tmp_path / "twins.npy"))
-    found = response_components(data, tmp_path)
+    found = response_components(data, tmp_path / "own.npz")
     _, y = split(data, "train")
     z = torch.from_numpy(found.train).double()
     torch.testing.assert_close(z @ z.T / z.shape[1], y @ y.T / 180, rtol=1e-5, atol=1e-5)
     assert y.shape == (40, 180)
-    alone_again = response_components(standardised(data.prepared), tmp_path)
+    alone_again = response_components(standardised(data.prepared), None)
     np.testing.assert_array_equal(alone.train, alone_again.train)
 
 
@@ -178,12 +178,12 @@ def test_a_run_on_components(run_train, tmp_path):
         with keep.context():
             (half,) = set(run_train(*overrides, "trainer.max_epochs=3")) - {whole}
         keep.undo()
-        assert (half / "components.npz").exists()
+        assert (half / "last.npz").exists()
         (half / "last.ckpt").rename(saved)
         again = run_train(*overrides, "trainer.max_epochs=6", f"checkpoint={saved}")
         (resumed,) = set(again) - {whole, half}
     assert contents(resumed) == contents(whole)
-    assert not list(whole.glob("components*"))
+    assert not list(whole.glob("*.npz"))
     run = Results(whole)
     encoder = run.encoder()
     y, x = run.array("responses"), torch.tensor(np.array(run.array("features")))
@@ -194,16 +194,19 @@ def test_a_run_on_components(run_train, tmp_path):
 
 def test_size_chooses_the_space(data, monkeypatch):
     chosen = [
-        in_components(space, readout, data)
+        in_components(space, readout, data, followed=False)
         for space in ("auto", "voxels", "components")
         for readout in ("ridge", "trained")
     ]
     assert chosen == [False] * 4 + [True] * 2
     monkeypatch.setattr(module, "_MANY_VOXELS", 90)
-    assert not in_components("auto", "ridge", data)  # 90 voxels, 40 stimuli
+    assert not in_components("auto", "ridge", data, followed=False)  # 90 voxels, 40 stimuli
     monkeypatch.setattr(module, "_PER_STIMULUS", 2)
-    assert in_components("auto", "ridge", data)
-    assert not in_components("auto", "trained", data)
+    assert in_components("auto", "ridge", data, followed=False)
+    assert not in_components("auto", "trained", data, followed=False)
+    assert not in_components("auto", "ridge", data, followed=True)
+    with pytest.raises(InputError, match=r"^jacobian\.trajectory needs"):
+        in_components("components", "ridge", data, followed=True)
 
 
 def test_only_what_is_new_changes_the_identity_of_a_run(tmp_path):
@@ -226,4 +229,4 @@ def test_components_need_a_linear_readout(run_train, monkeypatch):
 def test_too_many_stimuli_for_the_memory(data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"set trainer\.response_space=voxels"):
-        response_components(data.with_responses(data.responses[:].numpy()[:, :50]), tmp_path)
+        response_components(data.with_responses(data.responses[:].numpy()[:, :50]), None)

@@ -167,6 +167,9 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["stats.p_form=paper"], "stats.p_form: .* is now stats.p_value"),
         (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: .*use sqlite"),
         (["jacobian.voxels=[V1,V9]"], "jacobian.voxels: unknown ROI 'V9'; this data has V1, V2"),
+        (["jacobian.trajectory=[V9]"], "jacobian.trajectory: unknown ROI 'V9'; this data has V1"),
+        (["jacobian.trajectory=0"], "jacobian.trajectory=0: input should be a number of voxels"),
+        (["jacobian.trajectory=[V1,3]"], "jacobian.trajectory=.*: input should be a number of"),
         (["checkpoint=nowhere.ckpt"], "no such file: nowhere.ckpt"),
     ],
 )

@@ -1,6 +1,7 @@
 """Linear twins against their definition, and `python train.py control=twins` end to end."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from helpers import TINY, TINY_COHORT, contents, no_figures, run_quietly
@@ -97,7 +98,7 @@ def test_a_twin_is_its_definition(data, tmp_path):
 
 def test_twins_depend_on_the_seed_alone(data, tmp_path, monkeypatch):
     first = twins_of(data, tmp_path, draws=2).responses
-    for name, value in (("training.twins._VOXELS_AT_ONCE", 5), ("data.datamodule._IN_MEMORY", 0)):
+    for name, value in (("training.twins._VOXELS_AT_ONCE", 5), ("data.responses._IN_MEMORY", 0)):
         monkeypatch.setattr(f"jne.{name}", value)
     again = twins_of(EncodingData(data.prepared, batch_size=None, seed=0), tmp_path, draws=2)
     np.testing.assert_allclose(again.responses, first, atol=1e-4)
@@ -178,6 +179,13 @@ def test_with_one_twin_q_is_that_of_w(run_train):
     assert contents(folder) == contents(again)
     voxels = Results(folder).voxels
     np.testing.assert_array_equal(twin_q(voxels), knockoff_q(voxels["w"].to_numpy()))
+    regions = pd.read_csv(folder / "rois.csv").set_index("roi")
+    w = voxels.set_index("roi")["w"]
+    assert regions.loc["all", "nonlinear"] == (knockoff_q(w.to_numpy()) <= 0.1).sum() / w.count()
+    of_v1 = w["V1"].to_numpy()
+    found = (knockoff_q(of_v1) <= 0.1).sum() / np.isfinite(of_v1).sum()
+    assert regions.loc["V1", "nonlinear"] == found
+    assert regions.loc["V4", "nonlinear"] == 0  # without a JNE
     assert voxels["r2_twin"].notna().sum() == 15
     asked_for = voxels["roi"].isin(["V1", "V2"])
     assert (voxels["jne"].notna() == asked_for).all()

@@ -5,6 +5,7 @@ their number overstates the evidence: read each p beside its effect.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise as pairs
 
 import numpy as np
 import pandas as pd
@@ -12,69 +13,99 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from jne.analysis.rank_tests import mann_whitney
+from jne.utils.blocks import voxel_blocks
+
 MIN_VOXELS = 3
 """A group with fewer voxels is reported, but not tested."""
 _CONFIDENCE = 0.95
+_DRAWS_PER_BLOCK = 4_000_000
 _ENDS = ("", "_low", "_high")
 _SUMMARY = ["group", "n_voxels", *(f"{name}{end}" for name in ("mean", "median") for end in _ENDS)]
 
 
 def summary(
     values: NDArray, groups: NDArray, order: Sequence[str], n_bootstrap: int, seed: int
-) -> pd.DataFrame:
+) -> list[pd.DataFrame]:
     """Mean and median of each group with percentile bootstrap intervals (95 %) over its voxels.
 
-    values: (V,) without NaN. groups: (V,) names. order: the groups to report. Returns one row per
-    group: group, n_voxels, mean, mean_low, mean_high, median, median_low, median_high; the
-    intervals are NaN below MIN_VOXELS voxels.
+    All measures share the resamples. A resample counts how often it draws each voxel; its median
+    is that of the ranks that it draws.
+
+    values: (M, V), measures without NaN. groups: (V,) names. order: the groups to report. Returns,
+    for each measure, one row per group: group, n_voxels, mean, mean_low, mean_high, median,
+    median_low, median_high; the intervals are NaN below MIN_VOXELS voxels.
     """
-    rows = []
-    for position, group in enumerate(order):
-        chosen = values[groups == group]
-        row = {"group": group, "n_voxels": len(chosen)}
-        for name, statistic in (("mean", np.mean), ("median", np.median)):
-            row[name] = statistic(chosen) if len(chosen) else np.nan
-            low = high = np.nan
-            if len(chosen) >= MIN_VOXELS:
-                found = stats.bootstrap(
-                    (chosen,),
-                    statistic,
-                    n_resamples=n_bootstrap,
-                    batch=max(1, 2_000_000 // len(chosen)),
-                    method="percentile",
-                    confidence_level=_CONFIDENCE,
-                    rng=np.random.default_rng([seed, position]),
-                )
-                low, high = found.confidence_interval
-            row |= {f"{name}_low": low, f"{name}_high": high}
-        rows.append(row)
-    return pd.DataFrame(rows, columns=_SUMMARY)
+    rows: list[list[dict[str, object]]] = [[] for _ in values]
+    for position, (group, chosen) in enumerate(zip(order, members(groups, order), strict=True)):
+        ordered = np.sort(values[:, chosen], axis=1)
+        n = ordered.shape[1]
+        low, high = np.full((2, 2, len(values)), np.nan)
+        if n >= MIN_VOXELS:
+            rng = np.random.default_rng([seed, position])
+            means, medians = _resampled(ordered, n_bootstrap, rng)
+            tails = [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2]
+            low, high = np.quantile([means, medians], tails, axis=2)
+        for measure, sample in enumerate(ordered):
+            row: dict[str, object] = {"group": group, "n_voxels": n}
+            for k, (name, statistic) in enumerate((("mean", np.mean), ("median", np.median))):
+                row[name] = statistic(sample) if n else np.nan
+                row |= {f"{name}_low": low[k, measure], f"{name}_high": high[k, measure]}
+            rows[measure].append(row)
+    return [pd.DataFrame(found, columns=_SUMMARY) for found in rows]
+
+
+def _resampled(
+    ordered: NDArray, n_bootstrap: int, rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Means and medians of resamples of sorted values (M, n), (M, n_bootstrap) each."""
+    n = ordered.shape[1]
+    means, medians = np.empty((2, len(ordered), n_bootstrap))
+    for rows in voxel_blocks(n_bootstrap, max(1, _DRAWS_PER_BLOCK // n)):
+        draws = rng.integers(0, n, (rows.stop - rows.start, n))
+        offset = n * np.arange(len(draws))[:, None]
+        counts = np.bincount((draws + offset).ravel(), minlength=draws.size).reshape(draws.shape)
+        means[:, rows] = ordered @ counts.T.astype(np.float64) / n
+        middle = [(n - 1) // 2, n // 2]
+        ranks = np.partition(draws, middle, axis=1)[:, middle]
+        medians[:, rows] = ordered[:, ranks].mean(axis=2)
+    return means, medians
+
+
+def members(groups: NDArray, order: Sequence[str]) -> list[NDArray[np.int64]]:
+    """The positions of the voxels of each group. groups: (V,) names."""
+    number = {name: k for k, name in enumerate(order)}
+    found = np.array([number.get(name, len(order)) for name in groups.tolist()], dtype=np.int64)
+    starts = np.searchsorted(np.sort(found), np.arange(len(order) + 1))
+    positions = np.argsort(found, kind="stable")
+    return [positions[start:end] for start, end in pairs(starts)]
 
 
 def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: float) -> pd.DataFrame:
     """One-sided Mann-Whitney tests of every ordered pair of groups, corrected by Holm.
 
+    The p is that of scipy's `mannwhitneyu(greater, lesser, alternative="greater")`: exact where a
+    group has at most 8 voxels and no value is tied, else of the normal approximation. All pairs are
+    computed together, which for hundreds of groups is hundreds of times faster.
+
     values: (V,) without NaN. groups: (V,) names. Groups below MIN_VOXELS voxels are left out.
     Returns one row per pair: greater, lesser, superiority (the share of voxel pairs in which
     `greater` has the larger value, ties counting half), p, p_holm, significant (p_holm < alpha).
     """
-    samples = {group: values[groups == group] for group in order}
-    tested = [group for group in order if len(samples[group]) >= MIN_VOXELS]
-    rows = []
-    for greater in tested:
-        for lesser in tested:
-            if greater != lesser:
-                x, y = samples[greater], samples[lesser]
-                u, p = stats.mannwhitneyu(x, y, alternative="greater")
-                rows.append(
-                    {
-                        "greater": greater,
-                        "lesser": lesser,
-                        "superiority": u / (len(x) * len(y)),
-                        "p": p,
-                    }
-                )
-    table = pd.DataFrame(rows, columns=["greater", "lesser", "superiority", "p"])
+    found = zip(order, members(groups, order), strict=True)
+    samples = {name: np.sort(values[chosen]) for name, chosen in found if len(chosen) >= MIN_VOXELS}
+    names = list(samples)
+    u, p = mann_whitney(list(samples.values()))
+    size = np.array([len(sample) for sample in samples.values()], dtype=np.float64)
+    first, second = np.nonzero(~np.eye(len(names), dtype=bool))
+    table = pd.DataFrame(
+        {
+            "greater": np.array(names, dtype=object)[first],
+            "lesser": np.array(names, dtype=object)[second],
+            "superiority": (u / np.outer(size, size))[first, second],
+            "p": p[first, second],
+        }
+    )
     table["p_holm"] = multipletests(table["p"], method="holm")[1] if len(table) else table["p"]
     table["significant"] = table["p_holm"] < alpha
     return table

@@ -37,18 +37,36 @@ def split_halves(deviation: NDArray, seed: int) -> tuple[NDArray[np.float64], ND
 
     deviation: (N, V), N at least 2. Returns two (V,) float64 arrays.
     """
-    order = np.random.default_rng(seed).permutation(len(deviation))
-    first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
+    first, second = _halves(len(deviation), seed)
     return jne(deviation[first]), jne(deviation[second])
 
 
 def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
     """Pearson's r over voxels between the JNE of two halves of the stimuli, averaged over splits.
 
+    All halves of a block of voxels are two products with the halves' weights.
+
     deviation: (N, V). NaN for fewer than 3 voxels, or where all voxels have the same JNE.
     """
-    found = [correlation(*split_halves(deviation, seed + split)) for split in range(n_splits)]
-    return float(np.mean(found))
+    n, n_voxels = deviation.shape
+    weights = np.zeros((2 * n_splits, n))
+    for split in range(n_splits):
+        for k, half in enumerate(_halves(n, seed + split)):
+            weights[2 * split + k, half] = 1 / len(half)
+    found = np.empty((2 * n_splits, n_voxels))
+    for columns in voxel_blocks(n_voxels):
+        s = np.asarray(deviation[:, columns], dtype=np.float64)
+        s = s - s[:1]  # exactly 0 where all are equal
+        s = s - s.mean(axis=0)  # leaves the spread as it is and lowers its rounding error
+        variance = weights @ np.square(s) - np.square(weights @ s)
+        found[:, columns] = np.sqrt(np.maximum(variance, 0))
+    return float(np.mean([correlation(*found[k : k + 2]) for k in range(0, 2 * n_splits, 2)]))
+
+
+def _halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two random halves of n stimuli."""
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[: n // 2]), np.sort(order[n // 2 :])
 
 
 def correlation(first: NDArray, second: NDArray) -> float:

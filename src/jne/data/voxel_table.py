@@ -18,13 +18,15 @@ RESERVED_COLUMNS = frozenset(
         *("readout_penalty", "ridge_penalty", "kernel_penalty"),
         *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
         *("r2_twin", "jne_twin", "w", "jne_control", "q", "nonlinear"),
+        *("jne_beside_planted", "linear_power"),
+        *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),
         *(f"{score}_{encoder}" for score, encoder in product(_SCORES, _PREDICTORS)),
     ]
 )
 """The columns that train.py and evaluate.py add."""
 
-_TWIN = re.compile(r"jne_twin_\d+")  # of one draw
+_TWIN = re.compile(r"jne_twin_\d+|(jne_planted|found)_[\d.]+")  # of one draw, of one planted share
 
 RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
 """Words that stand for all voxels: in rois.csv and in metrics such as `r2/mean`."""

@@ -1,11 +1,12 @@
 """Encoders: from features (N, D) to the responses of voxels (N, V).
 
 An encoder is any `nn.Module` that maps rows to rows. One with a method `residual_chain` gets the
-fast Jacobians of `jne.jacobian.chain`; all others are differentiated by torch.func.
+fast Jacobians of `jne.jacobian.chain`; all others are differentiated automatically.
 
 residual  ResidualEncoder, the paper's encoder
 ridge     ridge regression: as an encoder, and as the readout of others
 chain     HasResidualChain, the protocol of the fast Jacobians
+raw       RawEncoder, from features to responses in the units of the data
 """
 
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from typing import Any
 from torch import nn
 
 from jne.encoders.chain import HasResidualChain, ResidualLayer, is_linear, is_linear_layer
+from jne.encoders.raw import RawEncoder
 from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
 from jne.encoders.ridge import RidgeRegression
 from jne.errors import InputError
@@ -23,6 +25,7 @@ __all__ = [
     "ACTIVATIONS",
     "PLACEMENTS",
     "HasResidualChain",
+    "RawEncoder",
     "ResidualEncoder",
     "ResidualLayer",
     "RidgeRegression",

@@ -40,6 +40,7 @@ class EvaluateConfig(ScriptConfig):
         Field(min_length=1),
     ]
     filter: str
+    by: Annotated[str | None, Field(pattern=r"^\w+(\.\w+)*$")]
     voxels: Literal["significant", "all"]
     rois: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
     variants: list[Annotated[str, AfterValidator(check_variant)]]

@@ -21,7 +21,7 @@ from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import jacobian_deviation, variant_column, variant_file
 from jne.jacobian.resumable import fingerprint
 from jne.results import Results
-from jne.results.reader import load_weights
+from jne.results.weights import load_weights
 from jne.utils.files import make_folder, write_array
 from jne.utils.reading import UNREADABLE
 

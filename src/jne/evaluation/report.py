@@ -3,141 +3,182 @@
 Nothing here knows a section by name: the page is made of whatever SECTIONS holds.
 """
 
-import base64
-import struct
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from jinja2 import Environment, StrictUndefined
 
 from jne import __version__
+from jne.evaluation import html
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.sections.base import Section, SectionResults
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, SectionResults
 from jne.evaluation.subjects import Subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 
-DPI = 150  # of the figures; the page shows them at 100
-Figures = Mapping[tuple[Section, str], Mapping[str, Path]]
-"""PNG files by figure name, for each section and subject."""
-
-# Of columns that several sections have
-_HEADINGS = {
-    "roi": "region",
-    "n_voxels": "voxels",
-    "n_analysed": "analysed",
-    "n_stimuli": "stimuli",
-    "p_holm": "p (Holm)",
-    "p_fdr": "p (FDR)",
-}
+Key = tuple[Section, str | None]
+"""A section and a subject; None for all subjects together."""
+Figures = Mapping[Key, Mapping[str, Path]]
+"""PNG files by figure name."""
+Findings = Mapping[Key, list[str]]
+"""What the tables show, in sentences."""
 
 
 def collect_findings(
     subjects: Sequence[SubjectData], results: Sequence[SectionResults]
-) -> list[str]:
-    """What the tables show, in sentences: subject by subject, then over all subjects."""
-    lines = [
-        f"{data.name}: {sentence}"
-        for data in subjects
-        for result in results
-        for sentence in result.section.findings(data, result.by_subject[data.name])
-    ]
+) -> dict[Key, list[str]]:
+    """What the tables show, in sentences: of each subject, and of all subjects together."""
+    found: dict[Key, list[str]] = {}
     for result in results:
-        lines += result.section.findings_across(result.tables)
-    return lines
+        for data in subjects:
+            tables = result.by_subject[data.name]
+            found[result.section, data.name] = result.section.findings(data, tables)
+        if len(subjects) > 1:
+            found[result.section, None] = result.section.findings_across(result.tables)
+    return found
+
+
+def sentences(findings: Findings) -> list[str]:
+    """All findings for the console: those of the first screen first, then subject by subject."""
+    names = list(dict.fromkeys(name for _, name in findings))
+    names.sort(key=lambda name: name is not None)  # all subjects together first
+    return [
+        line if name is None else f"{name}: {line}"
+        for name in names
+        for headline in (True, False)
+        for (section, of), lines in findings.items()
+        if of == name and section.headline == headline
+        for line in lines
+    ]
 
 
 def build_page(
     subjects: Sequence[SubjectData],
     results: Sequence[SectionResults],
     figures: Figures,
-    findings: Sequence[str],
+    findings: Findings,
     folder: Path,
+    voxel_table: str = "voxels.csv",
 ) -> str:
-    """The HTML page. folder: the report's folder, which the page mentions."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    environment.filters["cell"] = _cell
-    template = environment.from_string(
-        files("jne.evaluation").joinpath("report.html.j2").read_text("utf-8")
-    )
+    """The HTML page.
+
+    folder: the report's folder, which the page mentions. voxel_table: the file in it with one row
+    per voxel.
+    """
     name = subjects[0].subject.nonlinear.config["data"]["name"]
     other_files: dict[str, str] = {}
-    caveats: list[str] = []
     for result in results:
         other_files |= result.section.files
-        caveats += result.section.caveats(subjects, result.tables)
-    return template.render(
-        title=f"Nonlinearity of encoding models: {name}, {', '.join(d.name for d in subjects)}",
-        made=f"Made by jne {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
-        runs=_table(_runs([data.subject for data in subjects]), {}),
-        settings=_settings(subjects[0].config),
-        findings=findings,
-        subjects=[
-            {"name": data.name, "sections": _sections(data, results, figures)} for data in subjects
-        ],
-        caveats=caveats,
-        folder=folder,
-        files=other_files,
+    brain = None
+    if any(data.may_have_positions for data in subjects):
+        from jne.evaluation.viewer import viewer  # nilearn takes seconds to import
+
+        brain = viewer(subjects)
+    return html.render(
+        {
+            "title": f"Nonlinearity of encoding models: {name}, "
+            f"{', '.join(data.name for data in subjects)}",
+            "made": f"Made by jne {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
+            "several": len(subjects) > 1,
+            "subjects": [data.name for data in subjects],
+            "brain": brain,
+            "headline": _headline(subjects, findings),
+            "sections": [
+                shown
+                for result in results
+                if (shown := _section(result, subjects, figures, findings))
+            ],
+            "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
+            "settings": _settings(subjects[0].config),
+            "folder": folder,
+            "files": other_files,
+            "voxel_table": voxel_table,
+        }
     )
 
 
-def _sections(
-    data: SubjectData, results: Sequence[SectionResults], figures: Figures
-) -> list[dict[str, Any]]:
-    shown = []
-    for result in results:
-        section, tables = result.section, result.by_subject[data.name]
-        page_tables = section.page_tables(data, tables)
-        paths = figures[section, data.name]
-        if page_tables or paths:
-            shown.append(
-                {
-                    "title": section.title,
-                    "text": section.text(data, tables),
-                    "tables": [_table(table, section.headings) for table in page_tables],
-                    "figures": [
-                        _figure(path, section.captions.get(name, name))
-                        for name, path in paths.items()
-                    ],
-                }
-            )
-    return shown
+def _headline(subjects: Sequence[SubjectData], findings: Findings) -> dict[str, Any]:
+    def of(name: str | None) -> list[str]:
+        return [
+            line
+            for (section, subject), lines in findings.items()
+            if subject == name and section.headline
+            for line in lines
+        ]
 
-
-def _figure(png: Path, caption: str) -> dict[str, Any]:
-    content = png.read_bytes()
-    (width,) = struct.unpack(">I", content[16:20])  # the first field of its header
     return {
-        "png": base64.b64encode(content).decode(),
-        "caption": caption,
-        "width": width * 100 // DPI,
+        "across": of(None),
+        "subjects": [{"name": data.name, "findings": of(data.name)} for data in subjects],
     }
 
 
-def _table(table: pd.DataFrame, headings: Mapping[str, str]) -> dict[str, Any]:
-    table = table.dropna(axis="columns", how="all")
-    titles = {**_HEADINGS, **headings}
-    columns = [
-        {
-            "name": name,
-            "title": titles.get(str(name), str(name).replace("_", " ")),
-            "number": pd.api.types.is_numeric_dtype(table[name]),
-        }
-        for name in table
-    ]
-    return {"rows": table.to_dict("records"), "columns": columns}
+def _section(
+    result: SectionResults, subjects: Sequence[SubjectData], figures: Figures, findings: Findings
+) -> dict[str, Any] | None:
+    """A section as the template takes it; None where it has neither tables nor figures."""
+    section = result.section
+
+    def shown_findings(name: str | None) -> list[str]:
+        return [] if section.headline else findings.get((section, name), [])
+
+    def pictures(name: str | None) -> list[dict[str, Any]]:
+        of = "all subjects" if name is None else name
+        return [
+            html.figure(path, section.captions.get(key, key), f"{section.title}: {key} of {of}")
+            for key, path in figures.get((section, name), {}).items()
+        ]
+
+    blocks = []
+    for data in subjects:
+        tables = result.by_subject[data.name]
+        page_tables = section.page_tables(data, tables)
+        drawn = pictures(data.name)
+        if page_tables or drawn:
+            blocks.append(
+                {
+                    "name": data.name,
+                    "findings": shown_findings(data.name),
+                    "figures": drawn,
+                    "text": section.text(data, tables),
+                    "tables": [
+                        html.table(title, table, section.headings, f"{data.file_name}_{title}")
+                        for title, table in page_tables.items()
+                    ],
+                }
+            )
+    if not blocks:
+        return None
+    texts = {block["text"] for block in blocks}
+    common = texts.pop() if len(texts) == 1 else ""
+    if common:  # once for all subjects
+        for block in blocks:
+            block["text"] = ""
+    return {
+        "id": html.anchor(section.title),
+        "title": section.title,
+        "text": common,
+        "docs": section.docs,
+        "docs_url": html.docs_url(section.docs),
+        "findings": shown_findings(None),
+        "figures": pictures(None),
+        "tables": _across(result) if len(subjects) > 1 else [],
+        "subjects": blocks,
+        "caveats": section.caveats(subjects, result.tables),
+        "files": list(result.tables),
+        "others": section.files,
+    }
 
 
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        if not np.isfinite(value):
-            return "–"
-        return f"{value:.1e}" if 0 < abs(value) < 5e-4 else f"{value:.3f}"
-    return str(value)
+def _across(result: SectionResults) -> list[dict[str, Any]]:
+    """The rows over all subjects, of the tables that have some."""
+    shown = []
+    for name, table in result.tables.items():
+        rows = table[table["subject"] == ALL_SUBJECTS].drop(columns="subject")
+        if len(rows):
+            title = f"{name.replace('_', ' ').capitalize()}, all subjects"
+            shown.append(html.table(title, rows, result.section.headings))
+    return shown
 
 
 def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:

@@ -1,28 +1,31 @@
 """The runs that a report reads, and what it writes to its folder and to MLflow."""
 
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.report import DPI, Figures
+from jne.evaluation.html import DPI
+from jne.evaluation.report import Figures, Findings, Key, sentences
 from jne.evaluation.sections.base import SectionResults, concat_subjects
 from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results import Results
-from jne.results.folder import RunFolder
+from jne.results.folder import RunFolder, finished_status
 from jne.runs.choice import RUN_SEPARATOR
 from jne.runs.session import open_session
 from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
 from jne.utils.files import atomic_file, make_folder, write_json
-from jne.utils.progress import say
+from jne.utils.progress import say, stage_progress
 from jne.utils.reading import reading
-from jne.utils.tables import read_table, write_table
+from jne.utils.tables import read_table, write_large_table, write_table
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
@@ -35,16 +38,17 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
         )
     else:
         folders = [folder for name in config.runs for folder in _named_folders(config, name)]
-    return by_subject([Results(folder) for folder in folders])
+    return by_subject([Results(folder) for folder in folders], config.by)
 
 
 def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
-    """A results folder, given by its path or by the MLflow id of its run; or those in best.csv."""
+    """A results folder, given by its path or by the MLflow id of its run; or those of a sweep."""
     path = Path(name)
     if path.suffix == ".csv":
         return _chosen_folders(path)
     if path.is_dir():
-        return [path]
+        finished = [folder for folder in sorted(path.iterdir()) if finished_status(folder)]
+        return [path] if (path / "status.json").exists() or not finished else finished
     client, _ = open_store(**config.store)
     return [results_folder(client, name)]
 
@@ -104,6 +108,8 @@ class Report:
 
     def __init__(self, folder: RunFolder, tracked: TrackedRun) -> None:
         self.folder, self.tracked = folder, tracked
+        self.voxel_table = "voxels.csv"
+        """The file of the voxel table, below tables/. It is too large for MLflow."""
         self._taken: set[Path] = set()
 
     def write_tables(
@@ -113,7 +119,7 @@ class Report:
         path = self.folder.path
         tables = make_folder(path / "tables")
         voxels = concat_subjects({data.name: data.voxels for data in subjects})
-        write_table(self._new(tables / "voxels.csv"), voxels)  # too large for MLflow
+        self.voxel_table = write_large_table(self._new(tables / "voxels"), voxels).name
         metrics: dict[str, float] = {}
         for result in results:
             for name, table in result.tables.items():
@@ -130,20 +136,26 @@ class Report:
 
     def draw(self, subjects: Sequence[SubjectData], results: Sequence[SectionResults]) -> Figures:
         """All figures, as figures/SUBJECT_NAME.png and .pdf."""
-        figures = {}
-        for result in results:
-            for data in subjects:
-                figures[result.section, data.name] = self._draw(result, data)
+        figures: dict[Key, dict[str, Path]] = {}
+        with matplotlib.rc_context(STYLE), stage_progress() as progress:
+            task = progress.add_task("figures", total=len(results), unit="sections")
+            for result in results:
+                section = result.section
+                if len(subjects) > 1:
+                    drawn = section.figures_across(subjects, result.tables)
+                    figures[section, None] = self._save("all_subjects", drawn)
+                for data in subjects:
+                    drawn = section.figures(data, result.by_subject[data.name])
+                    figures[section, data.name] = self._save(data.file_name, drawn)
+                progress.advance(task)
         return figures
 
-    def _draw(self, result: SectionResults, data: SubjectData) -> dict[str, Path]:
+    def _save(self, prefix: str, drawn: Mapping[str, Figure]) -> dict[str, Path]:
         paths = {}
-        with matplotlib.rc_context(STYLE):
-            drawn = result.section.figures(data, result.by_subject[data.name])
-            for name, figure in drawn.items():
-                path = self._new(self.folder.figures / f"{data.file_name}_{name}.png")
-                paths[name] = save(figure, path, dpi=DPI, pdf=True)
-                self.tracked.log_file(path, "figures")
+        for name, figure in drawn.items():
+            path = self._new(self.folder.figures / f"{prefix}_{name}.png")
+            paths[name] = save(figure, path, dpi=DPI, pdf=True)
+            self.tracked.log_file(path, "figures")
         return paths
 
     def _new(self, path: Path) -> Path:
@@ -153,12 +165,14 @@ class Report:
         self._taken.add(path)
         return path
 
-    def finish(self, page: str, findings: Sequence[str]) -> None:
+    def finish(self, page: str, findings: Findings) -> None:
         """Write the page, and show the findings on the console."""
         path = self.folder.path / "report.html"
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
         self.tracked.log_file(path)
-        for sentence in findings:
+        for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)
+        opened = f"jne open {shlex.quote(str(self.folder.path))}"
+        say(f"open     {opened}", soft_wrap=True, highlight=False)

@@ -1,6 +1,7 @@
 """Which runs belong together: per subject a nonlinear run; beside it a linear one, and others."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,11 +29,15 @@ class Subject:
     """Repeats of the nonlinear run with other seeds."""
     twins: Results | None = None
     """The nonlinear run with control=twins."""
+    by: str = ""
+    """The config key in which `variations` differ; empty where there are none."""
+    variations: dict[str, Results] = field(default_factory=dict)
+    """One run per value of the key `by`, in order, `nonlinear` among them."""
 
     @property
     def runs(self) -> list[Results]:
-        others = (run for run in (self.linear, *self.seeds, self.twins) if run is not None)
-        return [self.nonlinear, *others]
+        named = [self.nonlinear, self.linear, *self.seeds, self.twins, *self.variations.values()]
+        return list({run.path: run for run in named if run is not None}.values())
 
 
 def is_linear(run: Results) -> bool:
@@ -46,14 +51,18 @@ def has_twins(run: Results) -> bool:
     return run.config["control"]["kind"] == "twins"
 
 
-def by_subject(runs: list[Results]) -> list[Subject]:
+def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
     A linear encoder with twins is left out: its W is 0.
 
+    by: a config key, such as activation, in which the runs of a subject may differ. Its subject's
+    runs are those with the value of the run with the lowest validation loss; of every value, one
+    run is among `variations`.
+
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
-    the seed and the twins, several linear runs or several with twins, or runs on different voxels
-    or test stimuli, and where one of several subjects is called `all`.
+    the seed, the twins and `by`, several linear runs or several with twins, or runs on different
+    voxels or test stimuli, and where one of several subjects is called `all`.
     """
     grouped: dict[str, list[Results]] = {}
     for run in runs:
@@ -63,7 +72,69 @@ def by_subject(runs: list[Results]) -> list[Subject]:
             f"runs: a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "
             f"tables; evaluate it on its own"
         )
-    return [_subject(name, group) for name, group in grouped.items()]
+    if by is None:
+        return [_subject(name, group) for name, group in grouped.items()]
+    return [_varied(name, group, by) for name, group in grouped.items()]
+
+
+def _varied(name: str, runs: list[Results], by: str) -> Subject:
+    """The subject whose runs differ in the key `by`."""
+    for run in runs[1:]:
+        _check_same_test(runs[0], run)
+    variations: dict[str, list[Results]] = {}
+    for run in sorted(runs, key=lambda run: _position(_value(run, by))):
+        variations.setdefault(str(_value(run, by)), []).append(run)
+    plain = [run for run in runs if not has_twins(run) and (by == "encoder" or not is_linear(run))]
+    nonlinear = [run for run in plain if not is_linear(run)]
+    if len({str(_value(run, by)) for run in plain}) < 2 or not nonlinear:
+        raise InputError(
+            f"by={by}: the runs of {name} do not differ in it; name runs that do, such as those of "
+            f"a sweep"
+        )
+    best = min(nonlinear, key=lambda run: run.epochs["val/loss"].min())
+    for run in nonlinear:
+        other = [key for key in _differing_keys(best, run) if not _is_part(key, by)]
+        if other:
+            raise InputError(
+                f"by={by}: {best.path} and {run.path} also differ in {', '.join(other)}; name only "
+                f"runs that differ in {by}"
+            )
+    same = variations[str(_value(best, by))]
+    linear = [run for run in runs if is_linear(run) and not has_twins(run)]
+    if len(linear) == 1 and by in ("activation", "placement", "encoder"):
+        same = [*(run for run in same if run is not linear[0]), *linear]
+    subject = _subject(name, [best, *(run for run in same if run is not best)])
+    compared = {
+        value: next(run for run in group if run in plain)
+        for value, group in variations.items()
+        if any(run in plain for run in group)
+    }
+    return replace(subject, by=by, variations=compared)
+
+
+def _value(run: Results, key: str) -> Any:
+    """The value of a dotted config key. Raises InputError where a run's config has no such key."""
+    if key == "encoder":
+        return "linear" if is_linear(run) else "nonlinear"
+    found: Any = run.config
+    for part in key.split("."):
+        if not isinstance(found, dict) or part not in found:
+            raise InputError(f"by={key}: the config of {run.path} has no such key")
+        found = found[part]
+    return found
+
+
+def _position(value: Any) -> tuple[bool, float, str]:
+    """Numbers in their order, then text."""
+    number = isinstance(value, int | float)
+    return (not number, float(value) if number else 0.0, str(value))
+
+
+def _is_part(key: str, by: str) -> bool:
+    """Whether a differing key is `by`, holds it, or repeats it, as encoder.activation does."""
+    repeats = {"encoder.label": True, "data.image_features": by.startswith("features.")}
+    same_name = key.split(".")[-1] == by.split(".")[-1]
+    return by == key or by.startswith(f"{key}.") or same_name or repeats.get(key, False)
 
 
 def _subject(name: str, runs: list[Results]) -> Subject:
@@ -88,7 +159,7 @@ def _subject(name: str, runs: list[Results]) -> Subject:
             raise InputError(
                 f"runs: two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
                 f"not repeats with another seed or with twins; name only one of "
-                f"{nonlinear[0].path} and {other.path}"
+                f"{nonlinear[0].path} and {other.path}, or compare them by a key: by=KEY"
             )
     return Subject(
         name,

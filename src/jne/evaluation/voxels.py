@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 from rich.progress import TaskID
 
-from jne.analysis import prediction, reliability, selectivity
+from jne.analysis import hierarchy, prediction, reliability, selectivity
+from jne.analysis.inference import knockoff_threshold
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
@@ -25,6 +26,16 @@ from jne.results.contents import baselines, twin_q
 from jne.roi import TIERS, check_known, ordered, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
+
+MAX_SHOWN = 24
+"""ROIs in a figure: more names could not be read."""
+
+_OF_PLANTED_TWINS = (
+    "linear_power",
+    "nonlinear_share",
+    "nonlinear_share_low",
+    "nonlinear_share_high",
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,9 @@ class SubjectData:
     r2_twin, w             R² of the twin, and W, the difference of both JNE
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
                            whether it is at `inference.q`; empty for voxels not analysed
+    linear_power, nonlinear_share, nonlinear_share_low, nonlinear_share_high
+                           with planted twins, as in the run's table
+    found_10, ...          whether the planted twin of that share, in percent, would be found
     """
     rois: list[str]
     """The ROIs reported, in order."""
@@ -69,6 +83,46 @@ class SubjectData:
     def analysed(self) -> pd.DataFrame:
         """The rows of `voxels` that enter the tests."""
         return self.voxels[self.voxels["analysed"]]
+
+    @property
+    def may_have_positions(self) -> bool:
+        """Whether the voxel table has columns of positions; jne.plots.meshes says more."""
+        return bool({"vertex", "k"} & set(self.voxels))
+
+    @cached_property
+    def shown(self) -> list[str]:
+        """The ROIs that figures show: all in the order of `rois`, or the most nonlinear of many.
+
+        These come first, by the median over the analysed voxels of W, where there is one, else of
+        JNE.
+        """
+        if len(self.rois) <= MAX_SHOWN:
+            return self.rois
+        measure = "w" if "w" in self.voxels else "jne"
+        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
+        median = reported.median()[reported.count() >= hierarchy.MIN_VOXELS]
+        return [str(roi) for roi in median.nlargest(MAX_SHOWN).index]
+
+    @property
+    def shown_note(self) -> str:
+        """What a figure says where it does not show all ROIs; empty where it does."""
+        if len(self.shown) == len(self.rois):
+            return ""
+        measure = "W" if "w" in self.voxels else "JNE"
+        return (
+            f"the {len(self.shown)} of {len(self.rois)} regions with the highest median {measure}; "
+            "the tables have all"
+        )
+
+    def n_nonlinear(self, voxels: pd.DataFrame) -> int:
+        """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
+
+        Where most voxels of the brain are nonlinear, few false ones are a small share of all that
+        are found, and may yet be most of those found in a linear region.
+        """
+        assert self.subject.twins is not None
+        q = twin_q(self.subject.twins.voxels.loc[voxels.index])
+        return int((q <= self.config.inference.q).sum())
 
     @property
     def encoders(self) -> list[str]:
@@ -176,7 +230,30 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
     q = np.full(len(analysed), np.nan)
     q[analysed] = twin_q(run.voxels[analysed])
     nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
-    return columns | {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
+    columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
+    return columns | _against_planted_twins(run.voxels, analysed, rate)
+
+
+def _against_planted_twins(
+    voxels: pd.DataFrame, analysed: pd.Series, rate: float
+) -> dict[str, pd.Series]:
+    """The columns of a run with planted twins: its nonlinear shares, and what would be found.
+
+    A planted twin is found where its W reaches the threshold at which the voxels are, in the same
+    encoder.
+    """
+    if "nonlinear_share" not in voxels:
+        return {}
+    linear = voxels["jne_planted_0"]
+    w = (voxels["jne_beside_planted"] - linear)[analysed].to_numpy()
+    threshold = knockoff_threshold(w, rate)
+    columns = {name: voxels[name] for name in _OF_PLANTED_TWINS}
+    for name in map(str, voxels):
+        if name.startswith("jne_planted_") and name != "jne_planted_0":
+            found = (voxels[name] - linear >= threshold).astype("boolean")
+            level = name.removeprefix("jne_planted_")
+            columns[f"found_{level}"] = found.mask(linear.isna() | ~analysed)
+    return columns
 
 
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:

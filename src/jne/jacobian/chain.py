@@ -1,4 +1,4 @@
-"""Jacobians of residual layers by the chain rule (Gao et al. 2025, A.4 eq. 8), and of any module.
+"""Jacobians of residual layers by the chain rule (Gao et al. 2025, A.4 eq. 8).
 
 N stimuli, D features, H hidden width, v voxels of a block. The layers may differ in width.
 
@@ -190,21 +190,3 @@ def _computed_share(slope: Tensor) -> float:
     """The share of rows that `hidden_jacobian` computes, on average over stimuli."""
     share = float(torch.count_nonzero(slope)) / slope.numel()
     return share if share < _SPARSE else 1.0
-
-
-def functional_jacobian(module: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
-    """J (v, D) of any module at one stimulus x (D,), for the outputs with these indices (v,).
-
-    Forward mode, one pass per feature, where there are more outputs than features and the module
-    can; else reverse mode, one pass per output.
-    """
-
-    def row(features: Tensor) -> Tensor:
-        return module(features[None])[0, outputs]
-
-    if len(outputs) > len(x):
-        try:
-            return torch.func.jacfwd(row)(x).detach()
-        except NotImplementedError:  # not every operation of torch has a forward mode
-            pass
-    return torch.func.jacrev(row)(x).detach()

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from jne.jacobian.autograd import differentiable
 from jne.jacobian.chain import Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.orders import ORDERS
@@ -80,8 +81,8 @@ def jacobian_deviation(
 ) -> NDArray | dict[str, NDArray]:
     """s[i, v] = sum_d |J_i[v, d] - Jbar[v, d]|, how far each Jacobian is from the mean (eq. 3-4).
 
-    encoder: any module that maps (n, D) to (n, V) row by row, float32 or float64, in evaluation
-        mode. One with a `residual_chain` (as ResidualEncoder has) is many times faster.
+    encoder: any module that maps (n, D) to (n, V) row by row, float32 or float64; computed in
+        evaluation mode. One with a `residual_chain` (as ResidualEncoder has) is many times faster.
     features: (N, D), N at least 1, standardised as in training; cast to the encoder's dtype.
     variant: a name in `VARIANTS`, or several, which then share the work: `l1` (JNE), `l2` (the L2
         norm over d), `zscore_l1`, `zscore_l2` (each J_i[v, :] z-scored over d first; A.9.2).
@@ -114,7 +115,7 @@ def jacobian_deviation(
         raise ValueError(f"gain_shape needs a sequence of variants, such as [{variant!r}]")
     names = variants + GAIN_SHAPE if gain_shape else variants
     # Lightning tests in inference mode, in which no derivative can be taken.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), differentiable(encoder):
         job = Job(encoder, features, voxels, names, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)

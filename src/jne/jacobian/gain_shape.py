@@ -20,10 +20,15 @@ class Direction(NamedTuple):
     unit: Tensor
     length: Tensor
 
+    def rows(self, block: slice) -> "Direction":
+        """Of a block of the voxels."""
+        return Direction(self.unit[block], self.length[block])
 
-def direction_of(mean: Tensor) -> Direction:
+
+def direction_of_(mean: Tensor) -> Direction:
+    """The directions of mean Jacobians (v, D), which the unit vectors overwrite."""
     length = torch.linalg.vector_norm(mean, dim=-1)
-    return Direction(mean / length[:, None], length)
+    return Direction(mean.div_(length[:, None]), length)
 
 
 def gain_and_shape(deviation: Tensor, direction: Direction) -> tuple[Tensor, Tensor]:

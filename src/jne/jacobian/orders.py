@@ -10,7 +10,8 @@ centred   Forward to the last hidden layer, then W_out (G_i - Gbar), where J_i =
 reverse   From the voxels back to the features, for all stimuli of a block of voxels at once.
           For few voxels.
 streamed  J_i of one stimulus at a time, twice: for the mean, then for the deviations. For the
-          z-score variants, which need J_i itself, and for modules without a residual chain.
+          z-score variants, which need J_i itself, and for modules without a residual chain that
+          have more voxels than features.
 
 Each is a generator over its units of work, starting from unit `done`. It writes to the arrays
 `out`, (N, V) each, and yields how many units are complete.
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jne.jacobian.gain_shape import GAIN_SHAPE, Direction, direction_of, gain_and_shape
+from jne.jacobian.gain_shape import GAIN_SHAPE, Direction, direction_of_, gain_and_shape
 from jne.jacobian.plan import Job, Plan
 from jne.jacobian.variants import VARIANTS
 from jne.utils.blocks import voxel_blocks
@@ -31,23 +32,19 @@ from jne.utils.blocks import voxel_blocks
 def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
     mean = job.chain.mean_hidden_jacobian()  # (H, D)
     rows = {name: torch.empty(job.v, dtype=job.dtype, device=job.device) for name in out}
+    # One array for all groups: many small ones would leave gaps between them, as large again.
+    held = mean.new_empty(plan.voxel_group if job.gain_shape else 0, job.d)
     for unit, group in enumerate(voxel_blocks(job.v, plan.voxel_group)):
         if done >= (unit + 1) * job.n:
             continue
-        blocks = [
-            slice(group.start + block.start, group.start + block.stop)
-            for block in voxel_blocks(group.stop - group.start, plan.voxel_block)
-        ]
-        directions = [
-            direction_of(job.add_path_(job.readout[block].to(job.device) @ mean, block))
-            if job.gain_shape
-            else None
-            for block in blocks
-        ]
+        size = group.stop - group.start
+        directions = _directions_(held[:size], job, plan, group, mean) if job.gain_shape else None
         for i in range(max(done - unit * job.n, 0), job.n):
             right = job.product.right(job.chain.hidden_jacobian(i) - mean)
-            for block, direction in zip(blocks, directions, strict=True):
+            for inside in voxel_blocks(size, plan.voxel_block):
+                block = slice(group.start + inside.start, group.start + inside.stop)
                 product = job.product.rows(block, right)
+                direction = None if directions is None else directions.rows(inside)
                 for name, values in _measures(product, direction, job.names):
                     rows[name][block] = values
             for name, row in rows.items():
@@ -55,20 +52,28 @@ def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             yield unit * job.n + i + 1
 
 
+def _directions_(held: Tensor, job: Job, plan: Plan, group: slice, mean: Tensor) -> Direction:
+    """The directions of the Jbar of a group of voxels, in the array `held` (v, D)."""
+    for inside in voxel_blocks(len(held), plan.voxel_block):
+        block = slice(group.start + inside.start, group.start + inside.stop)
+        torch.mm(job.readout[block].to(job.device), mean, out=held[inside])
+        job.add_path_(held[inside], block)
+    return direction_of_(held)
+
+
 def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
     for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
         if unit < done:
             continue
-        weights = job.readout[block].to(job.device)
         for names in filter(None, (job.plain, job.zscored)):
-            values = job.add_path_(job.chain.reverse(weights), block)  # (N, v, D)
+            values = job.jacobians(block)  # (N, v, D)
             if names is job.zscored:
                 _zscore_(values)
             first = values[0].clone()
             values -= first  # equal Jacobians deviate by exactly 0
             shift = values.mean(dim=0)
             values -= shift
-            direction = direction_of(first.add_(shift)) if job.gain_shape else None
+            direction = direction_of_(first.add_(shift)) if job.gain_shape else None
             for name, found in _measures(values, direction, names):
                 out[name][:, block] = found.cpu()
         yield unit + 1
@@ -79,7 +84,7 @@ def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Itera
         if done >= (unit + 1) * job.n:
             continue
         means = _mean_jacobians(job, block)
-        direction = direction_of(means[job.plain]) if job.gain_shape else None
+        direction = direction_of_(means[job.plain].clone()) if job.gain_shape else None
         for i in range(max(done - unit * job.n, 0), job.n):
             for names, values in _both_forms(job, job.jacobian(i, block)):
                 for name, found in _measures(values - means[names], direction, names):

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.encoders import HasResidualChain, is_linear_layer
-from jne.jacobian.chain import Chain, Memo, functional_jacobian
+from jne.jacobian.autograd import ModuleJacobians, device_of, dtype_of
+from jne.jacobian.chain import Chain, Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.product import ReadoutMatmul
 from jne.jacobian.variants import VARIANTS
 
 _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
+_VOXEL_BLOCK_IN_GROUPS = 512  # where each block takes memory from a group
 
 
 class Job:
@@ -39,8 +41,11 @@ class Job:
         device: torch.device,
         memo: Memo | None = None,
     ) -> None:
-        parameter = next(encoder.parameters())
-        self.dtype = parameter.dtype
+        self.dtype = dtype_of(encoder)
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"the encoder must be float32 or float64, found {self.dtype}; convert it by float()"
+            )
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
         x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
         self.names, self.device = names, device
@@ -72,10 +77,15 @@ class Job:
         else:
             if precision != "float32":
                 raise ValueError(f"precision {precision} needs an encoder with a residual_chain")
+            here = device_of(encoder) in (device, None)
             # Moved as a copy: the user's own module stays on its device.
-            self.module = encoder if parameter.device == device else deepcopy(encoder).to(device)
-            self.outputs = chosen
-            self.v = len(chosen) if chosen is not None else self._count_outputs()
+            self.module = encoder if here else deepcopy(encoder).to(device)
+            self.autograd = ModuleJacobians(self.module, x)
+            n_outputs = self.autograd.n_outputs
+            self.outputs = torch.arange(n_outputs) if chosen is None else chosen
+            if ((self.outputs < -n_outputs) | (self.outputs >= n_outputs)).any():
+                raise ValueError(f"voxels must be indices of the encoder's {n_outputs} outputs")
+            self.v = len(self.outputs)
             self.h, self.constant = 0, is_linear_layer(encoder)
             self._structure = repr(encoder)
 
@@ -83,19 +93,19 @@ class Job:
     def product(self) -> ReadoutMatmul:
         return ReadoutMatmul(self.readout, self.precision, self.device)
 
-    def _count_outputs(self) -> int:
-        shape = tuple(self.module(self.x[:1]).shape)
-        if len(shape) != 2 or shape[0] != 1:
-            raise ValueError(f"the encoder must map (1, n_features) to (1, V), found {shape}")
-        return shape[1]
-
     def jacobian(self, i: int, block: slice) -> Tensor:
         """J_i of a block of voxels, (v, D)."""
         if self.analytic:
             product = self.product.rows(block, self.product.right(self.chain.hidden_jacobian(i)))
             return self.add_path_(product, block)
-        outputs = torch.arange(self.v)[block] if self.outputs is None else self.outputs[block]
-        return functional_jacobian(self.module, self.x[i], outputs.to(self.device))
+        return self.autograd.at_stimulus(i, self.outputs[block].to(self.device))
+
+    def jacobians(self, block: slice) -> Tensor:
+        """J_i of a block of voxels at all stimuli, (N, v, D)."""
+        if self.analytic:
+            weights = self.readout[block].to(self.device)
+            return self.add_path_(self.chain.reverse(weights), block)
+        return self.autograd.at_stimuli(slice(None), self.outputs[block].to(self.device))
 
     def add_path_(self, jacobians: Tensor, block: slice) -> Tensor:
         """Add the Jacobian of the linear path, if there is one, to those (..., v, D) of a block."""
@@ -110,7 +120,7 @@ class Job:
                 yield self.path
         else:
             yield from self.module.state_dict().values()
-            if self.outputs is not None:
+            if self.chosen:
                 yield self.outputs
         yield self.x
 
@@ -154,6 +164,7 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     n, d, h, v = job.n, job.d, job.h, job.v
     item = job.x.element_size()
     passes = 2 if job.zscored else 1
+    budget = min(max_memory_gb * 1e9, 2.0**62)  # finite
     if job.analytic:
         forward = n * job.chain.forward_operations(d)
         operations = {  # among equals the first wins: reverse takes all stimuli at once
@@ -164,9 +175,15 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         del operations["centred" if job.zscored else "streamed"]
         width = max(job.chain.width, d)
     else:
-        size = sum(p.numel() for p in job.module.parameters())
-        operations = {"streamed": 4 * n * size * min(v, d)}
-        width = d
+        # A pass forward or back multiplies once with every weight; autograd keeps a pass for both.
+        size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
+        operations = {
+            "reverse": n * v * passes * size,
+            "streamed": 2 * n * size * (d if v > d and job.autograd.forward_mode else v),
+        }
+        if order is None and n * d * item * (2 + job.gain_shape) > budget / 2:
+            del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
+        width = 0
     order = order or min(operations, key=operations.__getitem__)
     if order not in operations:
         raise ValueError(f"order {order} cannot give {', '.join(job.names)} of this encoder")
@@ -174,19 +191,21 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     fixed = 3e7  # taken by libraries
     if job.analytic:
         fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
-        fixed += job.readout.nbytes if job.chosen else 0
+        if job.chosen:  # copies of the chosen rows
+            fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
         fixed += job.product.nbytes if order != "reverse" else 0
     copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
     per_voxel = {
         "centred": d * (copies * item + (job.product.bytes_per_value if order == "centred" else 0)),
         # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
-        "reverse": n * (4 * width + d) * item,
+        "reverse": n * ((4 * width if job.analytic else copies * d) + d) * item,
         "streamed": (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * d * item,
     }[order]
     # For all voxels of a group, not only of a block: the directions of their Jbar
     held = d * item if order == "centred" and job.gain_shape else 0
     smallest = min(v, {"centred": 64, "reverse": 1, "streamed": 64}[order])
-    budget = max_memory_gb * 1e9
+    if not job.analytic:
+        fixed += job.autograd.limit_memory((budget - fixed - smallest * per_voxel) / 2)
     if fixed + smallest * (per_voxel + held) > budget:
         need = (fixed + smallest * (per_voxel + held)) / 1e9
         raise ValueError(
@@ -195,9 +214,16 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         )
     block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + held))))
     if order == "centred":
+
+        def voxels_held() -> int:
+            room = (budget - fixed - block * per_voxel) / held if held else v
+            return min(v, max(block, int(room)))
+
         block = min(block, _VOXEL_BLOCK)
-        room = (budget - fixed - block * per_voxel) / held if held else v
-        group = min(v, max(block, int(room)))
+        group = voxels_held()
+        if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
+            block = min(block, _VOXEL_BLOCK_IN_GROUPS)
+            group = voxels_held()
     used = fixed + block * per_voxel + group * held
     kept = 0
     if job.analytic and order != "reverse":

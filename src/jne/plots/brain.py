@@ -1,16 +1,6 @@
-"""Maps of voxel values on a brain: files that nilearn loads, and pictures.
+"""Pictures of voxel values on a brain: on inflated surfaces, or as slices of a volume."""
 
-A voxel table gives the positions of its voxels in one of two sets of columns:
-
-    hemisphere, vertex   left or right, and a vertex of the fsaverage mesh of that hemisphere, from
-                         0 (the first 10,242 vertices are those of fsaverage5); empty for a voxel
-                         without a position. A column `mesh` says that it is not fsaverage5
-    i, j, k              indices into a volume, whose `space` is a dict of its shape and affine
-"""
-
-import gzip
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -22,15 +12,20 @@ from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
-from nilearn.datasets import fetch_surf_fsaverage
-from nilearn.surface import load_surf_data, load_surf_mesh
 from numpy.typing import NDArray
 
+from jne.plots.meshes import (
+    HEMISPHERES,
+    N_VERTICES,
+    drawn_mesh,
+    in_volume,
+    mesh_of,
+    on_surface,
+    sulcus,
+    surface,
+)
 from jne.plots.style import subplots
-from jne.utils.files import atomic_file, make_folder
 
-HEMISPHERES = ("left", "right")
-_FSAVERAGE5, _FSAVERAGE = 10_242, 163_842
 _GREYS = (0.86, 0.72)  # gyri and sulci
 # The axis that points to the viewer, and the one that points up.
 _VIEWS = {
@@ -43,34 +38,10 @@ _WIDTHS = (1.75, 1.75, 0.72, 0.92)  # of the views, which gives all of them the 
 _MAX_SLICES = 12
 
 
-def have_positions(voxels: pd.DataFrame, space: dict[str, Any] | None) -> bool:
-    """Whether any of these voxels has a position, so that a map can be drawn."""
-    if {"hemisphere", "vertex"} <= set(voxels):
-        return bool(voxels["vertex"].notna().any())
-    return space is not None and {"i", "j", "k"} <= set(voxels)
-
-
-def write_maps(
-    folder: Path, name: str, voxels: pd.DataFrame, values: NDArray, space: dict[str, Any] | None
-) -> list[Path]:
-    """Write NAME_left.gii and NAME_right.gii, or NAME.nii.gz: float32, NaN outside the voxels.
-
-    values: (V,). The mesh is fsaverage5 if all vertices are on it and there is no column `mesh`,
-    else fsaverage. Returns the paths. Raises InputError where `folder` cannot be written to.
-    """
-    make_folder(folder)
-    if "vertex" not in voxels:
-        assert space is not None  # as have_positions says
-        volume = nib.Nifti1Image(_volume(voxels, values, space), np.array(space["affine"]))
-        return [_write(folder / f"{name}.nii.gz", gzip.compress(volume.to_bytes(), mtime=0))]
-    small = "mesh" not in voxels and voxels["vertex"].max() < _FSAVERAGE5
-    paths = []
-    for side in HEMISPHERES:
-        data = _on_surface(voxels, values, side, _FSAVERAGE5 if small else _FSAVERAGE)
-        array = nib.gifti.GiftiDataArray(data, intent="NIFTI_INTENT_SHAPE", datatype="float32")
-        image = nib.gifti.GiftiImage(darrays=[array])
-        paths.append(_write(folder / f"{name}_{side}.gii", image.to_bytes()))
-    return paths
+def upper_limit(values: NDArray) -> float:
+    """The top of a map's colour scale: the 99th percentile, so that no single voxel sets it."""
+    finite = values[np.isfinite(values)]
+    return max(float(np.percentile(finite, 99)), 1e-6) if len(finite) else 1.0
 
 
 def draw(
@@ -83,7 +54,7 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values (V,) from 0 to `vmax`, on the inflated fsaverage5 or as axial slices of a volume.
+    """Values (V,) from 0 to `vmax`, on an inflated surface or as axial slices of a volume.
 
     label: of the colour bar. note: a remark in the corner of the figure.
     """
@@ -91,7 +62,7 @@ def draw(
     if "vertex" in voxels:
         figure, axes = _draw_surface(voxels, values, cmap, norm)
     else:
-        assert space is not None  # as have_positions says
+        assert space is not None  # as why_not_placed says
         figure, axes = _draw_slices(voxels, values, space, cmap, norm)
     figure.colorbar(
         ScalarMappable(norm, cmap), ax=axes, label=label, shrink=0.7, aspect=25, pad=0.02
@@ -107,10 +78,11 @@ def _draw_surface(
     layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     figure, axes = subplots(2, 4, figsize=(6.8, 2.7), width_ratios=_WIDTHS, layout=layout)
     colours = matplotlib.colormaps[cmap]
+    mesh = drawn_mesh(mesh_of(voxels))
     for row, side in zip(axes, HEMISPHERES, strict=True):
-        at_vertex = _on_surface(voxels, values, side, _FSAVERAGE5)
+        at_vertex = on_surface(voxels, values, side, N_VERTICES[mesh])
         for panel, (view, directions) in zip(row, _VIEWS.items(), strict=True):
-            triangles, faces, light, grey = _visible_mesh(side, *directions[side])
+            triangles, faces, light, grey = _visible_mesh(mesh, side, *directions[side])
             # A triangle shows the mean of its vertices that have a value.
             at_face = at_vertex[faces]
             count = np.isfinite(at_face).sum(axis=1)
@@ -138,32 +110,30 @@ def _draw_surface(
 
 @cache
 def _visible_mesh(
-    side: str, toward: tuple[int, ...], up: tuple[int, ...]
+    mesh: str, side: str, toward: tuple[int, ...], up: tuple[int, ...]
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """The part of an inflated hemisphere that faces the viewer, from back to front.
 
     Returns T triangles in the plane of the picture (T, 3, 2), their vertices (T, 3), the light on
     them and the grey of their gyrus or sulcus (T,).
     """
-    meshes = fetch_surf_fsaverage("fsaverage5")  # shipped with nilearn
-    mesh = load_surf_mesh(meshes[f"infl_{side}"])
-    sulcus = load_surf_data(meshes[f"sulc_{side}"]) > 0
+    points, faces = surface(mesh, side, "inflated")
     viewer, above = np.array(toward, dtype=float), np.array(up, dtype=float)
     plane = np.column_stack([np.cross(above, viewer), above])  # (3, 2): right and up
-    corners = mesh.coordinates[mesh.faces]  # (T, 3, 3)
+    corners = points[faces]  # (T, 3, 3)
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     facing = normal @ viewer / np.linalg.norm(normal, axis=1)
     front = np.flatnonzero(facing > 0)
     front = front[np.argsort((corners[front].mean(axis=1)) @ viewer)]
-    faces = mesh.faces[front]
-    grey = np.where(sulcus[faces].mean(axis=1) > 0.5, _GREYS[1], _GREYS[0])
+    faces = faces[front]
+    grey = np.where(sulcus(mesh, side)[faces].mean(axis=1) > 0.5, _GREYS[1], _GREYS[0])
     return corners[front] @ plane, faces, 0.75 + 0.25 * facing[front], grey
 
 
 def _draw_slices(
     voxels: pd.DataFrame, values: NDArray, space: dict[str, Any], cmap: str, norm: Normalize
 ) -> tuple[Figure, Any]:
-    volume = _volume(voxels, values, space)
+    volume = in_volume(voxels, values, space["shape"])
     i, j, k = np.nonzero(np.isfinite(volume))
     levels = np.unique(k)
     chosen = levels[np.unique(np.linspace(0, len(levels) - 1, _MAX_SLICES).astype(int))]
@@ -201,23 +171,3 @@ def _ends_of_rows(affine: NDArray) -> tuple[str, str]:
     ends = {"R": ("L", "R"), "L": ("R", "L"), "A": ("P", "A"), "P": ("A", "P"),
             "S": ("I", "S"), "I": ("S", "I")}  # fmt: skip
     return ends.get(side, ("", ""))
-
-
-def _on_surface(voxels: pd.DataFrame, values: NDArray, side: str, n: int) -> NDArray[np.float32]:
-    """Values at the first n vertices of a hemisphere, (n,); NaN where there is no voxel."""
-    drawn = ((voxels["hemisphere"] == side) & (voxels["vertex"] < n)).to_numpy()
-    data = np.full(n, np.nan, dtype=np.float32)
-    data[voxels.loc[drawn, "vertex"].astype(int)] = values[drawn]
-    return data
-
-
-def _volume(voxels: pd.DataFrame, values: NDArray, space: dict[str, Any]) -> NDArray[np.float32]:
-    volume = np.full(space["shape"], np.nan, dtype=np.float32)
-    volume[tuple(voxels[axis].to_numpy() for axis in ("i", "j", "k"))] = values
-    return volume
-
-
-def _write(path: Path, content: bytes) -> Path:
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(content)
-    return path

@@ -7,9 +7,14 @@
     voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
                       ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
                       gain_change, shape_change, jne_ss_p95; with control=twins also r2_twin,
-                      jne_twin and w = jne - jne_twin
+                      jne_twin and w = jne - jne_twin; with planted twins also linear_power,
+                      jne_beside_planted, jne_planted_0 and so on by the share in percent,
+                      nonlinear_share, nonlinear_share_low, nonlinear_share_high
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves
+    trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
+                      encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
+                      followed voxel
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
@@ -23,7 +28,7 @@
     figures/          PNG
 
 While a run is being written there are also .lock, held by the process that writes, last.ckpt,
-twins.npy, components.npz and *.partial.
+twins.npy, last.npz, planted.npy, planted.ckpt, planted.npz and *.partial.
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.
@@ -46,6 +51,7 @@ from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
 
 _RATES = (0.05, 0.1, 0.2)  # of false discoveries, at which nonlinear voxels are counted
+_ROI_RATE = 0.1
 _MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
 
 
@@ -55,6 +61,7 @@ def write_results(
     voxels: pd.DataFrame,
     stimuli: pd.DataFrame,
     epochs: pd.DataFrame,
+    trajectory: pd.DataFrame | None = None,
     arrays: Mapping[str, NDArray],
     summary: Mapping[str, Any],
     space: Mapping[str, Any] | None,
@@ -64,6 +71,8 @@ def write_results(
     write_table(path / "voxels.csv", voxels)
     write_table(path / "stimuli.csv", stimuli)
     write_table(path / "epochs.csv", epochs)
+    if trajectory is not None:
+        write_table(path / "trajectory.csv", trajectory)
     for name, array in arrays.items():
         write_array(path / f"{name}.npy", array)
     if space is not None:
@@ -115,14 +124,27 @@ def measures(voxels: pd.DataFrame) -> list[str]:
     return ["jne", *(name for name in ("jne_twin", "w") if name in voxels), "mean_deviation"]
 
 
+def planted_column(share: float) -> str:
+    """The column with the JNE of the planted twins of a share: jne_planted_30."""
+    return f"jne_planted_{100 * share:g}"
+
+
 def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
-    """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last."""
+    """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last.
+
+    With twins, `nonlinear` is the share of the voxels with a twin that are nonlinear at a false
+    discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
+    region in which few are.
+    """
     columns = ["r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"]
     measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
         chosen = measured if roi == "all" else measured[measured["roi"] == roi]
         rows.append({"roi": roi, "n_voxels": len(chosen), **chosen[columns].mean()})
+        if "w" in voxels:
+            q = twin_q(chosen)
+            rows[-1]["nonlinear"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
     return pd.DataFrame(rows)
 
 

@@ -6,31 +6,36 @@ N test stimuli, D features, V voxels, V' of them trained on.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import torch
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from jne.encoders import build_encoder
+from jne.encoders import RawEncoder
 from jne.errors import InputError
+from jne.results.weights import build_saved, load_weights
 from jne.utils.blocks import voxel_blocks
-from jne.utils.instantiate import check_trusted
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
+
+if TYPE_CHECKING:
+    import xarray
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
 _VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 _OPTIONAL_NUMBERS = (
     *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
     *("gain_change", "shape_change"),  # not in folders of version 0.1.0
+    *("linear_power", "jne_beside_planted", "jne_planted_0"),  # with planted twins
+    *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
 )
 _TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
+_STAGES = {"training", "final"}
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
     "subject": str,
@@ -49,7 +54,8 @@ class Results:
     """A finished training run, read from its results folder.
 
     path, config (the resolved config), status, summary, and the tables `voxels` (one row per
-    voxel), `stimuli` (one row per test stimulus) and `epochs`; `space` of a volume, else None;
+    voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
+    followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
     `images_path`, None where the stimuli are no images or the run did not record it.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
@@ -66,6 +72,7 @@ class Results:
         self.voxels = self._read_voxels()
         self.stimuli = self._read_table("stimuli.csv", ("stimulus",), ())
         self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
+        self.trajectory = self._read_trajectory()
         self.space = self._read_space()
         self.images_path = self._read_images_path()
         self._check_arrays()
@@ -89,6 +96,22 @@ class Results:
         and where the weights do not fit the class.
         """
         return build_saved(self._read_encoder(), self.path / "encoder.pt", trust)
+
+    def predict(self, features: ArrayLike, trust: Sequence[str] = ()) -> NDArray[np.floating]:
+        """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
+
+        The columns are the rows of `voxels`, NaN where a voxel has no encoder. Of the features'
+        dtype where that is float64, else float32. trust: as of `encoder`. Raises InputError for
+        features of another number than D, and such that are not finite.
+        """
+        trained = (self.voxels["status"] == "ok").to_numpy()
+        return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Tables and arrays as one xarray.Dataset (`jne.results.labelled`)."""
+        from jne.results.labelled import labelled
+
+        return labelled(self)
 
     # --- what is expected of each file ---
 
@@ -137,6 +160,16 @@ class Results:
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
         return voxels
+
+    def _read_trajectory(self) -> pd.DataFrame | None:
+        if not (self.path / "trajectory.csv").exists():
+            return None
+        columns, numbers = ("voxel", "roi", "stage"), ("epoch", "r2", "jne")
+        trajectory = self._read_table("trajectory.csv", columns, numbers)
+        unknown = sorted(set(trajectory["stage"]) - _STAGES)
+        if unknown:
+            self._refuse("trajectory.csv", "training or final as `stage`", repr(unknown[0]))
+        return trajectory
 
     def _read_table(
         self, name: str, columns: Sequence[str], numbers: Sequence[str]
@@ -260,37 +293,3 @@ def _is_numbers(values: Any) -> bool:
     return isinstance(values, dict) and all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in values.values()
     )
-
-
-def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) -> nn.Module:
-    """The encoder that an encoder.pt holds. See `Results.encoder`.
-
-    saved: what `load_weights` read from the file `source`.
-    """
-    check_trusted(saved["config"], source, trust)
-    n_features, n_voxels = len(saved["feature_mean"]), len(saved["response_mean"])
-    encoder = build_encoder(saved["config"], n_features, n_voxels)
-    try:
-        encoder.load_state_dict(saved["weights"])
-    except RuntimeError as error:
-        raise InputError(
-            f"{source} holds weights that do not fit its config: "
-            f"{' '.join(str(error).split())[:200]}"
-        ) from error
-    return encoder.eval()
-
-
-def load_weights(path: Path) -> dict[str, Any]:
-    """Read a file of weights, memory-mapped. Only tensors and plain values are read.
-
-    Raises InputError where the file is missing, damaged, or holds anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        raise InputError(f"{path} is not a readable file of weights") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a readable file of weights")
-    return content

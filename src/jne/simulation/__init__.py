@@ -5,6 +5,7 @@ activation_curves  JNE of one activation follows its second derivative
 placement_grid     JNE of untrained networks, by activation and where it acts
 sample_size        how many stimuli JNE needs
 input_scale        other distributions and scales of the inputs
+calibration        the test against linear twins on cohorts of known nonlinearity
 depth              depth and the number of activated layers
 networks           untrained networks and random inputs, for several studies
 labels             names and colours, for the figures of several studies
@@ -20,6 +21,7 @@ from typing import Any
 # Loaded on first use: a study of the user's own may not need torch.
 _PUBLIC = {
     "ActivationCurves": "jne.simulation.activation_curves",
+    "Calibration": "jne.simulation.calibration",
     "Depth": "jne.simulation.depth",
     "InputScale": "jne.simulation.input_scale",
     "PlacementGrid": "jne.simulation.placement_grid",
@@ -28,6 +30,7 @@ _PUBLIC = {
 }
 __all__ = [
     "ActivationCurves",
+    "Calibration",
     "Depth",
     "InputScale",
     "PlacementGrid",

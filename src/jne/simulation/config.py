@@ -22,7 +22,8 @@ def check_config(composed: DictConfig) -> tuple[SimulateConfig, dict[str, Study]
     config = validated(SimulateConfig, composed)
     studies = {}
     for name, settings in config.simulation.items():
-        study = instantiate(settings, f"simulation.{name}", _convert_="all")
+        # Not recursive: what a study makes of an encoder or an optimizer is its own affair
+        study = instantiate(settings, f"simulation.{name}", _convert_="all", _recursive_=False)
         if not isinstance(study, Study):
             found = settings.get("_target_", "no such key")
             raise InputError(

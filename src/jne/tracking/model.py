@@ -12,18 +12,16 @@ from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
-import pandas as pd
-import torch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model, ModelSignature
 from mlflow.types import Schema, TensorSpec
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from jne import __version__
+from jne.encoders import RawEncoder
 from jne.errors import InputError
-from jne.results.reader import build_saved, load_weights
+from jne.results.weights import build_saved, load_weights
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
 
@@ -32,36 +30,8 @@ MODEL_FILES = ("encoder.pt", "voxels.csv")
 _NAME = "encoder"
 
 
-class EncoderModel:
-    """What MLflow wraps: an encoder between the standardisation of its data and its inverse."""
-
-    def __init__(
-        self, encoder: nn.Module, scaling: Mapping[str, Tensor], trained: NDArray[np.bool_]
-    ) -> None:
-        """encoder: (N, D) to (N, V'). scaling: feature_mean, feature_scale (D,) and response_mean,
-        response_scale (V',). trained: (V,), whether a voxel has an encoder.
-        """
-        self.encoder, self.scaling, self.trained = encoder, scaling, trained
-
-    def predict(
-        self, features: NDArray[np.float32] | pd.DataFrame, params: dict[str, Any] | None = None
-    ) -> NDArray[np.float32]:
-        """Responses (N, V) in the units of the data to features (N, D) as they are in the data.
-
-        The columns are the rows of voxels.csv, with NaN for voxels that have no encoder.
-        """
-        raw = torch.from_numpy(np.array(features, dtype=np.float32))
-        standardised = (raw - self.scaling["feature_mean"]) / self.scaling["feature_scale"]
-        with torch.inference_mode():
-            predicted = self.encoder(standardised)
-        predicted = predicted * self.scaling["response_scale"] + self.scaling["response_mean"]
-        responses = np.full((len(raw), len(self.trained)), np.nan, dtype=np.float32)
-        responses[:, self.trained] = predicted.numpy()
-        return responses
-
-
-def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> EncoderModel:
-    """Read a model; `mlflow.pyfunc.load_model` calls it.
+def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> RawEncoder:
+    """Read a model, which has a method `predict`; `mlflow.pyfunc.load_model` calls it.
 
     path: the folder with MODEL_FILES. model_config: `trust`, the packages whose encoders it may
     name, for an encoder of your own. Raises InputError where a file is damaged or names others.
@@ -69,17 +39,20 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> En
     folder = Path(path)
     saved, trained = _read(folder)
     encoder = build_saved(saved, folder / "encoder.pt", (model_config or {}).get("trust", ()))
-    return EncoderModel(encoder, saved, trained)
+    return RawEncoder(encoder, saved, trained)
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     """The content of encoder.pt, and which voxels (V,) it is for. Raises InputError."""
     saved = load_weights(folder / "encoder.pt")
     try:
-        trained = (read_table(folder / "voxels.csv")["status"] == "ok").to_numpy()
-        n_features, n_trained = len(saved["feature_mean"]), int(trained.sum())
+        voxels = read_table(folder / "voxels.csv")
+        trained = (voxels["status"] == "ok").to_numpy()
+        n_features, n_outputs = len(saved["feature_mean"]), int(trained.sum())
+        if "r2_twin" in voxels:  # twins follow the voxels
+            n_outputs = max(n_outputs, len(saved["response_mean"]))
         fits = isinstance(saved["config"], dict) and isinstance(saved["weights"], dict)
-        for side, size in (("feature", n_features), ("response", n_trained)):
+        for side, size in (("feature", n_features), ("response", n_outputs)):
             for name in (f"{side}_mean", f"{side}_scale"):
                 fits = fits and saved[name].shape == (size,)
     except (*UNREADABLE, TypeError, AttributeError):

@@ -21,6 +21,7 @@ voxels (with twins, V' + T), K components.
 
 import hashlib
 import json
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from scipy.linalg import lapack, solve_triangular
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from jne.data.datamodule import Batch, EncodingData
+from jne.data.datamodule import Batch, EncodingData, StandardisedData
 from jne.errors import InputError
 from jne.training.module import EncodingModule
 from jne.utils.blocks import voxel_blocks
@@ -65,41 +66,53 @@ class Components:
     n_voxels: int
 
 
-def in_components(space: str, readout: str, data: EncodingData) -> bool:
+def in_components(space: str, readout: str, data: StandardisedData, followed: bool) -> bool:
     """Whether to train on components. space: as of `trainer.response_space`.
 
-    `auto` does for a ridge readout, from 10,000 voxels and four per training stimulus.
+    `auto` does for a ridge readout, from 10,000 voxels and four per training stimulus, unless
+    voxels are `followed` from epoch to epoch (`jacobian.trajectory`). Raises InputError where they
+    are, and `space` is components.
     """
+    if space == "components" and followed:
+        raise InputError(
+            "jacobian.trajectory needs the voxels' own readout at every epoch; set "
+            "trainer.response_space=voxels"
+        )
     if space != "auto":
         return space == "components"
     needed = max(_MANY_VOXELS, _PER_STIMULUS * len(data.rows["train"]))
-    return readout == "ridge" and data.n_outputs >= needed
+    return readout == "ridge" and not followed and data.n_outputs >= needed
 
 
-def response_components(data: EncodingData, run_folder: Path) -> Components:
+def response_components(data: StandardisedData, own: Path | None) -> Components:
     """The components of the standardised responses, computed once for the same responses.
 
     They are kept beside the prepared data; those of shuffled responses or twins, which depend on
-    the run's seed, in `run_folder`. Raises InputError where Y Y' does not fit the memory.
+    the run's seed, in the file `own`, if there is one. Raises InputError where Y Y' does not fit
+    the memory.
     """
-    own = data.shuffled or data.twins is not None
-    folder = run_folder if own else data.prepared.folder
+    path = own
+    lock: AbstractContextManager = nullcontext()
+    prepared = data.prepared.folder if isinstance(data, EncodingData) else None
+    if prepared is not None and not data.shuffled and data.twins is None:
+        path = prepared / "components.npz"
+        lock = FileLock(path.with_suffix(".lock"))
     about = {
         "format": _FORMAT,
-        "data": data.prepared.folder.name,
+        "data": prepared and prepared.name,
         "order": data.seed if data.shuffled else None,
         "shape": [len(data.rows["train"]), data.n_outputs],
         "twins": None if data.twins is None else [data.seed, data.twins.n_draws],
     }
     identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    path = folder / "components.npz"
-    with FileLock(path.with_suffix(".lock")):
-        found = _read(path, identity)
+    with lock:
+        found = None if path is None else _read(path, identity)
         if found is None:
             _check_memory(data)
             found = _compute(data)
-            with atomic_file(path) as temporary, open(temporary, "wb") as file:
-                np.savez(file, identity=identity, **asdict(found))
+            if path is not None:
+                with atomic_file(path) as temporary, open(temporary, "wb") as file:
+                    np.savez(file, identity=identity, **asdict(found))
     return found
 
 
@@ -121,7 +134,7 @@ def _read(path: Path, identity: str) -> Components | None:
         return None
 
 
-def _check_memory(data: EncodingData) -> None:
+def _check_memory(data: StandardisedData) -> None:
     n = len(data.rows["train"])
     needed = 4 * 8 * n**2
     if needed > memory_bytes():
@@ -131,7 +144,7 @@ def _check_memory(data: EncodingData) -> None:
         )
 
 
-def _compute(data: EncodingData) -> Components:
+def _compute(data: StandardisedData) -> Components:
     n_train, n_voxels = len(data.rows["train"]), data.n_outputs
     products, square, variance = _products(data)
     # The upper triangle, as LAPACK counts, of what has its lower triangle filled in C's order
@@ -165,7 +178,7 @@ def _mixed(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return dct(values * signs, norm="ortho", axis=1)
 
 
-def _products(data: EncodingData) -> tuple[NDArray[np.float64], float, float]:
+def _products(data: StandardisedData) -> tuple[NDArray[np.float64], float, float]:
     """Products of the responses, from one pass over them.
 
     Returns (N + n, N): the lower triangle of Y Y', and the products of validation with training
@@ -189,7 +202,7 @@ def _products(data: EncodingData) -> tuple[NDArray[np.float64], float, float]:
     return products, square, variance
 
 
-def component_data(data: EncodingData, components: Components) -> EncodingData:
+def component_data(data: StandardisedData, components: Components) -> StandardisedData:
     """The data with responses (N, K) to training and validation stimuli; NaN for test stimuli."""
     values = np.full((len(data.features), components.train.shape[1]), np.nan, dtype=np.float32)
     values[data.rows["train"]], values[data.rows["val"]] = components.train, components.val
@@ -246,7 +259,7 @@ def copy_outputs(
     source: nn.Module,
     target: nn.Module,
     outputs: list[str],
-    data: EncodingData,
+    data: StandardisedData,
     components: Components,
 ) -> None:
     """Give the layers named `outputs` of voxels what those of components stand for.

@@ -27,10 +27,21 @@ class TrainerConfig(Section):
     precision: Literal["32-true", "bf16-mixed"]
     accelerator: Accelerator
     checkpoint_seconds: float = Field(ge=0)
-    response_space: Literal["auto", "voxels", "components"]
+    # Optional, for config files from before there was this key
+    response_space: Literal["auto", "voxels", "components"] = "auto"
 
 
 _VOXELS = ("all", "significant")
+
+
+def _number_or_rois(value: object) -> object:
+    if isinstance(value, str):  # a single ROI, written without brackets
+        return [value]
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    if value is None or number or names:
+        return value
+    raise ValueError("input should be a number of voxels from 1 up, names of ROIs, or null")
 
 
 class JacobianConfig(Section):
@@ -45,6 +56,8 @@ class JacobianConfig(Section):
     precision: Precision
     device: Device
     max_memory_gb: float = Field(gt=0)
+    # Optional, for config files from before there was this key
+    trajectory: Annotated[int | list[str] | None, BeforeValidator(_number_or_rois)] = None
 
     @field_validator("variants")
     @classmethod
@@ -60,9 +73,30 @@ class ControlConfig(Section):
     kind: Literal["none", "shuffle", "twins"]
     draws: int = Field(1, ge=1, le=1000)
     share: float = Field(1.0, gt=0, le=1)
+    planted: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
+
+    @field_validator("planted")
+    @classmethod
+    def _ascending(cls, planted: list[float]) -> list[float]:
+        if sorted(set(planted)) != planted:
+            raise ValueError("must be in ascending order, each share once")
+        return planted
 
 
-class TrainConfig(ScriptConfig):
+class FitConfig(Section):
+    """The keys that say how an encoder is trained and measured, whatever the data."""
+
+    encoder: dict[str, Any]
+    optimizer: dict[str, Any]
+    readout: Literal["ridge", "trained"]
+    trainer: TrainerConfig
+    jacobian: JacobianConfig
+    stats: StatsConfig
+    seed: Seed
+    control: ControlConfig
+
+
+class TrainConfig(ScriptConfig, FitConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
     name: str = Field(min_length=1)
@@ -71,15 +105,7 @@ class TrainConfig(ScriptConfig):
     placement: str
     data: dict[str, Any]
     features: dict[str, Any]
-    encoder: dict[str, Any]
-    optimizer: dict[str, Any]
-    readout: Literal["ridge", "trained"]
     baseline: list[Literal["ridge", "kernel"]]
-    trainer: TrainerConfig
-    jacobian: JacobianConfig
-    stats: StatsConfig
-    seed: Seed
-    control: ControlConfig
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool
@@ -113,6 +139,8 @@ class TrainConfig(ScriptConfig):
             (settings, "readout", "trained"),
             (settings, "baseline", []),
             (settings["encoder"], "linear_path", False),
+            (settings.get("control", {}), "planted", []),
+            (settings["jacobian"], "trajectory", None),
         ):
             if section.get(key) == value:
                 del section[key]

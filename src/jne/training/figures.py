@@ -5,6 +5,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -14,6 +15,7 @@ from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, STYLE, TIER_COLOURS, save, short, subplots
 from jne.roi import TIERS, ordered
 
+_MAX_LINES = 24  # in one panel
 _MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
 
 
@@ -24,10 +26,11 @@ def draw_run(
     epochs: pd.DataFrame,
     best_epoch: int,
     jne_ss: NDArray,
+    trajectory: pd.DataFrame | None,
 ) -> list[Path]:
     """The figures of a run, written into `folder`; the paths, the overview first.
 
-    voxels, epochs, jne_ss: as in the results folder.
+    voxels, epochs, jne_ss, trajectory: as in the results folder.
     """
     with matplotlib.rc_context(STYLE):
         figures = {
@@ -36,6 +39,8 @@ def draw_run(
             "jne_by_roi": jne_by_roi(voxels),
             "jne_ss": jne_ss_map(voxels, jne_ss),
         }
+        if trajectory is not None:
+            figures["trajectory"] = trajectories(trajectory, best_epoch)
         paths = []
         for name, figure in figures.items():
             figure.suptitle(short(title, 100), x=0.01, ha="left", fontsize=7, color="#555555")
@@ -81,7 +86,14 @@ def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
         axes.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
         axes.set_xlabel("epoch")
     left.set(ylabel="mean squared error", title="Loss")
-    left.annotate(
+    _say_weights_kept(left, best_epoch)
+    left.legend()
+    right.set(ylabel="mean R² over voxels", title="Validation R²")
+    return figure
+
+
+def _say_weights_kept(axes: Axes, best_epoch: int) -> None:
+    axes.annotate(
         "weights kept",
         (best_epoch, 1),
         xycoords=("data", "axes fraction"),
@@ -93,8 +105,54 @@ def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
         fontsize=7,
         color="#777777",
     )
-    left.legend()
-    right.set(ylabel="mean R² over voxels", title="Validation R²")
+
+
+def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
+    """JNE and test R2 by epoch, mean and standard deviation over the followed voxels of each ROI.
+
+    At the right end, apart from the lines, those of the saved encoder. More ROIs than a figure can
+    tell apart are drawn as one group.
+    """
+    rois = ordered(table["roi"])
+    groups = rois if 0 < len(rois) <= _MAX_LINES else ["all"]
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
+    training, final = (table[table["stage"] == stage] for stage in ("training", "final"))
+    last = training["epoch"].max() if len(training) else 0
+    figure, panels = subplots(1, 2, figsize=(7.6, 3), layout="constrained")
+    for panel, column in zip(panels, ("jne", "r2"), strict=True):
+        for k, (group, colour) in enumerate(zip(groups, colours, strict=True)):
+            lines, points = (
+                part if group == "all" else part[part["roi"] == group] for part in (training, final)
+            )
+            by_epoch = lines.groupby("epoch")[column]
+            mean, spread = by_epoch.mean(), by_epoch.std(ddof=0)
+            panel.plot(mean.index, mean, color=colour, lw=1.2, label=short(group))
+            panel.fill_between(
+                mean.index, mean - spread, mean + spread, color=colour, alpha=0.12, lw=0
+            )
+            panel.errorbar(
+                last * (1.06 + 0.1 * k / len(groups)) + 1,
+                points[column].mean(),
+                points[column].std(ddof=0),
+                fmt="o",
+                ms=3,
+                elinewidth=0.6,
+                color=colour,
+            )
+        panel.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
+        panel.axhline(0, color="#999999", lw=0.5)
+        panel.set_xlabel("epoch (points: the saved encoder)")
+        ticks = panel.get_xticks()
+        panel.set_xticks(ticks[(ticks >= 0) & (ticks <= last) & (ticks % 1 == 0)])
+    panels[0].set(ylabel="JNE", title="JNE by epoch")
+    panels[1].set(ylabel="R² on the test stimuli", title="Test R² by epoch")
+    _say_weights_kept(panels[0], best_epoch)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        title=f"mean ± SD of\n{len(final)} voxels",
+        loc="outside right center",
+        ncols=1 + len(groups) // 16,
+    )
     return figure
 
 

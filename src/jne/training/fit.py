@@ -1,6 +1,5 @@
 """Training and the test loop, with Lightning's Trainer."""
 
-import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,10 +17,10 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.nn.functional import mse_loss
 
-from jne.data.datamodule import EncodingData
+from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
-from jne.results.reader import load_weights
+from jne.results.weights import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
 from jne.training.components import (
     ComponentModule,
@@ -34,7 +33,9 @@ from jne.training.components import (
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule
 from jne.training.readout import freeze_linear_path, output_layers, refit_readout
+from jne.training.trajectory import Trajectory
 from jne.utils.machine import keep_freed_memory
+from jne.utils.progress import quiet
 
 Measured = TypeVar("Measured")
 _CHECKPOINT = {
@@ -58,18 +59,24 @@ class History:
     """Its validation loss; with a ridge readout, that after the readout was solved for."""
     readout_penalty: NDArray[np.float32] | None = None
     """(V',), the penalty of each voxel in a ridge readout."""
+    trajectory: pd.DataFrame | None = None
+    """As `Trajectory.table`, where one was asked for."""
+
+
+Train = Callable[[EncodingModule, StandardisedData], History]
 
 
 def fit(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
     *,
     readout: Literal["ridge", "trained"],
-    save_to: Path,
+    save_to: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     before_save: Callable[[], None] = lambda: None,
+    trajectory: Trajectory | None = None,
 ) -> History:
     """Train with early stopping; afterwards the module has the weights of the best epoch.
 
@@ -77,6 +84,7 @@ def fit(
         encoder that has no other layer is not trained.
     save_to: where checkpoints are written. If it exists, training continues from there, else from
     `checkpoint` if one is given. on_epoch, before_save: see `EpochCurves`, `LastCheckpoint`.
+    trajectory: follows some voxels from epoch to epoch, and measures them once more at the end.
 
     Raises InputError for a checkpoint that is damaged or of another encoder, where the validation
     loss was never finite, and for a ridge readout if the encoder does not end in a linear layer.
@@ -88,11 +96,26 @@ def fit(
         checkpoint=checkpoint,
         on_epoch=on_epoch,
         before_save=before_save,
+        trajectory=trajectory,
     )
-    if in_components(settings.response_space, readout, data):
-        train = partial(_train_on_components, train, readout=readout, run_folder=save_to.parent)
+    if in_components(settings.response_space, readout, data, followed=trajectory is not None):
+        train = partial(_train_on_components, train, readout, save_to)
     if readout == "trained":
-        return train(module, data)
+        history = train(module, data)
+    else:
+        history = _with_ridge(module, data, train, on_epoch)
+    if trajectory is None:
+        return history
+    return replace(history, trajectory=trajectory.table(module.encoder, history.best_epoch))
+
+
+def _with_ridge(
+    module: EncodingModule,
+    data: StandardisedData,
+    train: Train,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> History:
+    """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
     output_layers(module.encoder, data, "readout=ridge", "readout=trained")
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
@@ -107,11 +130,11 @@ def fit(
 
 
 def _train_on_components(
-    train: Callable[[EncodingModule, EncodingData], History],
-    module: EncodingModule,
-    data: EncodingData,
+    train: Train,
     readout: Literal["ridge", "trained"],
-    run_folder: Path,
+    save_to: Path | None,
+    module: EncodingModule,
+    data: StandardisedData,
 ) -> History:
     """Train an encoder of components, and give `module` its hidden layers.
 
@@ -120,7 +143,7 @@ def _train_on_components(
     outputs = output_layers(
         module.encoder, data, "trainer.response_space=components", "trainer.response_space=voxels"
     )
-    components = response_components(data, run_folder)
+    components = response_components(data, save_to and save_to.with_suffix(".npz"))
     small = ComponentModule(
         data.n_features,
         components.train.shape[1],
@@ -140,37 +163,40 @@ def _train_on_components(
 
 def _train(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
-    save_to: Path,
+    save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
     before_save: Callable[[], None],
+    trajectory: Trajectory | None,
 ) -> History:
     curves, best = EpochCurves(on_epoch), BestWeights()
-    checkpoint = save_to if save_to.exists() else checkpoint
+    own = [curves, best, *([] if trajectory is None else [trajectory])]
+    if save_to is not None and save_to.exists():
+        checkpoint = save_to
     saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
-    if not _restore(saved, module, curves, best, settings.max_epochs):
+    if not _restore(saved, module, own, settings.max_epochs):
         if data.batch_bytes > 2**26:
             keep_freed_memory()
-        callbacks = [
-            curves,
-            best,
-            EarlyStopping("val/loss", patience=settings.patience),
-            LastCheckpoint(save_to, settings.checkpoint_seconds, before_save),
-        ]
+        callbacks = [*own, EarlyStopping("val/loss", patience=settings.patience)]
+        if save_to is not None:
+            callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds, before_save))
         with _quiet_lightning():
             trainer = _trainer(
                 settings,
                 callbacks,
                 max_epochs=settings.max_epochs,
+                enable_checkpointing=save_to is not None,
                 accumulate_grad_batches=data.n_parts,
             )
             trainer.fit(module, data, ckpt_path=checkpoint)
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
 
 
-def _row_of_solution(module: EncodingModule, data: EncodingData, loss: float) -> dict[str, float]:
+def _row_of_solution(
+    module: EncodingModule, data: StandardisedData, loss: float
+) -> dict[str, float]:
     """The only row of training curves of an encoder that was solved for, not trained.
 
     loss: of the validation stimuli. Standardised responses have a variance of 1.
@@ -183,7 +209,7 @@ def _row_of_solution(module: EncodingModule, data: EncodingData, loss: float) ->
 
 def test(
     module: EncodingModule,
-    data: EncodingData,
+    data: StandardisedData,
     settings: TrainerConfig,
     measure: Callable[[NDArray[np.float32]], Measured],
 ) -> Measured:
@@ -203,6 +229,7 @@ test.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever py
 def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
     return pl.Trainer(
         accelerator=settings.accelerator,
+        devices=1,  # by default all GPUs, each with a process of its own
         precision=settings.precision,
         callbacks=callbacks,
         plugins=[LightningEnvironment()],  # a single process, also where SLURM starts it
@@ -217,37 +244,32 @@ def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any)
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
     """Silence what Lightning says at every start and a user cannot change."""
-    logger = logging.getLogger("pytorch_lightning")
-    level = logger.level
-    logger.setLevel(logging.WARNING)  # else it lists the accelerators that it did not find
-    with warnings.catch_warnings():
+    # The logger lists the accelerators that it did not find
+    with quiet("pytorch_lightning"), warnings.catch_warnings():
         # Lightning 2.6 under torch 2.15, and wherever SLURM is installed
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         warnings.filterwarnings("ignore", message="The `srun` command is available")
-        try:
-            yield
-        finally:
-            logger.setLevel(level)
+        yield
 
 
 def _restore(
     saved: dict[str, Any],
     module: EncodingModule,
-    curves: EpochCurves,
-    best: BestWeights,
+    callbacks: list[pl.Callback],
     max_epochs: int,
 ) -> bool:
-    """Whether training is over in this checkpoint; if so, restore its curves and best weights.
+    """Whether training is over in this checkpoint; if so, restore callbacks and best weights.
 
     Lightning would train one more epoch before it stops again.
     """
     states = saved.get("callbacks", {})
-    rows = states.get(curves.state_key, {}).get("rows", ())
+    rows = states.get(EpochCurves.state_key, {}).get("rows", ())
     if not states.get("LastCheckpoint", {}).get("over") and len(rows) < max_epochs:
         return False
-    curves.load_state_dict(states[curves.state_key])
-    best.load_state_dict(states["BestWeights"])
-    module.encoder.load_state_dict(best.weights)
+    for callback in callbacks:
+        if callback.state_key in states:  # a checkpoint of another run may have no trajectory
+            callback.load_state_dict(states[callback.state_key])
+    module.encoder.load_state_dict(states["BestWeights"]["weights"])
     return True
 
 

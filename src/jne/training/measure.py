@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +66,10 @@ class Nonlinearity:
     """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95; with
     twins, those of `_twin_columns`."""
     seconds: float
+
+    def measured(self, data: EncodingData) -> NDArray[np.int64]:
+        """Which of the V' trained voxels have a JNE."""
+        return np.flatnonzero(np.isfinite(self.columns["jne"][data.kept]))
 
 
 def score_test(
@@ -190,12 +193,8 @@ def _twin_columns(
     owner = np.tile(twins.voxels, twins.n_draws)
     of_chosen = np.flatnonzero(np.isin(owner, chosen))
     found = np.full(len(owner), np.nan)
-    if len(of_chosen):
-        path = folder / "deviation_twins.npy"
-        only_jne = settings.model_copy(update={"variants": [DEFAULT]})
-        _compute(encoder, data, data.n_trained + of_chosen, only_jne, path, of="twins")
-        found[of_chosen] = nonlinearity.jne(np.load(path, mmap_mode="r"))
-        path.unlink()
+    outputs = data.n_trained + of_chosen
+    found[of_chosen] = jne_of(encoder, data, outputs, settings, folder, "Jacobians of twins")
     draws = np.full((twins.n_draws, len(data.voxel_status)), np.nan)
     draws[:, data.kept] = twins.per_draw(found, data.n_trained)
     mean = draws.mean(axis=0)
@@ -205,16 +204,38 @@ def _twin_columns(
     return columns
 
 
+def jne_of(
+    encoder: nn.Module,
+    data: EncodingData,
+    outputs: NDArray[np.int64],
+    settings: JacobianConfig,
+    folder: Path,
+    title: str,
+) -> NDArray[np.float64]:
+    """JNE alone, over the test stimuli, of some of the encoder's outputs: (n_outputs,).
+
+    A killed computation is continued, as in `measure_nonlinearity`.
+    """
+    if not len(outputs):
+        return np.empty(0)
+    path = folder / "deviation_made_up.npy"
+    only_jne = settings.model_copy(update={"variants": [DEFAULT]})
+    _compute(encoder, data, outputs, only_jne, path, title, gain_shape=False)
+    found = nonlinearity.jne(np.load(path, mmap_mode="r"))
+    path.unlink()
+    return found
+
+
 def _compute(
     encoder: nn.Module,
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     path: Path,
-    of: Literal["voxels", "twins"] = "voxels",
+    title: str = "Jacobians",
+    gain_shape: bool = True,
 ) -> None:
     features = data.split("test")[0]
-    title = "Jacobians" if of == "voxels" else "Jacobians of twins"
     with stage_progress() as progress:
         task = progress.add_task(title, total=len(features), unit="stimuli")
         try:
@@ -228,7 +249,7 @@ def _compute(
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=of == "voxels",
+                gain_shape=gain_shape,
             )
         except ValueError as error:
             raise InputError(f"jacobian.{error}") from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from jne.data.datamodule import EncodingData
+from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import RidgeCV
@@ -43,7 +43,7 @@ class RidgeReadout:
     fitted to themselves."""
 
 
-def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
+def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer by those of ridge regression.
 
     A voxel's penalty has the smallest error on the validation stimuli; for a linear encoder, whose
@@ -59,7 +59,7 @@ def refit_readout(encoder: nn.Module, data: EncodingData) -> RidgeReadout:
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
     penalties = RIDGE_PENALTIES if is_linear_layer(encoder) else PENALTIES
-    readout, hidden = _last_layer(encoder, data, rows)
+    readout, hidden = last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
@@ -99,13 +99,13 @@ def _scale(hidden: Tensor, features: Tensor) -> float:
 
 
 def output_layers(
-    encoder: nn.Module, data: EncodingData, setting: str, otherwise: str
+    encoder: nn.Module, data: StandardisedData, setting: str, otherwise: str
 ) -> list[str]:
     """Names of the linear layers whose outputs add up to the encoder's: a readout, a linear path.
 
     Raises InputError where there are none: `setting` needs them, `otherwise` does not.
     """
-    readout, _ = _last_layer(encoder, data, data.rows["val"][:2], setting, otherwise)
+    readout, _ = last_layer(encoder, data, data.rows["val"][:2], setting, otherwise)
     outputs = {readout, getattr(encoder, "linear_path", None)}
     return [name for name, module in encoder.named_modules() if module in outputs]
 
@@ -122,20 +122,20 @@ def freeze_linear_path(encoder: nn.Module) -> None:
         path.requires_grad_(False)
 
 
-def validation_fold(data: EncodingData) -> NDArray[np.int64]:
+def validation_fold(data: StandardisedData) -> NDArray[np.int64]:
     """The folds of training and validation stimuli: the former only train, the latter validate."""
     return np.repeat([-1, 0], [len(data.rows["train"]), len(data.rows["val"])])
 
 
-def cross_validation(data: EncodingData) -> NDArray[np.int64]:
+def cross_validation(data: StandardisedData) -> NDArray[np.int64]:
     """Folds of training and validation stimuli, of equal size and at random."""
     n = len(data.rows["train"]) + len(data.rows["val"])
     return np.random.default_rng(0).permutation(np.arange(n) % N_FOLDS)
 
 
-def _last_layer(
+def last_layer(
     encoder: nn.Module,
-    data: EncodingData,
+    data: StandardisedData,
     rows: NDArray[np.int64],
     setting: str = "readout=ridge",
     otherwise: str = "readout=trained",

@@ -52,9 +52,10 @@ class TrainingRun:
         If an earlier attempt at this run used other data, training restarts, as a new MLflow run.
         Raises InputError where the config names an ROI that the data does not have.
         """
-        chosen = self.config.jacobian.voxels
-        if isinstance(chosen, list):
-            check_known(chosen, data.prepared.voxels["roi"], "jacobian.voxels")
+        for key in ("voxels", "trajectory"):
+            chosen = getattr(self.config.jacobian, key)
+            if isinstance(chosen, list):
+                check_known(chosen, data.prepared.voxels["roi"], f"jacobian.{key}")
         sizes: dict[str, object] = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
@@ -106,6 +107,7 @@ class TrainingRun:
             voxels=voxels,
             stimuli=data.prepared.stimuli.iloc[data.rows["test"]],
             epochs=history.epochs,
+            trajectory=history.trajectory,
             arrays={
                 "features": data.split("test")[0].numpy(),
                 "responses": _all_voxels(scores.responses, data),
@@ -131,6 +133,7 @@ class TrainingRun:
             read_table(self.path / "epochs.csv"),
             history.best_epoch,
             nonlinearity.jne_ss,
+            history.trajectory,
         )
         durations = {
             "time/prepare_s": self._data_ready - self._started,
@@ -149,8 +152,9 @@ class TrainingRun:
         self.tracked.log_metrics(metrics)
         for figure in drawn:
             self.tracked.log_file(figure, "figures")
-        for table in ("rois.csv", "epochs.csv", "summary.json"):
-            self.tracked.log_file(self.path / table, "tables")
+        for table in ("rois.csv", "epochs.csv", "trajectory.csv", "summary.json"):
+            if (self.path / table).exists():
+                self.tracked.log_file(self.path / table, "tables")
         if self.config.tracking.log_model:
             self.tracked.log_model()
 
@@ -164,19 +168,27 @@ class TrainingRun:
             "JNE": "jne",
             "JNE twin": "jne_twin",
             "W": "w",
+            "nonlinear": "nonlinear",
             "mean deviation": "mean_deviation",
             "JNE-SS": "jne_ss_mean",
         }
         columns = {heading: name for heading, name in columns.items() if name in regions}
+        if "w" in regions:  # a terminal of 80 columns has no room for all, which rois.csv has
+            del columns["mean deviation"], columns["JNE-SS"]
         for heading in ("voxels", *columns):
-            table.add_column(heading, justify="right")
+            longest = max(map(len, heading.split()))  # a heading breaks between words alone
+            table.add_column(heading, justify="right", min_width=longest)
         for _, row in regions.iterrows():
             if row["roi"] == "all":
                 table.add_section()
-            values = row[list(columns.values())].astype(float)
-            table.add_row(row["roi"], str(row["n_voxels"]), *map(_number, values))
+            values = (
+                _percent(row[name]) if name == "nonlinear" else _number(row[name])
+                for name in columns.values()
+            )
+            table.add_row(row["roi"], str(row["n_voxels"]), *values)
         print_table(table)
         show_locations(self.config, self.folder, self.tracked)
+        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
 
 
 def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:
@@ -187,6 +199,10 @@ def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.f
     everything = np.full((len(values), n_voxels), np.nan, dtype=np.float32)
     everything[:, data.kept] = values
     return everything
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _number(value: float) -> str:

@@ -11,6 +11,7 @@ the twins as it reaches linear voxels. docs/inference.md says what follows from 
 N stimuli, D features, V' trained voxels, T twins.
 """
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jne.data.datamodule import EncodingData, Twins
+from jne.data.datamodule import EncodingData
+from jne.data.responses import Twins
 from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
 from jne.training.baseline import baseline_columns
 from jne.training.config import ControlConfig
@@ -38,43 +40,86 @@ def make_twins(data: EncodingData, control: ControlConfig, seed: int, path: Path
     baseline. The residuals of these stimuli are permuted among them, those of the test stimuli
     among themselves. Voxels with twins and permutations depend on `seed` alone.
     """
-    voxels = _with_twins(data.n_trained, control.share, seed)
-    rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
-    orders = [_order(rows, test, [seed, draw]) for draw in range(control.draws)]
-    penalty = torch.from_numpy(baseline_columns(["ridge"], data)["ridge_penalty"][voxels])
-    features = data.features - data.features[rows].mean(dim=0)
-    out_of_fold = OutOfFoldRidge(features[rows], cross_validation(data))
-    solver = RidgeSolver(features[rows])
-    n_twins = control.draws * len(voxels)
+    parts = TwinParts(data, control, seed)
+
+    def columns(block: slice) -> list[Tensor]:
+        return [linear + noise for linear, noise in parts.of(block)]
+
+    return write_twins(data, parts.voxels, control.draws, columns, path, "linear twins")
+
+
+class TwinParts:
+    """The two parts of each twin: c * ridge prediction, and permuted residuals."""
+
+    def __init__(self, data: EncodingData, control: ControlConfig, seed: int) -> None:
+        self.data = data
+        self.voxels = _with_twins(data.n_trained, control.share, seed)
+        """(K,), which of the V' trained voxels have twins."""
+        self.rows = np.concatenate([data.rows["train"], data.rows["val"]])
+        """The stimuli that ridge regression is fitted to."""
+        test = data.rows["test"]
+        self._receivers = np.concatenate([self.rows, test])
+        self._orders = [_order(self.rows, test, [seed, draw]) for draw in range(control.draws)]
+        penalty = baseline_columns(["ridge"], data)["ridge_penalty"][self.voxels]
+        self._penalty = torch.from_numpy(penalty)
+        self._features = data.features - data.features[self.rows].mean(dim=0)
+        self._solver = RidgeSolver(self._features[self.rows])
+        self._out_of_fold = OutOfFoldRidge(self._features[self.rows], cross_validation(data))
+
+    def of(self, block: slice) -> list[tuple[Tensor, Tensor]]:
+        """Linear part and noise, (N, v) each, of the voxels `block` of the K; one pair a draw."""
+        rows, penalty = self.rows, self._penalty[block]
+        responses = _columns(self.data, self.voxels[block])
+        mean = responses[rows].mean(dim=0)
+        centred = responses - mean
+        fitted = self._features @ self._solver.weights(centred[rows], penalty)
+        residuals = centred - fitted
+        predict = partial(self._out_of_fold.predict, penalty=penalty)
+        residuals[rows] = centred[rows] - predict(centred[rows])
+        left = residuals[rows].square().sum(dim=0) / centred[rows].square().sum(dim=0)
+        error = fitted[rows] - predict(fitted[rows])
+        pairs = []
+        for order in self._orders:
+            noise = torch.empty_like(residuals)
+            noise[self._receivers] = residuals[order]
+            noise_error = noise[rows] - predict(noise[rows])
+            scale = _scale(fitted[rows], noise[rows], error, noise_error, left)
+            pairs.append((scale * fitted + mean, noise))
+        return pairs
+
+
+def write_twins(
+    data: EncodingData,
+    voxels: NDArray[np.int64],
+    n_draws: int,
+    columns: Callable[[slice], list[Tensor]],
+    path: Path,
+    title: str,
+) -> Twins:
+    """Standardise made-up voxels and write them to `path`, block after block.
+
+    columns: function of a slice of the K voxels that returns `n_draws` arrays (N, v) in the units
+    of the standardised responses.
+    """
+    n_voxels = len(voxels)
+    n_twins = n_draws * n_voxels
     mean, scale = torch.empty(n_twins), torch.empty(n_twins)
-    with stage_progress() as progress, atomic_array(path, (len(features), n_twins), "<f4") as twins:
-        task = progress.add_task("linear twins", total=len(voxels), unit="voxels")
+    shape = (len(data.features), n_twins)
+    with stage_progress() as progress, atomic_array(path, shape, "<f4") as array:
+        task = progress.add_task(title, total=n_voxels, unit="voxels")
         # Of a subset, a block spans more columns of the responses
-        at_once = max(round(_VOXELS_AT_ONCE * len(voxels) / data.n_trained), 1)
-        for block in voxel_blocks(len(voxels), at_once):
-            responses = _columns(data, voxels[block])
-            centred = responses - responses[rows].mean(dim=0)
-            fitted = features @ solver.weights(centred[rows], penalty[block])
-            residuals = centred - fitted
-            predict = partial(out_of_fold.predict, penalty=penalty[block])
-            residuals[rows] = centred[rows] - predict(centred[rows])
-            left = residuals[rows].square().sum(dim=0) / centred[rows].square().sum(dim=0)
-            error = fitted[rows] - predict(fitted[rows])
-            for draw, order in enumerate(orders):
-                noise = torch.empty_like(residuals)
-                noise[np.concatenate([rows, test])] = residuals[order]
-                noise_error = noise[rows] - predict(noise[rows])
-                scale_of_fit = _scale(fitted[rows], noise[rows], error, noise_error, left)
-                twin = scale_of_fit * fitted + noise + responses[rows].mean(dim=0)
-                columns = slice(draw * len(voxels) + block.start, draw * len(voxels) + block.stop)
+        at_once = max(round(_VOXELS_AT_ONCE * n_voxels / data.n_trained), 1)
+        for block in voxel_blocks(n_voxels, at_once):
+            for draw, twin in enumerate(columns(block)):
+                chosen = slice(draw * n_voxels + block.start, draw * n_voxels + block.stop)
                 train = twin[data.rows["train"]]
-                mean[columns], scale[columns] = train.mean(dim=0), train.std(dim=0, correction=0)
-                twins[:, columns] = (twin - mean[columns]) / scale[columns]
+                mean[chosen], scale[chosen] = train.mean(dim=0), train.std(dim=0, correction=0)
+                array[:, chosen] = (twin - mean[chosen]) / scale[chosen]
             progress.update(task, completed=block.stop)
-    owner = np.tile(voxels, control.draws)
+    owner = np.tile(voxels, n_draws)
     return Twins(
         voxels,
-        control.draws,
+        n_draws,
         np.load(path, mmap_mode="r"),
         data.response_mean[owner] + mean * data.response_scale[owner],
         scale * data.response_scale[owner],

@@ -4,6 +4,10 @@ The names of subjects, ROIs and runs may look like rich's markup or like the cod
 holds a name is printed with `say` or `print_table`, which show text as it is.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from rich.console import Console
@@ -21,6 +25,17 @@ from rich.table import Table
 from rich.text import Text
 
 console = Console(emoji=False)
+_hidden = ContextVar("_hidden", default=False)
+
+
+@contextmanager
+def without_progress() -> Iterator[None]:
+    """Show no progress bars in this block, in this thread."""
+    before = _hidden.set(True)
+    try:
+        yield
+    finally:
+        _hidden.reset(before)
 
 
 def say(text: str, style: str | None = None, **settings: Any) -> None:
@@ -33,6 +48,18 @@ def print_table(table: Table, to: Console = console) -> None:
     if isinstance(table.title, str):
         table.title = Text(table.title, style="table.title")
     to.print(table, markup=False)
+
+
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Silence what the logger `name`, and those below it, say short of a warning."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 class _Rate(ProgressColumn):
@@ -52,6 +79,7 @@ def training_progress() -> Progress:
         TextColumn("{task.fields[note]}", markup=False),
         _Rate(),
         console=console,
+        disable=_hidden.get(),
         refresh_per_second=4,
     )
 
@@ -66,5 +94,6 @@ def stage_progress() -> Progress:
         _Rate(),
         TimeRemainingColumn(),
         console=console,
+        disable=_hidden.get(),
         refresh_per_second=4,
     )

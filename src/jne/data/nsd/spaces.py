@@ -59,6 +59,10 @@ class Volume:
         names = [f"betas_session{session:02d}.{suffix}" for suffix in ("hdf5", "mat", "nii.gz")]
         return [betas / name for name in names if (betas / name).exists()][:1]
 
+    def mean_image(self) -> NDArray[np.float64]:
+        """The mean of the functional images (X, Y, Z). Raises InputError where it is not there."""
+        return _values(self._folder / "mean.nii.gz")
+
     def mask_files(self) -> list[Path]:
         """The files that say which voxels are in the brain."""
         return [self._folder / "brainmask.nii.gz"]

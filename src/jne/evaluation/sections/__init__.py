@@ -4,13 +4,16 @@ A section owns its tables, text, figures, captions, findings, MLflow scalars and
 is a module here with a subclass of `Section`, and one line in SECTIONS.
 
 base         Section: what every section has
-performance  R² and Pearson's r of both encoders, against the noise ceiling
-comparison   the R² maps of the linear and the nonlinear encoder
-maps         R² and JNE on the brain
+summary      one figure of all regions: the first screen
+maps         R², JNE and W on the brain
 hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
-variants     JNE against its variants and the mean deviation
+planted      JNE against that of planted twins: how nonlinear a voxel is
+performance  R² and Pearson's r of both encoders, against the noise ceiling
+comparison   the R² maps of the linear and the nonlinear encoder
+swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
+variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
 """
 
@@ -20,18 +23,24 @@ from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.performance import Performance
+from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
+from jne.evaluation.sections.summary import Summary
+from jne.evaluation.sections.swept import Swept
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
-    Performance(),
-    Comparison(),
+    Summary(),
     Maps(),
     Hierarchy(),
     Nonlinear(),
-    Variants(),
+    Planted(),
+    Performance(),
+    Comparison(),
+    Swept(),
     Selectivity(),
+    Variants(),
     Reliability(),
 )
 

@@ -32,17 +32,21 @@ class Section:
     """Headings of table columns on the page; by default the column's name, without underscores."""
     files: Mapping[str, str] = {}
     """What `write_files` writes: file name and description, for the end of the page."""
+    docs: str = "evaluation.md"
+    """The document that explains the method."""
+    headline: bool = False
+    """Whether its findings stand on the first screen, not at the top of the section."""
 
     def tables(self, data: SubjectData) -> Tables:
         """The tables of one subject, by names that no other section uses."""
         return {}
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
-        """The tables shown on the page."""
-        return list(tables.values())
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
+        """The tables shown on the page, by their titles there."""
+        return {name.replace("_", " ").capitalize(): table for name, table in tables.items()}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
-        """The paragraph below the title."""
+        """The method, in two lines."""
         return ""
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -58,6 +62,10 @@ class Section:
 
     def across_subjects(self, tables: Tables) -> Tables:
         """Rows over several subjects, appended to the tables of the same names."""
+        return {}
+
+    def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
+        """Figures of several subjects together, by names that `figures` does not use."""
         return {}
 
     def findings_across(self, tables: Tables) -> list[str]:

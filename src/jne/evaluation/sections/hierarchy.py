@@ -15,10 +15,13 @@ from jne.plots.style import short, subplots
 from jne.roi import TIERS
 
 _N_RESAMPLES = 1000  # for the intervals of means and medians
+# ROIs: with more, their pairs are tested for JNE alone, or not at all. 1,000 make a million rows.
+_MAX_PAIRED_ALL, _MAX_PAIRED = 60, 1000
 
 
 class Hierarchy(Section):
     title = "Where JNE is high"
+    headline = True
     captions: Mapping[str, str] = {
         "jne": "JNE and mean deviation of the analysed voxels, by ROI and by tier. The line is the "
         "median.",
@@ -45,19 +48,23 @@ class Hierarchy(Section):
             rows.append({"measure": measure, "n_voxels": n, "tau": tau, "p": p})
         return {"trend": pd.DataFrame(rows)}
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         jne = _jne_rows(tables).replace({"level": {"roi": "ROI"}})
         trend = tables["trend"].dropna(subset="tau")
         trend = trend.assign(measure=trend["measure"].map(measure_label))
-        return [table for table in (jne, trend) if len(table)]
+        titled = {"JNE by region": jne, "Rise from tier to tier": trend}
+        return {title: table for title, table in titled.items() if len(table)}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = ["Means and medians of JNE over voxels, with 95 % bootstrap intervals."]
+        if len(data.rois) > _MAX_PAIRED:
+            sentences.append(f"Pairs of ROIs are not tested (more than {_MAX_PAIRED} ROIs).")
         jne = _jne_rows(tables)
         few = jne.loc[jne["n_voxels"] < hierarchy.MIN_VOXELS, "group"]
         if len(few):
             sentences.append(
-                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few)}."
+                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few[:12])}"
+                f"{f' and {len(few) - 12} more' if len(few) > 12 else ''}."
             )
         if tables["trend"]["tau"].notna().any():
             sentences.append(
@@ -67,7 +74,9 @@ class Hierarchy(Section):
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         drawn = {"jne": _jne_by_region(data)}
+        shown = [*data.shown, *TIERS]
         pairwise = tables["pairwise"].query("measure == 'jne'")
+        pairwise = pairwise[pairwise["greater"].isin(shown) & pairwise["lesser"].isin(shown)]
         return drawn | ({"pairwise": _superiority(pairwise)} if len(pairwise) else {})
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
@@ -77,14 +86,16 @@ class Hierarchy(Section):
         verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
         return [
             f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
-            f"{_significant_steps(tables['pairwise'])}."
+            f"{_significant_steps(tables['pairwise'])}{_extremes(tables)}."
         ]
 
     def findings_across(self, tables: Tables) -> list[str]:
         jne = tables["trend"].query("measure == 'jne'")
         across = jne[jne["subject"] == ALL_SUBJECTS]
+        each = jne.loc[(jne["subject"] != ALL_SUBJECTS) & jne["tau"].notna(), "tau"]
         return [
-            f"All subjects: mean Kendall's tau {tau:.2f}, combined {p_text(p)} (Stouffer)."
+            f"All subjects: JNE rises from tier to tier in {(each > 0).sum()} of {len(each)} "
+            f"(mean Kendall's tau {tau:.2f}, combined {p_text(p)}, Stouffer)."
             for tau, p in zip(across["tau"], across["p"], strict=True)
             if np.isfinite(tau)
         ]
@@ -95,9 +106,8 @@ class Hierarchy(Section):
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         lines = [
-            "The tests between regions treat voxels as independent. Neighbouring voxels of a real "
-            "brain are correlated, and one encoder predicts them all, so these p are smaller than "
-            "independent voxels would give. An effect that holds in every subject is stronger "
+            "Voxels count as independent here, but neighbouring voxels are correlated and share an "
+            "encoder, so these p are too small. An effect that holds in every subject is stronger "
             "evidence.",
             "No absolute threshold of JNE separates linear from nonlinear voxels.",
         ]
@@ -117,12 +127,15 @@ def _levels(data: SubjectData) -> list[tuple[str, NDArray, list[str]]]:
 
 
 def _hierarchy(data: SubjectData) -> pd.DataFrame:
+    values = data.analysed[data.measures].to_numpy(dtype=np.float64).T
     return _stacked(
-        hierarchy.summary(
-            data.analysed[measure].to_numpy(), groups, order, _N_RESAMPLES, data.config.seed
-        ).assign(level=level, measure=measure)
+        table.assign(level=level, measure=measure)
         for level, groups, order in _levels(data)
-        for measure in data.measures
+        for measure, table in zip(
+            data.measures,
+            hierarchy.summary(values, groups, order, _N_RESAMPLES, data.config.seed),
+            strict=True,
+        )
     )
 
 
@@ -134,6 +147,7 @@ def _pairwise(data: SubjectData) -> pd.DataFrame:
         )
         for level, groups, order in _levels(data)
         for measure in data.measures
+        if level == "tier" or len(order) <= (_MAX_PAIRED if measure == "jne" else _MAX_PAIRED_ALL)
     )
 
 
@@ -159,6 +173,17 @@ def _jne_rows(tables: Tables) -> pd.DataFrame:
     return tables["hierarchy"].query("measure == 'jne'").drop(columns="measure")
 
 
+def _extremes(tables: Tables) -> str:
+    rows = _jne_rows(tables).query("level == 'roi'").dropna(subset="median")
+    if len(rows) < 2:
+        return ""
+    low, high = (rows.iloc[int(at)] for at in (rows["median"].argmin(), rows["median"].argmax()))
+    return (
+        f"; the median is highest in {high.group} ({high['median']:.2f}) and lowest in "
+        f"{low.group} ({low['median']:.2f})"
+    )
+
+
 def _significant_steps(pairwise: pd.DataFrame) -> str:
     pairs = pairwise.query("level == 'tier' and measure == 'jne' and significant")
     steps = [
@@ -173,7 +198,7 @@ def _jne_by_region(data: SubjectData) -> Figure:
     analysed = data.analysed
     if data.rois:
         analysed = analysed[analysed["roi"].isin(data.rois)]
-    rois = data.rois or [""]
+    rois = data.shown or [""]
     tiers = [name for name in TIERS if (analysed["tier"] == name).any()]
     levels = [("roi", rois)] + ([("tier", tiers)] if tiers else [])
     width = max(2.2, 0.6 + 0.42 * len(rois))

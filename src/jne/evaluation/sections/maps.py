@@ -1,86 +1,77 @@
-"""R², JNE and W on the brain: maps that nilearn loads, and pictures of them."""
+"""Measures on the brain: maps that other programs open, and pictures of them."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
+from jne.evaluation.measures import MEASURES, measures_of
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
-
-_MAPS = {
-    "r2": ("r2_nonlinear", "R²", "viridis"),
-    "jne": ("jne", "JNE", "magma"),
-    "w": ("w", "W = JNE − JNE of the linear twin", "magma"),
-}
-"""Name: column of the voxel table, label, colour map."""
 
 
 class Maps(Section):
     title = "Maps"
     captions: Mapping[str, str] = {
-        "map_r2": "R² of the nonlinear encoder on the test stimuli. The scale starts at 0; "
-        "negative values are drawn as 0.",
-        "map_jne": "JNE of every voxel that has one, significant or not.",
-        "map_w": "W of every voxel that has one, significant or not. The scale starts at 0; "
-        "negative values are drawn as 0.",
+        f"map_{measure.name}": f"{measure.label} of every voxel that has one, significant or not. "
+        "The scale starts at 0; negative values are drawn as 0."
+        for measure in MEASURES
     }
     files: Mapping[str, str] = {
-        "maps/": "maps of R², JNE and W for nilearn (GIFTI or NIfTI), where voxels have a position "
-        "in a brain",
+        "maps/": "maps of all measures where voxels have a position in a brain, with the names of "
+        "BIDS derivatives: NIfTI, GIFTI, and for fsLR CIFTI",
     }
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        if not _have_positions(data):
+        if not data.may_have_positions:
             return {}
-        from jne.plots import brain
+        from jne.plots import brain, meshes  # nilearn takes seconds to import
 
         run = data.subject.nonlinear
+        if meshes.why_not_drawn(data.voxels, run.space):
+            return {}
         synthetic = run.config["data"]["_target_"].endswith(".Synthetic")
         drawn = {}
-        for name, (column, label, cmap) in _shown(data).items():
-            values = data.voxels[column].to_numpy()
-            drawn[f"map_{name}"] = brain.draw(
-                data.voxels,
-                values,
-                run.space,
-                label=label,
-                cmap=cmap,
-                vmax=_upper_limit(values),
-                note="synthetic data" if synthetic else "",
-            )
+        for measure in measures_of(data.voxels):
+            if measure.static:
+                values = measure.values(data.voxels)
+                drawn[f"map_{measure.name}"] = brain.draw(
+                    data.voxels,
+                    values,
+                    run.space,
+                    label=measure.label,
+                    cmap=measure.cmap,
+                    vmax=brain.upper_limit(values),
+                    note="synthetic data" if synthetic else "",
+                )
         return drawn
 
     def write_files(self, data: SubjectData, folder: Path) -> None:
-        if not _have_positions(data):
+        if not data.may_have_positions:
             return
-        from jne.plots import brain
+        from jne.plots import brain_files, meshes
 
-        for name, (column, _, _) in _shown(data).items():
-            brain.write_maps(
-                folder / "maps",
-                f"{data.file_name}_{name}",
+        run = data.subject.nonlinear
+        if meshes.why_not_placed(data.voxels, run.space):
+            return
+        folder = folder / "maps"
+        label = brain_files.subject_label(data.name)
+        if (folder / f"sub-{label}").exists():  # of a subject whose name gives the same label
+            label += hashlib.sha256(data.name.encode()).hexdigest()[:8]
+        measures = measures_of(data.voxels)
+        brain_files.describe_dataset(
+            folder,
+            {measure.name: measure.description for measure in measures},
+            run.config["data"]["name"],
+        )
+        for measure in measures:
+            brain_files.write_maps(
+                folder,
+                label,
+                measure.name,
                 data.voxels,
-                data.voxels[column].to_numpy(),
-                data.subject.nonlinear.space,
+                measure.values(data.voxels),
+                run.space,
+                str(run.config["data"].get("space", "")),
             )
-
-
-def _shown(data: SubjectData) -> dict[str, tuple[str, str, str]]:
-    return {name: shown for name, shown in _MAPS.items() if shown[0] in data.voxels}
-
-
-def _have_positions(data: SubjectData) -> bool:
-    if not {"vertex", "k"} & set(data.voxels):
-        return False
-    from jne.plots import brain  # nilearn takes seconds to import
-
-    return brain.have_positions(data.voxels, data.subject.nonlinear.space)
-
-
-def _upper_limit(values: NDArray) -> float:
-    """The top of a map's colour scale: the 99th percentile, so that no single voxel sets it."""
-    finite = values[np.isfinite(values)]
-    return max(float(np.percentile(finite, 99)), 1e-6) if len(finite) else 1.0

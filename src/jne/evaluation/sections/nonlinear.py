@@ -17,11 +17,14 @@ from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
 from jne.roi import TIERS
 
 _MEASURES = {"jne": "JNE", "w": "W"}
-_NO_TWINS = "JNE has no null without linear twins; `python train.py control=twins` gives one."
+_MAX_NAMED = 4  # regions in a sentence
+_NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
 
 
 class Nonlinear(Section):
     title = "Is this voxel nonlinear?"
+    docs = "inference.md"
+    headline = True
     captions: Mapping[str, str] = {
         "nonlinear": "W of the analysed voxels (line: median), and the share of voxels that are "
         "nonlinear, with Wilson's 95 % interval.",
@@ -50,26 +53,26 @@ class Nonlinear(Section):
             rows.append({"level": level, "group": group, **counts, **_share(*counts.values())})
         return {"nonlinear": pd.DataFrame(rows)}
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         if not tables:
-            return []
+            return {}
         regions = tables["nonlinear"].replace({"level": {"roi": "ROI"}})
         trend = tables["nonlinear_trend"].dropna(subset="tau")
         trend = trend.assign(measure=trend["measure"].map(_MEASURES))
-        return [table for table in (regions, trend) if len(table)]
+        titled = {"Nonlinear voxels by region": regions, "Rise from tier to tier": trend}
+        return {title: table for title, table in titled.items() if len(table)}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = [
-            "Each voxel has a linear twin: a made-up voxel that is linear, and as predictable and "
-            "as noisy. One encoder was trained on both; W is the JNE of the voxel minus that of "
-            "its twin. For a linear voxel, W is as often positive as negative, whatever the noise. "
-            f"Voxels are called nonlinear at a false discovery rate of {_percent(data)} (knockoff+ "
-            "of Barber and Candès). p is that of W > 0 in Wilcoxon's signed-rank test, one-sided."
+            "W is the JNE of a voxel minus that of its linear twin, a made-up linear voxel that is "
+            "as predictable and as noisy, by one encoder trained on both. Nonlinear: at a false "
+            f"discovery rate of {_percent(data)} (knockoff+) among the voxels of the row. "
+            "p: of W > 0 (Wilcoxon, one-sided)."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
             given = " and ".join(_covariates(data).values())
             sentences.append(
-                f"Partial r is Spearman's correlation with the tier given {given}, two-sided p."
+                f"Partial r: Spearman's correlation with the tier given {given}, two-sided p."
             )
         return " ".join(sentences)
 
@@ -85,12 +88,13 @@ class Nonlinear(Section):
             f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "
             f"rate of {_percent(data)}"
         ]
-        none = list(rois.loc[rois["n_nonlinear"] == 0, "group"])
         if whole.n_nonlinear and len(rois) > 1:
-            most = rois.iloc[int(rois["share"].to_numpy().argmax())]
-            clauses.append(f"most in {most.group} ({most.n_nonlinear} of {most.n_voxels})")
-            if none:
-                clauses.append(f"none in {', '.join(none)}")
+            ends = ("highest", rois["share"].max()), ("lowest", rois["share"].min())
+            clauses += [
+                f"their share is {which} in {_named(rois.loc[rois['share'] == share, 'group'])} "
+                f"({share:.0%})".replace("%", " %")
+                for which, share in ends
+            ]
         return ["; ".join(clauses) + "."]
 
     def findings_across(self, tables: Tables) -> list[str]:
@@ -107,7 +111,7 @@ class Nonlinear(Section):
         if "nonlinear" not in tables:
             return {}
         whole = tables["nonlinear"].query("level == 'brain'")
-        return dict(zip("nonlinear_share/" + whole["subject"], whole["share"], strict=True))
+        return dict(zip("nonlinear_voxels/" + whole["subject"], whole["share"], strict=True))
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "nonlinear" not in tables:
@@ -138,7 +142,7 @@ def _tested(data: SubjectData) -> pd.DataFrame:
 def _by_group(data: SubjectData) -> pd.DataFrame:
     rows = []
     for level, group, voxels in _groups(data):
-        n, found, w = len(voxels), int(voxels["nonlinear"].sum()), voxels["w"].to_numpy()
+        n, found, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
         rows.append(
             {
                 "level": level,
@@ -205,15 +209,21 @@ def _covariates(data: SubjectData) -> dict[str, str]:
     return known | {"r2_nonlinear": "R²"}
 
 
+def _named(groups: pd.Series) -> str:
+    """The first names of a list, and how many more there are."""
+    more = len(groups) - _MAX_NAMED
+    return ", ".join(groups[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
 def _percent(data: SubjectData) -> str:
     return f"{100 * data.config.inference.q:g} %"
 
 
 def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
-    names = data.rois or [WHOLE_BRAIN]
+    names = data.shown or [WHOLE_BRAIN]
     level = "roi" if data.rois else "brain"
     groups = {name: voxels["w"] for kind, name, voxels in _groups(data) if kind == level}
-    shown = table[table["level"] == level]
+    shown = table[table["level"] == level].set_index("group").loc[names]
     width = max(3.2, 1.2 + 0.42 * len(names))
     figure, (above, below) = subplots(
         2, 1, figsize=(width, 4.0), sharex=True, layout="constrained", height_ratios=[1.4, 1]
@@ -230,5 +240,5 @@ def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     below.bar(range(len(names)), share, 0.7, color=colours, alpha=0.6)
     below.errorbar(range(len(names)), share, np.maximum(ends, 0), fmt="none", color="black", lw=0.8)
     below.set(ylim=(0, 1), ylabel="share nonlinear", title=f"false discovery rate {_percent(data)}")
-    name_groups(below, names if data.rois else [""])
+    name_groups(below, data.shown or [""])
     return figure

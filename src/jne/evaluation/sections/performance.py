@@ -15,6 +15,8 @@ from jne.plots.style import subplots
 
 class Performance(Section):
     title = "Prediction"
+    docs = "metrics.md"
+    headline = True
     captions: Mapping[str, str] = {
         "r2_ceiling": "R² against the noise ceiling of R², one point (or bin) per voxel. Solid "
         "line: all of the explainable variance; dashed line: 80 % of it.",
@@ -53,10 +55,26 @@ class Performance(Section):
         whole = _whole_brain(tables).iloc[0]
         means = table[table["roi"] == WHOLE_BRAIN].set_index("encoder")["r2_mean"]
         ridge = f", {means['ridge']:.3f} (ridge regression)" if "ridge" in means else ""
+        ceiling = (
+            f", of at most {whole.noise_ceiling_mean:.3f} (noise ceiling)"
+            if np.isfinite(whole.noise_ceiling_mean)
+            else ""
+        )
         return [
-            f"mean test R² {whole.r2_mean:.3f} (nonlinear encoder){ridge}; "
+            f"mean test R² {whole.r2_mean:.3f} (nonlinear encoder){ridge}{ceiling}; "
             f"{int(whole.n_analysed)} of {int(whole.n_voxels)} voxels analysed."
         ]
+
+    def findings_across(self, tables: Tables) -> list[str]:
+        table = tables["performance"]
+        whole = table[table["roi"] == WHOLE_BRAIN].groupby("encoder", sort=False)["r2_mean"]
+        parts = [
+            f"{mean:.3f} ({name}, SD over subjects {spread:.3f})"
+            for name, mean, spread in zip(
+                whole.mean().index, whole.mean(), whole.std(), strict=True
+            )
+        ]
+        return [f"All subjects: mean test R² {', '.join(parts)}."]
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         lines = [

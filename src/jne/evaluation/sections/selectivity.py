@@ -19,6 +19,7 @@ from jne.plots.style import short, subplots
 from jne.utils.files import write_array
 from jne.utils.progress import say
 
+_MAX_NAMED = 8  # regions in a sentence
 _N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
 # Paul Tol's muted scheme, which colour-blind readers can tell apart
 _QUALITATIVE = (
@@ -65,10 +66,10 @@ class Selectivity(Section):
             ),
         }
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         preferred = tables["preferences"].query("preferred").sort_values("p_fdr")
         columns = ["roi", "cluster", "n_stimuli", "inside", "outside", "ratio", "p", "p_fdr"]
-        return [preferred[columns]] if len(preferred) else []
+        return {"Preferred stimuli": preferred[columns]} if len(preferred) else {}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         if tables["preferences"]["preferred"].any():
@@ -105,7 +106,9 @@ class Selectivity(Section):
             f"{region} ({', '.join(clusters[:3])})"
             for region, clusters in preferred["cluster"].groupby(regions, sort=False)
         ]
-        return [f"JNE-SS is significantly higher for some stimuli: {', '.join(parts)}."]
+        more = f" and {len(parts) - _MAX_NAMED} more" if len(parts) > _MAX_NAMED else ""
+        named = ", ".join(parts[:_MAX_NAMED])
+        return [f"JNE-SS is significantly higher for some stimuli: {named}{more}."]
 
 
 def _moj(data: SubjectData) -> NDArray[np.float64]:
@@ -143,8 +146,9 @@ def _images(data: SubjectData, stimuli: pd.DataFrame) -> Images:
 
 
 def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
+    regions, clusters = [WHOLE_BRAIN, *data.shown], data.clusters.names
     preferred = tables["preferences"].query("preferred")
-    regions, clusters = [WHOLE_BRAIN, *data.rois], data.clusters.names
+    preferred = preferred[preferred["roi"].isin(regions)]
     figure, axes = subplots(
         1,
         2,

@@ -15,6 +15,7 @@ from jne.plots.style import subplots
 
 class Variants(Section):
     title = "Does the choice of measure matter?"
+    docs = "metrics.md"
     captions: Mapping[str, str] = {
         "variants": "Pearson's r over voxels between JNE, its variants and the mean deviation.",
     }
@@ -32,8 +33,8 @@ class Variants(Section):
         ]
         return {"variants": pd.DataFrame(rows)}
 
-    def page_tables(self, data: SubjectData, tables: Tables) -> list[pd.DataFrame]:
-        return []  # the figure shows every number
+    def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
+        return {}  # the figure shows every number
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (

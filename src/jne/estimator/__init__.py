@@ -1,0 +1,9 @@
+"""The package as an estimator of scikit-learn.
+
+regressor   JNERegressor
+parameters  its parameters, checked
+"""
+
+from jne.estimator.regressor import JNERegressor
+
+__all__ = ["JNERegressor"]

@@ -1,0 +1,274 @@
+"""`JNERegressor`: train.py's encoder, training and JNE as an estimator of scikit-learn.
+
+N stimuli, D features, V voxels.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import nn
+
+from jne.analysis import nonlinearity
+from jne.data.datamodule import StandardisedData
+from jne.encoders import RawEncoder
+from jne.errors import InputError
+from jne.estimator.parameters import Parameters, checked
+from jne.jacobian import jacobian_deviation
+from jne.jacobian.measurement import FEWEST_STIMULI
+from jne.training.fit import fit as train
+from jne.training.module import EncodingModule
+from jne.utils.progress import without_progress
+
+_FEWEST_TO_TRAIN = 2
+
+
+class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
+    """A voxelwise encoding model, and how nonlinear it is, with scikit-learn's interface.
+
+    It is what train.py trains and measures, to the same numbers on the same arrays: a residual
+    network between standardised features and responses, trained with early stopping, whose readout
+    is then solved for with a penalty per voxel (docs/encoders.md). Features and responses are
+    standardised inside, by the stimuli that train. So a scaler before it changes neither
+    predictions nor JNE, which has train.py's units: standard deviations of the response per
+    standard deviation of a feature.
+
+    The parameters are keys of train.py, under their names there:
+
+    activation: relu, leaky_relu, gelu, swish or tanh.
+    placement: which hidden layers have an activation: both (all), loc1 (the first), loc2 (the later
+        ones), none (a linear encoder, whose JNE is exactly 0), or a list of their numbers from 1.
+    hidden_width, n_hidden: width and number of the hidden layers.
+    bias: whether layers have biases. linear_path: whether a linear map of the features is added.
+    readout: ridge (solved for after training) or trained.
+    optimizer: adam or adamw. lr, weight_decay: its learning rate and weight decay.
+    batch_size: stimuli per step; None for all.
+    max_epochs: training ends there at the latest. patience: epochs without a lower validation loss
+        before it stops. The weights of the best epoch are kept.
+    validation_fraction: the share of the stimuli that `fit` sets aside to validate on, at random,
+        at least three of them. `fit` can be told which instead.
+    precision: 32-true, or bf16-mixed on a device that multiplies bfloat16 faster.
+    device: cpu or cuda, where encoders are trained and Jacobians computed.
+    max_memory_gb: bound on the working memory of the Jacobians.
+    random_state: seed of the weights, of the order of the batches and of the stimuli to validate
+        on; 0 or more. With None or a RandomState each fit draws a new seed.
+
+    After `fit`:
+
+    encoder_: the trained ResidualEncoder, standardised features to the voxels that are not
+        constant. epochs_: a table, one row per epoch. best_epoch_: the epoch whose weights were
+        kept. validation_: (n_val,), the rows that validated. n_features_in_, and
+        feature_names_in_ where X had names.
+    jne_: (V,), JNE over the stimuli that validated, computed when it is first asked for. Numbers to
+        be reported are those of stimuli that `fit` has not seen: `jne(X_test)`.
+
+    A voxel that is constant over the training stimuli is predicted to be that constant, and has NaN
+    as its JNE. With y of shape (N,), all results are without the axis V.
+    """
+
+    def __init__(
+        self,
+        *,
+        activation: str = "relu",
+        placement: str | list[int] = "both",
+        hidden_width: int = 1024,
+        n_hidden: int = 3,
+        bias: bool = True,
+        linear_path: bool = True,
+        readout: str = "ridge",
+        optimizer: str = "adam",
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        batch_size: int | None = 256,
+        max_epochs: int = 512,
+        patience: int = 8,
+        validation_fraction: float = 0.1,
+        precision: str = "32-true",
+        device: str = "cpu",
+        max_memory_gb: float = 1.0,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        self.activation = activation
+        self.placement = placement
+        self.hidden_width = hidden_width
+        self.n_hidden = n_hidden
+        self.bias = bias
+        self.linear_path = linear_path
+        self.readout = readout
+        self.optimizer = optimizer
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.max_epochs = max_epochs
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.precision = precision
+        self.device = device
+        self.max_memory_gb = max_memory_gb
+        self.random_state = random_state
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, validation: ArrayLike | None = None
+    ) -> "JNERegressor":
+        """Train on features X (N, D) and responses y (N, V) or (N,), all finite.
+
+        validation: (N,) bool, the stimuli to validate on; at least three, and two others train.
+            Pipelines and searches pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
+
+        Returns self. Raises ValueError, with the parameter or argument to change, on bad input.
+        """
+        settings = self._parameters()
+        features, targets = validate_data(
+            self,
+            X,
+            y,
+            dtype=np.float32,
+            multi_output=True,
+            y_numeric=True,
+            ensure_min_samples=_FEWEST_TO_TRAIN + FEWEST_STIMULI,
+        )
+        n = len(features)
+        self._one_voxel = targets.ndim == 1
+        responses = _responses(targets)
+        self.validation_ = _validation_rows(validation, n, settings)
+        rows = {"train": np.delete(np.arange(n), self.validation_), "val": self.validation_}
+        _check_varies(responses[rows["train"]])
+        data = StandardisedData(
+            features, responses, rows, batch_size=settings.batch_size, seed=settings.random_state
+        )
+        cuda = [] if settings.device == "cpu" else [torch.device(settings.device)]
+        with torch.random.fork_rng(cuda), without_progress():
+            torch.manual_seed(settings.random_state)
+            module = EncodingModule(
+                data.n_features, data.n_outputs, settings.encoder(), settings.optimization()
+            )
+            try:
+                history = train(module, data, settings.trainer(), readout=settings.readout)
+            except InputError as error:
+                raise InputError(
+                    f"the validation loss was never finite; lower lr={settings.lr} or "
+                    f"weight_decay={settings.weight_decay}"
+                ) from error
+        self.encoder_: nn.Module = module.encoder.to("cpu").eval()
+        self.epochs_: pd.DataFrame = history.epochs
+        self.best_epoch_: int = history.best_epoch
+        scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
+        trained = data.voxel_status == "ok"
+        self._model = RawEncoder(
+            self.encoder_, {name: getattr(data, name) for name in scaling}, trained
+        )
+        self._constants = responses[rows["train"][0], ~trained]
+        self._validation_features = data.split("val")[0]
+        self._jne: NDArray[np.float64] | None = None
+        return self
+
+    def predict(self, X: ArrayLike) -> NDArray[np.floating]:
+        """Responses to features X (n, D), in the units of y: (n, V), or (n,).
+
+        Computed in float64, and of that dtype, where X is float64; else in float32.
+        """
+        features = self._features(X)
+        predicted = self._model.predict(features)
+        predicted[:, ~self._model.trained.numpy()] = self._constants
+        return self._like_y(predicted)
+
+    def deviation(self, X: ArrayLike) -> NDArray[np.float32]:
+        """How far the Jacobian at each stimulus is from their mean over X (n, D): (n, V), or (n,).
+
+        See `jne.jacobian_deviation`.
+        """
+        return self._like_y(self._deviation(X))
+
+    def jne(self, X: ArrayLike) -> NDArray[np.float64]:
+        """JNE over the stimuli X (n, D), n at least 3: (V,), or a number."""
+        return self._like_y(nonlinearity.jne(self._deviation(X, fewest=FEWEST_STIMULI)))
+
+    def jne_ss(self, X: ArrayLike) -> NDArray[np.float32]:
+        """JNE-SS, the nonlinearity at each stimulus of X (n, D), n at least 3: (n, V), or (n,)."""
+        return self._like_y(nonlinearity.jne_ss(self._deviation(X, fewest=FEWEST_STIMULI)))
+
+    @property
+    def jne_(self) -> NDArray[np.float64]:
+        """JNE over the stimuli that validated: (V,), or a number."""
+        check_is_fitted(self)
+        if self._jne is None:
+            self._jne = nonlinearity.jne(self._deviation_at(self._validation_features))
+        return self._like_y(self._jne)
+
+    def _deviation(self, X: ArrayLike, fewest: int = 1) -> NDArray[np.float32]:
+        features = torch.from_numpy(np.array(self._features(X), dtype=np.float32))
+        if len(features) < fewest:
+            raise InputError(f"X has {len(features)} stimuli, but JNE needs at least {fewest}")
+        return self._deviation_at(self._model.standardised(features))
+
+    def _deviation_at(self, features: torch.Tensor) -> NDArray[np.float32]:
+        """(n, V) of standardised features (n, D)."""
+        settings, trained = self._parameters(), self._model.trained.numpy()
+        deviation = np.full((len(features), len(trained)), np.nan, dtype=np.float32)
+        deviation[:, trained] = jacobian_deviation(
+            self.encoder_,
+            features,
+            device=settings.device,
+            max_memory_gb=settings.max_memory_gb,
+        )
+        return deviation
+
+    def _features(self, X: ArrayLike) -> NDArray[np.floating]:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=(np.float64, np.float32), reset=False)
+
+    def _like_y(self, values: NDArray) -> Any:
+        """Values (..., V) without the last axis if y had none."""
+        return values[..., 0] if self._one_voxel else values
+
+    def _parameters(self) -> Parameters:
+        return checked(self.get_params(deep=False))
+
+
+def _responses(y: NDArray) -> NDArray[np.float32]:
+    """(N, V), from (N, V) or (N,)."""
+    with np.errstate(over="ignore"):
+        responses = np.asarray(y, dtype=np.float32).reshape(len(y), -1)
+    if not np.isfinite(responses).all():
+        raise InputError("y holds values that are too large for float32; change its units")
+    return responses
+
+
+def _check_varies(responses: NDArray[np.float32]) -> None:
+    if not np.ptp(responses, axis=0).any():
+        raise InputError(
+            f"y is constant over the {len(responses)} training stimuli, so that nothing can be "
+            f"learned; give responses that vary"
+        )
+
+
+def _validation_rows(
+    validation: ArrayLike | None, n: int, settings: Parameters
+) -> NDArray[np.int64]:
+    """The rows to validate on, in increasing order."""
+    if validation is None:
+        n_val = max(FEWEST_STIMULI, round(settings.validation_fraction * n))
+        if n - n_val < _FEWEST_TO_TRAIN:
+            raise InputError(
+                f"validation_fraction={settings.validation_fraction} leaves {n - n_val} of {n} "
+                f"stimuli to train on, but training needs at least {_FEWEST_TO_TRAIN}"
+            )
+        order = np.random.default_rng(settings.random_state).permutation(n)
+        return np.sort(order[:n_val])
+    mask = np.asarray(validation)
+    if mask.shape != (n,) or mask.dtype != bool:
+        raise InputError(
+            f"validation must be a mask of the rows of X, ({n},) bool, found {mask.shape} "
+            f"{mask.dtype}"
+        )
+    rows = np.flatnonzero(mask)
+    if not FEWEST_STIMULI <= len(rows) <= n - _FEWEST_TO_TRAIN:
+        raise InputError(
+            f"validation marks {len(rows)} of {n} stimuli, but at least "
+            f"{FEWEST_STIMULI} must validate and {_FEWEST_TO_TRAIN} train"
+        )
+    return rows

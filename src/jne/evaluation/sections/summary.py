@@ -1,0 +1,198 @@
+"""The first screen: each region's nonlinearity, and how well it is predicted, in one figure."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jne.analysis import inference
+from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_region
+from jne.evaluation.voxels import SubjectData
+from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
+
+_PREDICTORS = {
+    "noise_ceiling": ("noise ceiling", "|", "#444444"),
+    "r2_ridge": ("ridge", "s", "#999999"),
+    "r2_linear": ("linear encoder", "D", "#CC79A7"),
+    "r2_nonlinear": ("nonlinear encoder", "o", "#0072B2"),
+}
+"""Column of the voxel table: its name in the figure, its marker and colour."""
+
+
+class Summary(Section):
+    title = "Summary"
+    headline = True
+    captions: Mapping[str, str] = {
+        "summary": "By region, in the order of the hierarchy. Nonlinearity: median and quartiles "
+        "over the analysed voxels, of W where there are linear twins, else of JNE. Share of "
+        "nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all voxels, and "
+        "the mean noise ceiling.",
+        "group": "The same for all subjects: one small mark per subject, a line for their mean.",
+    }
+    headings: Mapping[str, str] = {
+        "jne": "median JNE",
+        "jne_q25": "quartiles from",
+        "jne_q75": "to",
+        "w": "median W",
+        "w_q25": "quartiles from",
+        "w_q75": "to",
+        "share": "share nonlinear",
+        "share_low": "95 % from",
+        "share_high": "to",
+        "r2_nonlinear": "R² nonlinear",
+        "r2_linear": "R² linear",
+        "r2_ridge": "R² ridge",
+        "noise_ceiling": "noise ceiling",
+        "n_subjects": "subjects",
+        "n_above": "subjects above their whole brain",
+        "sd": "SD over subjects",
+    }
+
+    def tables(self, data: SubjectData) -> Tables:
+        return {"summary": _by_region(data)}
+
+    def across_subjects(self, tables: Tables) -> Tables:
+        return {"summary": _over_subjects(tables["summary"])}
+
+    def text(self, data: SubjectData, tables: Tables) -> str:
+        return ""
+
+    def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
+        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note)}
+
+    def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
+        table = tables["summary"]
+        each = [table[table["subject"] == data.name] for data in subjects]
+        shown = list(dict.fromkeys(roi for data in subjects for roi in data.shown))
+        return {"group": _figure(each, shown, subjects[0].shown_note)}
+
+    def findings_across(self, tables: Tables) -> list[str]:
+        table = tables["summary"]
+        across = table[(table["subject"] == ALL_SUBJECTS) & (table["roi"] != WHOLE_BRAIN)]
+        across = across[across["n_above"].notna() & (across["n_subjects"] > 1)]
+        steady = across[across["n_above"] == across["n_subjects"]]
+        if steady.empty:
+            return []
+        names = ", ".join(steady.sort_values("jne", ascending=False)["roi"].iloc[:6])
+        return [
+            f"In every subject, the median JNE of {names} is above that of the whole brain "
+            f"({len(steady)} of {len(across)} regions)."
+        ]
+
+
+def _by_region(data: SubjectData) -> pd.DataFrame:
+    rows = []
+    for roi, voxels in by_region(data.voxels, data.rois):
+        analysed = voxels[voxels["analysed"]]
+        row: dict[str, object] = {
+            "roi": roi,
+            "tier": "" if roi == WHOLE_BRAIN or voxels.empty else voxels["tier"].iloc[0],
+            "n_voxels": len(voxels),
+            "n_analysed": len(analysed),
+        }
+        for measure in ("jne", "w"):
+            if measure in analysed:
+                low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
+                row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
+        if "nonlinear" in analysed:
+            tested = analysed[analysed["w"].notna()]
+            share = inference.share_interval(data.n_nonlinear(tested), len(tested))
+            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
+        row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
+    """Means over subjects, their spread, and in how many a region is above its whole brain."""
+    whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
+    averaged = [name for name in ("jne", "w", "share", *_PREDICTORS) if name in table.columns]
+    rows = []
+    for roi, found in table.groupby("roi", sort=False):
+        above = found["jne"] > found["subject"].map(whole)
+        rows.append(
+            {
+                "roi": roi,
+                "tier": found["tier"].iloc[0],
+                "n_voxels": int(found["n_voxels"].sum()),
+                "n_analysed": int(found["n_analysed"].sum()),
+                **found[averaged].mean(),
+                "sd": found["jne"].std(),
+                "n_subjects": len(found),
+                "n_above": np.nan if roi == WHOLE_BRAIN else int(above.sum()),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> Figure:
+    """Regions from top to bottom; nonlinearity, share of nonlinear voxels and R² side by side."""
+    names = list(shown) or [WHOLE_BRAIN]
+    each = [table.set_index("roi").reindex(names) for table in tables]
+    measure = "w" if all("w" in table for table in each) else "jne"
+    called = all("share" in table for table in each)
+    figure, axes = subplots(
+        1,
+        3 if called else 2,
+        figsize=(7.4, 0.95 + 0.23 * len(names)),
+        width_ratios=[1.5, 1.0, 1.5] if called else [1, 1],
+        sharey=True,
+        layout="constrained",
+    )
+    colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
+    strength, prediction = axes[0], axes[-1]
+    _marks(strength, each, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
+    strength.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
+    if measure == "w":
+        strength.axvline(0, color="#999999", lw=0.7, zorder=0)
+    else:
+        strength.set_xlim(left=0)
+    if called:
+        _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
+        axes[1].set(title="share nonlinear", xlim=(-0.03, 1.03))
+    for column, (label, marker, colour) in _PREDICTORS.items():
+        values = [table[column] for table in each if column in table]
+        if values and not all(found.isna().all() for found in values):
+            mean = pd.concat(values, axis=1).mean(axis=1)
+            size = 9 if marker == "|" else 4.5
+            prediction.plot(
+                mean, range(len(names)), marker, ms=size, color=colour, label=label, mew=1.4
+            )
+    prediction.set(title="mean R²")
+    prediction.set_xlim(left=min(0.0, prediction.get_xlim()[0]))
+    prediction.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, handletextpad=0.2)
+    labels = ["all voxels" if name == WHOLE_BRAIN else short(name) for name in names]
+    strength.set_yticks(range(len(names)), labels)
+    for label, colour in zip(strength.get_yticklabels(), colours, strict=True):
+        label.set_color(colour)
+    strength.set_ylim(len(names) - 0.5, -0.5)
+    for panel in axes:
+        panel.grid(axis="y", color="#E5E5E5", lw=0.6)
+        panel.set_axisbelow(True)
+    if note:
+        figure.supxlabel(note, fontsize=7, color="#555555")
+    return figure
+
+
+def _marks(
+    panel: Axes,
+    each: Sequence[pd.DataFrame],
+    column: str,
+    colours: Sequence[str],
+    ends: tuple[str, str],
+) -> None:
+    """One mark per region with its interval; of several subjects, small marks and their mean."""
+    rows = np.arange(len(colours))
+    if len(each) == 1:
+        (table,) = each
+        panel.hlines(rows, table[ends[0]], table[ends[1]], colors=colours, lw=1.6, alpha=0.5)
+        panel.scatter(table[column], rows, s=26, c=colours, zorder=3)
+        return
+    for k, table in enumerate(each):
+        offset = 0.5 * (k / (len(each) - 1) - 0.5)
+        panel.scatter(table[column], rows + offset, s=7, c=colours, alpha=0.6)
+    mean = pd.concat([table[column] for table in each], axis=1).mean(axis=1)
+    panel.scatter(mean, rows, s=110, c="black", marker="|", linewidths=1.2, zorder=3)

@@ -1,0 +1,128 @@
+"""Maps of voxel values as files that other programs open, named as BIDS derivatives are.
+
+    maps/dataset_description.json
+    maps/stat-STAT_statmap.json                       what a map holds
+    maps/sub-LABEL/sub-LABEL[_space-SPACE]_stat-STAT_statmap.nii.gz
+    maps/sub-LABEL/sub-LABEL_hemi-L_space-fsaverage_den-10k_stat-STAT_statmap.func.gii
+    maps/sub-LABEL/sub-LABEL_space-fsLR_den-32k_stat-STAT_statmap.dscalar.nii
+
+float32, NaN where there is no voxel. Surfaces have their full length. Of fsLR there are GIFTI files
+of each hemisphere and a CIFTI file of both.
+"""
+
+import gzip
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jne import __version__
+from jne.plots.meshes import HEMISPHERES, N_VERTICES, in_volume, mesh_of, on_surface
+from jne.utils.files import atomic_file, make_folder, write_json
+
+_BIDS_VERSION = "1.10.0"
+_SPACES = {
+    "fsaverage5": "space-fsaverage_den-10k",
+    "fsaverage6": "space-fsaverage_den-41k",
+    "fsaverage": "space-fsaverage_den-164k",
+    "fsLR": "space-fsLR_den-32k",
+}
+
+
+def subject_label(name: str) -> str:
+    """A subject's label in BIDS, letters and digits only: 01 for subj01, sub-01 and 01."""
+    match = re.fullmatch(r"(?:subj?-?)?([A-Za-z0-9]+)", name)
+    if match:
+        return match[1]
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return re.sub(r"[^A-Za-z0-9]", "", name)[:40] + digest
+
+
+def describe_dataset(folder: Path, stats: Mapping[str, str], source: str) -> None:
+    """Write dataset_description.json, and what the maps of each statistic hold.
+
+    stats: descriptions by the names of the statistics. source: the name of the data.
+    """
+    make_folder(folder)
+    write_json(
+        folder / "dataset_description.json",
+        {
+            "Name": f"Nonlinearity of encoding models of {source}",
+            "BIDSVersion": _BIDS_VERSION,
+            "DatasetType": "derivative",
+            "GeneratedBy": [{"Name": "jne", "Version": __version__}],
+        },
+    )
+    for stat, description in stats.items():
+        write_json(folder / f"stat-{stat}_statmap.json", {"Description": description})
+
+
+def write_maps(
+    folder: Path,
+    label: str,
+    stat: str,
+    voxels: pd.DataFrame,
+    values: NDArray,
+    space: dict[str, Any] | None,
+    space_name: str = "",
+) -> list[Path]:
+    """Write the maps of a subject's values (V,), and return their paths.
+
+    folder: `maps`. label: of the subject. stat: the name of the values, letters and digits.
+    space_name: of the volume, if it has one. Raises InputError where `folder` cannot be written to.
+    """
+    folder = make_folder(folder / f"sub-{label}")
+    if "vertex" not in voxels:
+        assert space is not None  # as why_not_placed says
+        volume = in_volume(voxels, values, space["shape"])
+        image = nib.Nifti1Image(volume, np.array(space["affine"]))
+        named = re.sub(r"[^A-Za-z0-9]", "", space_name)
+        start = f"sub-{label}_space-{named}" if named else f"sub-{label}"
+        path = folder / f"{start}_stat-{stat}_statmap.nii.gz"
+        return [_write(path, gzip.compress(image.to_bytes(), mtime=0))]
+    mesh = mesh_of(voxels)
+    space_den = _SPACES[mesh]
+    sides = {side: on_surface(voxels, values, side, N_VERTICES[mesh]) for side in HEMISPHERES}
+    paths = []
+    for side, data in sides.items():
+        name = f"sub-{label}_hemi-{side[0].upper()}_{space_den}_stat-{stat}_statmap.func.gii"
+        paths.append(_write(folder / name, _gifti(side, stat, data).to_bytes()))
+    if mesh == "fsLR":
+        name = f"sub-{label}_{space_den}_stat-{stat}_statmap.dscalar.nii"
+        paths.append(_write(folder / name, _cifti(stat, sides).to_bytes()))
+    return paths
+
+
+def _gifti(side: str, stat: str, data: NDArray[np.float32]) -> Any:
+    array = nib.gifti.GiftiDataArray(
+        data,
+        intent="NIFTI_INTENT_NORMAL",
+        datatype="float32",
+        meta=nib.gifti.GiftiMetaData({"Name": stat}),
+    )
+    meta = nib.gifti.GiftiMetaData({"AnatomicalStructurePrimary": f"Cortex{side.capitalize()}"})
+    return nib.gifti.GiftiImage(meta=meta, darrays=[array])
+
+
+def _cifti(stat: str, sides: Mapping[str, NDArray[np.float32]]) -> Any:
+    models = [
+        nib.cifti2.BrainModelAxis.from_surface(np.arange(len(data)), len(data), f"cortex_{side}")
+        for side, data in sides.items()
+    ]
+    axes = (nib.cifti2.ScalarAxis([stat]), models[0] + models[1])
+    image = nib.Cifti2Image(np.concatenate(list(sides.values()))[None], axes)
+    image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
+    image.update_headers()
+    return image
+
+
+def _write(path: Path, content: bytes) -> Path:
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content)
+    return path

@@ -1,0 +1,254 @@
+"""Is the test against linear twins calibrated, and what does it find? Cohorts of known truth.
+
+Every cohort is a synthetic subject of `data=cells`, trained as by `train.py control=twins`. Its
+table is kept: a study that is stopped, or asked for more cohorts, goes on from those that are
+there. docs/inference.md
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pydantic import Field
+from scipy.stats import binom, kendalltau
+
+from jne.data.cells import Cells, Noise
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import prepare
+from jne.plots.style import subplots
+from jne.results.contents import twin_q
+from jne.simulation.base import Progress, Study
+from jne.simulation.labels import COLOURS
+from jne.training.config import FitConfig
+from jne.training.voxels import trained_voxels
+from jne.utils.files import make_folder
+from jne.utils.progress import without_progress
+from jne.utils.tables import read_table, write_table
+
+Share = Annotated[float, Field(ge=0, le=1)]
+_COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q")
+_OF_PLANTED = ("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high")
+_CLAIM = 0.05  # p below which a rise from tier to tier is claimed
+_POWER_RATE = 0.1
+
+
+class Calibration(Study, FitConfig):
+    """P(W > 0) of linear voxels, false discoveries, power, and the nonlinear share against alpha.
+
+    The keys that `FitConfig` has are those of train.py, those of the cohorts those of `data=cells`.
+    """
+
+    folder: Path
+    n_cohorts: int = Field(ge=1)
+    noise: list[Noise] = Field(min_length=1)
+    n_train: list[Annotated[int, Field(ge=16)]] = Field(min_length=1)
+    rates: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+    alpha: list[Share] = Field(min_length=1)
+    noise_ceiling: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
+    voxels_per_cell: int = Field(ge=1)
+    shared_noise: Share
+    n_features: int = Field(ge=64)
+    n_test: int = Field(ge=2)
+
+    def run(self, progress: Progress) -> pd.DataFrame:
+        cohorts = list(product(self.n_train, range(self.n_cohorts), self.noise))
+        tables = []
+        for done, (n_train, number, noise) in enumerate(cohorts):
+            progress(done / len(cohorts))
+            table = self._cohort(noise, n_train, self.seed + number)
+            tables.append(table.assign(noise=noise, n_train=n_train, cohort=self.seed + number))
+        return pd.concat(tables, ignore_index=True)
+
+    def _cohort(self, noise: Noise, n_train: int, seed: int) -> pd.DataFrame:
+        """The voxels of a cohort, trained now or before."""
+        source = Cells(
+            name=f"cells_{noise}",
+            subject=f"cohort {seed}",
+            seed=seed,
+            alpha=self.alpha,
+            noise_ceiling=self.noise_ceiling,
+            voxels_per_cell=self.voxels_per_cell,
+            noise=noise,
+            shared_noise=self.shared_noise,
+            n_features=self.n_features,
+            n_train=n_train,
+            n_val=max(n_train // 8, 2),
+            n_test=self.n_test,
+        )
+        config = self.model_copy(update={"seed": seed})
+        settings = [source.model_dump(mode="json"), _settings(config)]
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        folder = make_folder(self.folder)
+        path = folder / f"{digest}.csv"
+        if not path.exists():
+            working = make_folder(folder / digest)
+            with without_progress():
+                table = train_cohort(source, config, working)
+            write_table(path, table)
+            shutil.rmtree(working)
+        return read_table(path)
+
+    def _groups(self, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+        """Name and voxels of each structure of noise and number of training stimuli."""
+        groups = []
+        for noise, n_train in product(self.noise, self.n_train):
+            chosen = (table["noise"] == noise) & (table["n_train"] == n_train)
+            name = noise if len(self.n_train) == 1 else f"{noise}_{n_train}"
+            groups.append((name, table[chosen]))
+        return groups
+
+    def summary(self, table: pd.DataFrame) -> dict[str, float]:
+        numbers: dict[str, float] = {}
+        for name, voxels in self._groups(table):
+            coins = positive(voxels)[["noise_ceiling", "share"]].to_numpy()
+            numbers |= {f"positive/{name}_{ceiling:g}": share for ceiling, share in coins}
+            found = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
+            numbers |= {f"fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in found}
+            by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
+            for measure in ("power", "nonlinear_share"):
+                for alpha, ceiling in by_cell.index:
+                    key = f"{measure}/{name}_alpha{alpha:g}_{ceiling:g}"
+                    if alpha or measure != "power":
+                        numbers[key] = by_cell[measure][alpha, ceiling]
+            numbers |= {f"claims/{name}_{m}": share for m, share in claims(voxels).to_numpy()}
+        return {key: float(value) for key, value in numbers.items() if np.isfinite(value)}
+
+    def figure(self, table: pd.DataFrame) -> Figure:
+        """A row for each structure of noise and number of stimuli, a column for each question."""
+        groups = self._groups(table)
+        planted = "nonlinear_share" in table
+        figure, axes = subplots(
+            len(groups),
+            4 + planted,
+            figsize=(1.0 + 2.1 * (4 + planted), 0.6 + 1.9 * len(groups)),
+            squeeze=False,
+            layout="constrained",
+        )
+        for row, (name, voxels) in zip(axes, groups, strict=True):
+            _draw_positive(row[0], voxels)
+            _draw_false_discoveries(row[1], voxels, self.rates)
+            by_cell = cells(voxels)
+            _draw_cells(row[2], by_cell[by_cell["alpha"] > 0], "power", "power at q = 0.1")
+            _draw_cells(row[3], by_cell, "jne", "JNE")
+            if planted:
+                _draw_cells(row[4], by_cell, "nonlinear_share", "nonlinear share")
+                row[4].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
+            row[0].set_ylabel(f"{name}\nP(W > 0)")
+        axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
+        titles = ("linear voxels: fair coins?", "false discoveries", "found", "JNE", "planted")
+        for panel, title in zip(axes[0], titles, strict=False):
+            panel.set_title(title)
+        return figure
+
+
+def train_cohort(source: Cells, config: FitConfig, folder: Path) -> pd.DataFrame:
+    """The voxels of a cohort trained with twins: _COLUMNS, and with planted twins _OF_PLANTED.
+
+    folder: for what a restart goes on from.
+    """
+    prepared = prepare(source, folder / "prepared")
+    data = EncodingData(prepared, batch_size=config.trainer.batch_size, seed=config.seed)
+    table = trained_voxels(config, data, folder)
+    table["q"] = twin_q(table)
+    return table[[*_COLUMNS, *(name for name in _OF_PLANTED if name in table)]]
+
+
+def positive(voxels: pd.DataFrame) -> pd.DataFrame:
+    """By noise ceiling, P(W > 0) of the linear voxels, and the 99 % interval of a fair coin.
+
+    noise_ceiling, n, share, low, high. Voxels are taken as independent.
+    """
+    rows = []
+    for ceiling, cell in voxels[voxels["alpha"] == 0].groupby("noise_ceiling"):
+        low, high = np.array(binom.interval(0.99, len(cell), 0.5)) / len(cell)
+        share = float((cell["w"] > 0).mean())
+        rows.append([ceiling, len(cell), share, low, high])
+    return pd.DataFrame(rows, columns=["noise_ceiling", "n", "share", "low", "high"])
+
+
+def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:
+    """By rate, the share of linear voxels among those found: mean over cohorts and its error.
+
+    rate, fdp, error (NaN for one cohort). A cohort in which none is found has 0.
+    """
+    rows = []
+    for rate in rates:
+        each = []
+        for _, cohort in voxels.groupby("cohort"):
+            found = cohort[cohort["q"] <= rate]
+            each.append(float((found["alpha"] == 0).mean()) if len(found) else 0.0)
+        error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
+        rows.append([rate, np.mean(each), error])
+    return pd.DataFrame(rows, columns=["rate", "fdp", "error"])
+
+
+def cells(voxels: pd.DataFrame) -> pd.DataFrame:
+    """By alpha and noise ceiling: power at q = .1, mean JNE, mean nonlinear share (else NaN)."""
+    shares = voxels["nonlinear_share"] if "nonlinear_share" in voxels else np.nan
+    measured = voxels.assign(power=voxels["q"] <= _POWER_RATE, nonlinear_share=shares)
+    by_cell = measured.groupby(["alpha", "noise_ceiling"], as_index=False)
+    return by_cell[["power", "jne", "nonlinear_share"]].mean()
+
+
+def claims(voxels: pd.DataFrame) -> pd.DataFrame:
+    """Would a rise from tier to tier be claimed where only the noise ceiling rises?
+
+    In each cohort, the voxels of one alpha > 0 stand for a brain whose tiers differ in their noise
+    ceilings alone. measure (jne, nonlinear_share), share: of cohorts and alphas in which Kendall's
+    tau with the ceiling is positive at p < .05, two-sided.
+    """
+    rows = []
+    for measure in ("jne", "nonlinear_share"):
+        if measure not in voxels:
+            continue
+        found = []
+        for _, brain in voxels[voxels["alpha"] > 0].groupby(["cohort", "alpha"]):
+            tau, p = kendalltau(brain["noise_ceiling"], brain[measure], nan_policy="omit")
+            found.append(tau > 0 and p < _CLAIM)
+        rows.append([measure, np.mean(found)])
+    return pd.DataFrame(rows, columns=["measure", "share"])
+
+
+def _settings(config: FitConfig) -> dict[str, Any]:
+    """The keys of FitConfig as plain values: what a cohort's table depends on."""
+    plain = config.model_dump(mode="json", include=set(FitConfig.model_fields))
+    del plain["trainer"]["checkpoint_seconds"], plain["jacobian"]["max_memory_gb"]
+    return plain
+
+
+def _draw_positive(panel: Axes, voxels: pd.DataFrame) -> None:
+    table = positive(voxels)
+    x = np.arange(len(table))
+    panel.fill_between(
+        [-0.5, len(x) - 0.5], table["low"].iloc[0], table["high"].iloc[0], color="#DDDDDD"
+    )
+    panel.axhline(0.5, color="#999999", lw=0.7)
+    panel.plot(x, table["share"], "o", color=COLOURS[0], ms=4)
+    panel.set_xticks(x, [f"{ceiling:g}" for ceiling in table["noise_ceiling"]])
+    panel.set(ylim=(0, 1), xlim=(-0.5, len(x) - 0.5), xlabel="noise ceiling")
+
+
+def _draw_false_discoveries(panel: Axes, voxels: pd.DataFrame, rates: Sequence[float]) -> None:
+    table = false_discoveries(voxels, rates)
+    panel.axline((0, 0), slope=1, color="#999999", lw=0.7)
+    error = None if table["error"].isna().any() else table["error"]
+    panel.errorbar(table["rate"], table["fdp"], error, fmt="o-", color=COLOURS[1], ms=4, lw=1)
+    top = 1.15 * max(*rates, table["fdp"].max())
+    panel.set(xlim=(0, top), ylim=(0, top), xlabel="q", ylabel="false discoveries")
+
+
+def _draw_cells(panel: Axes, table: pd.DataFrame, measure: str, label: str) -> None:
+    for colour, (ceiling, cell) in zip(COLOURS, table.groupby("noise_ceiling"), strict=False):
+        panel.plot(
+            cell["alpha"], cell[measure], "o-", color=colour, ms=3, lw=1, label=f"{ceiling:g}"
+        )
+    panel.set(xlabel="planted share alpha", ylabel=label)
+    panel.set_ylim(bottom=min(0, float(table[measure].min())))

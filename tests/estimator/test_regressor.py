@@ -1,0 +1,312 @@
+"""JNERegressor: scikit-learn's own checks, train.py's numbers, and what it says to bad input."""
+
+import pickle
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from helpers import no_figures, only_run, run_quietly
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from jne import JNERegressor, Results
+from jne.errors import InputError
+
+SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3}
+
+
+@parametrize_with_checks([JNERegressor(**SMALL)])
+def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"readout": "trained"}, {"placement": "none"}])
+def test_scikit_learns_checks_of_full_size(settings):
+    check_estimator(JNERegressor(**settings))
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """Features (90, 6) far from standardised; responses (90, 3): linear, nonlinear, constant."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(5, 3, (90, 6)).astype(np.float32)
+    z = (x - 5) / 3
+    y = np.stack([z @ rng.normal(size=6), np.abs(z[:, 0]) + z[:, 1] ** 2, np.ones(90)], axis=1)
+    return x, (40 + 7 * y).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"readout": "trained", "linear_path": False, "bias": False, "activation": "gelu"},
+        {"placement": "none", "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
+        {"batch_size": None, "placement": "loc1", "patience": 1, "random_state": 3},
+    ],
+)
+def test_the_numbers_are_those_of_train_py(arrays, settings, tmp_path, store):
+    x, y = arrays
+    split = np.random.default_rng(1).choice(["train", "val", "test"], 90, p=[0.6, 0.2, 0.2])
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    table = pd.DataFrame({"stimulus": np.arange(90), "split": split})
+    table.to_csv(tmp_path / "stimuli.csv", index=False)
+    settings = {**SMALL, "max_epochs": 12, "batch_size": 16, **settings}
+    sections = {
+        **dict.fromkeys(("hidden_width", "n_hidden", "bias", "linear_path"), "encoder."),
+        **dict.fromkeys(("lr", "weight_decay"), "optimizer."),
+        **dict.fromkeys(("max_epochs", "patience", "batch_size"), "trainer."),
+    }
+    overrides = [
+        f"{sections.get(name, '')}{name}={'null' if value is None else value}".replace(
+            "random_state", "seed"
+        )
+        for name, value in settings.items()
+    ]
+    if settings.get("placement") == "none":
+        overrides.append("encoder=linear")
+    with no_figures():
+        run_quietly(
+            tmp_path,
+            store,
+            "train.py",
+            *("data=arrays", f"data.root={tmp_path}", "data.features=x.npy"),
+            *("data.responses=y.npy", "data.stimuli=stimuli.csv", "data.split=fixed"),
+            *overrides,
+        )
+    run = Results(only_run(tmp_path))
+
+    trains = split != "test"
+    model = JNERegressor(**settings).fit(x[trains], y[trains], validation=split[trains] == "val")
+    tested = x[~trains]
+    saved = torch.load(run.path / "encoder.pt", weights_only=True)
+    mean, scale = saved["response_mean"].numpy(), saved["response_scale"].numpy()
+    predicted = (model.predict(tested)[:, :2] - mean) / scale
+    np.testing.assert_allclose(predicted, run.array("predictions")[:, :2], atol=1e-6)
+    np.testing.assert_allclose(
+        model.deviation(tested)[:, :2], run.array("deviation")[:, :2], atol=1e-6
+    )
+    np.testing.assert_allclose(model.jne(tested), run.voxels["jne"], atol=1e-6)
+    np.testing.assert_allclose(model.jne_ss(tested), run.array("jne_ss"), atol=1e-6)
+    r2 = r2_score(y[~trains][:, :2], model.predict(tested)[:, :2], multioutput="raw_values")
+    np.testing.assert_allclose(r2, run.voxels["r2"][:2], atol=1e-5)
+    pd.testing.assert_frame_equal(model.epochs_, run.epochs, check_exact=False, atol=1e-6)
+    assert model.best_epoch_ == run.summary["metrics"]["train/best_epoch"]
+
+
+def test_a_constant_voxel_is_predicted_and_has_no_jne(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL).fit(x, y)
+    assert (model.predict(x)[:, 2] == 47).all()
+    assert np.isnan(model.jne_).tolist() == [False, False, True]
+    assert np.isnan(model.jne_ss(x)[:, 2]).all()
+
+
+def test_jne_of_the_stimuli_that_validated(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL, validation_fraction=0.3).fit(x, y)
+    assert len(model.validation_) == 27
+    np.testing.assert_allclose(model.jne_, model.jne(x[model.validation_]), rtol=1e-6)
+    linear = clone(model).set_params(placement="none").fit(x, y)
+    assert (linear.jne_[:2] == 0).all()
+
+
+def test_a_response_without_an_axis_of_voxels(arrays):
+    x, y = arrays
+    column, flat = (JNERegressor(**SMALL).fit(x, target) for target in (y[:, [1]], y[:, 1]))
+    for name in ("predict", "deviation", "jne", "jne_ss"):
+        expected = getattr(column, name)(x)
+        found = getattr(flat, name)(x)
+        assert found.shape == expected.shape[:-1]
+        np.testing.assert_array_equal(found, expected[..., 0])
+    assert np.ndim(flat.jne_) == 0
+
+
+def test_a_scaler_before_it_changes_nothing(arrays):
+    x, y = arrays
+    alone = JNERegressor(**SMALL).fit(x, y)
+    scaled = make_pipeline(StandardScaler(), JNERegressor(**SMALL)).fit(x, y)
+    np.testing.assert_allclose(scaled.predict(x), alone.predict(x), rtol=1e-4)
+    np.testing.assert_allclose(scaled[-1].jne_, alone.jne_, rtol=1e-3)
+
+
+def test_a_grid_search_with_stimuli_to_validate_on(arrays):
+    x, y = arrays
+    mask = np.arange(90) % 5 == 0
+    grid = {
+        "jneregressor__hidden_width": np.array([16]),
+        "jneregressor__placement": np.array(["none", "both"]),
+        "jneregressor__lr": np.array([1e-2]),
+    }
+    pipeline = make_pipeline(StandardScaler(), JNERegressor(**SMALL))
+    search = GridSearchCV(pipeline, grid, cv=2, error_score="raise")
+    search.fit(x, y, jneregressor__validation=mask)
+    best = search.best_estimator_[-1]
+    assert best.validation_.tolist() == np.flatnonzero(mask).tolist()
+    assert search.score(x, y) > 0.5
+
+
+def test_a_fitted_one_is_pickled_and_cloned(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL).fit(x, y)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    np.testing.assert_array_equal(again.jne_, model.jne_)
+    fresh = clone(model)
+    assert not hasattr(fresh, "jne_")
+    with pytest.raises(NotFittedError):
+        fresh.deviation(x)
+    np.testing.assert_array_equal(fresh.fit(x, y).predict(x), model.predict(x))
+
+
+def test_fitting_leaves_all_random_generators_alone(arrays):
+    x, y = arrays
+
+    def states():
+        drawn = np.random.mtrand._rand.get_state()[2]
+        return torch.get_rng_state().tolist(), drawn, random.getstate()
+
+    before = states()
+    JNERegressor(**SMALL).fit(x, y)
+    assert states() == before
+
+
+def test_a_new_seed_for_each_fit(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL, random_state=np.random.RandomState(0))
+    first, second = (model.fit(x, y).predict(x) for _ in range(2))
+    assert not np.array_equal(first, second)
+
+
+def test_fitting_is_silent(arrays, capfd):
+    JNERegressor(**SMALL).fit(*arrays)
+    said = capfd.readouterr()
+    assert said.out + said.err == ""
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"activation": "sine"}, "activation=sine: input should be 'relu', "),
+        ({"activation": None}, "activation=None: input should be 'relu', "),
+        ({"placement": "loc3"}, "unknown placement 'loc3'; choose one of"),
+        ({"placement": "loc2", "n_hidden": 1}, "placement loc2 needs n_hidden of at least 2"),
+        ({"placement": [1, 5]}, "placement names layer 5, but n_hidden is 3"),
+        (
+            {"placement": None},
+            "placement=None: input should be both, loc1, loc2, none, or a list",
+        ),
+        ({"hidden_width": 0}, "hidden_width=0: input should be greater than or equal to 1"),
+        ({"hidden_width": 2.5}, "hidden_width=2.5: input should be a valid integer"),
+        ({"n_hidden": -1}, "n_hidden=-1: input should be greater"),
+        ({"bias": "perhaps"}, "bias=perhaps: input should be a valid boolean"),
+        ({"readout": "lasso"}, "readout=lasso: input should be 'ridge' or 'trained'"),
+        ({"optimizer": "sgd"}, "optimizer=sgd: input should be 'adam' or 'adamw'"),
+        ({"lr": 0}, "lr=0: input should be greater than 0"),
+        ({"lr": float("nan")}, "lr=nan: input should be"),
+        ({"lr": "fast"}, "lr=fast: input should be a valid number"),
+        ({"lr": np.inf}, "lr=inf: input should be"),
+        ({"weight_decay": -1}, "weight_decay=-1: input should be greater"),
+        ({"batch_size": 0}, "batch_size=0: input should be greater"),
+        ({"max_epochs": 0}, "max_epochs=0: input should be greater"),
+        ({"patience": 0}, "patience=0: input should be greater"),
+        ({"validation_fraction": 1.0}, "validation_fraction=1.0: input should be less than 1"),
+        ({"validation_fraction": 0.99}, "validation_fraction=0.99 leaves 1 of 90 stimuli"),
+        ({"precision": "64"}, "precision=64: input should be '32-true' or 'bf16-mixed'"),
+        ({"device": "gpu"}, "device=gpu: string should match pattern"),
+        ({"max_memory_gb": 0}, "max_memory_gb=0: input should be greater than 0"),
+        ({"random_state": -1}, "random_state=-1: input should be greater than or equal to 0"),
+        ({"random_state": "seed"}, "'seed' cannot be used to seed"),
+        (
+            {"lr": 1e30, "readout": "trained"},
+            "the validation loss was never finite; lower lr=1e+30",
+        ),
+    ],
+)
+def test_bad_parameters_are_refused_in_a_sentence(arrays, settings, message):
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        JNERegressor(**{"max_epochs": 2, **settings}).fit(*arrays)
+    assert str(refused.value).startswith(message) or message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("validation", "message"),
+    [
+        ([0, 1, 2], r"must be a mask of the rows of X, \(90,\) bool, found \(3,\) int64"),
+        (np.ones(90, dtype=int), r"found \(90,\) int64"),
+        (np.ones(90, dtype=bool), "validation marks 90 of 90 stimuli"),
+        (np.arange(90) == 4, "validation marks 1 of 90 stimuli"),
+        ("val", r"found \(\) <U3"),
+    ],
+)
+def test_bad_validation_stimuli_are_refused(arrays, validation, message):
+    with pytest.raises(InputError, match=message):
+        JNERegressor(**SMALL).fit(*arrays, validation=validation)
+
+
+def test_bad_responses_are_refused(arrays):
+    x, y = arrays
+    with pytest.raises(InputError, match="y is constant over the 81 training stimuli"):
+        JNERegressor(**SMALL).fit(x, np.ones(90))
+    with pytest.raises(InputError, match="y holds values that are too large for float32"):
+        JNERegressor(**SMALL).fit(x, np.linspace(0, 1e300, 90))
+    with (
+        np.errstate(over="ignore", invalid="ignore"),
+        pytest.raises(ValueError, match="too large for dtype"),
+    ):
+        JNERegressor(**SMALL).fit(x.astype(np.float64) * 1e300, y)
+    model = JNERegressor(**SMALL).fit(x, y)
+    with pytest.raises(ValueError, match="X has 5 features, but JNERegressor is expecting 6"):
+        model.jne(x[:, :5])
+    for method in (model.jne, model.jne_ss):
+        with pytest.raises(InputError, match="X has 2 stimuli, but JNE needs at least 3"):
+            method(x[:2])
+    assert model.deviation(x[:2]).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"max_memory_gb=0\.001 is too small"):
+        model.set_params(max_memory_gb=0.001).deviation(x)
+
+
+ANYTHING = (
+    *(None, True, "", "relu", "no", -1, 0, 2, 0.5, 1e308, float("nan"), float("inf"), 1j, b"relu"),
+    *([], [1], {}, {"a": 1}, object(), np.array([1, 2]), np.float64(0.5), np.int64(2), lambda: 1),
+)
+
+
+@pytest.mark.parametrize("name", JNERegressor().get_params())
+def test_any_value_of_a_parameter_works_or_is_refused_in_a_sentence(arrays, name):
+    x, y = arrays
+    for value in ANYTHING:
+        model = JNERegressor(**{"hidden_width": 4, "max_epochs": 1, "n_hidden": 2, name: value})
+        try:
+            model.fit(x[:20], y[:20])
+        except ValueError as error:
+            said = str(error)
+            assert "\n" not in said, value
+            assert name in said or name == "random_state", (value, said)
+        else:
+            assert np.isfinite(model.jne_[:2]).all(), value
+
+
+@pytest.mark.parametrize("argument", ["X", "y", "validation"])
+def test_any_data_works_or_is_refused_with_a_value_error(arrays, argument):
+    x, y = arrays
+    good = {"X": x[:20], "y": y[:20], "validation": np.arange(20) % 3 == 0}
+    model = JNERegressor(hidden_width=4, max_epochs=1)
+    shapes = [np.ones(shape) for shape in ((), (20,), (1, 2), (20, 0), (0, 3), (20, 2, 2), (19, 3))]
+    for value in (*ANYTHING, *shapes, x[:20] * np.nan, x[:20].astype(str), pd.DataFrame(x[:20])):
+        try:
+            model.fit(**(good | {argument: value}))
+        except ValueError:
+            continue
+        except TypeError:  # scikit-learn's own, for what is no array at all
+            if argument == "validation":
+                raise

@@ -1,0 +1,91 @@
+"""The section on planted twins, on runs that were never trained."""
+
+import numpy as np
+import pytest
+from finished_run import CONSTANT, evaluate_config, write_run
+from matplotlib import rc_context
+from scipy import stats
+from test_nonlinear import write_twins
+
+from jne.evaluation.report import collect_findings
+from jne.evaluation.sections import evaluate_sections
+from jne.evaluation.sections.planted import Planted
+from jne.evaluation.subjects import by_subject
+from jne.evaluation.voxels import voxel_tables
+from jne.plots.style import STYLE
+from jne.results import Results
+
+
+def write_planted(path, of):
+    """A run with planted twins: W of the linear twins' encoder is 1 in EBA and small elsewhere."""
+    run = write_twins(path, of)
+    voxels = run.voxels
+    rng = np.random.default_rng(2)
+    linear = 0.1 * rng.random(15)
+    w = np.where(voxels["roi"] == "EBA", 1.0, 0.01 * rng.standard_normal(15))
+    share = np.where(voxels["roi"] == "EBA", 0.5, 0.1) + 0.01 * rng.standard_normal(15)
+    voxels = voxels.assign(
+        linear_power=0.2,
+        jne_beside_planted=linear + w,
+        jne_planted_0=linear,
+        jne_planted_10=linear + np.where(np.arange(15) % 2, 2.0, 0.5),
+        jne_planted_60=linear + 3,
+        nonlinear_share=share,
+        nonlinear_share_low=share - 0.1,
+        nonlinear_share_high=share + 0.1,
+    )
+    columns = voxels.columns[voxels.columns.get_loc("linear_power") :]
+    voxels.loc[CONSTANT, columns] = np.nan
+    voxels.to_csv(path / "voxels.csv", index=False)
+    return Results(path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    plain = write_run(tmp_path / "plain")
+    config = evaluate_config(tmp_path, "variants=[l1]", "inference.q=0.25")
+    return voxel_tables(by_subject([plain, write_planted(tmp_path / "twins", plain)]), config)
+
+
+def test_the_table_has_the_shares_and_the_power(data):
+    (subject,) = data
+    table = Planted().tables(subject)["planted"].set_index("group")
+    voxels = subject.voxels.drop(index=CONSTANT)
+    for roi, rows in voxels.groupby("roi"):
+        shares = rows["nonlinear_share"]
+        found = table.loc[roi]
+        assert found.n_voxels == len(rows)
+        assert found.mean_share == pytest.approx(shares.mean())
+        low, high = stats.norm.interval(0.95, shares.mean(), stats.sem(shares))
+        assert (found.mean_low, found.mean_high) == pytest.approx((low, high), abs=1e-4)
+        assert found["found_60"] == 1
+    at_threshold = voxels["found_10"].astype(bool)
+    assert at_threshold[voxels.index % 2 == 1].all()
+    assert table.loc["all", "found_10"] == pytest.approx(at_threshold.mean())
+
+
+def test_what_the_reader_is_told(data):
+    (result,) = evaluate_sections([Planted()], data)
+    (sentences,) = result.by_subject.values()
+    first, second = result.section.findings(data[0], sentences)
+    assert first.startswith("The nonlinear share of the explainable variance is 0.2")
+    assert "to 0.50 in EBA." in first
+    assert "with a nonlinear share of 60 % would have been found with probability 1.00" in second
+    assert collect_findings(data, [result])
+    assert result.section.scalars(result.tables)["nonlinear_share/subj01"] == pytest.approx(
+        data[0].analysed["nonlinear_share"].mean()
+    )
+    assert list(result.section.page_tables(data[0], sentences)) == ["Nonlinear share by region"]
+    with rc_context(STYLE):
+        (figure,) = result.section.figures(data[0], sentences).values()
+    heights = [bar.get_height() for bar in figure.axes[0].patches]
+    np.testing.assert_allclose(heights, sentences["planted"]["mean_share"][1:])
+
+
+def test_without_planted_twins_the_section_is_empty(tmp_path):
+    plain = write_run(tmp_path / "plain")
+    config = evaluate_config(tmp_path, "variants=[l1]")
+    subjects = voxel_tables(by_subject([plain, write_twins(tmp_path / "twins", plain)]), config)
+    (result,) = evaluate_sections([Planted()], subjects)
+    assert result.tables == {}
+    assert result.section.caveats(subjects, {}) == []

@@ -1,0 +1,87 @@
+"""The calibration of the test against twins: its numbers by hand, its cohorts against train.py."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import no_figures
+from scipy import stats
+
+from jne.results import Results
+from jne.simulation.calibration import cells, claims, false_discoveries, positive
+
+SMALL = {
+    "n_cohorts": 1, "noise": ["heavy"], "n_train": [60], "alpha": [0.0, 0.5],
+    "noise_ceiling": [0.5], "voxels_per_cell": 3, "n_features": 64, "n_test": 20,
+}  # fmt: skip
+
+
+def table_of(rng, n=50):
+    """Two cohorts of voxels with alpha 0 and .3 and three ceilings."""
+    cell = list(itertools.product([7, 8], [0.0, 0.3], [0.15, 0.4, 0.7], range(n)))
+    table = pd.DataFrame(cell, columns=["cohort", "alpha", "noise_ceiling", "voxel"])
+    table["w"] = rng.standard_normal(len(table))
+    table["q"] = rng.random(len(table))
+    table["jne"] = table["noise_ceiling"] + 0.1 * rng.standard_normal(len(table))
+    table["nonlinear_share"] = rng.standard_normal(len(table))
+    return table
+
+
+def test_the_numbers_by_hand():
+    table = table_of(np.random.default_rng(0))
+    coins = positive(table).set_index("noise_ceiling")
+    linear = table[(table["alpha"] == 0) & (table["noise_ceiling"] == 0.4)]
+    assert coins.loc[0.4, "share"] == sum(linear["w"] > 0) / 100
+    # The interval holds a fair coin in 99 % of draws, and one of a side less does not
+    low, high = coins.loc[0.4, ["low", "high"]] * 100
+    inside = stats.binom.cdf(high, 100, 0.5) - stats.binom.cdf(low - 1, 100, 0.5)
+    assert inside >= 0.99 > inside - stats.binom.pmf(low, 100, 0.5) * 2
+
+    found = false_discoveries(table, [0.1, 1.0]).set_index("rate")
+    each = [
+        [v.alpha == 0 for v in table.itertuples() if v.cohort == cohort and v.q <= 0.1]
+        for cohort in (7, 8)
+    ]
+    shares = [sum(c) / len(c) for c in each]
+    assert found.loc[0.1, "fdp"] == pytest.approx(np.mean(shares))
+    assert found.loc[0.1, "error"] == pytest.approx(abs(shares[0] - shares[1]) / 2)
+    assert found.loc[1.0, "fdp"] == 0.5
+    nothing = false_discoveries(table.assign(q=1.0), [0.1])
+    assert nothing["fdp"][0] == 0
+
+    cell = cells(table).set_index(["alpha", "noise_ceiling"]).loc[(0.3, 0.7)]
+    chosen = table[(table["alpha"] == 0.3) & (table["noise_ceiling"] == 0.7)]
+    assert cell["power"] == (chosen["q"] <= 0.1).mean()
+    assert cell["jne"] == pytest.approx(chosen["jne"].mean())
+
+
+def test_what_grows_with_the_ceiling_is_claimed_and_what_does_not_is_not():
+    rates = pd.concat(
+        [claims(table_of(np.random.default_rng(seed))) for seed in range(60)]
+    ).groupby("measure")["share"]
+    assert rates.mean()["jne"] == 1
+    assert rates.mean()["nonlinear_share"] < 0.08  # two-sided at .05, so about .025
+
+
+def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
+    small = [f"simulation.calibration.{k}={v}".replace(" ", "") for k, v in SMALL.items()]
+    fast = ["encoder.hidden_width=16", "trainer.max_epochs=2", "control.planted=[0.3]"]
+    study = ["simulation=calibration", *small, *(f"simulation.calibration.{k}" for k in fast)]
+    with no_figures():
+        (folder,) = run_script("simulate.py", *study)
+        (plain,) = run_script(
+            "train.py", "data=cells", "data.noise=heavy", "data.n_train=60", "data.n_val=7",
+            "data.n_test=20", "data.alpha=[0.0,0.5]", "data.noise_ceiling=[0.5]",
+            "data.voxels_per_cell=3", "data.n_features=64", "control=twins", *fast,
+            "experiment=tuned", "seed=0",
+        )  # fmt: skip
+    assert (folder / "figures" / "calibration.png").stat().st_size > 5000
+    table = pd.read_csv(folder / "table.csv")
+    voxels = Results(plain).voxels
+    for name in ("alpha", "r2", "r2_twin", "jne", "w", "nonlinear_share"):
+        np.testing.assert_allclose(table[name], voxels[name], rtol=1e-5, atol=1e-6)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.simulation.calibration.train_cohort", None)  # not called
+        again = set(run_script("simulate.py", *study)) - {folder}
+    pd.testing.assert_frame_equal(table, pd.read_csv(again.pop() / "table.csv"))
