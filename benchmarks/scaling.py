@@ -4,9 +4,8 @@ python benchmarks/scaling.py [SUBJECTS LAYERS SEEDS ACTIVATIONS]
 
 The tables of docs/scaling.md: 8 subjects x 12 layers x 5 seeds x 4 activations, if nothing else is
 said. A stage takes its operations over the product rate of the machine, or its bytes over the rate
-of its disk, whichever is more, times SLOWER: what benchmarks/whole_brain.py measured beside that
-limit. Nothing here is measured on the machines named "assumed": their rates are data-sheet figures
-times the share of them that the first machine reaches.
+of its disk, whichever is more, times SLOWER, what it was measured to take beside that limit (1.5
+where it was not). Nothing is measured on the machines named "assumed".
 """
 
 import sys
@@ -19,10 +18,10 @@ N_EPOCHS = 40
 BETAS = 42e9  # bytes of 40 sessions
 ONCE = ("prepare", "survey of the responses", "ridge baseline", "components")
 START_UP = 8.0  # seconds of a job on two cores, apart from its stages
-SLOWER = {  # than the limit, by stage; 1.5 where nothing is said
-    "prepare": 2.0,
-    "Jacobians": 1.15,
-    "training": 1.3,
+PREPARE = 40 * 25.0  # seconds: sessions, and a session on two cores (benchmarks/prepare_nsd.py)
+SLOWER = {  # than the limit
+    "Jacobians": 1.15,  # benchmarks/jacobian.py rate
+    "training": 1.3,  # benchmarks/train_whole_brain.py components
 }
 
 
@@ -40,7 +39,7 @@ class Machine:
 
 
 MACHINES = (
-    Machine("laptop: 2 cores with AVX-512, measured", 185e9, 3.1 * 185e9, 1e9, 0.09),
+    Machine("2 cores with AVX-512", 185e9, 3.1 * 185e9, 1e9, 0.09),
     Machine("node of 64 cores, assumed", 0.7 * 32 * 185e9, 0.7 * 32 * 3.1 * 185e9, 2e9, 2.7),
     Machine("one H100, assumed", 0.6 * 67e12, 0.5 * 800e12, 2e9, 3.0),
 )
@@ -57,7 +56,7 @@ def seconds(machine: Machine, fast: bool, space: str) -> dict[str, float]:
         if (space == "voxels" and stage == "components") or "twins" in stage:
             continue
         bound = max(operations / rate, (read + written) / machine.disk)
-        found[stage] = SLOWER.get(stage, 1.5) * bound
+        found[stage] = PREPARE if stage == "prepare" else SLOWER.get(stage, 1.5) * bound
     return found
 
 
@@ -90,6 +89,13 @@ def main(subjects: int, layers: int, seeds: int, activations: int) -> None:
     out = 4e-9 * N["test"] * N_BRAIN
     weights = 4e-9 * N_BRAIN * (H + D)
     prepared = 4e-9 * sum(N.values()) * N_BRAIN + 4e-9 * N["train"] * (N["train"] + N["val"])
+    n, train = sum(N.values()), N["train"]
+    products = 8e-9 * train * (train + N["val"])
+    print(
+        f"\nMemory: encoder {weights:.1f} GB; once, products of the responses {products:.1f} GB "
+        f"and their factor {8e-9 * train**2:.1f} GB; components {4e-9 * n * train:.1f} GB; Jacobians "
+        f"within jacobian.max_memory_gb."
+    )
     print(
         f"\nDisk: {prepared:.1f} GB per prepared folder, {data * prepared / 1000:.2f} TB in all; "
         f"{5 * out + weights:.1f} GB per run (five arrays of {out:.1f} GB, the encoder "
