@@ -93,8 +93,8 @@ def main(subjects: int, layers: int, seeds: int, activations: int) -> None:
     products = 8e-9 * train * (train + N["val"])
     print(
         f"\nMemory: encoder {weights:.1f} GB; once, products of the responses {products:.1f} GB "
-        f"and their factor {8e-9 * train**2:.1f} GB; components {4e-9 * n * train:.1f} GB; Jacobians "
-        f"within jacobian.max_memory_gb."
+        f"and their factor {8e-9 * train**2:.1f} GB; components {4e-9 * n * train:.1f} GB; "
+        f"Jacobians within jacobian.max_memory_gb."
     )
     print(
         f"\nDisk: {prepared:.1f} GB per prepared folder, {data * prepared / 1000:.2f} TB in all; "
