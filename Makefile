@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 
-.PHONY: demo report test test-slow lint ui release clean
+.PHONY: demo report test test-slow lint docs ui release clean
 
 demo: .venv/installed  ## install, then one run on the synthetic cohort, with linear twins
 	$(BIN)/python train.py control=twins
@@ -23,6 +23,9 @@ lint: .venv/installed  ## style, layers and types
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
+docs: .venv/installed-docs  ## the documentation, its examples executed: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 ui: .venv/installed  ## the MLflow UI on outputs/, at http://127.0.0.1:5000
 	$(BIN)/jne ui $(UI_STORE)
 
@@ -34,5 +37,9 @@ release:  ## a dry run: sdist and wheel, checked, installed elsewhere, and the d
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[full,atlas,launchers,test,lint]"
 	touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache docs/_build docs/api/generated docs/gallery

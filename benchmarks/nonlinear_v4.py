@@ -70,6 +70,7 @@ def main(root: str, overrides: list[str]) -> None:
                     "R2": table["r2"].mean(),
                 }
             )
+            print(pd.DataFrame(rows[-1:]).round(3).to_string(index=False), flush=True)
             if not shuffle:
                 found.append(table["q"] <= 0.1)
                 w.append(table["w"])

@@ -5,8 +5,8 @@ python benchmarks/whole_brain.py FOLDER [VOXELS [SESSIONS [OVERRIDE ...]]]
 Writes a synthetic subject into FOLDER in NSD's own layout (226,000 voxels and 40 sessions of 750
 trials, if nothing else is said: 42 GB of betas, 25 GB of prepared data and results), then runs
 train.py on it, once more with linear twins of a hundredth of the voxels, and evaluate.py on both.
-All is deleted at the end. The features are 768 random numbers per image. Voxels respond to 64 of them, half linearly,
-half rectified, with noise ceilings from 0 to .7.
+All is deleted at the end. The features are 768 random numbers per image. Voxels respond to 64 of
+them, half linearly, half rectified, with noise ceilings from 0 to .7.
 
 Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
 from and written to the disk, and the limit: the larger of its matrix products at the measured rate

@@ -79,6 +79,16 @@ def test_features_are_checked():
         jacobian_deviation(encoder, torch.full((3, 10), torch.nan))
 
 
+@pytest.mark.filterwarnings("error")
+def test_features_may_be_read_only(tmp_path):
+    features = np.random.default_rng(0).standard_normal((5, 8)).astype(np.float32)
+    np.save(tmp_path / "features.npy", features)
+    encoder = ResidualEncoder(8, 5, hidden_width=11)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    s = jacobian_deviation(encoder, mapped)
+    np.testing.assert_array_equal(s, jacobian_deviation(encoder, features))
+
+
 def test_it_works_in_lightnings_inference_mode():
     encoder = ResidualEncoder(10, 4, hidden_width=5, activation="gelu")
     x = torch.randn(5, 10)

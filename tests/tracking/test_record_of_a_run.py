@@ -259,3 +259,16 @@ def test_seeds_are_replicates_only_where_all_else_is_equal(run_train, store):
     found = newest_runs(client, client.get_experiment_by_name("replicates").experiment_id, "")
     assert set(found) == {linear, newest, replicate}
     assert other not in found
+
+
+def test_the_newest_of_each_data_set(run_train, store):
+    experiment = "tracking.experiment=two_data_sets"
+    with no_figures():
+        (older,) = run_train(experiment, "data.name=first")
+        (first,) = run_train(experiment, "data.name=first", "seed=0", "trainer.max_epochs=2")
+        (second,) = run_train(experiment, "data.name=second")
+    client = MlflowClient(store)
+    number = client.get_experiment_by_name("two_data_sets").experiment_id
+    assert newest_runs(client, number, "") == [second]
+    assert newest_runs(client, number, "", of_all_data=True) == [first, second]
+    assert older not in newest_runs(client, number, "", of_all_data=True)

@@ -6,6 +6,7 @@ noise_ceiling  how well responses could be predicted
 hierarchy      is one region or tier more nonlinear than another
 selectivity    which stimuli is a region most nonlinear for
 inference      is a voxel nonlinear: tests against its linear twin
+agreement      do maps of different subjects and data sets agree
 reliability    how much JNE would change with other stimuli or another seed
 
 Plain functions of NumPy arrays. N stimuli, V voxels; arrays are (N, V).

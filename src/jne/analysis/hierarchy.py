@@ -32,9 +32,24 @@ def summary(
     All measures share the resamples. A resample counts how often it draws each voxel; its median
     is that of the ranks that it draws.
 
-    values: (M, V), measures without NaN. groups: (V,) names. order: the groups to report. Returns,
-    for each measure, one row per group: group, n_voxels, mean, mean_low, mean_high, median,
-    median_low, median_high; the intervals are NaN below MIN_VOXELS voxels.
+    Parameters
+    ----------
+    values : (M, V) array
+        Measures, without NaN.
+    groups : (V,) array of str
+        The group of each voxel.
+    order : sequence of str
+        The groups to report.
+    n_bootstrap : int
+        Number of resamples of the voxels.
+    seed : int
+        Of the resamples.
+
+    Returns
+    -------
+    list of DataFrame
+        For each measure, one row per group: group, n_voxels, mean, mean_low, mean_high, median,
+        median_low, median_high; the intervals are NaN below MIN_VOXELS voxels.
     """
     rows: list[list[dict[str, object]]] = [[] for _ in values]
     for position, (group, chosen) in enumerate(zip(order, members(groups, order), strict=True)):
@@ -48,8 +63,12 @@ def summary(
             low, high = np.quantile([means, medians], tails, axis=2)
         for measure, sample in enumerate(ordered):
             row: dict[str, object] = {"group": group, "n_voxels": n}
-            for k, (name, statistic) in enumerate((("mean", np.mean), ("median", np.median))):
-                row[name] = statistic(sample) if n else np.nan
+            found = {
+                "mean": sample.mean() if n else np.nan,
+                "median": np.median(sample) if n else np.nan,
+            }
+            for k, (name, value) in enumerate(found.items()):
+                row[name] = value
                 row |= {f"{name}_low": low[k, measure], f"{name}_high": high[k, measure]}
             rows[measure].append(row)
     return [pd.DataFrame(found, columns=_SUMMARY) for found in rows]
@@ -82,15 +101,28 @@ def members(groups: NDArray, order: Sequence[str]) -> list[NDArray[np.int64]]:
 
 
 def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: float) -> pd.DataFrame:
-    """One-sided Mann-Whitney tests of every ordered pair of groups, corrected by Holm.
+    """One-sided Mann-Whitney tests of every ordered pair of groups, corrected by Holm's method.
 
     The p is that of scipy's `mannwhitneyu(greater, lesser, alternative="greater")`: exact where a
     group has at most 8 voxels and no value is tied, else of the normal approximation. All pairs are
     computed together, which for hundreds of groups is hundreds of times faster.
 
-    values: (V,) without NaN. groups: (V,) names. Groups below MIN_VOXELS voxels are left out.
-    Returns one row per pair: greater, lesser, superiority (the share of voxel pairs in which
-    `greater` has the larger value, ties counting half), p, p_holm, significant (p_holm < alpha).
+    Parameters
+    ----------
+    values : (V,) array
+        Without NaN.
+    groups : (V,) array of str
+        The group of each voxel.
+    order : sequence of str
+        The groups to test. Those below MIN_VOXELS voxels are left out.
+    alpha : float
+        Level of significance.
+
+    Returns
+    -------
+    DataFrame
+        One row per pair: greater, lesser, superiority (the share of voxel pairs in which `greater`
+        has the larger value, ties counting half), p, p_holm, significant (p_holm < alpha).
     """
     found = zip(order, members(groups, order), strict=True)
     samples = {name: np.sort(values[chosen]) for name, chosen in found if len(chosen) >= MIN_VOXELS}
@@ -115,9 +147,21 @@ def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float,
     """Kendall's tau-b of the values with the rank of their tier, and its one-sided p.
 
     A rank test against an ordered alternative, like that of Jonckheere and Terpstra: tau > 0
-    where values rise from tier to tier. NaN with fewer than two tiers of MIN_VOXELS voxels.
+    where values rise from tier to tier.
 
-    values: (V,) without NaN. tiers: (V,) names; those not in `order` are left out.
+    Parameters
+    ----------
+    values : (V,) array
+        Without NaN.
+    tiers : (V,) array of str
+        The tier of each voxel; those not in `order` are left out.
+    order : sequence of str
+        The tiers, lowest first.
+
+    Returns
+    -------
+    tau, p : float
+        NaN with fewer than two tiers of MIN_VOXELS voxels.
     """
     counts = [int((tiers == tier).sum()) for tier in order]
     kept = [tier for tier, count in zip(order, counts, strict=True) if count >= MIN_VOXELS]
@@ -132,7 +176,15 @@ def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float,
 def combined_trend(taus: NDArray, ps: NDArray) -> tuple[float, float]:
     """Mean tau of several subjects, and Stouffer's combination of their one-sided p.
 
-    taus, ps: (n_subjects,), NaN for a subject without a trend. Both are NaN if all of them are.
+    Parameters
+    ----------
+    taus, ps : (n_subjects,) array
+        As `trend` returns them, NaN for a subject without a trend.
+
+    Returns
+    -------
+    tau, p : float
+        NaN if no subject has a trend.
     """
     known = np.isfinite(taus)
     if not known.any():
@@ -147,7 +199,15 @@ def combined_trend(taus: NDArray, ps: NDArray) -> tuple[float, float]:
 def paired_difference(first: NDArray, second: NDArray) -> tuple[float, float]:
     """Mean of second - first over voxels, and the two-sided p of Wilcoxon's signed-rank test.
 
-    first, second: (V,) without NaN. p is NaN below MIN_VOXELS voxels, 1 where nothing differs.
+    Parameters
+    ----------
+    first, second : (V,) array
+        Without NaN.
+
+    Returns
+    -------
+    difference, p : float
+        p is NaN below MIN_VOXELS voxels, 1 where nothing differs.
     """
     difference = second - first
     if len(difference) < MIN_VOXELS:

@@ -21,7 +21,17 @@ def knockoff_w(jne: NDArray, twins: NDArray) -> NDArray[np.float64]:
     of the voxel and its twins, minus the median of the others; it is positive where the voxel has
     the largest, negative where a twin has, 0 where they share it.
 
-    jne: (V,). twins: (n_twins, V). Returns (V,), NaN where any of them is NaN.
+    Parameters
+    ----------
+    jne : (V,) array
+        JNE of each voxel, in the encoder that was trained with the twins.
+    twins : (n_twins, V) array
+        JNE of its twins.
+
+    Returns
+    -------
+    (V,) array of float64
+        NaN where any of them is NaN.
     """
     everyone = np.concatenate([jne[None], twins]).astype(np.float64)
     ordered = np.sort(everyone, axis=0)
@@ -30,10 +40,26 @@ def knockoff_w(jne: NDArray, twins: NDArray) -> NDArray[np.float64]:
 
 
 def knockoff_threshold(w: NDArray, rate: float, n_twins: int = 1) -> float:
-    """The smallest t > 0 among |W| with (1 + #{W <= -t}) / (n_twins #{W >= t}) <= rate.
+    r"""The knockoff+ threshold of Barber & Candès 2015.
 
-    The knockoff+ threshold of Barber & Candes 2015: the voxels with W >= t have a false discovery
-    rate of at most `rate`. Infinite where there is no such t. w: (V,), of `knockoff_w`.
+    .. math:: \min \left\{ t > 0: \frac{1 + \#\{v: W_v \le -t\}}
+              {n_\mathrm{twins}\, \#\{v: W_v \ge t\}} \le \mathrm{rate} \right\}
+
+    The voxels with W >= t have a false discovery rate of at most `rate`.
+
+    Parameters
+    ----------
+    w : (V,) array
+        As `knockoff_w` returns it; NaN enters no count.
+    rate : float
+        The false discovery rate.
+    n_twins : int
+        Twins per voxel.
+
+    Returns
+    -------
+    float
+        Infinite where there is no such t.
     """
     thresholds, ratios = _ratios(w, n_twins)
     low_enough = thresholds[ratios <= rate]
@@ -41,9 +67,19 @@ def knockoff_threshold(w: NDArray, rate: float, n_twins: int = 1) -> float:
 
 
 def knockoff_q(w: NDArray, n_twins: int = 1) -> NDArray[np.float64]:
-    """The smallest rate at which `knockoff_threshold` finds each voxel; 1 where none below 1 does.
+    """The smallest rate at which `knockoff_threshold` finds each voxel.
 
-    w: (V,), of `knockoff_w`. Returns (V,), NaN where W is.
+    Parameters
+    ----------
+    w : (V,) array
+        As `knockoff_w` returns it.
+    n_twins : int
+        Twins per voxel.
+
+    Returns
+    -------
+    (V,) array of float64
+        1 where no rate below 1 finds the voxel, NaN where W is.
     """
     thresholds, ratios = _ratios(w, n_twins)
     q = np.where(np.isfinite(w), 1.0, np.nan)
@@ -63,9 +99,17 @@ def _ratios(w: NDArray, n_twins: int) -> tuple[NDArray, NDArray]:
 
 
 def sign_test(w: NDArray) -> float:
-    """p of W > 0 more often than not, one-sided; zeros do not count. Exact for any sample size.
+    """p of W > 0 more often than not, one-sided. Exact for any sample size.
 
-    w: (V,). NaN below MIN_VOXELS voxels, 1 where W is 0 everywhere.
+    Parameters
+    ----------
+    w : (V,) array
+        Zeros and NaN do not count.
+
+    Returns
+    -------
+    float
+        NaN below MIN_VOXELS voxels, 1 where W is 0 everywhere.
     """
     w = w[np.isfinite(w)]
     n = int(np.count_nonzero(w))
@@ -77,7 +121,15 @@ def sign_test(w: NDArray) -> float:
 def signed_rank_test(w: NDArray) -> float:
     """p of W > 0 by Wilcoxon's signed-rank test, one-sided.
 
-    w: (V,). NaN below MIN_VOXELS voxels, 1 where W is 0 everywhere.
+    Parameters
+    ----------
+    w : (V,) array
+        NaN does not count.
+
+    Returns
+    -------
+    float
+        NaN below MIN_VOXELS voxels, 1 where W is 0 everywhere.
     """
     w = w[np.isfinite(w)]
     if len(w) < MIN_VOXELS:
@@ -86,7 +138,20 @@ def signed_rank_test(w: NDArray) -> float:
 
 
 def share_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float, float, float]:
-    """The share count / n, and Wilson's interval for it. All NaN where n is 0."""
+    """A share, and Wilson's interval for it.
+
+    Parameters
+    ----------
+    count, n : int
+        The share is count / n.
+    confidence : float
+        Of the interval.
+
+    Returns
+    -------
+    share, low, high : float
+        All NaN where n is 0.
+    """
     if not n:
         return np.nan, np.nan, np.nan
     low, high = stats.binomtest(count, n).proportion_ci(confidence, method="wilson")
@@ -96,11 +161,22 @@ def share_interval(count: int, n: int, confidence: float = 0.95) -> tuple[float,
 def partial_rank_correlation(
     x: NDArray, y: NDArray, given: Sequence[NDArray]
 ) -> tuple[float, float]:
-    """Spearman's correlation of x and y with the covariates `given` held constant, two-sided p.
+    """Spearman's correlation of x and y with covariates held constant, and its two-sided p.
 
     Pearson's r of what the ranks of the covariates leave of the ranks of x and y. Voxels where any
-    value is not finite are left out. x, y, each of given: (V,). Both are NaN where fewer than 3
-    voxels beyond the covariates are left, or where the covariates leave nothing.
+    value is not finite are left out.
+
+    Parameters
+    ----------
+    x, y : (V,) array
+    given : sequence of (V,) arrays
+        The covariates.
+
+    Returns
+    -------
+    r, p : float
+        NaN where fewer than 3 voxels beyond the covariates are left, or where the covariates leave
+        nothing.
     """
     columns = np.stack([x, y, *given]).astype(np.float64)
     columns = columns[:, np.isfinite(columns).all(axis=0)]

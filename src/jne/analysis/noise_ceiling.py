@@ -10,10 +10,17 @@ from jne.utils.blocks import voxel_blocks
 
 
 def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
-    """ncsnr[v]: standard deviation of the signal over that of the noise, as in NSD.
+    """The ncsnr: standard deviation of the signal over that of the noise, as in NSD.
 
-    repeats: (N, V, R), NaN where a repeat is missing. Returns (V,) float64; 0 where the noise
-    explains everything, NaN where no stimulus was repeated or nothing varies.
+    Parameters
+    ----------
+    repeats : (N, V, R) array
+        Responses to R repeats of each stimulus, NaN where a repeat is missing.
+
+    Returns
+    -------
+    (V,) array of float64
+        0 where the noise explains everything, NaN where no stimulus was repeated or nothing varies.
     """
     n_voxels = repeats.shape[1]
     ncsnr = np.empty(n_voxels)
@@ -48,18 +55,39 @@ def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float6
     The noise variance is the variance between the repeats of a stimulus, pooled over stimuli.
     The signal variance is the rest of the variance of all single trials.
     """
-    degrees_of_freedom = np.maximum(count - 1, 0).sum(axis=0)
+    return ncsnr_of(within, np.maximum(count - 1, 0).sum(axis=0), total, count.sum(axis=0))
+
+
+def ncsnr_of(
+    within: NDArray, degrees_of_freedom: NDArray, total: NDArray, n_trials: NDArray
+) -> NDArray[np.float64]:
+    """`noise_ceiling_snr` from sums of squares (V,), where trials are added up one by one.
+
+    within: around the mean of each stimulus, of which there are `degrees_of_freedom`, the number of
+    trials beyond the first of each stimulus. total: of all `n_trials` around their mean.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         noise = within / degrees_of_freedom
-        signal = total / (count.sum(axis=0) - 1) - noise
+        signal = total / (n_trials - 1) - noise
         return np.sqrt(np.maximum(signal, 0) / noise)
 
 
 def noise_ceiling(ncsnr: NDArray, mean_inverse_repeats: NDArray | float) -> NDArray[np.float64]:
-    """The largest R2 that averages over n repeats allow: ncsnr^2 / (ncsnr^2 + mean(1/n)) (A.2).
+    r"""The largest R² that averages over n repeats allow (A.2).
 
-    ncsnr: (V,). mean_inverse_repeats: the mean over the scored stimuli of 1 / (number of repeats
-    averaged), a number or (V,). Returns (V,) float64 from 0 to 1, in units of R2.
+    .. math:: \mathrm{NC} = \frac{\mathrm{ncsnr}^2}{\mathrm{ncsnr}^2 + \mathrm{mean}(1/n)}
+
+    Parameters
+    ----------
+    ncsnr : (V,) array
+        As `noise_ceiling_snr` returns it.
+    mean_inverse_repeats : float or (V,) array
+        The mean over the scored stimuli of 1 / (number of repeats averaged).
+
+    Returns
+    -------
+    (V,) array of float64
+        From 0 to 1, in units of R².
     """
     with np.errstate(divide="ignore"):  # no signal: 1 / inf = 0; no noise: 1 / (1 + 0) = 1
         return 1 / (1 + mean_inverse_repeats / np.square(np.asarray(ncsnr, dtype=np.float64)))

@@ -37,8 +37,9 @@ def nonlinear_share(
 
     The estimate is where the mean JNE of N_LIKE planted twins of like linear power, as a function
     of what was planted, reaches the voxel's. Below the JNE of linear twins it is negative, by the
-    mirrored curve, so that its mean over linear voxels is 0. The interval holds the shares at which
-    the voxel's JNE lies between the quantiles of the planted twins' (CONFIDENCE, two-sided).
+    mirrored curve, so that its mean over linear voxels is 0. It is at most 1 - linear_power. The
+    interval holds the shares at which the voxel's JNE lies between the quantiles of the planted
+    twins' (CONFIDENCE, two-sided).
 
     Returns estimate, low end, high end, (V,) each; NaN where a value is.
     """
@@ -58,7 +59,9 @@ def nonlinear_share(
         curve = np.maximum.accumulate(planted[:, like].mean(axis=1))
         low, high = np.maximum.accumulate(np.quantile(planted[:, like], tails, axis=1), axis=1)
         ends = _crossing(x, high, a, "left"), _crossing(x, low, a, "right")
-        result[:, voxel] = _inverse(x, curve, a), *ends
+        found = np.array([_inverse(x, curve, a), *ends])
+        # The linear and the nonlinear power are at most the whole variance
+        result[:, voxel] = np.minimum(found, 1 - linear_power[voxel])
     return result[0], result[1], result[2]
 
 

@@ -14,39 +14,83 @@ from jne.utils.blocks import voxel_blocks
 
 
 def mean_deviation(deviation: ArrayLike) -> NDArray[np.float64]:
-    """mu[v] = mean_i s[i, v] (eq. 5): how far, on average, a voxel's Jacobian is from its mean.
+    r"""How far, on average, the Jacobian of a voxel is from its mean (equation 5).
+
+    .. math:: \mu_v = \frac{1}{N} \sum_i s_{iv}
 
     JNE is the spread of the deviations, not their size: a unit that switches between two
     Jacobians with equal odds has JNE 0 and mu > 0. Read the two side by side.
 
-    deviation: (N, V) floating point, N at least 1. Returns (V,) float64, in units of the Jacobian.
-    Raises ValueError for another shape or dtype.
+    Parameters
+    ----------
+    deviation : (N, V) array, floating point
+        N at least 1, as `jacobian_deviation` returns it.
+
+    Returns
+    -------
+    (V,) array of float64
+        In units of the Jacobian; NaN for a voxel with NaN among its deviations.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype.
     """
     s = _checked(deviation)
     return _by_block(s, lambda block: block.mean(axis=0))
 
 
 def jne(deviation: ArrayLike) -> NDArray[np.float64]:
-    """JNE[v] = sqrt(mean_i (s[i, v] - mu[v])^2), the population standard deviation (eq. 6).
+    r"""JNE: how much a voxel's deviations vary from stimulus to stimulus (equation 6).
 
-    0 for a linear voxel; the larger, the more the distance of its Jacobian from the mean Jacobian
-    varies from stimulus to stimulus.
+    .. math:: \mathrm{JNE}_v = \sqrt{\frac{1}{N} \sum_i (s_{iv} - \mu_v)^2}
 
-    deviation: (N, V) floating point. Returns (V,) float64, in units of the Jacobian: standardised
-    response per standardised feature. Raises ValueError for another shape or dtype.
+    The population standard deviation. 0 for a linear voxel; the larger, the more the distance of
+    its Jacobian from the mean Jacobian varies.
+
+    Parameters
+    ----------
+    deviation : (N, V) array, floating point
+        N at least 1, as `jacobian_deviation` returns it.
+
+    Returns
+    -------
+    (V,) array of float64
+        In units of the Jacobian: standardised response per standardised feature.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype.
     """
     s = _checked(deviation)
     return _by_block(s, lambda block: np.sqrt(np.square(_centred(block)).mean(axis=0)))
 
 
 def jne_ss(deviation: ArrayLike, out: NDArray | None = None) -> NDArray:
-    """JNE-SS[i, v] = (s[i, v] - mu[v])^2, the nonlinearity of a voxel at one stimulus (A.10).
+    r"""JNE-SS: the nonlinearity of a voxel at one stimulus (A.10).
+
+    .. math:: \mathrm{JNE\text{-}SS}_{iv} = (s_{iv} - \mu_v)^2
 
     Its mean over stimuli is JNE squared.
 
-    deviation: (N, V) floating point. out: (N, V), an array to write to, for many voxels a
-    memory-mapped one; by default a new array of the deviations' dtype. Returns `out`. Raises
-    ValueError for another shape or dtype.
+    Parameters
+    ----------
+    deviation : (N, V) array, floating point
+        N at least 1, as `jacobian_deviation` returns it.
+    out : (N, V) array, optional
+        Where to write, for many voxels a memory-mapped array; by default a new array of the
+        deviations' dtype.
+
+    Returns
+    -------
+    (N, V) array
+        `out`, in units of the Jacobian squared.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype.
     """
     s = _checked(deviation)
     if out is None:
@@ -57,27 +101,60 @@ def jne_ss(deviation: ArrayLike, out: NDArray | None = None) -> NDArray:
 
 
 def gain_change(gain: ArrayLike) -> NDArray[np.float64]:
-    """gain_change[v] = std_i a[i, v], how much the gain of a voxel's Jacobian varies over stimuli.
+    r"""How much the gain of a voxel's Jacobian varies over stimuli.
 
-    J_i is a[i] Jbar plus a part that is orthogonal to Jbar, and the mean of a is 1. An output
-    nonlinearity alone, y = phi(w x), changes the gain and leaves the shape as it is. Together with
-    `shape_change`, gain_change^2 + shape_change^2 = mean_i ||J_i - Jbar||^2 / ||Jbar||^2. After
-    Keshishian et al. 2020 (eLife 9:e53445).
+    .. math:: J_i = a_i \bar J + R_i, \quad \langle R_i, \bar J \rangle = 0, \quad
+              \text{gain change} = \mathrm{std}_i\, a_i
 
-    gain: (N, V) floating point, from `jacobian_deviation`. Returns (V,) float64, without unit;
-    exactly 0 for a linear voxel. Raises ValueError for another shape or dtype.
+    The mean of a is 1. An output nonlinearity alone, y = phi(w x), changes the gain and leaves
+    the shape as it is. With `shape_change`, exactly,
+
+    .. math:: \text{gain change}^2 + \text{shape change}^2
+              = \frac{1}{N} \sum_i \|J_i - \bar J\|^2 / \|\bar J\|^2
+
+    After Keshishian et al. 2020 (eLife 9:e53445).
+
+    Parameters
+    ----------
+    gain : (N, V) array, floating point
+        The array `gain` of `jacobian_deviation`.
+
+    Returns
+    -------
+    (V,) array of float64
+        Without unit; exactly 0 for a linear voxel.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype.
     """
     return jne(gain)  # the standard deviation over stimuli
 
 
 def shape_change(shape: ArrayLike) -> NDArray[np.float64]:
-    """shape_change[v] = sqrt(mean_i r[i, v]^2): how much the direction of the Jacobian varies.
+    r"""How much the direction of a voxel's Jacobian varies over stimuli.
 
-    r[i] = ||J_i - a_i Jbar|| / ||Jbar||, the part of the Jacobian that is orthogonal to the mean
-    Jacobian: which features matter differs between stimuli. See `gain_change`.
+    .. math:: \text{shape change} = \sqrt{\tfrac{1}{N} \textstyle\sum_i r_i^2}, \quad
+              r_i = \|J_i - a_i \bar J\| / \|\bar J\|
 
-    shape: (N, V) floating point, from `jacobian_deviation`. Returns (V,) float64, without unit;
-    exactly 0 for a linear voxel. Raises ValueError for another shape or dtype.
+    The part of the Jacobian that is orthogonal to the mean one: which features matter differs
+    between stimuli. See `gain_change`.
+
+    Parameters
+    ----------
+    shape : (N, V) array, floating point
+        The array `shape` of `jacobian_deviation`.
+
+    Returns
+    -------
+    (V,) array of float64
+        Without unit; exactly 0 for a linear voxel.
+
+    Raises
+    ------
+    ValueError
+        For another shape or dtype.
     """
     r = _checked(shape)
     return _by_block(r, lambda block: np.sqrt(np.square(block).mean(axis=0)))

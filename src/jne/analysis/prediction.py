@@ -16,10 +16,21 @@ from jne.utils.blocks import voxel_blocks
 
 
 def r2_score(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
-    """R2[v] = 1 - mean_i (y - yhat)^2 / var_i(y), NaN where the response is constant (A.2).
+    """R² of each voxel, 1 - mean((y - yhat)²) / var(y) over stimuli (A.2).
 
-    responses, predictions: (N, V). Returns (V,) float64, at most 1, negative where the mean would
-    predict better. Raises ValueError for unequal shapes.
+    Parameters
+    ----------
+    responses, predictions : (N, V) array
+
+    Returns
+    -------
+    (V,) array of float64
+        At most 1, negative where the mean would predict better, NaN where the response is constant.
+
+    Raises
+    ------
+    ValueError
+        For unequal shapes.
     """
     _check_shapes(responses, predictions)
     r2 = np.empty(responses.shape[1])
@@ -30,9 +41,21 @@ def r2_score(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
 
 
 def pearson_r(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
-    """Pearson's r of responses and predictions, NaN where either is constant.
+    """Pearson's r of responses and predictions.
 
-    responses, predictions: (N, V). Returns (V,) float64. Raises ValueError for unequal shapes.
+    Parameters
+    ----------
+    responses, predictions : (N, V) array
+
+    Returns
+    -------
+    (V,) array of float64
+        NaN where either is constant.
+
+    Raises
+    ------
+    ValueError
+        For unequal shapes.
     """
     _check_shapes(responses, predictions)
     r = np.empty(responses.shape[1])
@@ -53,10 +76,22 @@ def r2_p(
     n_bootstrap: int = 200,
     seed: int = 0,
 ) -> NDArray[np.float64]:
-    """p[v] of R2 > 0, one-sided, by `t_test_p` or from resamples by `bootstrap_p`.
+    """p of R² > 0, one-sided, by `t_test_p` or from resamples by `bootstrap_p`.
 
-    responses, predictions: (N, V). form: t_test, or a form of `bootstrap_p`, which draws
-    `n_bootstrap` resamples with `seed`. Returns (V,) float64, NaN where there is no p.
+    Parameters
+    ----------
+    responses, predictions : (N, V) array
+    form : {"t_test", "plus_one", "raw"}
+        The t test, or a form of `bootstrap_p`.
+    n_bootstrap : int
+        Resamples of the test stimuli; not used by the t test.
+    seed : int
+        Of the resamples.
+
+    Returns
+    -------
+    (V,) array of float64
+        NaN where there is no p.
     """
     if form == "t_test":
         return t_test_p(responses, predictions)
@@ -64,16 +99,28 @@ def r2_p(
 
 
 def t_test_p(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
-    """p[v] of R2 > 0: a one-sided t test of the mean reduction of the squared error.
+    r"""p of R² > 0: a one-sided t test of the mean reduction of the squared error.
 
-        d[i] = (y[i] - ybar)^2 - (y[i] - yhat[i])^2,    R2 = mean(d) / var(y)
-        t = sqrt(N - 1) mean(d) / std(d),    p = P(T > t) with N - 1 degrees of freedom
+    .. math:: d_i = (y_i - \bar y)^2 - (y_i - \hat y_i)^2, \quad
+              t = \sqrt{N - 1}\, \mathrm{mean}(d) / \mathrm{std}(d), \quad p = P(T_{N-1} > t)
 
-    R2 and the mean of d have the same sign in every resample of the stimuli, so the test asks what
-    the bootstrap asks, with a p as small as the data allow (after Diebold & Mariano 1995).
+    R² is mean(d) / var(y): the two have the same sign in every resample of the stimuli, so the
+    test asks what the bootstrap asks, with a p as small as the data allow (after Diebold & Mariano
+    1995).
 
-    responses, predictions: (N, V). Returns (V,) float64; NaN where the response is constant, 1
-    where the prediction is the mean response. Raises ValueError for unequal shapes.
+    Parameters
+    ----------
+    responses, predictions : (N, V) array
+
+    Returns
+    -------
+    (V,) array of float64
+        NaN where the response is constant, 1 where the prediction is the mean response.
+
+    Raises
+    ------
+    ValueError
+        For unequal shapes.
     """
     _check_shapes(responses, predictions)
     n = len(responses)
@@ -99,13 +146,23 @@ def resample_counts(n: int, n_bootstrap: int, seed: int) -> NDArray[np.float64]:
 def bootstrap_r2(
     responses: NDArray, predictions: NDArray, n_bootstrap: int = 200, seed: int = 0
 ) -> NDArray[np.float64]:
-    """R2 on `n_bootstrap` resamples of the test stimuli, drawn with replacement (A.2).
+    """R² on resamples of the test stimuli, drawn with replacement (A.2).
 
     A resample is a row of counts c (how often each stimulus was drawn), so all resamples of a
-    block of voxels are three matrix products: c @ error^2, c @ y and c @ y^2.
+    block of voxels are three matrix products: c @ error², c @ y and c @ y².
 
-    responses, predictions: (N, V). Returns (n_bootstrap, V) float64; NaN where the response is
-    constant over the resample.
+    Parameters
+    ----------
+    responses, predictions : (N, V) array
+    n_bootstrap : int
+        Number of resamples.
+    seed : int
+        Of the resamples.
+
+    Returns
+    -------
+    (n_bootstrap, V) array of float64
+        NaN where the response is constant over the resample.
     """
     _check_shapes(responses, predictions)
     n = len(responses)
@@ -124,13 +181,20 @@ def bootstrap_r2(
 def bootstrap_p(
     bootstrapped_r2: NDArray, form: Literal["plus_one", "raw"] = "plus_one"
 ) -> NDArray[np.float64]:
-    """p[v] of R2 > 0, from resamples of R2: the share of resamples with R2 <= 0.
+    """p of R² > 0, from resamples of R²: the share of resamples with R² <= 0.
 
-    form: `plus_one` is (k + 1) / (n + 1), which is never 0; `raw`, the paper's, is k / n with k
-        counting R2 < 0.
+    Parameters
+    ----------
+    bootstrapped_r2 : (n_bootstrap, V) array
+        As `bootstrap_r2` returns it. Resamples without an R² do not count in n.
+    form : {"plus_one", "raw"}
+        `plus_one` is (k + 1) / (n + 1), which is never 0; `raw`, the paper's, is k / n with k
+        counting R² < 0.
 
-    bootstrapped_r2: (n_bootstrap, V). Returns (V,) float64, NaN for a voxel without any
-    resampled R2. Resamples without an R2 do not count in n.
+    Returns
+    -------
+    (V,) array of float64
+        NaN for a voxel without any resampled R².
     """
     n = np.isfinite(bootstrapped_r2).sum(axis=0)
     if form == "plus_one":
@@ -141,9 +205,17 @@ def bootstrap_p(
 
 
 def fdr(p: NDArray) -> NDArray[np.float64]:
-    """Benjamini-Hochberg adjusted p over the voxels that have a p; NaN stays NaN.
+    """p adjusted by Benjamini and Hochberg's method, over the voxels that have a p.
 
-    p: (V,). Returns (V,) float64. Voxels without a p do not count among the tests.
+    Parameters
+    ----------
+    p : (V,) array
+        NaN where a voxel has none; such voxels do not count among the tests.
+
+    Returns
+    -------
+    (V,) array of float64
+        NaN stays NaN.
     """
     adjusted = np.full(p.shape, np.nan)
     tested = np.isfinite(p)

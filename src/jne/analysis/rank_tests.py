@@ -1,6 +1,7 @@
 """Mann-Whitney tests of all pairs of groups at once."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ def _upper_tail(small: int, large: int) -> NDArray[np.float64]:
     """
     total = special.binom(small + large, small)
     n = small * large + 1
-    coefficients = np.zeros(n, dtype=np.int64 if total < 2**62 else np.float64)
+    coefficients: NDArray[Any] = np.zeros(n, dtype=np.int64 if total < 2**62 else np.float64)
     coefficients[0] = 1
     for i in range(1, small + 1):
         shifted = coefficients.copy()
@@ -81,4 +82,4 @@ def _upper_tail(small: int, large: int) -> NDArray[np.float64]:
         coefficients = shifted
     half = n // 2 + 1
     coefficients[-half:] = coefficients[:half][::-1]  # symmetric; the first half is more precise
-    return np.cumsum(coefficients[::-1])[::-1] / total
+    return np.asarray(np.cumsum(coefficients[::-1])[::-1] / total, dtype=np.float64)

@@ -18,7 +18,20 @@ def jne_interval(
     The mean Jacobian stays fixed: only the stored deviations are resampled. All resamples of a
     block of voxels are two products with the resampling counts.
 
-    deviation: (N, V). Returns two (V,) float64 arrays, the lower and the upper end.
+    Parameters
+    ----------
+    deviation : (N, V) array
+        As `jacobian_deviation` returns it.
+    n_bootstrap : int
+        Number of resamples of the stimuli.
+    seed : int
+        Of the resamples.
+    confidence : float
+        Of the interval.
+
+    Returns
+    -------
+    low, high : (V,) array of float64
     """
     n, n_voxels = deviation.shape
     counts = resample_counts(n, n_bootstrap, seed)
@@ -46,7 +59,19 @@ def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
 
     All halves of a block of voxels are two products with the halves' weights.
 
-    deviation: (N, V). NaN for fewer than 3 voxels, or where all voxels have the same JNE.
+    Parameters
+    ----------
+    deviation : (N, V) array
+        N at least 2, as `jacobian_deviation` returns it.
+    n_splits : int
+        Number of random splits.
+    seed : int
+        Of the first split; each further split adds 1.
+
+    Returns
+    -------
+    float
+        NaN for fewer than 3 voxels, or where all voxels have the same JNE.
     """
     n, n_voxels = deviation.shape
     weights = np.zeros((2 * n_splits, n))
@@ -82,9 +107,19 @@ def correlation(first: NDArray, second: NDArray) -> float:
 
 
 def across_seeds(maps: list[NDArray]) -> tuple[float, NDArray[np.float64]]:
-    """How well the JNE maps of several seeds, (V,) each, agree.
+    """How well the JNE maps of several seeds agree.
 
-    Returns their mean pairwise r, and the standard deviation of each voxel over seeds, (V,).
+    Parameters
+    ----------
+    maps : list of (V,) arrays
+        JNE of the same voxels, one array per seed.
+
+    Returns
+    -------
+    r : float
+        Mean of the pairwise Pearson's r over voxels.
+    spread : (V,) array of float64
+        Standard deviation of each voxel over seeds.
     """
     pairs = [correlation(a, b) for a, b in combinations(maps, 2)]
     return float(np.mean(pairs)), np.std(maps, axis=0, ddof=1)

@@ -40,7 +40,19 @@ def embed(features: NDArray, n_dimensions: int, seed: int) -> NDArray[np.float64
 
 
 def cluster_categories(features: NDArray, category: Sequence[str], seed: int) -> Clusters:
-    """The categories (N,) of the stimuli as clusters. features: (N, D)."""
+    """The categories of the stimuli as clusters.
+
+    Parameters
+    ----------
+    features : (N, D) array
+    category : (N,) sequence of str
+    seed : int
+        Of t-SNE, which orders the clusters.
+
+    Returns
+    -------
+    Clusters
+    """
     names, label = np.unique(np.asarray(category, dtype=str), return_inverse=True)
     return _ordered(features, list(names), label, embed(features, 2, seed), {}, seed)
 
@@ -48,7 +60,18 @@ def cluster_categories(features: NDArray, category: Sequence[str], seed: int) ->
 def cluster_features(features: NDArray, max_clusters: int, seed: int) -> Clusters:
     """K-means on the 2-D t-SNE, with the number of clusters whose silhouette is largest (A.11).
 
-    features: (N, D), N at least 3.
+    Parameters
+    ----------
+    features : (N, D) array
+        N at least 3.
+    max_clusters : int
+        The largest number that is tried.
+    seed : int
+        Of t-SNE and K-means.
+
+    Returns
+    -------
+    Clusters
     """
     embedding = embed(features, 2, seed)
     silhouette, labels = {}, {}
@@ -77,9 +100,17 @@ def _ordered(
 
 
 def mean_over_cluster(jne_ss: NDArray, clusters: Clusters) -> NDArray[np.float64]:
-    """MoJ[c, v]: mean JNE-SS of voxel v over the stimuli of cluster c (A.12).
+    """MoJ: mean JNE-SS of each voxel over the stimuli of each cluster (A.12).
 
-    jne_ss: (N, V). Returns (C, V) float64.
+    Parameters
+    ----------
+    jne_ss : (N, V) array
+    clusters : Clusters
+        Of the N stimuli.
+
+    Returns
+    -------
+    (C, V) array of float64
     """
     weights = _membership(clusters.label, len(clusters.names))
     moj = np.empty((len(weights), jne_ss.shape[1]))
@@ -89,10 +120,22 @@ def mean_over_cluster(jne_ss: NDArray, clusters: Clusters) -> NDArray[np.float64
 
 
 def mean_over_regions(values: NDArray, roi: NDArray, order: Sequence[str]) -> pd.DataFrame:
-    """Means of (rows, V) values over all voxels and over those of each ROI: (rows, G).
+    """Means over all voxels and over those of each ROI.
 
-    For MoJ this is MoM (A.12); for JNE-SS, the mean of each group at each stimulus. NaN for an ROI
-    without voxels.
+    For MoJ this is MoM (A.12); for JNE-SS, the mean of each group at each stimulus.
+
+    Parameters
+    ----------
+    values : (rows, V) array
+    roi : (V,) array of str
+        The ROI of each voxel.
+    order : sequence of str
+        The ROIs to report.
+
+    Returns
+    -------
+    (rows, G) DataFrame
+        The column `all`, then one per ROI; NaN for an ROI without voxels.
     """
     means = {WHOLE_BRAIN: values.mean(axis=1, dtype=np.float64)}
     for name in order:
@@ -102,7 +145,18 @@ def mean_over_regions(values: NDArray, roi: NDArray, order: Sequence[str]) -> pd
 
 
 def min_max(mom: pd.DataFrame) -> pd.DataFrame:
-    """MoM scaled to 0..1 within each group (Fig. 8c); NaN where all values of a group are equal."""
+    """MoM scaled from 0 to 1 within each group (Fig. 8c).
+
+    Parameters
+    ----------
+    mom : (C, G) DataFrame
+        As `mean_over_regions` returns it for MoJ.
+
+    Returns
+    -------
+    (C, G) DataFrame
+        NaN where all values of a group are equal.
+    """
     spread = mom.max() - mom.min()
     return (mom - mom.min()) / spread.where(spread > 0)
 
@@ -116,8 +170,23 @@ def preferences(
     permutations of the stimuli, (k + 1) / (n + 1), and is adjusted by Benjamini-Hochberg over all
     clusters and groups.
 
-    by_stimulus: (N, G), as `mean_over_regions` returns it. Returns one row per group and cluster:
-    roi, cluster, n_stimuli, inside, outside, ratio, p, p_fdr, preferred (p_fdr < alpha).
+    Parameters
+    ----------
+    by_stimulus : (N, G) DataFrame
+        JNE-SS of each group, as `mean_over_regions` returns it.
+    clusters : Clusters
+        Of the N stimuli.
+    n_permutations : int
+    seed : int
+        Of the permutations.
+    alpha : float
+        Level of significance.
+
+    Returns
+    -------
+    DataFrame
+        One row per group and cluster: roi, cluster, n_stimuli, inside, outside, ratio, p, p_fdr,
+        preferred (p_fdr < alpha).
     """
     values = by_stimulus.to_numpy(dtype=np.float64)
     n, size = len(values), np.bincount(clusters.label, minlength=len(clusters.names))[:, None]

@@ -11,4 +11,6 @@ synthetic_atlas  its voxels' places on fsaverage5
 arrays           users' own arrays and images
 nsd              the Natural Scenes Dataset
 algonauts        the Algonauts 2023 challenge
+mosaic           MOSAIC's eight data sets
+nsd_synthetic    NSD-synthetic, a second test set
 """

@@ -37,6 +37,7 @@ class Algonauts(Source):
         "to bridge cognitive neuroscience and artificial intelligence, Nature Neuroscience 25"
     )
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
+    links: ClassVar[tuple[str, ...]] = ("https://algonautsproject.com/2023",)
 
     root: Folder
     voxels: rois.Regions | None

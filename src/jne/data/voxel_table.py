@@ -18,6 +18,8 @@ RESERVED_COLUMNS = frozenset(
         *("readout_penalty", "ridge_penalty", "kernel_penalty"),
         *(variant_column(*column) for column in product(_MEASURES, VARIANTS)),
         *("r2_twin", "jne_twin", "w", "jne_control", "q", "nonlinear"),
+        *("r2_ood", "r_ood", "p_ood", "noise_ceiling_ood", "jne_ood", "mean_deviation_ood"),
+        *("jne_half1_ood", "jne_half2_ood"),
         *("jne_beside_planted", "linear_power"),
         *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
         *("tier", "analysed", "jne_low", "jne_high", "jne_half1", "jne_half2"),

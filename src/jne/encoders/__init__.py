@@ -37,9 +37,23 @@ __all__ = [
 
 
 def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> nn.Module:
-    """The encoder that the config section `encoder` describes, for D features and V voxels.
+    """The encoder that the config section `encoder` describes.
 
-    Raises InputError, naming the section, if it cannot be made.
+    Parameters
+    ----------
+    config : mapping
+        `_target_` names the class; all other keys but `label` are its arguments.
+    n_features, n_voxels : int
+        D and V.
+
+    Returns
+    -------
+    nn.Module
+
+    Raises
+    ------
+    InputError
+        If it cannot be made; the message names the section.
     """
     settings = {key: value for key, value in config.items() if key != "label"}
     encoder = instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)

@@ -26,7 +26,16 @@ def is_linear_layer(module: nn.Module) -> bool:
 
 
 def is_linear(encoder: nn.Module) -> bool:
-    """Whether an encoder is known to be linear: a linear layer, or a chain without activations."""
+    """Whether an encoder is known to be linear: a linear layer, or a chain without activations.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+
+    Returns
+    -------
+    bool
+    """
     if not isinstance(encoder, HasResidualChain):
         return is_linear_layer(encoder)
     hidden, _ = encoder.residual_chain()

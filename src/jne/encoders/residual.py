@@ -32,11 +32,23 @@ PLACEMENTS = ("none", "loc1", "loc2", "both")
 def activated_layers(placement: str | Sequence[int], n_hidden: int) -> list[bool]:
     """Which hidden layers have an activation, first to last.
 
-    placement: `loc1` activates the first hidden layer (shallow), `loc2` the layers after it (deep),
+    Parameters
+    ----------
+    placement : {"none", "loc1", "loc2", "both"} or sequence of int
+        `loc1` activates the first hidden layer (shallow), `loc2` the layers after it (deep),
         `both` all of them (the paper's nonlinear encoder) and `none` none, which makes the encoder
         linear. A list of numbers names the layers themselves, counted from 1.
+    n_hidden : int
+        Number of hidden layers.
 
-    Raises ValueError for an unknown placement or a layer that does not exist.
+    Returns
+    -------
+    list of bool
+
+    Raises
+    ------
+    ValueError
+        For an unknown placement or a layer that does not exist.
     """
     if n_hidden < 1:
         raise ValueError(f"n_hidden must be at least 1, found {n_hidden}")
@@ -64,12 +76,34 @@ def _activations(activation: str, placement: str | Sequence[int], n_hidden: int)
 
 
 class ResidualEncoder(nn.Module):
-    """Features (N, D) to voxel responses (N, V) through `n_hidden` layers of width H.
+    """Features (N, D) to voxel responses (N, V) through residual layers (A.4).
 
     The paper's encoder is `n_hidden=3, hidden_width=1024, bias=False`, with `placement="both"`
     (nonlinear) or `"none"` (linear). Weights are initialised by PyTorch's default for `nn.Linear`.
 
-    Raises ValueError for an unknown activation or placement, sizes below 1, and wrong types.
+    Parameters
+    ----------
+    n_features, n_voxels : int
+        D and V.
+    hidden_width : int
+        H, the width of each hidden layer.
+    n_hidden : int
+        Number of hidden layers.
+    activation : {"relu", "leaky_relu", "gelu", "swish", "tanh"}
+        The nonlinearity of the hidden layers that have one.
+    placement : str or sequence of int
+        Which hidden layers have one, see `activated_layers`.
+    bias : bool
+        Whether layers and readout have a bias.
+    skip_first : bool
+        Whether the features are added to the first hidden layer; H must then be D.
+    linear_path : bool
+        Whether a linear map of the features is added to the responses.
+
+    Raises
+    ------
+    ValueError
+        For an unknown activation or placement, sizes below 1, and wrong types.
     """
 
     def __init__(
@@ -116,7 +150,17 @@ class ResidualEncoder(nn.Module):
         self.linear_path = nn.Linear(n_features, n_voxels, bias=False) if linear_path else None
 
     def with_activation(self, activation: str, placement: str | Sequence[int]) -> "ResidualEncoder":
-        """An encoder that shares these weights but has other activations."""
+        """An encoder that shares these weights but has other activations.
+
+        Parameters
+        ----------
+        activation, placement
+            As of the class.
+
+        Returns
+        -------
+        ResidualEncoder
+        """
         other = copy(self)
         other._modules = dict(self._modules)  # shares the weights, but not the activations
         other.activations = _activations(activation, placement, len(self.hidden))
@@ -133,7 +177,16 @@ class ResidualEncoder(nn.Module):
         return layers, self.readout
 
     def forward(self, features: Tensor) -> Tensor:
-        """Responses (N, V) to features (N, D)."""
+        """Responses to features.
+
+        Parameters
+        ----------
+        features : (N, D) tensor
+
+        Returns
+        -------
+        (N, V) tensor
+        """
         h = features
         for linear, activation, skip in zip(self.hidden, self.activations, self.skips, strict=True):
             step = activation(linear(h))

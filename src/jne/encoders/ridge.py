@@ -22,6 +22,13 @@ class RidgeRegression(nn.Linear):
     """`encoder=ridge`: a readout of the features themselves, y = W x + b. Its JNE is exactly 0.
 
     With `readout=ridge`, the default, it is not trained but solved for.
+
+    Parameters
+    ----------
+    n_features, n_voxels : int
+        D and V.
+    bias : bool
+        Whether there is a b.
     """
 
     def __init__(self, n_features: int, n_voxels: int, *, bias: bool = True) -> None:

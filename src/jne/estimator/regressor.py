@@ -37,37 +37,56 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     predictions nor JNE, which has train.py's units: standard deviations of the response per
     standard deviation of a feature.
 
-    The parameters are keys of train.py, under their names there:
-
-    activation: relu, leaky_relu, gelu, swish or tanh.
-    placement: which hidden layers have an activation: both (all), loc1 (the first), loc2 (the later
-        ones), none (a linear encoder, whose JNE is exactly 0), or a list of their numbers from 1.
-    hidden_width, n_hidden: width and number of the hidden layers.
-    bias: whether layers have biases. linear_path: whether a linear map of the features is added.
-    readout: ridge (solved for after training) or trained.
-    optimizer: adam or adamw. lr, weight_decay: its learning rate and weight decay.
-    batch_size: stimuli per step; None for all.
-    max_epochs: training ends there at the latest. patience: epochs without a lower validation loss
-        before it stops. The weights of the best epoch are kept.
-    validation_fraction: the share of the stimuli that `fit` sets aside to validate on, at random,
-        at least three of them. `fit` can be told which instead.
-    precision: 32-true, or bf16-mixed on a device that multiplies bfloat16 faster.
-    device: cpu or cuda, where encoders are trained and Jacobians computed.
-    max_memory_gb: bound on the working memory of the Jacobians.
-    random_state: seed of the weights, of the order of the batches and of the stimuli to validate
-        on; 0 or more. With None or a RandomState each fit draws a new seed.
-
-    After `fit`:
-
-    encoder_: the trained ResidualEncoder, standardised features to the voxels that are not
-        constant. epochs_: a table, one row per epoch. best_epoch_: the epoch whose weights were
-        kept. validation_: (n_val,), the rows that validated. n_features_in_, and
-        feature_names_in_ where X had names.
-    jne_: (V,), JNE over the stimuli that validated, computed when it is first asked for. Numbers to
-        be reported are those of stimuli that `fit` has not seen: `jne(X_test)`.
-
     A voxel that is constant over the training stimuli is predicted to be that constant, and has NaN
     as its JNE. With y of shape (N,), all results are without the axis V.
+
+    Parameters
+    ----------
+    activation : {"relu", "leaky_relu", "gelu", "swish", "tanh"}
+        All parameters are keys of train.py, under their names there.
+    placement : {"both", "loc1", "loc2", "none"} or list of int
+        Which hidden layers have an activation: both (all), loc1 (the first), loc2 (the later
+        ones), none (a linear encoder, whose JNE is exactly 0), or their numbers from 1.
+    hidden_width, n_hidden : int
+        Width and number of the hidden layers.
+    bias : bool
+        Whether layers have biases.
+    linear_path : bool
+        Whether a linear map of the features is added.
+    readout : {"ridge", "trained"}
+        Whether the last layer is solved for after training, or as training left it.
+    optimizer : {"adam", "adamw"}
+    lr, weight_decay : float
+        Learning rate and weight decay of the optimiser.
+    batch_size : int or None
+        Stimuli per step; None for all.
+    max_epochs : int
+        Training ends there at the latest.
+    patience : int
+        Epochs without a lower validation loss before it stops. The best epoch's weights are kept.
+    validation_fraction : float
+        The share of the stimuli that `fit` sets aside to validate on, at random, at least three of
+        them. `fit` can be told which instead.
+    precision : {"32-true", "bf16-mixed"}
+        bf16-mixed on a device that multiplies bfloat16 faster.
+    device : str
+        cpu or cuda, where encoders are trained and Jacobians computed.
+    max_memory_gb : float
+        Bound on the working memory of the Jacobians.
+    random_state : int, RandomState or None
+        Seed of the weights, of the order of the batches and of the stimuli to validate on; 0 or
+        more. With None or a RandomState each fit draws a new seed.
+
+    Attributes
+    ----------
+    encoder_ : ResidualEncoder
+        Trained, from standardised features to the voxels that are not constant.
+    epochs_ : DataFrame
+        One row per epoch.
+    best_epoch_ : int
+        The epoch whose weights were kept.
+    validation_ : (n_val,) array of int
+        The rows that validated.
     """
 
     def __init__(
@@ -114,12 +133,19 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def fit(
         self, X: ArrayLike, y: ArrayLike, validation: ArrayLike | None = None
     ) -> "JNERegressor":
-        """Train on features X (N, D) and responses y (N, V) or (N,), all finite.
+        """Train on features and responses, all finite. Returns self.
 
-        validation: (N,) bool, the stimuli to validate on; at least three, and two others train.
-            Pipelines and searches pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
+        Raises ValueError, with the parameter or argument to change, on bad input.
 
-        Returns self. Raises ValueError, with the parameter or argument to change, on bad input.
+        Parameters
+        ----------
+        X : (N, D) array
+            Features.
+        y : (N, V) or (N,) array
+            Responses.
+        validation : (N,) array of bool, optional
+            The stimuli to validate on; at least three, and two others train. Pipelines and searches
+            pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
         """
         settings = self._parameters()
         features, targets = validate_data(

@@ -3,6 +3,7 @@
 config            the config of evaluate.py
 subjects          which runs belong to one subject
 voxels            one voxel table per subject, and what the sections share
+second_test       how a stored encoder does on other stimuli
 missing_variants  JNE of the variants that a run did not store
 sections          what the report shows: one module per section
 report            the HTML page and its findings

@@ -1,12 +1,14 @@
 """The config of evaluate.py, checked before any run is opened."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from jne.config import Device, ScriptConfig, Section, Seed, StatsConfig, validated
 from jne.jacobian.variants import check_variant
+
+_NEWEST = ("newest", "newest_of_all_data")
 
 
 class SelectivityConfig(Section):
@@ -34,9 +36,9 @@ class EvaluateConfig(ScriptConfig):
     """conf/evaluate.yaml"""
 
     runs: Annotated[
-        Literal["newest"] | list[str],
+        Literal["newest", "newest_of_all_data"] | list[str],
         # One run may be given without brackets: runs=outputs/runs/...
-        BeforeValidator(lambda v: [v] if isinstance(v, str) and v != "newest" else v),
+        BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _NEWEST else v),
         Field(min_length=1),
     ]
     filter: str
@@ -48,6 +50,10 @@ class EvaluateConfig(ScriptConfig):
     jacobian: JacobianConfig
     trust: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*\.?$")]]
     selectivity: SelectivityConfig
+    test: dict[str, Any] | None
+    """conf/test: a second test set"""
+    features: dict[str, Any]
+    """conf/features: of the second test set"""
     stats: StatsConfig
     seed: Seed
 

@@ -25,7 +25,7 @@ class Measure:
     def values(self, voxels: pd.DataFrame) -> NDArray[np.float64]:
         """The values (V,) in a voxel table, NaN where a voxel has none."""
         column = voxels[self.column].astype("Float64")
-        return column.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(column.to_numpy(dtype=np.float64, na_value=np.nan), dtype=np.float64)
 
 
 MEASURES = (

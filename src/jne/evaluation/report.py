@@ -66,7 +66,10 @@ def build_page(
     folder: the report's folder, which the page mentions. voxel_table: the file in it with one row
     per voxel.
     """
-    name = subjects[0].subject.nonlinear.config["data"]["name"]
+    data_sets = list(dict.fromkeys(data.subject.data_set for data in subjects))
+    of = ", ".join(data.name for data in subjects)
+    if len(data_sets) > 1:
+        of = f"{len(subjects)} subjects"
     other_files: dict[str, str] = {}
     for result in results:
         other_files |= result.section.files
@@ -77,8 +80,7 @@ def build_page(
         brain = viewer(subjects)
     return html.render(
         {
-            "title": f"Nonlinearity of encoding models: {name}, "
-            f"{', '.join(data.name for data in subjects)}",
+            "title": f"Nonlinearity of encoding models: {', '.join(data_sets)}, {of}",
             "made": f"Made by jne {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
             "several": len(subjects) > 1,
             "subjects": [data.name for data in subjects],
@@ -91,6 +93,7 @@ def build_page(
             ],
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
             "settings": _settings(subjects[0].config),
+            "data": _data([data.subject for data in subjects]),
             "folder": folder,
             "files": other_files,
             "voxel_table": voxel_table,
@@ -147,11 +150,11 @@ def _section(
                     ],
                 }
             )
-    if not blocks:
+    if not blocks and not pictures(None):
         return None
     texts = {block["text"] for block in blocks}
-    common = texts.pop() if len(texts) == 1 else ""
-    if common:  # once for all subjects
+    common = texts.pop() if len(texts) == 1 else section.text_across(subjects, result.tables)
+    if common and not texts:  # once for all subjects
         for block in blocks:
             block["text"] = ""
     return {
@@ -203,6 +206,16 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Whose data they are, for each data set once: name, citation, licence, links."""
+    found: dict[str, dict[str, Any]] = {}
+    for subject in subjects:
+        about = subject.nonlinear.about
+        if any(about.values()):
+            found.setdefault(subject.data_set, {"name": subject.data_set, **about})
+    return list(found.values())
 
 
 def _settings(config: EvaluateConfig) -> str:

@@ -30,8 +30,9 @@ from jne.utils.tables import read_table, write_large_table, write_table
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
     """The runs that `runs` names, by subject. Raises InputError where one cannot be read."""
-    if config.runs == "newest":
-        folders = newest_runs(*open_store(**config.store), config.filter)
+    if isinstance(config.runs, str):
+        of_all = config.runs == "newest_of_all_data"
+        folders = newest_runs(*open_store(**config.store), config.filter, of_all)
     elif config.filter:
         raise InputError(
             f"filter={config.filter}: a filter selects among runs=newest; leave out filter or runs"
@@ -92,7 +93,7 @@ def open_report(
         tracked.log_params(
             {
                 "subject": ", ".join(read),
-                "data": subjects[0].nonlinear.config["data"]["name"],
+                "data": ", ".join(dict.fromkeys(subject.data_set for subject in subjects)),
                 "voxels": config.voxels,
                 "clusters": config.selectivity.clusters,
                 "seed": config.seed,

@@ -35,6 +35,11 @@ class Subject:
     """One run per value of the key `by`, in order, `nonlinear` among them."""
 
     @property
+    def data_set(self) -> str:
+        """The name of the data."""
+        return self.nonlinear.config["data"]["name"]
+
+    @property
     def runs(self) -> list[Results]:
         named = [self.nonlinear, self.linear, *self.seeds, self.twins, *self.variations.values()]
         return list({run.path: run for run in named if run is not None}.values())
@@ -54,7 +59,8 @@ def has_twins(run: Results) -> bool:
 def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
-    A linear encoder with twins is left out: its W is 0.
+    Subjects of several data sets are different people, whatever they are called: their names begin
+    with that of the data. A linear encoder with twins is left out: its W is 0.
 
     by: a config key, such as activation, in which the runs of a subject may differ. Its subject's
     runs are those with the value of the run with the lowest validation loss; of every value, one
@@ -64,9 +70,12 @@ def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     the seed, the twins and `by`, several linear runs or several with twins, or runs on different
     voxels or test stimuli, and where one of several subjects is called `all`.
     """
+    several = len({run.config["data"]["name"] for run in runs}) > 1
     grouped: dict[str, list[Results]] = {}
     for run in runs:
-        grouped.setdefault(run.config["subject"], []).append(run)
+        name = run.config["subject"]
+        name = f"{run.config['data']['name']} {name}" if several else name
+        grouped.setdefault(name, []).append(run)
     if ALL_SUBJECTS in grouped and len(grouped) > 1:
         raise InputError(
             f"runs: a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "

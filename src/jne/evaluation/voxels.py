@@ -19,23 +19,20 @@ from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.missing_variants import missing_variants
+from jne.evaluation.second_test import second_test
 from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
 from jne.results.contents import baselines, twin_q
-from jne.roi import TIERS, check_known, ordered, tier_of
+from jne.roi import TIERS, check_known, ordered, rois_of, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import stage_progress
 
 MAX_SHOWN = 24
 """ROIs in a figure: more names could not be read."""
 
-_OF_PLANTED_TWINS = (
-    "linear_power",
-    "nonlinear_share",
-    "nonlinear_share_low",
-    "nonlinear_share_high",
-)
+_SHARE = "nonlinear_share"
+_OF_PLANTED_TWINS = ("linear_power", _SHARE, f"{_SHARE}_low", f"{_SHARE}_high")
 
 
 @dataclass(frozen=True)
@@ -61,6 +58,7 @@ class SubjectData:
     r2_twin, w             R² of the twin, and W, the difference of both JNE
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
                            whether it is at `inference.q`; empty for voxels not analysed
+    r2_ood, jne_ood, ...   with a second test set, the columns of `jne.evaluation.second_test`
     linear_power, nonlinear_share, nonlinear_share_low, nonlinear_share_high
                            with planted twins, as in the run's table
     found_10, ...          whether the planted twin of that share, in percent, would be found
@@ -183,7 +181,7 @@ def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
         )
     if config.rois is None:
         return present
-    chosen = [roi for name in config.rois for roi in TIERS.get(name, (name,))]
+    chosen = {roi for name in config.rois for roi in rois_of(name, "HCP_MMP1" in run.voxels)}
     check_known([name for name in config.rois if name not in TIERS], present, "rois")
     return [roi for roi in present if roi in chosen]
 
@@ -216,6 +214,7 @@ def _voxel_table(
         deviation, config.stats.n_bootstrap, config.seed
     )
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
+    table = table.assign(**second_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     return table
@@ -261,7 +260,8 @@ def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
     run = subject.nonlinear
     # Runs of version 0.1.0 may have a column `tier` of the user's; now such a table is refused.
     table = run.voxels.drop(columns=["r2", "p", "p_fdr", "tier"], errors="ignore")
-    table.insert(2, "tier", [tier_of(roi) for roi in table["roi"]])
+    areas = table["HCP_MMP1"] if "HCP_MMP1" in table else [""] * len(table)
+    table.insert(2, "tier", list(map(tier_of, table["roi"], areas)))
     ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan
     for encoder, scored in (("nonlinear", run), ("linear", subject.linear)):
         if scored is None:

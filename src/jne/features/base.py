@@ -31,10 +31,25 @@ class Features(BaseModel, ABC):
 
     @abstractmethod
     def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
-        """Features (len(rows), D) of the images with the numbers `rows`.
+        """Features of images.
 
-        images: None where the data have features but no images. n: how many images there must be at
-        least. Raises InputError, naming the key, where the features cannot be had.
+        Parameters
+        ----------
+        images : Images or None
+            None where the data have features but no images.
+        rows : (n_rows,) array of int
+            The numbers of the images.
+        n : int
+            How many images there must be at least.
+
+        Returns
+        -------
+        (n_rows, D) array of float32
+
+        Raises
+        ------
+        InputError
+            Where the features cannot be had; the message names the key.
         """
 
 

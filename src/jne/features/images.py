@@ -46,12 +46,15 @@ class Images(ABC):
 
 
 class FolderImages(Images):
-    """The image files directly in a folder."""
+    """The image files directly in a folder; where there are none, those in all folders below it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, "images"):
             self.names = _image_names(file.name for file in path.iterdir() if file.is_file())
+            if not self.names:
+                files = (file for file in path.rglob("*") if file.is_file())
+                self.names = _image_names(file.relative_to(path).as_posix() for file in files)
 
     def _open(self, i: int) -> Image.Image:
         return Image.open(self.path / self.names[i])

@@ -96,9 +96,14 @@ class Precomputed(Features):
                 f"{has}, but there are {n} images; say by features.ids which image each row "
                 f"belongs to"
             )
+        numbered = "give the images' names"
+        if n_numbered is not None:
+            numbered = (
+                f"give {n_numbered} rows, one per image by its number from 0; or the images' "
+                f"numbers"
+            )
         raise InputError(
-            f"{has}, and nothing says to which images they belong: give {n_numbered} rows, one per "
-            f"image by its number from 0; or the images' numbers in features.ids; or "
+            f"{has}, and nothing says to which images they belong: {numbered} in features.ids; or "
             f"features.ids=sorted if they belong to this subject's {n} images in ascending order"
         )
 

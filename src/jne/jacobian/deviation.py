@@ -79,35 +79,62 @@ def jacobian_deviation(
     memo: Memo | None = None,
     gain_shape: bool = False,
 ) -> NDArray | dict[str, NDArray]:
-    """s[i, v] = sum_d |J_i[v, d] - Jbar[v, d]|, how far each Jacobian is from the mean (eq. 3-4).
+    r"""How far the Jacobian at each stimulus is from the mean Jacobian, per voxel (equation 3-4).
 
-    encoder: any module that maps (n, D) to (n, V) row by row, float32 or float64; computed in
-        evaluation mode. One with a `residual_chain` (as ResidualEncoder has) is many times faster.
-    features: (N, D), N at least 1, standardised as in training; cast to the encoder's dtype.
-    variant: a name in `VARIANTS`, or several, which then share the work: `l1` (JNE), `l2` (the L2
+    .. math:: s_{iv} = \sum_d \left| J_{ivd} - \bar J_{vd} \right|, \quad
+              J_i = \mathrm{d}y / \mathrm{d}x \text{ at stimulus } i
+
+    The (N, V, D) tensor of Jacobians is never formed.
+
+    Parameters
+    ----------
+    encoder : nn.Module
+        Any module that maps (n, D) to (n, V) row by row, float32 or float64; computed in
+        evaluation mode. One with a `residual_chain`, as `ResidualEncoder` has, is many times
+        faster.
+    features : (N, D) tensor or array
+        N at least 1, standardised as in training; cast to the encoder's dtype.
+    variant : str or sequence of str
+        A name in `VARIANTS`, or several, which then share the work: `l1` (JNE), `l2` (the L2
         norm over d), `zscore_l1`, `zscore_l2` (each J_i[v, :] z-scored over d first; A.9.2).
-    voxels: which of the encoder's outputs, integer indices (V',); by default all.
-    precision: of the main product, see `jne.jacobian.product`: float32 (the encoder's own dtype),
-        bfloat16 or int8; the two faster ones need a `residual_chain`.
-    device: where to compute: cpu, cuda, cuda:1, ...
-    max_memory_gb: bound on the working memory, beside the encoder, the features and the result.
-    order: centred, reverse or streamed; by default the one with the fewest operations.
-    path: a .npy file to write, memory-mapped; all arrays but that of l1 add their name to it. If a
+    voxels : (V',) array of int, optional
+        Which of the encoder's outputs; by default all.
+    precision : {"float32", "bfloat16", "int8"}
+        Of the main product, see `jne.jacobian.product`: float32 is the encoder's own dtype; the
+        two faster ones need a `residual_chain`.
+    device : str
+        Where to compute: cpu, cuda, cuda:1, ...
+    max_memory_gb : float
+        Bound on the working memory, beside the encoder, the features and the result.
+    order : {"centred", "reverse", "streamed"}, optional
+        By default the one with the fewest operations.
+    path : Path, optional
+        A .npy file to write, memory-mapped; all arrays but that of l1 add their name to it. If a
         computation on the same encoder, features and settings was killed, this one continues from
         the arrays it left beside `path`.
-    progress: called with the share done, from 0 to 1.
-    memo: an empty dict at first. Calls with the same dict share the forward passes of encoders
-        that have the same features, hidden weights and skip connections. Their activations may
-        differ, if `repr` tells them apart.
-    gain_shape: whether to return, beside several variants, `gain` (N, V'), each stimulus's
-        a_i = <J_i, Jbar> / <Jbar, Jbar>, and `shape` (N, V'), its ||J_i - a_i Jbar|| / ||Jbar||
-        (L2 norms over d; Keshishian et al. 2020). Without unit; exactly 1 and 0 for an encoder
-        without activations; NaN where Jbar is 0 and J_i is not.
+    progress : callable, optional
+        Called with the share done, from 0 to 1.
+    memo : dict, optional
+        Empty at first. Calls with the same dict share the forward passes of encoders that have the
+        same features, hidden weights and skip connections. Their activations may differ, if `repr`
+        tells them apart.
+    gain_shape : bool
+        Whether to return, beside several variants, `gain` (N, V'), each stimulus's
+        a_i = <J_i, Jbar> / <Jbar, Jbar>, and `shape` (N, V'), its norm(J_i - a_i Jbar) / norm(Jbar)
+        (L2 over d; Keshishian et al. 2020). Without unit; exactly 1 and 0 for an encoder without
+        activations; NaN where Jbar is 0 and J_i is not.
 
-    Returns (N, V') of the encoder's dtype, in standardised response per standardised feature
-    (z-score variants: without unit); a dict of them by name where `variant` is a sequence. Exactly
-    0 for an encoder without activations. Raises ValueError for shapes that do not fit, features
-    that are not finite, unknown words, and a memory bound that cannot be met.
+    Returns
+    -------
+    (N, V') array, or dict of them by name where `variant` is a sequence
+        Of the encoder's dtype, in standardised response per standardised feature (z-score variants:
+        without unit). Exactly 0 for an encoder without activations.
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, features that are not finite, unknown words, and a memory bound
+        that cannot be met.
     """
     variants = (variant,) if isinstance(variant, str) else tuple(variant)
     _check_words(variants, order)

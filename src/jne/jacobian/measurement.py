@@ -59,21 +59,36 @@ def measure(
 ) -> Measurement:
     """The deviations of a module's Jacobians over stimuli, and from them JNE, JNE-SS and the rest.
 
-    module: any module from features (n, ...) to responses (n, ...), each stimulus by itself. It is
-        computed in evaluation mode and left as it was. One with a `residual_chain` is many times
-        faster (`jne.encoders`).
-    features: (N, ...), as the module takes them: vectors (N, D), tokens, maps, images. N at least
-        3. Cast to the dtype of the module's weights. JNE sums over all features of a stimulus.
-    voxels: which of the responses, integer indices; by default all V.
-    device: where to compute; by default where the module is.
-    max_memory_gb: bound on the working memory, beside the module, the features and the result.
-    progress: called with the share done, from 0 to 1.
-
     More responses than features make it use forward mode, a pass per feature and stimulus; fewer
     make it use reverse mode, a pass per response for many stimuli at once.
 
-    Raises ValueError where module and features do not fit each other, features are not finite, the
-    response to a stimulus depends on others, or torch cannot differentiate the module.
+    Parameters
+    ----------
+    module : nn.Module
+        Any module from features (n, ...) to responses (n, ...), each stimulus by itself. It is
+        computed in evaluation mode and left as it was. One with a `residual_chain` is many times
+        faster (`jne.encoders`).
+    features : (N, ...) tensor or array
+        As the module takes them: vectors (N, D), tokens, maps, images. N at least 3. Cast to the
+        dtype of the module's weights. JNE sums over all features of a stimulus.
+    voxels : array of int, optional
+        Which of the responses; by default all V.
+    device : str, optional
+        Where to compute; by default where the module is.
+    max_memory_gb : float
+        Bound on the working memory, beside the module, the features and the result.
+    progress : callable, optional
+        Called with the share done, from 0 to 1.
+
+    Returns
+    -------
+    Measurement
+
+    Raises
+    ------
+    ValueError
+        Where module and features do not fit each other, features are not finite, the response to a
+        stimulus depends on others, or torch cannot differentiate the module.
     """
     if not isinstance(module, nn.Module):
         raise InputError(

@@ -47,6 +47,8 @@ class Job:
                 f"the encoder must be float32 or float64, found {self.dtype}; convert it by float()"
             )
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
+        if isinstance(features, np.ndarray):  # torch warns of memory that it may not write to
+            features = np.require(features, requirements="W")
         x = torch.as_tensor(features).detach().to(device, self.dtype).clone()
         self.names, self.device = names, device
         self.zscored = tuple(v for v in names if v in VARIANTS and VARIANTS[v].zscored)

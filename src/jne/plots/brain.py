@@ -54,9 +54,27 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values (V,) from 0 to `vmax`, on an inflated surface or as axial slices of a volume.
+    """Values from 0 to `vmax`, on an inflated surface or as axial slices of a volume.
 
-    label: of the colour bar. note: a remark in the corner of the figure.
+    Parameters
+    ----------
+    voxels : DataFrame
+        A voxel table with positions: `hemisphere` and `vertex`, or `i`, `j`, `k`.
+    values : (V,) array
+    space : dict or None
+        The shape and affine of a volume; None for a surface.
+    label : str
+        Of the colour bar.
+    cmap : str
+        A colour map of matplotlib.
+    vmax : float
+        Colours go from 0 to this.
+    note : str
+        A remark in the corner of the figure.
+
+    Returns
+    -------
+    Figure
     """
     norm = Normalize(0, vmax)
     if "vertex" in voxels:

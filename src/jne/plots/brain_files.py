@@ -36,7 +36,16 @@ _SPACES = {
 
 
 def subject_label(name: str) -> str:
-    """A subject's label in BIDS, letters and digits only: 01 for subj01, sub-01 and 01."""
+    """A subject's label in BIDS, letters and digits only: 01 for subj01, sub-01 and 01.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    str
+    """
     match = re.fullmatch(r"(?:subj?-?)?([A-Za-z0-9]+)", name)
     if match:
         return match[1]
@@ -72,10 +81,32 @@ def write_maps(
     space: dict[str, Any] | None,
     space_name: str = "",
 ) -> list[Path]:
-    """Write the maps of a subject's values (V,), and return their paths.
+    """Write the maps of a subject's values, named as BIDS derivatives are.
 
-    folder: `maps`. label: of the subject. stat: the name of the values, letters and digits.
-    space_name: of the volume, if it has one. Raises InputError where `folder` cannot be written to.
+    Parameters
+    ----------
+    folder : Path
+        `maps`.
+    label : str
+        Of the subject, as `subject_label` gives it.
+    stat : str
+        The name of the values, letters and digits.
+    voxels : DataFrame
+        A voxel table with positions: `hemisphere` and `vertex`, or `i`, `j`, `k`.
+    values : (V,) array
+    space : dict or None
+        The shape and affine of a volume; None for a surface.
+    space_name : str
+        Of the volume, if it has one.
+
+    Returns
+    -------
+    list of Path
+
+    Raises
+    ------
+    InputError
+        Where `folder` cannot be written to.
     """
     folder = make_folder(folder / f"sub-{label}")
     if "vertex" not in voxels:

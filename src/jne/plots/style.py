@@ -43,7 +43,15 @@ def short(name: str, length: int = 30) -> str:
 def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:
     """A figure and its axes, as `matplotlib.pyplot.subplots` gives them, without pyplot.
 
-    figsize and layout are the figure's, all other settings those of its axes.
+    Parameters
+    ----------
+    rows, columns : int
+    **settings
+        figsize and layout are the figure's, all others those of its axes.
+
+    Returns
+    -------
+    Figure, Axes or array of Axes
     """
     own = {name: settings.pop(name) for name in ("figsize", "layout") if name in settings}
     figure = Figure(**own)
@@ -52,7 +60,22 @@ def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, 
 
 
 def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:
-    """Write a figure as PNG and return `path`; with `pdf` also as PDF beside it."""
+    """Write a figure as PNG, whole or not at all.
+
+    Parameters
+    ----------
+    figure : Figure
+    path : Path
+        Its suffix becomes .png.
+    dpi : float
+    pdf : bool
+        Whether to write a PDF beside it.
+
+    Returns
+    -------
+    Path
+        `path`.
+    """
     bounds: str | None = "tight"
     _parse_powers(figure)
     if engine := figure.get_layout_engine():  # only once: it costs more than the drawing

@@ -4,6 +4,7 @@ folder     the folder while a run writes it: its lock, its status, earlier attem
 contents   what is in it, and how it is written
 reader     `Results`, which checks and reads it
 weights    the encoder in it
+about      whose data they are
 labelled   tables and arrays as one xarray.Dataset
 """
 

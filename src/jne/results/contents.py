@@ -25,6 +25,7 @@
                       control=twins its outputs are the trained voxels, then their twins
     space.json        shape and affine of the volume, for voxels with columns i, j, k
     images.json       the path of the images that column `image` of stimuli.csv names
+    data.json         citation, licence and links of the data
     figures/          PNG
 
 While a run is being written there are also .lock, held by the process that writes, last.ckpt,
@@ -66,8 +67,12 @@ def write_results(
     summary: Mapping[str, Any],
     space: Mapping[str, Any] | None,
     images: Path | None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the tables, arrays and JSON files. arrays: by the names of their files."""
+    """Write the tables, arrays and JSON files.
+
+    arrays: by the names of their files. about: citation, licence and links of the data.
+    """
     write_table(path / "voxels.csv", voxels)
     write_table(path / "stimuli.csv", stimuli)
     write_table(path / "epochs.csv", epochs)
@@ -79,6 +84,8 @@ def write_results(
         write_json(path / "space.json", space)
     if images is not None:
         write_json(path / "images.json", {"path": str(images.absolute())})
+    if about is not None:
+        write_json(path / "data.json", about)
     write_json(path / "summary.json", summary)
 
 

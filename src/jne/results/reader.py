@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from jne.encoders import RawEncoder
 from jne.errors import InputError
+from jne.results.about import read_about
 from jne.results.weights import build_saved, load_weights
 from jne.utils.blocks import voxel_blocks
 from jne.utils.reading import UNREADABLE
@@ -56,7 +57,8 @@ class Results:
     path, config (the resolved config), status, summary, and the tables `voxels` (one row per
     voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
     followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
-    `images_path`, None where the stimuli are no images or the run did not record it.
+    `images_path`, None where the stimuli are no images or the run did not record it; `about` the
+    data: citation, licence and links, which start with https://.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -75,6 +77,7 @@ class Results:
         self.trajectory = self._read_trajectory()
         self.space = self._read_space()
         self.images_path = self._read_images_path()
+        self.about = read_about(self.path)
         self._check_arrays()
         self._read_encoder()
 

@@ -16,18 +16,48 @@ class Study(Section, ABC):
 
     @abstractmethod
     def run(self, progress: Progress) -> pd.DataFrame:
-        """The study's table. Calls `progress` with the share done, from 0 to 1.
+        """The study's table.
 
         A table with the columns `draw` (of the weights) and `jne` has one row per draw and cell.
         All other columns except `mean_deviation` say which cell.
+
+        Parameters
+        ----------
+        progress : callable
+            To be called with the share done, from 0 to 1.
+
+        Returns
+        -------
+        DataFrame
         """
 
     @abstractmethod
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
-        """The finite scalars that answer the study's question, by their names in MLflow."""
+        """The finite scalars that answer the study's question.
+
+        Parameters
+        ----------
+        table : DataFrame
+            As `run` returned it.
+
+        Returns
+        -------
+        dict of str to float
+            By their names in MLflow.
+        """
 
     def figure(self, table: pd.DataFrame) -> Figure | None:
-        """A figure of the table, or None. It is drawn and saved in the style of `jne.plots`."""
+        """A figure of the table, drawn and saved in the style of `jne.plots`.
+
+        Parameters
+        ----------
+        table : DataFrame
+            As `run` returned it.
+
+        Returns
+        -------
+        Figure or None
+        """
         return None
 
 

@@ -24,12 +24,15 @@ def find_run(store: dict[str, str], kind: str, sweep: str) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) -> list[Path]:
+def newest_runs(
+    client: MlflowClient, experiment_id: str, filter_string: str, of_all_data: bool = False
+) -> list[Path]:
     """The results folders of the newest linear and nonlinear training run of each subject.
 
     Only finished runs on the data of the newest run count, without null controls. A nonlinear run
     comes with the newest run of each other seed whose other parameters are equal, and with the
     newest such run with control=twins. filter_string: in MLflow's filter syntax; '' for none.
+    of_all_data: whether runs on any data count, and the newest of each data set are found.
 
     Raises InputError where no run is left or MLflow cannot read the filter.
     """
@@ -57,17 +60,19 @@ def newest_runs(client: MlflowClient, experiment_id: str, filter_string: str) ->
     newest: dict[tuple[str, ...], Run] = {}
     for run in plain:
         params = run.data.params
-        if params["data"] != data:
+        if params["data"] != data and not of_all_data:
             continue
-        encoder = (params["subject"], params["encoder"])
+        encoder = (params["data"], params["subject"], params["encoder"])
         first = newest.setdefault(encoder, run)
         if params["encoder"] != "linear" and _equal_but_for_seed(run, first):
             newest.setdefault((*encoder, params["seed"]), run)
     for run in filter(_has_twins, found):
-        encoder = (run.data.params["subject"], run.data.params["encoder"])
+        encoder = tuple(run.data.params[key] for key in ("data", "subject", "encoder"))
         if encoder in newest and _equal_but_for_seed(run, newest[encoder]):
             newest.setdefault((*encoder, "twins"), run)
-    by_subject = sorted(newest.values(), key=lambda run: run.data.params["subject"])
+    by_subject = sorted(
+        newest.values(), key=lambda run: (run.data.params["data"], run.data.params["subject"])
+    )
     return list(dict.fromkeys(Path(run.data.tags["results"]) for run in by_subject))
 
 

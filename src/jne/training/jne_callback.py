@@ -28,21 +28,30 @@ def first_item(batch: Any) -> Tensor:
 class MeasureJNE(pl.Callback):
     """Measures JNE over the stimuli that Lightning tests or validates on, and logs its mean.
 
-    features: function from a batch to the features of its n stimuli, (n, ...), as the encoder
-        takes them; by default the batch's first item.
-    encoder: function from the LightningModule to the module that maps features to responses; by
-        default the LightningModule itself, by its `forward`.
-    when: `test`, at the end of `trainer.test`; `validation`, at the end of each validation, also
-        during training; `fit`, when training is over, over the last stimuli validated on, with the
-        weights that training ended on.
-    voxels, device, max_memory_gb: as of `jne.measure`; by default where the encoder is.
-
     Afterwards `measurement` (a `jne.Measurement`) has the arrays, whose rows are the stimuli in
     the order of the batches, of all dataloaders one after the other. Logged are jne/mean and
     mean_deviation/mean, the means over voxels.
 
-    Raises ValueError where the features cannot be found, or there are several processes, none of
-    which has all stimuli.
+    Parameters
+    ----------
+    features : callable
+        From a batch to the features of its n stimuli, (n, ...), as the encoder takes them; by
+        default the batch's first item.
+    encoder : callable, optional
+        From the LightningModule to the module that maps features to responses; by default the
+        LightningModule itself, by its `forward`.
+    when : {"test", "validation", "fit"}
+        `test`, at the end of `trainer.test`; `validation`, at the end of each validation, also
+        during training; `fit`, when training is over, over the last stimuli validated on, with the
+        weights that training ended on.
+    voxels, device, max_memory_gb
+        As of `jne.measure`; by default where the encoder is.
+
+    Raises
+    ------
+    ValueError
+        Where the features cannot be found, or there are several processes, none of which has all
+        stimuli.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,7 @@ class TrainingRun:
             summary=summary,
             space=data.prepared.space,
             images=source.images_path,
+            about=asdict(source.about),
         )
         scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
         write_encoder(

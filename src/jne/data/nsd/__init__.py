@@ -34,7 +34,7 @@ from jne.data.nsd.betas import (
 from jne.data.nsd.images import N_IMAGES, rows_of
 from jne.data.nsd.noise import ncsnr_as_nsd
 from jne.data.nsd.spaces import Session, Surface, Volume
-from jne.data.prepared import Source, check_stimuli, write_prepared
+from jne.data.prepared import Source, check_disk, check_stimuli, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -57,6 +57,7 @@ class NSD(Source):
         "artificial intelligence, Nature Neuroscience 25, 116-126"
     )
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
+    links: ClassVar[tuple[str, ...]] = ("https://naturalscenesdataset.org",)
 
     root: Folder
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]
@@ -173,7 +174,9 @@ class NSD(Source):
         stimuli.insert(2, "image", self._image_names(numbers))
         voxels, kept = self._voxel_table()
         n_images, n_voxels = len(stimuli), len(voxels)
-        self._check_disk(folder, n_images, n_voxels)
+        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
+        n_bytes = 1.02 * 4 * n_arrays * n_voxels * (n_images + _N_TRIALS)
+        check_disk(folder, self.subject, n_bytes)
         features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
         ncsnr = None
@@ -253,17 +256,6 @@ class NSD(Source):
             sets.labels.iloc[kept].reset_index(drop=True),
         ]
         return pd.concat(parts, axis=1), kept
-
-    def _check_disk(self, folder: Path, n_images: int, n_voxels: int) -> None:
-        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
-        needed = 1.02 * 4 * n_arrays * n_voxels * (n_images + _N_TRIALS)
-        there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/responses.npy"))
-        free = shutil.disk_usage(folder).free
-        if free + there < needed:
-            raise InputError(
-                f"output: preparing {self.subject} needs {needed / 1e9:.1f} GB at {folder}, where "
-                f"{free / 1e9:.1f} GB are free"
-            )
 
 
 def _count_invalid(

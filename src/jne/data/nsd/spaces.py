@@ -23,7 +23,8 @@ from jne.errors import InputError
 from jne.utils.reading import reading
 
 HEMISPHERES = {"left": "lh", "right": "rh"}  # as the files call them
-_N_FSAVERAGE = 163_842  # vertices of a hemisphere
+N_FSAVERAGE = 163_842
+"""Vertices of a hemisphere."""
 _PERCENT = 300  # volume betas are percent signal change times this, as int16
 _SATURATED = np.iinfo(np.int16).max
 
@@ -45,6 +46,11 @@ class Volume:
     def brain(self) -> NDArray[np.bool_]:
         """Whether each voxel of the grid is in the brain."""
         return self.read_map(self.mask_files()) > 0
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """X, Y, Z."""
+        return self._mask.shape
 
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
         """Columns i, j, k."""
@@ -133,12 +139,12 @@ class Surface:
 
     def brain(self) -> NDArray[np.bool_]:
         """All vertices."""
-        return np.ones(2 * _N_FSAVERAGE, dtype=bool)
+        return np.ones(2 * N_FSAVERAGE, dtype=bool)
 
     def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
         """Columns hemisphere, vertex and mesh."""
-        hemisphere = np.array(list(HEMISPHERES))[kept // _N_FSAVERAGE]
-        vertex = kept % _N_FSAVERAGE
+        hemisphere = np.array(list(HEMISPHERES))[kept // N_FSAVERAGE]
+        vertex = kept % N_FSAVERAGE
         return pd.DataFrame({"hemisphere": hemisphere, "vertex": vertex, "mesh": "fsaverage"})
 
     def geometry(self) -> None:
@@ -168,7 +174,7 @@ class Surface:
         """A map over all vertices, from the files of both hemispheres."""
         values = [_values(file).ravel() for file in files]
         for file, hemisphere in zip(files, values, strict=True):
-            _check_shape(file, hemisphere.shape, (_N_FSAVERAGE,))
+            _check_shape(file, hemisphere.shape, (N_FSAVERAGE,))
         return np.concatenate(values)
 
     def read_session(self, files: list[Path], n_trials: int, kept: NDArray[np.int64]) -> Session:
@@ -176,11 +182,11 @@ class Surface:
         betas = np.empty((n_trials, len(kept)), dtype=np.float32)
         for side, file in enumerate(files):
             image = _open(file)
-            _check_shape(file, image.shape, (_N_FSAVERAGE, 1, 1, n_trials))
-            vertices = np.flatnonzero(kept // _N_FSAVERAGE == side)
+            _check_shape(file, image.shape, (N_FSAVERAGE, 1, 1, n_trials))
+            vertices = np.flatnonzero(kept // N_FSAVERAGE == side)
             with _reading(file):
                 values = np.asarray(image.dataobj)[:, 0, 0]  # already percent signal change
-            betas[:, vertices] = values[kept[vertices] % _N_FSAVERAGE].T
+            betas[:, vertices] = values[kept[vertices] % N_FSAVERAGE].T
         return betas, np.zeros(len(kept), dtype=np.int64)  # floating point: never saturated
 
 

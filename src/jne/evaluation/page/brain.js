@@ -1,4 +1,3 @@
-"use strict";
 // The interactive brain: nilearn's copy of niivue draws; this chooses what. Voxel values are 16-bit
 // steps from `low` to `high` of their measure; 65535 stands for a missing value.
 (() => {
@@ -24,22 +23,6 @@
     precision highp int; precision highp float;
     uniform float opacity; in vec4 vClr; in vec3 vN; out vec4 color;
     void main() { color = vec4(vClr.rgb * (0.7 + 0.3 * abs(normalize(vN).z)), opacity); }`;
-
-  const unpacked = async (id) => {
-    const text = document.getElementById(id).textContent.trim();
-    const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Response(stream).arrayBuffer();
-  };
-  const TYPES = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, i2: Int16Array, f4: Float32Array };
-  const read = async () => {
-    const buffer = await unpacked("brain-data");
-    const length = new DataView(buffer).getUint32(0, true);
-    const text = new TextDecoder().decode(new Uint8Array(buffer, 4, length));
-    const start = Math.ceil((4 + length) / 8) * 8;
-    return JSON.parse(text, (key, value) =>
-      value && value.array ? new TYPES[value.array](buffer, start + value.at, value.n) : value);
-  };
 
   let data, nv, subject, measure, meshes = [], overlay = null;
   const fill = (select, names) => {
@@ -97,7 +80,7 @@
       const ends = centre ? middles.map((m) => [m, centre]) : [middles];
       ends.forEach(([from, to]) => {
         const across = unit(cross(add(to, from, -1), normal)).map((x) => 0.35 * x);
-        const [g, h] = [add(from, normal, 0.5), add(to, normal, 0.5)];
+        const [g, h] = [from, to].map((end) => add(end, normal, 0.5));
         corners.push(add(g, across), add(h, across), add(h, across, -1), add(g, across, -1));
       });
     }
@@ -131,23 +114,28 @@
         if (tris.length) addMesh(lines, tris, new Uint8Array([20, 20, 20, 255]));
       }
     }
-    if (flat) nv.setRenderAzimuthElevation(0, 90);
-    else nv.setRenderAzimuthElevation(azimuth, elevation);
+    nv.setRenderAzimuthElevation(...(flat ? [0, 90] : [azimuth, elevation]));
   };
-  const nearest = ([x, y, z]) => {
+  // The vertex nearest to the viewer among those within a few pixels of the pointer.
+  const pointedVertex = (event) => {
+    const frame = canvas.getBoundingClientRect();
+    const [x, y] = [event.clientX - frame.left, event.clientY - frame.top];
+    const { renderAzimuth, renderElevation } = nv.scene;
+    const [m] = nv.calculateMvpMatrix(null, [0, 0, canvas.width, canvas.height], renderAzimuth, renderElevation);
+    const along = (row, p, i) => m[row] * p[i] + m[row + 4] * p[i + 1] + m[row + 8] * p[i + 2] + m[row + 12];
     let best = [Infinity];
     meshes.forEach(({ side, points }) => {
       for (let i = 0; i < points.length; i += 3) {
-        const d = (points[i] - x) ** 2 + (points[i + 1] - y) ** 2 + (points[i + 2] - z) ** 2;
-        if (d < best[0]) best = [d, side, i / 3];
+        const [across, up, depth] = [0, 1, 2].map((row) => along(row, points, i));
+        const off = Math.hypot((across + 1) / 2 * frame.width - x, (1 - up) / 2 * frame.height - y);
+        if (off < 5 && depth < best[0]) best = [depth, side, i / 3];
       }
     });
-    return best[0] < 25 ? best.slice(1) : null;
+    return best.slice(1);
   };
-  const pointedOnSurface = (mm) => {
-    const found = nearest(mm);
-    if (!found) return "";
-    const [side, vertex] = found;
+  const pointedOnSurface = (event) => {
+    const [side, vertex] = pointedVertex(event);
+    if (!side) return "";
     const k = subject[side].at.indexOf(vertex);
     if (k < 0) return `${side} hemisphere, vertex ${vertex}: no voxel`;
     const steps = subject[side].values[measure.name];
@@ -171,8 +159,8 @@
   const loadVolume = async () => {
     [...nv.volumes].forEach((volume) => nv.removeVolume(volume));
     const back = new Float32Array(subject.size);
+    subject.at.forEach((voxel) => { back[voxel] = 60; });
     if (subject.background) back.set(subject.background);
-    else subject.at.forEach((voxel) => { back[voxel] = 60; });
     await nv.loadFromArrayBuffer(nifti(back), "background.nii");
     await nv.loadFromArrayBuffer(nifti(volumeValues()), "values.nii");
     nv.volumes[0].cal_min = 0;
@@ -214,9 +202,8 @@
     const lut = data.luts[measure.cmap];
     for (let k = 0; k < 256; k += 1) image.data.set([...lut.subarray(3 * k, 3 * k + 3), 255], 4 * k);
     paint.putImageData(image, 0, 0);
-    const [low, high] = box.querySelectorAll(".bar span");
-    low.textContent = measure.low < 0 ? "≤ 0" : "0";
-    high.textContent = measure.high > measure.top ? `≥ ${number(measure.top)}` : number(measure.top);
+    bar.previousElementSibling.textContent = measure.low < 0 ? "≤ 0" : "0";
+    bar.nextElementSibling.textContent = measure.high > measure.top ? `≥ ${number(measure.top)}` : number(measure.top);
   };
   const repaint = () => {
     choose();
@@ -249,7 +236,7 @@
       const script = document.createElement("script");
       script.textContent = code;
       document.head.append(script);
-      data = await read();
+      data = await readPacked("brain-data");
       const back = getComputedStyle(document.body).backgroundColor.match(/\d+/g).slice(0, 3).map((x) => x / 255);
       // The page scrolls over the brain until the brain is clicked; then the wheel zooms.
       canvas.addEventListener("wheel", (event) => {
@@ -260,8 +247,11 @@
       await nv.attachToCanvas(canvas);
       if (!nv.gl) throw new Error("no WebGL 2");
       nv.onLocationChange = (location) => {
-        at.textContent = (kind() === "volume" ? pointedInVolume(location) : pointedOnSurface(location.mm)) || at.textContent;
+        if (kind() === "volume") at.textContent = pointedInVolume(location);
       };
+      canvas.addEventListener("click", (event) => {
+        if (kind() === "surface") at.textContent = pointedOnSurface(event) || at.textContent;
+      });
       nv.setCustomMeshShader(SHADER, "Viewer");
       nv.setScale(ZOOM);
       await rebuild();
@@ -279,10 +269,8 @@
     if (named) {
       named.addEventListener("change", () => rebuild(named.value));
       document.addEventListener("subject", ({ detail }) => {
-        if (named.value !== detail && [...named.options].some(({ value: name }) => name === detail)) {
-          named.value = detail;
-          rebuild(detail);
-        }
+        const there = [...named.options].some(({ value: name }) => name === detail);
+        if (there && named.value !== detail) rebuild(named.value = detail);
       });
     }
     part("[data-act=reset]").addEventListener("click", () => {
@@ -305,7 +293,6 @@
       large.setAttribute("aria-pressed", String(on));
       large.textContent = on ? "Smaller" : "Larger";
       nv.resizeListener?.();
-      nv.drawScene();
     });
     box.dataset.ready = "true";
   };

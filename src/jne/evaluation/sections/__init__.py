@@ -10,7 +10,9 @@ hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
 planted      JNE against that of planted twins: how nonlinear a voxel is
 performance  R² and Pearson's r of both encoders, against the noise ceiling
+data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
+out_of_distribution  R² and JNE on a second test set
 swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
@@ -19,9 +21,11 @@ reliability  JNE with other test stimuli and other seeds
 
 from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
+from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
+from jne.evaluation.sections.out_of_distribution import OutOfDistribution
 from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
@@ -35,9 +39,11 @@ SECTIONS: tuple[Section, ...] = (
     Maps(),
     Hierarchy(),
     Nonlinear(),
+    DataSets(),
     Planted(),
     Performance(),
     Comparison(),
+    OutOfDistribution(),
     Swept(),
     Selectivity(),
     Variants(),

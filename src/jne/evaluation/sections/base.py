@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.subjects import ALL_SUBJECTS
 from jne.evaluation.voxels import SubjectData
+from jne.roi import TIERS
 from jne.utils.progress import stage_progress
 
 Tables = dict[str, pd.DataFrame]
@@ -64,6 +65,14 @@ class Section:
         """Rows over several subjects, appended to the tables of the same names."""
         return {}
 
+    def tables_across(self, subjects: Sequence[SubjectData], tables: Tables) -> Tables:
+        """Tables of several subjects together, by names that `tables` does not use."""
+        return {}
+
+    def text_across(self, subjects: Sequence[SubjectData], tables: Tables) -> str:
+        """The method of what concerns several subjects together."""
+        return ""
+
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         """Figures of several subjects together, by names that `figures` does not use."""
         return {}
@@ -105,11 +114,14 @@ def evaluate_sections(
             for data in subjects:
                 by_subject[data.name] = section.tables(data)
                 progress.advance(task)
-            results.append(SectionResults(section, by_subject, _of_all(section, by_subject)))
+            tables = _of_all(section, subjects, by_subject)
+            results.append(SectionResults(section, by_subject, tables))
     return results
 
 
-def _of_all(section: Section, by_subject: Mapping[str, Tables]) -> Tables:
+def _of_all(
+    section: Section, subjects: Sequence[SubjectData], by_subject: Mapping[str, Tables]
+) -> Tables:
     names = dict.fromkeys(name for tables in by_subject.values() for name in tables)
     joined = {
         name: concat_subjects(
@@ -121,6 +133,8 @@ def _of_all(section: Section, by_subject: Mapping[str, Tables]) -> Tables:
         for name, rows in section.across_subjects(joined).items():
             rows = with_subject_column(ALL_SUBJECTS, rows)
             joined[name] = pd.concat([joined[name], rows], ignore_index=True)
+        for name, rows in section.tables_across(subjects, joined).items():
+            joined[name] = with_subject_column(ALL_SUBJECTS, rows)
     return joined
 
 
@@ -143,6 +157,19 @@ def by_region(table: pd.DataFrame, rois: Sequence[str]) -> Iterator[tuple[str, p
     yield WHOLE_BRAIN, table
     for roi in rois:
         yield roi, table[table["roi"] == roi]
+
+
+def by_group(data: SubjectData, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """Level, name and rows of the whole brain, each ROI and each tier that has any.
+
+    table: rows of `data.voxels`.
+    """
+    for name, rows in by_region(table, data.rois):
+        yield "brain" if name == WHOLE_BRAIN else "roi", name, rows
+    reported = table[table["roi"].isin(data.rois)]
+    for tier in TIERS:
+        if (reported["tier"] == tier).any():
+            yield "tier", tier, reported[reported["tier"] == tier]
 
 
 def p_text(p: float) -> str:

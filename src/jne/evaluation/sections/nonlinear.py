@@ -1,6 +1,6 @@
 """Is a voxel nonlinear? Its JNE against that of its linear twin (docs/inference.md)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
-from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
@@ -123,25 +123,13 @@ class Nonlinear(Section):
         ]
 
 
-def _groups(data: SubjectData) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Level, name and rows of the whole brain, each ROI and each tier: the voxels that have a W."""
-    tested = _tested(data)
-    yield "brain", WHOLE_BRAIN, tested
-    for roi in data.rois:
-        yield "roi", roi, tested[tested["roi"] == roi]
-    reported = tested[tested["roi"].isin(data.rois)]
-    for tier in TIERS:
-        if (reported["tier"] == tier).any():
-            yield "tier", tier, reported[reported["tier"] == tier]
-
-
 def _tested(data: SubjectData) -> pd.DataFrame:
     return data.analysed[data.analysed["w"].notna()]
 
 
 def _by_group(data: SubjectData) -> pd.DataFrame:
     rows = []
-    for level, group, voxels in _groups(data):
+    for level, group, voxels in by_group(data, _tested(data)):
         n, found, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
         rows.append(
             {
@@ -222,7 +210,9 @@ def _percent(data: SubjectData) -> str:
 def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     names = data.shown or [WHOLE_BRAIN]
     level = "roi" if data.rois else "brain"
-    groups = {name: voxels["w"] for kind, name, voxels in _groups(data) if kind == level}
+    groups = {
+        name: voxels["w"] for kind, name, voxels in by_group(data, _tested(data)) if kind == level
+    }
     shown = table[table["level"] == level].set_index("group").loc[names]
     width = max(3.2, 1.2 + 0.42 * len(names))
     figure, (above, below) = subplots(

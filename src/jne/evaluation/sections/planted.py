@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from jne.analysis.selectivity import WHOLE_BRAIN
-from jne.evaluation.sections.base import Section, Tables, by_region
+from jne.evaluation.sections.base import Section, Tables, by_group
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import name_groups
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
@@ -35,13 +35,14 @@ class Planted(Section):
     def tables(self, data: SubjectData) -> Tables:
         if "nonlinear_share" not in data.voxels:
             return {}
-        return {"planted": pd.DataFrame([_row(*r) for r in by_region(_known(data), data.rois)])}
+        return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _known(data))])}
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         if not tables:
             return {}
         names = {name: f"found at {_percent(name)}" for name in _levels(tables["planted"])}
-        return {"Nonlinear share by region": tables["planted"].rename(columns=names)}
+        table = tables["planted"].replace({"level": {"roi": "ROI"}})
+        return {"Nonlinear share by region": table.rename(columns=names)}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (
@@ -64,7 +65,7 @@ class Planted(Section):
             f"The nonlinear share of the explainable variance is {whole.mean_share:.2f} on average "
             f"(95 % interval {whole.mean_low:.2f} to {whole.mean_high:.2f})"
         ]
-        rois = table.iloc[1:].dropna(subset="mean_share")
+        rois = table[table["level"] == "roi"].dropna(subset="mean_share")
         if len(rois) > 1:
             order = rois["mean_share"].to_numpy().argsort()
             low, high = rois.iloc[order[0]], rois.iloc[order[-1]]
@@ -111,11 +112,12 @@ def _percent(level: str) -> str:
     return f"{level.removeprefix(_FOUND)} %"
 
 
-def _row(group: str, voxels: pd.DataFrame) -> dict[str, object]:
+def _row(level: str, group: str, voxels: pd.DataFrame) -> dict[str, object]:
     shares = voxels["nonlinear_share"]
     mean, error = float(shares.mean()), float(stats.sem(shares)) if len(shares) > 1 else np.nan
     found = {name: voxels[name].astype(float).mean() for name in _levels(voxels)}
     return {
+        "level": level,
         "group": group,
         "n_voxels": len(voxels),
         "mean_share": mean,

@@ -162,7 +162,8 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
                 mean, range(len(names)), marker, ms=size, color=colour, label=label, mew=1.4
             )
     prediction.set(title="mean R²")
-    prediction.set_xlim(left=min(0.0, prediction.get_xlim()[0]))
+    left, right = prediction.get_xlim()
+    prediction.set_xlim(min(0.0, left), 1.04 * right)  # whole marks
     prediction.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, handletextpad=0.2)
     labels = ["all voxels" if name == WHOLE_BRAIN else short(name) for name in names]
     strength.set_yticks(range(len(names)), labels)

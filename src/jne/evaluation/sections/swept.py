@@ -66,7 +66,7 @@ class Swept(Section):
         if not tables:
             return []
         whole = tables["swept"].query("roi == @WHOLE_BRAIN").set_index("value")
-        most, best = whole["jne"].idxmax(), whole["r2"].idxmax()
+        most, best = str(whole["jne"].idxmax()), str(whole["r2"].idxmax())
         return [
             f"by {data.subject.by}: median JNE is highest with {most} ({whole['jne'][most]:.2f}), "
             f"mean R² with {best} ({whole['r2'][best]:.3f})."

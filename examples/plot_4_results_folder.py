@@ -1,0 +1,119 @@
+"""
+A results folder, with pandas and nilearn
+=========================================
+
+A run of ``jne train`` leaves a folder of tables and arrays. This example makes one on the
+synthetic cohort, whose voxels have a place on fsaverage5, reads it with :class:`jne.Results`, and
+goes on with pandas and nilearn.
+"""
+
+# %%
+# A run
+# -----
+#
+# In a shell this is ``jne train data.n_train=1500 ...``. The cohort is a little smaller than its
+# default.
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+output = Path(tempfile.mkdtemp())
+command = [
+    *(sys.executable, "-m", "jne", "train", f"output={output}"),
+    *("data.n_features=256", "data.n_train=1500", "encoder.hidden_width=256"),
+]
+done = subprocess.run(command, capture_output=True, text=True, check=True)
+print(done.stdout[done.stdout.index("┏") : done.stdout.index("results")])
+
+# %%
+# Tables
+# ------
+#
+# :class:`jne.Results` checks the whole folder before anything is computed from it. ``voxels`` has
+# one row per voxel. This cohort is synthetic, so it also has the truth: ``alpha`` is the share of
+# a voxel's explainable response that no linear encoder can reach.
+
+from jne import Results
+
+(folder,) = (output / "runs").iterdir()
+run = Results(folder)
+columns = ["alpha", "noise_ceiling", "r2_ridge", "r2", "jne", "mean_deviation"]
+run.voxels.groupby("roi", sort=False)[columns].mean().round(2)
+
+# %%
+# What is a voxel's JNE worth where the response is not predicted? Keep those that are significant
+# at a false discovery rate of 5 %.
+
+significant = run.voxels[run.voxels["p_fdr"] < 0.05]
+print(f"{len(significant)} of {len(run.voxels)} voxels")
+print(significant[["alpha", "jne", "mean_deviation"]].corr("spearman").round(2))
+
+# %%
+# Arrays
+# ------
+#
+# Arrays are memory-mapped, (n_test, n_voxels). JNE-SS says which stimuli a region is most
+# nonlinear for: the cohort's FFA prefers people, its PPA outdoor scenes.
+
+import pandas as pd
+
+jne_ss = run.array("jne_ss")
+category = run.stimuli["category"].to_numpy()
+preferred = pd.DataFrame(
+    {
+        roi: pd.Series(jne_ss[:, rows].mean(axis=1)).groupby(category).mean()
+        for roi, rows in run.voxels.groupby("roi").indices.items()
+        if roi in ("V1", "PPA", "RSC", "FFA-1", "FFA-2")
+    }
+)
+preferred.idxmax().rename("most nonlinear for").to_frame().T
+
+# %%
+# On the brain
+# ------------
+#
+# ``hemisphere`` and ``vertex`` say where a voxel is. :func:`jne.plots.brain_files.write_maps`
+# writes GIFTI files that nilearn and Connectome Workbench open; here we go straight to nilearn.
+
+import matplotlib.pyplot as plt
+import numpy as np
+from nilearn import datasets, plotting
+
+from jne.plots.style import COLOURS, STYLE
+
+plt.rcParams.update(STYLE)
+fsaverage = datasets.fetch_surf_fsaverage("fsaverage5")  # comes with nilearn
+figure = plt.figure(figsize=(7, 2.7))
+for place, side in enumerate(("left", "right")):
+    here = run.voxels[run.voxels["hemisphere"] == side]
+    surface = np.full(10_242, np.nan)
+    surface[here["vertex"].astype(int)] = here["jne"]
+    panel = figure.add_axes((0.24 * place, 0.1, 0.24, 0.75), projection="3d")
+    plotting.plot_surf_stat_map(
+        *(fsaverage[f"infl_{side}"], surface),
+        **{"bg_map": fsaverage[f"sulc_{side}"], "hemi": side, "view": "ventral"},
+        **{"cmap": "viridis", "vmin": 0, "vmax": 2, "threshold": 1e-6, "colorbar": False},
+        **{"axes": panel, "title": None},
+    )
+    figure.text(0.12 + 0.24 * place, 0.85, f"{side}, from below", ha="center")
+panel = figure.add_axes((0.56, 0.17, 0.43, 0.73))
+for position, (roi, voxels) in enumerate(run.voxels.groupby("roi", sort=False)):
+    jitter = position + np.linspace(-0.25, 0.25, len(voxels))
+    panel.scatter(jitter, voxels["jne"], s=4, color=COLOURS[roi])
+    panel.hlines(voxels["jne"].median(), position - 0.35, position + 0.35, color="black", lw=1)
+panel.set_xticks(range(10), run.voxels["roi"].unique(), rotation=45)
+panel.set(ylabel="JNE", ylim=(0, None), title="JNE of each voxel, and medians")
+
+# %%
+# The encoder
+# -----------
+#
+# ``encoder()`` gives back the trained network, for whatever was not computed at the time. Here JNE
+# with the L2 norm of the deviations in place of the L1 norm: the map is nearly the same.
+
+from jne import jacobian_deviation, jne
+
+l2 = jne(jacobian_deviation(run.encoder(), run.array("features"), variant="l2"))
+print(f"r of the two maps: {np.corrcoef(run.voxels['jne'], l2)[0, 1]:.3f}")

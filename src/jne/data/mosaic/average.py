@@ -1,0 +1,115 @@
+"""Trials averaged over the repeats of each stimulus, streamed, in a way that survives a kill.
+
+N stimuli, V grayordinates. Stimuli are read one after the other. Below the folder of the data:
+
+    responses.npy     (N, V) float32: the means; NaN where no repeat is finite
+    state.npz         the sums over all stimuli that are done, and their number
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from jne.analysis.noise_ceiling import ncsnr_of
+from jne.utils.files import atomic_file
+from jne.utils.progress import stage_progress
+
+_PER_STATE = 100  # stimuli between two saved states
+
+
+@dataclass
+class Sums:
+    """Sums over the finite trials of each grayordinate, (V,) each."""
+
+    n: NDArray[np.int64]
+    """Trials."""
+    invalid: NDArray[np.int64]
+    """Trials that are NaN or infinite, which no sum has."""
+    total: NDArray[np.float64]
+    squares: NDArray[np.float64]
+    within: NDArray[np.float64]
+    """Squares around the mean of the stimulus."""
+    repeats: NDArray[np.int64]
+    """Trials beyond the first of each stimulus."""
+    inverse: NDArray[np.float64]
+    """1 / number of trials, summed over test stimuli; infinite where one has none."""
+    done: int = 0
+    """The number of stimuli."""
+
+    @classmethod
+    def zero(cls, n_voxels: int) -> "Sums":
+        counts = (np.zeros(n_voxels, dtype=np.int64) for _ in range(3))
+        n, invalid, repeats = counts
+        total, squares, within, inverse = (np.zeros(n_voxels) for _ in range(4))
+        return cls(n, invalid, total, squares, within, repeats, inverse)
+
+    @classmethod
+    def load(cls, path: Path) -> "Sums":
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in saved.files if name != "done"}
+            return cls(**arrays, done=int(saved["done"]))
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(self))
+
+    def add(self, trials: NDArray[np.float64], test: bool) -> NDArray[np.float64]:
+        """Add the trials (k, V) of the next stimulus; return their mean (V,), NaN where none."""
+        finite = np.isfinite(trials)
+        count = finite.sum(axis=0)
+        trials = np.where(finite, trials, 0)
+        total = trials.sum(axis=0)
+        mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
+        self.n += count
+        self.invalid += len(trials) - count
+        self.total += total
+        self.squares += np.square(trials).sum(axis=0)
+        self.within += np.where(finite, np.square(trials - mean), 0).sum(axis=0)
+        self.repeats += np.maximum(count - 1, 0)
+        if test:
+            with np.errstate(divide="ignore"):
+                self.inverse += 1 / count
+        self.done += 1
+        return mean
+
+    def ncsnr(self) -> NDArray[np.float64]:
+        """The ncsnr (V,) from the repeats; NaN where no stimulus was repeated."""
+        around_mean = self.squares - np.square(self.total) / np.maximum(self.n, 1)
+        return ncsnr_of(self.within, self.repeats, around_mean, self.n)
+
+
+def average_repeats(
+    folder: Path,
+    is_test: NDArray[np.bool_],
+    n_voxels: int,
+    read: Callable[[int], NDArray[np.float64]],
+) -> Sums:
+    """Write the mean over the finite trials of each stimulus to responses.npy.
+
+    If an earlier call was killed, continue with the stimuli after its last saved state; those are
+    computed again from the same trials, so the result is the same.
+
+    is_test: (N,). read: gives the trials (k, V) of stimulus i.
+    """
+    path, state = folder / "responses.npy", folder / "state.npz"
+    n_stimuli = len(is_test)
+    if state.exists():
+        sums = Sums.load(state)
+    else:
+        sums = Sums.zero(n_voxels)
+        np.lib.format.open_memmap(path, "w+", np.float32, (n_stimuli, n_voxels)).flush()
+        sums.save(state)
+    with stage_progress() as progress:
+        task = progress.add_task("betas", total=n_stimuli, unit="stimuli", completed=sums.done)
+        while sums.done < n_stimuli:
+            # Mapped anew each time: what was written does not stay in this process's memory.
+            means = np.load(path, mmap_mode="r+")
+            for i in range(sums.done, min(sums.done + _PER_STATE, n_stimuli)):
+                means[i] = sums.add(read(i), bool(is_test[i]))
+            means.flush()
+            sums.save(state)
+            progress.update(task, completed=sums.done)
+    return sums

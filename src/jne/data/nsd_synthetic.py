@@ -1,0 +1,238 @@
+"""NSD-synthetic: a session in which NSD's subjects saw 284 artificial images (Gifford et al. 2026).
+
+It is a second test set for encoders that were trained on NSD: evaluate.py test=nsd_synthetic. Betas
+are single trials in the order of presentation, in the spaces and units of NSD's own.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling
+from jne.data.nsd.betas import standardise
+from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
+from jne.data.prepared import Source, check_stimuli, write_prepared
+from jne.errors import InputError
+from jne.features.base import ImageFeatures
+from jne.features.images import Hdf5Images, Images
+from jne.features.precomputed import Precomputed
+from jne.utils.blocks import voxel_blocks
+from jne.utils.files import write_json
+from jne.utils.paths import File, Folder
+from jne.utils.reading import reading
+from jne.utils.tables import read_table
+
+N_IMAGES, N_SHARED, N_TRIALS, N_PER_RUN = 284, 220, 744, 93
+_DESIGN = Path("nsddata", "experiments", "nsdsynthetic")
+_STIMULI = Path("nsddata_stimuli", "stimuli", "nsdsynthetic")
+
+
+class NSDSynthetic(Source):
+    """`test=nsd_synthetic`: `root` is the tree that holds nsddata and nsddata_betas."""
+
+    splits: ClassVar[tuple[str, ...]] = ("test",)
+    citation: ClassVar[str] = (
+        "Gifford, Cichy, Naselaris & Kay (2026), Nature Communications, "
+        "doi 10.1038/s41467-026-69345-9; Allen et al. (2022), A massive 7T fMRI dataset to bridge "
+        "cognitive neuroscience and artificial intelligence, Nature Neuroscience 25, "
+        "doi 10.1038/s41593-021-00962-x"
+    )
+    licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
+    links: ClassVar[tuple[str, ...]] = ("https://naturalscenesdataset.org",)
+
+    root: Folder
+    space: Literal["func1pt8mm", "func1mm", "fsaverage"]
+    betas: Literal["nsdsyntheticbetas_fithrf", "nsdsyntheticbetas_fithrf_GLMdenoise_RR"]
+    voxel_table: File
+    """A voxels.csv, whose voxels are read, in its order."""
+    zscore: Literal["run", "session", "none"]
+    """As in the data that the encoder was trained on."""
+    pixels: Literal["sqrt", "stored"]
+    """sqrt: pixels are sqrt(x / 255) 255 of those in the file, as the authors of the session have
+    them enter a model. stored: as in the file. Either way, the square in the middle."""
+    image_features: ImageFeatures
+
+    # --- files ---
+
+    @property
+    def _order(self) -> Path:
+        return self.root / _DESIGN / "nsdsynthetic_expdesign.mat"
+
+    @property
+    def _classes(self) -> Path:
+        return self.root / _DESIGN / "nsdsyntheticimageinformation.csv"
+
+    @property
+    def _image_files(self) -> list[Path]:
+        """Of the images that all subjects saw, and of the subject's own, which are in colour."""
+        names = ("nsdsynthetic_stimuli", f"nsdsynthetic_colorstimuli_{self.subject}")
+        return [self.root / _STIMULI / f"{name}.hdf5" for name in names]
+
+    @cached_property
+    def _space(self) -> Volume | Surface:
+        if self.space == "fsaverage":
+            return Surface(self.root)
+        return Volume(self.root, self.subject, self.space)
+
+    @property
+    def _betas(self) -> list[Path]:
+        folder = self.root.joinpath("nsddata_betas", "ppdata", self.subject, self.space, self.betas)
+        if self.space == "fsaverage":
+            return [folder / f"{h}.betas_nsdsynthetic.mgh" for h in HEMISPHERES.values()]
+        names = [folder / f"betas_nsdsynthetic.{suffix}" for suffix in ("hdf5", "nii.gz")]
+        return [next((path for path in names if path.exists()), names[0])]
+
+    def input_files(self) -> list[Path]:
+        files = [self._order, *self._betas, *self._space.mask_files()]
+        own = isinstance(self.image_features, Precomputed)
+        with reading(self.root, "data.root"):
+            for path in files if own else (*files, *self._image_files):
+                if not path.exists():
+                    raise InputError(
+                        f"data.root={self.root} has no NSD-synthetic of {self.subject}: no {path}"
+                    )
+            files += [] if own else self._image_files
+            files += [self._classes] if self._classes.exists() else []
+        return [*files, self.voxel_table, *self.image_features.input_files()]
+
+    def images(self) -> Images:
+        return SyntheticImages(*self._image_files, gamma=self.pixels == "sqrt")
+
+    # --- writing ---
+
+    def write(self, folder: Path) -> None:
+        order = read_order(self._order)
+        stimuli = pd.DataFrame({"stimulus": np.arange(N_IMAGES) + 1, "split": "test"})
+        stimuli["n_repeats"] = np.bincount(order, minlength=N_IMAGES)
+        if self._classes.exists():
+            stimuli["category"] = read_classes(self._classes)
+        features: NDArray[np.floating[Any]]
+        if isinstance(self.image_features, Precomputed):
+            features = self.image_features.of_stimuli(np.arange(N_IMAGES), n_numbered=N_IMAGES)
+        else:
+            features = self.image_features.of(self.images(), np.arange(N_IMAGES), N_IMAGES)
+        check_stimuli(self, features, stimuli)
+        voxels, kept = self._voxels()
+        betas, saturated = self._space.read_session(self._betas, N_TRIALS, kept)
+        per_run = self.zscore == "run"
+        unit = np.arange(N_TRIALS) // N_PER_RUN if per_run else np.zeros(N_TRIALS, dtype=np.int64)
+        valid = standardise(betas, unit, zscore=self.zscore != "none")
+        responses, ncsnr, inverse = _average(betas, valid[unit], order)
+        voxels["n_invalid_trials"] = (~valid[unit]).sum(axis=0)
+        voxels["n_saturated_trials"] = saturated
+        voxels["ncsnr"], voxels["noise_ceiling"] = ncsnr, noise_ceiling(ncsnr, inverse)
+        geometry = self._space.geometry()
+        if geometry is not None:
+            write_json(folder / "space.json", geometry)
+        write_prepared(self, folder, features, responses, stimuli, voxels)
+
+    def _voxels(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
+        """The voxels of the table, with their places alone, and their numbers in the space."""
+        table = read_table(self.voxel_table)
+        names = ["hemisphere", "vertex"] if self.space == "fsaverage" else ["i", "j", "k"]
+        absent = [name for name in names if name not in table]
+        if absent:
+            raise InputError(
+                f"data.space={self.space}: {self.voxel_table} has no column {absent[0]}"
+            )
+        shown = table[["voxel", "roi", *names]].copy()
+        if self.space == "fsaverage":
+            side = table["hemisphere"].map({name: k for k, name in enumerate(HEMISPHERES)})
+            kept = side.to_numpy() * N_FSAVERAGE + table["vertex"].to_numpy()
+            return shown.assign(mesh="fsaverage"), kept.astype(np.int64)
+        assert isinstance(self._space, Volume)
+        shape = self._space.shape
+        places = table[names].to_numpy().T
+        if (places >= np.array(shape)[:, None]).any():
+            raise InputError(
+                f"data.space={self.space}: voxels of {self.voxel_table} are outside the volume "
+                f"{shape}"
+            )
+        return shown, np.ravel_multi_index(tuple(places), shape)
+
+
+class SyntheticImages(Images):
+    """The 284 images by their numbers, from 1: those of all subjects, then the subject's own."""
+
+    def __init__(self, shared: Path, own: Path, *, gamma: bool) -> None:
+        self.path, self._gamma = shared.parent, gamma
+        self._parts = Hdf5Images(shared), Hdf5Images(own)
+        sizes = (N_SHARED, N_IMAGES - N_SHARED)
+        for part, expected in zip(self._parts, sizes, strict=True):
+            if len(part) != expected:
+                raise InputError(
+                    f"data.root: {part.path} has {len(part)} images, expected {expected}"
+                )
+        self.names = [f"nsdsynthetic{number:03d}" for number in range(1, N_IMAGES + 1)]
+
+    def _open(self, i: int) -> Image.Image:
+        shared, own = self._parts
+        image = own.read(i - N_SHARED) if i >= N_SHARED else shared.read(i)
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+        if self._gamma:
+            image = image.point([round((x / 255) ** 0.5 * 255) for x in range(256)] * 3)
+        return image
+
+    def fingerprint(self) -> list[Any]:
+        return [*(part.fingerprint() for part in self._parts), self._gamma]
+
+
+def read_order(path: Path) -> NDArray[np.int64]:
+    """Which image, from 0, each trial (744,) showed. Raises InputError for any other layout."""
+    with reading(path, "data.root"):
+        try:
+            found = loadmat(path, variable_names=["masterordering"])["masterordering"]
+        except (MatReadError, TypeError, NotImplementedError) as error:
+            raise OSError(error) from error
+    order = np.asarray(found).ravel()
+    numbers = order.dtype.kind in "iuf" and len(order) == N_TRIALS
+    if not numbers or set(order.tolist()) != set(range(1, N_IMAGES + 1)):
+        raise InputError(
+            f"data.root: masterordering in {path} must hold {N_TRIALS} numbers of images, each "
+            f"from 1 to {N_IMAGES} at least once; found shape {np.shape(found)}"
+        )
+    return order.astype(np.int64) - 1
+
+
+def read_classes(path: Path) -> NDArray[np.str_]:
+    """The class of each image (284,), such as noise or scenes."""
+    with reading(path, "data.root"):
+        table = pd.read_csv(path)
+    if "Image class" not in table or len(table) != N_IMAGES:
+        raise InputError(f"data.root: {path} must have {N_IMAGES} rows and a column `Image class`")
+    return table["Image class"].to_numpy(dtype=str)
+
+
+def _average(
+    betas: NDArray[np.float32], valid: NDArray[np.bool_], order: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+    """The means over the valid trials of each image (284, V), NaN where there is none.
+
+    betas, valid: (744, V). Returns beside them two arrays (V,): the ncsnr, and the mean of 1 /
+    number of trials over images.
+    """
+    n_voxels = betas.shape[1]
+    means = np.empty((N_IMAGES, n_voxels), dtype=np.float32)
+    ncsnr, inverse = np.empty(n_voxels), np.empty(n_voxels)
+    sorted_trials = np.argsort(order, kind="stable")
+    starts = np.searchsorted(order[sorted_trials], np.arange(N_IMAGES))
+    for v in voxel_blocks(n_voxels):
+        inside = valid[sorted_trials, v]
+        trials = np.where(inside, betas[sorted_trials, v], 0).astype(np.float64)
+        count = np.add.reduceat(inside.astype(np.int64), starts, axis=0)
+        total = np.add.reduceat(trials, starts, axis=0)
+        some = count > 0
+        mean = np.divide(total, count, out=np.zeros_like(total), where=some)
+        ncsnr[v] = ncsnr_from_sums(count, mean, np.square(trials).sum(axis=0))
+        inverse[v] = (1 / np.where(some, count, np.nan)).mean(axis=0)
+        means[:, v] = np.where(some, mean, np.nan)
+    return means, ncsnr, inverse

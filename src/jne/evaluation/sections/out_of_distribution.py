@@ -1,0 +1,150 @@
+"""A second test set beside the first: R² and JNE in and out of the training distribution."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from jne.analysis.hierarchy import MIN_VOXELS
+from jne.analysis.reliability import correlation
+from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.sections.base import Section, Tables, by_region
+from jne.evaluation.voxels import SubjectData
+from jne.plots.panels import limits_of, points
+from jne.plots.style import subplots
+
+_MEANS = {
+    "r2": "r2_nonlinear",
+    "r2_ood": "r2_ood",
+    "r": "r_nonlinear",
+    "r_ood": "r_ood",
+    "noise_ceiling": "noise_ceiling",
+    "noise_ceiling_ood": "noise_ceiling_ood",
+    "jne": "jne",
+    "jne_ood": "jne_ood",
+}
+"""Column of the table: column of the voxel table."""
+
+
+class OutOfDistribution(Section):
+    title = "Out of distribution"
+    captions: Mapping[str, str] = {
+        "out_of_distribution": "R² and JNE of each analysed voxel on the test stimuli of the "
+        "training data (in) and on the second test set (out), one point (or bin) per voxel. Line: "
+        "equal values.",
+    }
+    headings: Mapping[str, str] = {
+        "r2": "R² in",
+        "r2_ood": "R² out",
+        "r": "r in",
+        "r_ood": "r out",
+        "noise_ceiling": "ceiling in",
+        "noise_ceiling_ood": "ceiling out",
+        "jne": "JNE in",
+        "jne_ood": "JNE out",
+        "r_jne": "r of the JNE maps",
+        "rho_jne": "Spearman",
+        "r_jne_reliable": "r the reliability allows",
+        "r_r2": "r of the R² maps",
+    }
+
+    def tables(self, data: SubjectData) -> Tables:
+        if "jne_ood" not in data.voxels:
+            return {}
+        rows = [_row(region, chosen) for region, chosen in by_region(data.analysed, data.rois)]
+        return {"out_of_distribution": pd.DataFrame(rows)}
+
+    def text(self, data: SubjectData, tables: Tables) -> str:
+        assert data.config.test is not None
+        return (
+            f"Means over the analysed voxels. In: the {len(data.subject.nonlinear.stimuli)} test "
+            f"stimuli of the run. Out: {data.config.test['name']}, with the stored encoder; "
+            f"nothing was trained on it. Its responses are standardised in their own session, so "
+            f"R² out also counts a shift or a scale between sessions as error, and r does not. "
+            f"The JNE maps can correlate no better than their reliability allows: the geometric "
+            f"mean of both split-half correlations (Spearman-Brown)."
+        )
+
+    def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
+        return {"out_of_distribution": _in_and_out(data.analysed)} if tables else {}
+
+    def findings(self, data: SubjectData, tables: Tables) -> list[str]:
+        if not tables:
+            return []
+        assert data.config.test is not None
+        row = tables["out_of_distribution"].iloc[0]
+        return [
+            f"On {data.config.test['name']}, mean r {row.r_ood:.3f} and R² {row.r2_ood:.3f} (in "
+            f"distribution {row.r:.3f} and {row.r2:.3f}); the JNE maps in and out correlate at r = "
+            f"{row.r_jne:.2f}, where their reliability allows {row.r_jne_reliable:.2f}."
+        ]
+
+    def scalars(self, tables: Tables) -> dict[str, float]:
+        if "out_of_distribution" not in tables:
+            return {}
+        table = tables["out_of_distribution"]
+        whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")
+        return {
+            f"ood_{name}/{subject}": value
+            for name in ("r2_ood", "r_ood", "jne_ood", "r_jne")
+            for subject, value in whole[name].items()
+        }
+
+    def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
+        if "out_of_distribution" not in tables:
+            return []
+        return [
+            "JNE is a spread over stimuli. Between two sets of stimuli its level also differs "
+            "because the sets are differently diverse; the correlation of the maps does not depend "
+            "on the level."
+        ]
+
+
+def _row(region: str, voxels: pd.DataFrame) -> dict[str, object]:
+    both = voxels.dropna(subset=["jne", "jne_ood"])
+    row: dict[str, object] = {"roi": region, "n_voxels": len(both)}
+    row |= {
+        name: voxels[column].mean() if column in voxels else np.nan
+        for name, column in _MEANS.items()
+    }
+    jne, jne_ood = both["jne"].to_numpy(), both["jne_ood"].to_numpy()
+    rho = np.nan
+    if len(both) >= MIN_VOXELS and np.ptp(jne) > 0 and np.ptp(jne_ood) > 0:
+        rho = float(stats.spearmanr(jne, jne_ood).statistic)
+    reliable = np.sqrt(
+        max(_reliability(both, "jne_half1", "jne_half2"), 0)
+        * max(_reliability(both, "jne_half1_ood", "jne_half2_ood"), 0)
+    )
+    scores = voxels["r2_nonlinear"].to_numpy(), voxels["r2_ood"].to_numpy()
+    return row | {
+        "r_jne": correlation(jne, jne_ood),
+        "rho_jne": rho,
+        "r_jne_reliable": reliable,
+        "r_r2": correlation(*scores),
+    }
+
+
+def _reliability(voxels: pd.DataFrame, first: str, second: str) -> float:
+    """Of a JNE map from all stimuli, by Spearman and Brown's formula from two halves of them."""
+    r = correlation(voxels[first].to_numpy(), voxels[second].to_numpy())
+    return 2 * r / (1 + r)
+
+
+def _in_and_out(voxels: pd.DataFrame) -> Figure:
+    figure, axes = subplots(1, 2, figsize=(6.4, 2.9), layout="constrained")
+    for panel, name, (first, second) in zip(
+        axes, ("R²", "JNE"), (("r2_nonlinear", "r2_ood"), ("jne", "jne_ood")), strict=True
+    ):
+        shown = voxels[[first, second]].dropna()
+        limits = limits_of(shown[first], shown[second])
+        panel.plot(limits, limits, color="#999999", lw=0.7, zorder=0)
+        points(panel, shown[first].to_numpy(), shown[second].to_numpy(), limits)
+        r = correlation(shown[first].to_numpy(), shown[second].to_numpy())
+        panel.set(
+            xlabel=f"{name}, in distribution",
+            ylabel=f"{name}, out of distribution",
+            title=f"{name}: r = {r:.2f}",
+        )
+    return figure
