@@ -1,9 +1,10 @@
 """Training on a whole brain, compared with its bare matrix products: time per epoch and memory.
 
-python benchmarks/train_whole_brain.py FOLDER [VOXELS]
+python benchmarks/train_whole_brain.py FOLDER [VOXELS [BATCH ...]]
 
 8,000 training, 1,000 validation and 1,000 test stimuli and 226,000 voxels: 9 GB of synthetic
-responses are written into FOLDER and deleted at the end.
+responses are written into FOLDER and deleted at the end. BATCH: stimuli in a batch, `full`, or
+`components`, which are batches of 256 with trainer.response_space=components.
 """
 
 import gc
@@ -24,6 +25,7 @@ import torch
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Prepared
 from jne.training.callbacks import BestWeights, EpochCurves
+from jne.training.components import ComponentModule, component_data, response_components
 from jne.training.module import EncodingModule
 from jne.utils.files import atomic_array
 from jne.utils.machine import keep_freed_memory, peak_memory_gb
@@ -97,17 +99,28 @@ def products(rows: int, n_parts: int, n_voxels: int) -> float:
     return seconds + (time.perf_counter() - start) * N["val"] / rows
 
 
-def epochs(prepared: Prepared, batch_size: int | None) -> None:
+def epochs(prepared: Prepared, batch: str) -> None:
     start = time.perf_counter()
+    batch_size = {"full": None, "components": 256}[batch] if batch.isalpha() else int(batch)
     data = EncodingData(prepared, batch_size=batch_size, seed=0)
     opened = time.perf_counter() - start
     pl.seed_everything(0, verbose=False)
-    module = EncodingModule(data.n_features, data.n_trained, ENCODER, OPTIMIZER)
+    if batch == "components":
+        start = time.perf_counter()
+        found = response_components(data, None)
+        print(f"components: {time.perf_counter() - start:.0f} s, once", flush=True)
+        data = component_data(data, found)
+        module = ComponentModule(data.n_features, data.n_outputs, ENCODER, OPTIMIZER)
+        module.components, module.outputs = found, ["readout"]
+    else:
+        module = EncodingModule(data.n_features, data.n_outputs, ENCODER, OPTIMIZER)
     ends: list[float] = []
+    cpu: list[float] = []
     held: list[float] = []
 
     def note(_: dict) -> None:
         ends.append(time.perf_counter())
+        cpu.append(time.process_time())
         status = Path("/proc/self/status").read_text()
         held.append(int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e9)
 
@@ -123,29 +136,31 @@ def epochs(prepared: Prepared, batch_size: int | None) -> None:
         num_sanity_val_steps=0,
     )
     trainer.fit(module, data)
-    epoch = min(np.diff(ends))
+    epoch, busy = min(np.diff(ends)), min(np.diff(cpu))
     peak = peak_memory_gb()
     del trainer, module
     gc.collect()
     size = data.batch_size
     rows = -(-size // data.n_parts)
-    bare = products(rows, -(-N["train"] // size) * data.n_parts, data.n_trained)
+    bare = products(rows, -(-N["train"] // size) * data.n_parts, data.n_outputs)
     print(
-        f"batch of {size} in {data.n_parts} parts: {epoch:.1f} s per epoch, bare products "
-        f"{bare:.1f} s, ratio {epoch / bare:.2f}; opened in {opened:.0f} s; peak {peak:.1f} GB, "
-        f"{max(held):.1f} GB beyond the file's page cache"
+        f"batch of {size} in {data.n_parts} parts, {data.n_outputs} outputs: {epoch:.1f} s per "
+        f"epoch, {busy:.1f} s of the CPU; bare products {bare:.1f} s, ratio {epoch / bare:.2f}; "
+        f"opened in {opened:.0f} s; peak {peak:.1f} GB, {max(held):.1f} GB beyond the file's page "
+        f"cache",
+        flush=True,
     )
 
 
-def main(folder: Path, n_voxels: int) -> None:
+def main(folder: Path, n_voxels: int, batches: list[str]) -> None:
     folder.mkdir(parents=True)
     try:
         start = time.perf_counter()
         write_subject(folder, n_voxels)
         os.sync()  # otherwise the disk is still being written to during training
         print(f"written in {time.perf_counter() - start:.0f} s", flush=True)
-        for batch_size in ("None", "1000", "256"):  # separate processes: memory must not add up
-            subprocess.run([sys.executable, __file__, "child", folder, batch_size], check=True)
+        for batch in batches:  # separate processes: memory must not add up
+            subprocess.run([sys.executable, __file__, "child", folder, batch], check=True)
     finally:
         shutil.rmtree(folder)
 
@@ -155,6 +170,8 @@ if __name__ == "__main__":
     warnings.simplefilter("ignore")
     if sys.argv[1] == "child":
         keep_freed_memory()
-        epochs(subject(Path(sys.argv[2])), None if sys.argv[3] == "None" else int(sys.argv[3]))
+        epochs(subject(Path(sys.argv[2])), sys.argv[3])
     else:
-        main(Path(sys.argv[1], "whole_brain"), int(sys.argv[2]) if sys.argv[2:] else 226_000)
+        n_voxels = int(sys.argv[2]) if sys.argv[2:] else 226_000
+        batches = sys.argv[3:] or ["full", "1000", "256", "components"]
+        main(Path(sys.argv[1], "whole_brain"), n_voxels, batches)

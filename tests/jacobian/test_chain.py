@@ -104,6 +104,23 @@ def test_rows_of_zero_slope_are_left_out_and_counted(name, x):
     assert chain.forward_operations(D) == pytest.approx(counted, rel=0.15)
 
 
+@pytest.mark.parametrize("variant", ["l1", "zscore_l1"])
+def test_a_hidden_jacobian_is_computed_once_where_the_memory_allows(variant, monkeypatch):
+    torch.manual_seed(0)
+    encoder, x = ResidualEncoder(64, 400, hidden_width=512), torch.randn(40, 64)
+    compute, computed = Chain._hidden_jacobian, []
+    monkeypatch.setattr(
+        Chain, "_hidden_jacobian", lambda chain, i: computed.append(i) or compute(chain, i)
+    )
+    settings = {"variant": variant, "order": "streamed" if variant == "zscore_l1" else "centred"}
+    kept = jacobian_deviation(encoder, x, **settings)
+    assert sorted(computed) == list(range(40))
+    computed.clear()
+    few = jacobian_deviation(encoder, x, max_memory_gb=0.0395, **settings)
+    assert 40 < len(computed) < 80
+    np.testing.assert_array_equal(few, kept)
+
+
 def test_activations_that_work_in_place_leave_the_memo_alone(x):
     encoder, memo = built("in place"), {}
     first = jacobian_deviation(encoder, x, memo=memo)

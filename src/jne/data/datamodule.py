@@ -1,7 +1,8 @@
 """Standardised batches for Lightning, of arrays or of a prepared folder."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.data.prepared import Prepared
-from jne.data.responses import Responses, Twins, WithTwins, float32, spread, survey
+from jne.data.responses import Responses, Twins, WithTwins, as_they_are, float32, spread, survey
 from jne.errors import InputError
 
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
@@ -138,6 +139,13 @@ class StandardisedData(pl.LightningDataModule):
         self.response_mean = torch.cat([self.response_mean, twins.mean])
         self.response_scale = torch.cat([self.response_scale, twins.scale])
         self._set_batch_bytes()
+
+    def with_responses(self, values: NDArray[np.float32]) -> Self:
+        """The same stimuli with other responses (N, K), which are not standardised."""
+        other = copy(self)
+        other.responses = as_they_are(values)
+        other._set_batch_bytes()
+        return other
 
     def _set_batch_bytes(self) -> None:
         rows = min(self.batch_size, len(self.rows["train"]))

@@ -80,16 +80,19 @@ class Twins:
         return spread
 
 
+def as_they_are(values: NDArray[np.float32]) -> Responses:
+    """Responses (N, V') that need no standardisation."""
+    n = values.shape[1]
+    return Responses(values, None, np.arange(n), torch.zeros(n), torch.ones(n))
+
+
 class WithTwins:
     """Responses (N, V' + T): those of the real voxels, then those of the twins."""
 
     def __init__(self, real: Responses, twins: NDArray[np.float32]) -> None:
         self._real = real
-        n, n_twins = twins.shape
-        self._twins = Responses(
-            twins, None, np.arange(n_twins), torch.zeros(n_twins), torch.ones(n_twins)
-        )
-        self.shape = (n, real.shape[1] + n_twins)
+        self._twins = as_they_are(twins)
+        self.shape = (len(twins), real.shape[1] + twins.shape[1])
 
     def __getitem__(self, rows: NDArray | slice) -> Tensor:
         return torch.cat([self._real[rows], self._twins[rows]], dim=1)

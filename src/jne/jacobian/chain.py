@@ -57,6 +57,9 @@ class Chain:
             )
         memo = {} if memo is None else memo
         self.n = len(x)
+        self.n_kept = 0
+        """Of how many stimuli G_i is kept, once computed, for the next pass over the stimuli."""
+        self._kept: dict[int, Tensor] = {}
         self.layers: list[_Layer] = []
         self.parameters: list[Tensor] = []
         """All tensors that G_i depends on, except the stimuli."""
@@ -108,10 +111,15 @@ class Chain:
         return sum(2 * layer.weight.numel() for layer in self.layers)
 
     def hidden_jacobian(self, i: int) -> Tensor:
-        """G_i (H, D) of stimulus i, a new array.
+        """G_i (H, D) of stimulus i, not to be written to; those of the first `n_kept` are kept."""
+        if i >= self.n_kept:
+            return self._hidden_jacobian(i)
+        if i not in self._kept:
+            self._kept[i] = self._hidden_jacobian(i)
+        return self._kept[i]
 
-        Rows whose slope is exactly zero (half of them, for ReLU) are left out of the products.
-        """
+    def _hidden_jacobian(self, i: int) -> Tensor:
+        """Rows whose slope is exactly zero (half of them, for ReLU) are left out of products."""
         first, *later = self.layers
         slope, rows = _slope_and_rows(first, i)
         g = first.weight.clone() if slope is None else first.weight * slope[:, None]
@@ -133,10 +141,10 @@ class Chain:
     def mean_hidden_jacobian(self) -> Tensor:
         """Gbar (H, D): G_0 plus the mean difference from it, so exact where all G_i are equal."""
         first = self.hidden_jacobian(0)
-        shift = torch.zeros_like(first)
+        shift, difference = torch.zeros_like(first), torch.empty_like(first)
         for i in range(1, self.n):
-            shift += self.hidden_jacobian(i).sub_(first)
-        return first.add_(shift, alpha=1 / self.n)
+            shift += torch.sub(self.hidden_jacobian(i), first, out=difference)
+        return first.add(shift, alpha=1 / self.n)
 
     def reverse(self, weights: Tensor) -> Tensor:
         """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""

@@ -72,7 +72,7 @@ def jacobian_deviation(
     voxels: NDArray | None = None,
     precision: str = "float32",
     device: str = "cpu",
-    max_memory_gb: float = 1.0,
+    max_memory_gb: float = 4.0,
     order: str | None = None,
     path: Path | None = None,
     progress: Callable[[float], None] | None = None,

@@ -40,7 +40,7 @@ def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
         size = group.stop - group.start
         directions = _directions_(held[:size], job, plan, group, mean) if job.gain_shape else None
         for i in range(max(done - unit * job.n, 0), job.n):
-            right = job.product.right(job.chain.hidden_jacobian(i).sub_(mean))
+            right = job.product.right(job.chain.hidden_jacobian(i) - mean)
             for inside in voxel_blocks(size, plan.voxel_block):
                 block = slice(group.start + inside.start, group.start + inside.stop)
                 product = job.product.rows(block, right)

@@ -142,6 +142,8 @@ class Plan:
     voxel_group: int
     """Voxels whose blocks are done for a stimulus before the next stimulus."""
     n_groups: int
+    n_kept: int
+    """Stimuli whose hidden Jacobian is computed once, because it can be kept in memory."""
     operations: float
     memory_gb: float
     """Beside the encoder, the features and the result."""
@@ -224,5 +226,11 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
             block = min(block, _VOXEL_BLOCK_IN_GROUPS)
             group = voxels_held()
-    memory = (fixed + block * per_voxel + group * held) / 1e9
-    return Plan(order, block, group, -(-v // group), float(operations[order]), memory)
+    used = fixed + block * per_voxel + group * held
+    kept = 0
+    if job.analytic and order != "reverse":
+        kept = job.chain.n_kept = min(n, int((budget - used) / (h * d * item)))
+        used += kept * h * d * item
+        operations[order] -= kept / n * forward
+    n_groups = -(-v // group)
+    return Plan(order, block, group, n_groups, kept, float(operations[order]), used / 1e9)

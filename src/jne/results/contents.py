@@ -29,7 +29,7 @@
     figures/          PNG
 
 While a run is being written there are also .lock, held by the process that writes, last.ckpt,
-twins.npy, planted.npy, planted.ckpt and *.partial.
+twins.npy, last.npz, planted.npy, planted.ckpt, planted.npz and *.partial.
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.

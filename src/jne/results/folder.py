@@ -28,8 +28,10 @@ _WAIT_SECONDS = 5.0
 TERMINATED = 128 + signal.SIGTERM  # exit code
 _UNTIL_FINISHED = (
     "last.ckpt",
+    "last.npz",
     "twins.npy",
     "planted.ckpt",
+    "planted.npz",
     "planted.npy",
 )  # what a finished run can do without
 _KEPT = ("mlflow_run_id", "prepared", "params")  # facts that later attempts take over

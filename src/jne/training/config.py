@@ -27,6 +27,8 @@ class TrainerConfig(Section):
     precision: Literal["32-true", "bf16-mixed"]
     accelerator: Accelerator
     checkpoint_seconds: float = Field(ge=0)
+    # Optional, for config files from before there was this key
+    response_space: Literal["auto", "voxels", "components"] = "auto"
 
 
 _VOXELS = ("all", "significant")
@@ -129,6 +131,10 @@ class TrainConfig(ScriptConfig, FitConfig):
         settings["shuffle"] = self.control.kind == "shuffle"
         if self.control.kind != "twins":
             del settings["control"]
+        # What stands for the only way there was, before there was a choice
+        as_before = ("auto", "voxels") if self.readout == "trained" else ("auto",)
+        if self.trainer.response_space in as_before:
+            del settings["trainer"]["response_space"]
         for section, key, value in (
             (settings, "readout", "trained"),
             (settings, "baseline", []),

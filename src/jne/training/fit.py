@@ -22,9 +22,17 @@ from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.results.weights import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
+from jne.training.components import (
+    ComponentModule,
+    component_data,
+    copy_hidden,
+    copy_outputs,
+    in_components,
+    response_components,
+)
 from jne.training.config import TrainerConfig
 from jne.training.module import EncodingModule
-from jne.training.readout import check_readout, freeze_linear_path, refit_readout
+from jne.training.readout import freeze_linear_path, output_layers, refit_readout
 from jne.training.trajectory import Trajectory
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet
@@ -55,6 +63,9 @@ class History:
     """As `Trajectory.table`, where one was asked for."""
 
 
+Train = Callable[[EncodingModule, StandardisedData], History]
+
+
 def fit(
     module: EncodingModule,
     data: StandardisedData,
@@ -79,9 +90,20 @@ def fit(
     loss was never finite, and for a ridge readout if the encoder does not end in a linear layer.
     """
     train = partial(
-        _train, module, data, settings, save_to, checkpoint, on_epoch, before_save, trajectory
+        _train,
+        settings=settings,
+        save_to=save_to,
+        checkpoint=checkpoint,
+        on_epoch=on_epoch,
+        before_save=before_save,
+        trajectory=trajectory,
     )
-    history = train() if readout == "trained" else _with_ridge(module, data, train, on_epoch)
+    if in_components(settings.response_space, readout, data, followed=trajectory is not None):
+        train = partial(_train_on_components, train, readout, save_to)
+    if readout == "trained":
+        history = train(module, data)
+    else:
+        history = _with_ridge(module, data, train, on_epoch)
     if trajectory is None:
         return history
     return replace(history, trajectory=trajectory.table(module.encoder, history.best_epoch))
@@ -90,11 +112,11 @@ def fit(
 def _with_ridge(
     module: EncodingModule,
     data: StandardisedData,
-    train: Callable[[], History],
+    train: Train,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
-    check_readout(module.encoder, data)
+    output_layers(module.encoder, data, "readout=ridge", "readout=trained")
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
         epoch = _row_of_solution(module, data, solved.loss)
@@ -102,9 +124,41 @@ def _with_ridge(
             on_epoch(epoch)
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
     freeze_linear_path(module.encoder)
-    trained = train()
+    trained = train(module, data)
     solved = refit_readout(module.encoder, data)
     return replace(trained, best_loss=solved.loss, readout_penalty=solved.penalty)
+
+
+def _train_on_components(
+    train: Train,
+    readout: Literal["ridge", "trained"],
+    save_to: Path | None,
+    module: EncodingModule,
+    data: StandardisedData,
+) -> History:
+    """Train an encoder of components, and give `module` its hidden layers.
+
+    Its readout only where that stays as it was trained.
+    """
+    outputs = output_layers(
+        module.encoder, data, "trainer.response_space=components", "trainer.response_space=voxels"
+    )
+    components = response_components(data, save_to and save_to.with_suffix(".npz"))
+    small = ComponentModule(
+        data.n_features,
+        components.train.shape[1],
+        module.hparams["encoder"],
+        module.hparams["optimizer"],
+    )
+    small.components, small.outputs = components, outputs
+    copy_hidden(module.encoder, small.encoder, outputs)
+    if readout == "ridge":
+        freeze_linear_path(small.encoder)
+    history = train(small, component_data(data, components))
+    copy_hidden(small.encoder, module.encoder, outputs)
+    if readout == "trained":
+        copy_outputs(small.encoder, module.encoder, outputs, data, components)
+    return history
 
 
 def _train(

@@ -98,9 +98,16 @@ def _scale(hidden: Tensor, features: Tensor) -> float:
     return float((HIDDEN_SHARE / (1 - HIDDEN_SHARE) * ratio).sqrt())
 
 
-def check_readout(encoder: nn.Module, data: StandardisedData) -> None:
-    """Raise InputError where the encoder does not end in a linear layer: before it is trained."""
-    last_layer(encoder, data, data.rows["val"][:2])
+def output_layers(
+    encoder: nn.Module, data: StandardisedData, setting: str, otherwise: str
+) -> list[str]:
+    """Names of the linear layers whose outputs add up to the encoder's: a readout, a linear path.
+
+    Raises InputError where there are none: `setting` needs them, `otherwise` does not.
+    """
+    readout, _ = last_layer(encoder, data, data.rows["val"][:2], setting, otherwise)
+    outputs = {readout, getattr(encoder, "linear_path", None)}
+    return [name for name, module in encoder.named_modules() if module in outputs]
 
 
 def freeze_linear_path(encoder: nn.Module) -> None:
@@ -127,7 +134,11 @@ def cross_validation(data: StandardisedData) -> NDArray[np.int64]:
 
 
 def last_layer(
-    encoder: nn.Module, data: StandardisedData, rows: NDArray[np.int64]
+    encoder: nn.Module,
+    data: StandardisedData,
+    rows: NDArray[np.int64],
+    setting: str = "readout=ridge",
+    otherwise: str = "readout=trained",
 ) -> tuple[nn.Linear, Tensor]:
     """The encoder's readout, and what enters it (n, H) at the stimuli `rows`.
 
@@ -151,8 +162,8 @@ def last_layer(
             result = encoder.eval()(features)
             if not calls or not _is_output_of(*calls[-1], path, features, result):
                 raise InputError(
-                    "readout=ridge needs an encoder that ends in a torch.nn.Linear, and this one "
-                    "does not; set readout=trained"
+                    f"{setting} needs an encoder that ends in a torch.nn.Linear, and this one "
+                    f"does not; set {otherwise}"
                 )
             readout, h = calls[-1]
             entered.append(h)

@@ -1,5 +1,7 @@
 """Files and folders that appear whole or not at all: written aside, then renamed."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -9,13 +11,14 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from filelock import FileLock
-from numpy.typing import DTypeLike, NDArray
 
 from jne.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike, NDArray
 
 _NAME_BYTES = 160  # of the 255 that file systems allow: times, suffixes and numbers are added
 
@@ -116,6 +119,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_array(path: Path, array: NDArray) -> None:
     """Write a numeric array as a .npy file."""
+    import numpy as np  # not on top: --help needs this module, and no arrays
+
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.save(file, array, allow_pickle=False)
 
@@ -123,6 +128,8 @@ def write_array(path: Path, array: NDArray) -> None:
 @contextmanager
 def atomic_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[NDArray]:
     """Yield a memory-mapped array to fill; it appears as the file `path` when the block ends."""
+    import numpy as np
+
     with atomic_file(path) as temporary:
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
         yield array

@@ -1,0 +1,232 @@
+"""Training on components against training on voxels: the same losses; with SGD the same path."""
+
+import numpy as np
+import pytest
+import torch
+from helpers import compose_train, contents, no_figures
+from sklearn.metrics import r2_score
+from torch.nn.functional import mse_loss
+
+from jne.data.cells import Cells
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import prepare
+from jne.encoders import ResidualEncoder
+from jne.errors import InputError
+from jne.results import Results
+from jne.training import components as module
+from jne.training.components import (
+    ComponentModule,
+    copy_hidden,
+    copy_outputs,
+    in_components,
+    response_components,
+)
+from jne.training.config import ControlConfig, check_config
+from jne.training.module import build_optimizer
+from jne.training.twins import make_twins
+
+OUTPUTS = ["readout", "linear_path"]
+COMPONENTS = ("trainer.response_space=components", "data.voxels_per_roi=12", "data.n_train=60")
+
+
+def source(**settings):
+    return Cells(
+        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="correlated",
+        shared_noise=0.6, n_features=64, n_train=40, n_test=15,
+        **{"voxels_per_cell": 45, "n_val": 12} | settings,
+    )  # fmt: skip
+
+
+def standardised(prepared):
+    return EncodingData(prepared, batch_size=None, seed=0)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    return prepare(source(), tmp_path_factory.mktemp("cells"))
+
+
+@pytest.fixture
+def data(prepared):
+    return standardised(prepared)
+
+
+def split(data, name):
+    x, y = data.split(name)
+    return x.double(), y.double()
+
+
+def encoders(data, found):
+    """One of components, in float64, and the one of voxels that it stands for."""
+    torch.manual_seed(0)
+    small, large = (
+        ResidualEncoder(64, n, hidden_width=16, linear_path=True).double()
+        for n in (found.train.shape[1], data.n_outputs)
+    )
+    copy_hidden(small, large, OUTPUTS)
+    copy_outputs(small, large, OUTPUTS, data, found)
+    return small, large
+
+
+def test_components_have_the_products_of_the_responses(data, tmp_path):
+    _, y = split(data, "train")
+    z = torch.from_numpy(response_components(data, tmp_path / "own.npz").train).double()
+    assert z.shape == (40, 39)  # centred responses: a stimulus is minus the sum of the others
+    torch.testing.assert_close(z @ z.T / 39, y @ y.T / 90, rtol=1e-5, atol=1e-5)
+    assert (z.square().mean(dim=0) - 1).abs().max() < 0.5  # none is large or small
+
+
+@pytest.mark.parametrize("repeats", [1, 4])
+def test_losses_are_those_of_the_voxels(tmp_path, repeats):
+    """Also where the voxels span fewer dimensions than there are stimuli: each is there 4 times."""
+    prepared = prepare(source(voxels_per_cell=45 if repeats == 1 else 15), tmp_path)
+    data = standardised(prepared)
+    if repeats > 1:
+        data = data.with_responses(np.tile(data.responses[:].numpy(), repeats))
+    found = response_components(data, tmp_path / "own.npz")
+    assert found.train.shape[1] == (39 if repeats == 1 else 30)
+    small, large = encoders(data, found)
+    x, y = split(data, "train")
+    z = torch.from_numpy(found.train).double()
+    torch.testing.assert_close(
+        mse_loss(small(x), z), mse_loss(large(x), y), rtol=1e-5, atol=0, check_dtype=False
+    )
+    x, y = split(data, "val")
+    z = torch.from_numpy(found.val).double()
+    loss = mse_loss(large(x), y).item()
+    assert mse_loss(small(x), z).item() + found.val_outside == pytest.approx(loss, rel=1e-5)
+    pooled = r2_score(y, large(x).detach(), multioutput="variance_weighted")
+    assert 1 - loss / found.val_variance == pytest.approx(pooled, rel=1e-5)
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
+    """Where the readout of components learns V / K times slower: W' W / V = w' w / K."""
+    found = response_components(data, tmp_path / "own.npz")
+    small, large = encoders(data, found)
+    x, y = split(data, "train")
+    z = torch.from_numpy(found.train).double()
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": decay}
+    of_components = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
+    of_components.encoder, of_components.components = small, found
+    of_components.outputs = OUTPUTS
+    of_voxels = build_optimizer(optimizer, large)
+    (group,) = of_voxels.param_groups
+    outputs = [p for n, p in large.named_parameters() if n.startswith(tuple(OUTPUTS))]
+    group["params"] = [p for n, p in large.named_parameters() if not n.startswith(tuple(OUTPUTS))]
+    of_voxels.add_param_group({"params": outputs, "lr": 0.05 * 90 / 39})
+    for encoder, targets, steps in (
+        (small, z, of_components.configure_optimizers()),
+        (large, y, of_voxels),
+    ):
+        for _ in range(60):
+            steps.zero_grad()
+            loss = mse_loss(encoder(x), targets)
+            loss.backward()
+            steps.step()
+    assert loss < 0.85
+    expected = {name: value.clone() for name, value in large.state_dict().items()}
+    copy_hidden(small, large, OUTPUTS)
+    copy_outputs(small, large, OUTPUTS, data, found)
+    for name, value in large.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
+
+
+def test_a_decay_that_is_no_term_of_the_loss_is_left_alone(data, tmp_path):
+    found = response_components(data, tmp_path / "own.npz")
+    decays = {}
+    for name in ("Adam", "AdamW"):
+        optimizer = {"_target_": f"torch.optim.{name}", "lr": 0.1, "weight_decay": 0.01}
+        module = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
+        module.components, module.outputs = found, ["readout"]
+        groups = module.configure_optimizers().param_groups
+        decays[name] = [group["weight_decay"] for group in groups]
+    assert decays == {"Adam": [0.01, pytest.approx(0.01 * 90 / 39)], "AdamW": [0.01]}
+
+
+def test_blocks_and_a_damaged_file_change_nothing(data, tmp_path, monkeypatch):
+    first = response_components(data, tmp_path / "own.npz")
+    path = data.prepared.folder / "components.npz"
+    saved = path.read_bytes()
+    path.write_bytes(saved[:1000])
+    monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
+    again = response_components(data, tmp_path / "own.npz")
+    np.testing.assert_allclose(again.train, first.train, atol=1e-4)
+    np.testing.assert_allclose(again.val, first.val, atol=1e-4)
+
+
+def test_twins_have_components_of_their_own(data, tmp_path):
+    alone = response_components(data, tmp_path / "own.npz")
+    data.add_twins(make_twins(data, ControlConfig(kind="twins"), 0, tmp_path / "twins.npy"))
+    found = response_components(data, tmp_path / "own.npz")
+    _, y = split(data, "train")
+    z = torch.from_numpy(found.train).double()
+    torch.testing.assert_close(z @ z.T / z.shape[1], y @ y.T / 180, rtol=1e-5, atol=1e-5)
+    assert y.shape == (40, 180)
+    alone_again = response_components(standardised(data.prepared), None)
+    np.testing.assert_array_equal(alone.train, alone_again.train)
+
+
+def test_a_run_on_components(run_train, tmp_path):
+    """Twins, a missing voxel; resumed bit for bit; the loss of the table is that of the voxels."""
+    overrides = (*COMPONENTS, "control=twins", "control.share=0.5", "readout=trained")
+    with no_figures():
+        (whole,) = run_train(*overrides, "trainer.max_epochs=6")
+        saved = tmp_path / "half.ckpt"
+        keep = pytest.MonkeyPatch()
+        keep.setattr("jne.results.folder._UNTIL_FINISHED", ())
+        with keep.context():
+            (half,) = set(run_train(*overrides, "trainer.max_epochs=3")) - {whole}
+        keep.undo()
+        assert (half / "last.npz").exists()
+        (half / "last.ckpt").rename(saved)
+        again = run_train(*overrides, "trainer.max_epochs=6", f"checkpoint={saved}")
+        (resumed,) = set(again) - {whole, half}
+    assert contents(resumed) == contents(whole)
+    assert not list(whole.glob("*.npz"))
+    run = Results(whole)
+    encoder = run.encoder()
+    y, x = run.array("responses"), torch.tensor(np.array(run.array("features")))
+    with torch.no_grad():
+        r2 = r2_score(y, encoder(x)[:, : y.shape[1]], multioutput="raw_values")
+    np.testing.assert_allclose(run.voxels["r2"], r2, rtol=1e-4, atol=1e-5)
+
+
+def test_size_chooses_the_space(data, monkeypatch):
+    chosen = [
+        in_components(space, readout, data, followed=False)
+        for space in ("auto", "voxels", "components")
+        for readout in ("ridge", "trained")
+    ]
+    assert chosen == [False] * 4 + [True] * 2
+    monkeypatch.setattr(module, "_MANY_VOXELS", 90)
+    assert not in_components("auto", "ridge", data, followed=False)  # 90 voxels, 40 stimuli
+    monkeypatch.setattr(module, "_PER_STIMULUS", 2)
+    assert in_components("auto", "ridge", data, followed=False)
+    assert not in_components("auto", "trained", data, followed=False)
+    assert not in_components("auto", "ridge", data, followed=True)
+    with pytest.raises(InputError, match=r"^jacobian\.trajectory needs"):
+        in_components("components", "ridge", data, followed=True)
+
+
+def test_only_what_is_new_changes_the_identity_of_a_run(tmp_path):
+    def identity(*overrides):
+        return check_config(compose_train(tmp_path, *overrides))[0].identity()
+
+    assert identity("trainer.response_space=voxels") != identity()
+    trained = identity("readout=trained")
+    assert identity("readout=trained", "trainer.response_space=voxels") == trained
+    assert identity("readout=trained", "trainer.response_space=components") != trained
+
+
+def test_components_need_a_linear_readout(run_train, monkeypatch):
+    squared = lambda encoder, x: encoder.readout(encoder.hidden[0](x)).square()  # noqa: E731
+    monkeypatch.setattr("jne.encoders.ResidualEncoder.forward", squared)
+    with pytest.raises(SystemExit, match=r"set trainer\.response_space=voxels"):
+        run_train("readout=trained", "trainer.response_space=components")
+
+
+def test_too_many_stimuli_for_the_memory(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
+    with pytest.raises(InputError, match=r"set trainer\.response_space=voxels"):
+        response_components(data.with_responses(data.responses[:].numpy()[:, :50]), None)
