@@ -107,7 +107,7 @@ def test_volume_map_is_read_back_with_its_coordinates(tmp_path):
 
 
 def test_the_folder_is_a_bids_derivative(tmp_path):
-    describe_dataset(tmp_path / "maps", {"jne": "what it is"}, "the data")
+    describe_dataset(tmp_path / "maps", {"jne": "what it is"})
     found = json.loads((tmp_path / "maps" / "dataset_description.json").read_text())
     assert found["DatasetType"] == "derivative"
     assert found["GeneratedBy"][0]["Name"] == "jne"

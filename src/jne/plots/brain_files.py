@@ -53,16 +53,16 @@ def subject_label(name: str) -> str:
     return re.sub(r"[^A-Za-z0-9]", "", name)[:40] + digest
 
 
-def describe_dataset(folder: Path, stats: Mapping[str, str], source: str) -> None:
+def describe_dataset(folder: Path, stats: Mapping[str, str]) -> None:
     """Write dataset_description.json, and what the maps of each statistic hold.
 
-    stats: descriptions by the names of the statistics. source: the name of the data.
+    stats: descriptions by the names of the statistics. The subjects may be of several data sets.
     """
     make_folder(folder)
     write_json(
         folder / "dataset_description.json",
         {
-            "Name": f"Nonlinearity of encoding models of {source}",
+            "Name": "Nonlinearity of encoding models",
             "BIDSVersion": _BIDS_VERSION,
             "DatasetType": "derivative",
             "GeneratedBy": [{"Name": "jne", "Version": __version__}],

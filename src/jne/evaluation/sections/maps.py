@@ -61,9 +61,7 @@ class Maps(Section):
             label += hashlib.sha256(data.name.encode()).hexdigest()[:8]
         measures = measures_of(data.voxels)
         brain_files.describe_dataset(
-            folder,
-            {measure.name: measure.description for measure in measures},
-            run.config["data"]["name"],
+            folder, {measure.name: measure.description for measure in measures}
         )
         for measure in measures:
             brain_files.write_maps(
