@@ -27,6 +27,23 @@ SUBJECT, BETAS = "subj01", "betas_fithrf_GLMdenoise_RR"
 RUNS = np.repeat(np.arange(1, 13), [63, 62] * 6)
 
 
+def write_trials(ppdata: Path, n_sessions: int, rng: np.random.Generator) -> np.ndarray:
+    """Write responses.tsv: each image three times. Returns which image each trial shows."""
+    n_images = n_sessions * N_TRIALS // 3
+    shown = rng.permutation(np.repeat(np.arange(n_images), 3))
+    ten = rng.choice(10_000, n_images, replace=False) + 1  # the first thousand are shared
+    chosen = np.sort(rng.choice(73_000, n_images, replace=False)) + 1
+    pd.DataFrame(
+        {
+            "SESSION": np.repeat(np.arange(n_sessions) + 1, N_TRIALS),
+            "RUN": np.tile(RUNS, n_sessions),
+            "73KID": chosen[shown],
+            "10KID": ten[shown],
+        }
+    ).to_csv(ppdata / "behav" / "responses.tsv", sep="\t", index=False)
+    return shown
+
+
 def write_tree(root: Path, n_sessions: int) -> None:
     rng = np.random.default_rng(0)
     ppdata = root / "nsddata" / "ppdata" / SUBJECT
@@ -40,18 +57,7 @@ def write_tree(root: Path, n_sessions: int) -> None:
     nib.save(nib.Nifti1Image(brain, affine), ppdata / "func1pt8mm" / "brainmask.nii.gz")
     nib.save(nib.Nifti1Image(np.ones(GRID, np.float32), affine), betas / "ncsnr.nii.gz")
 
-    n_images = n_sessions * N_TRIALS // 3
-    shown = rng.permutation(np.repeat(np.arange(n_images), 3))
-    ten = rng.choice(10_000, n_images, replace=False) + 1  # the first thousand are shared
-    chosen = np.sort(rng.choice(73_000, n_images, replace=False)) + 1
-    pd.DataFrame(
-        {
-            "SESSION": np.repeat(np.arange(n_sessions) + 1, N_TRIALS),
-            "RUN": np.tile(RUNS, n_sessions),
-            "73KID": chosen[shown],
-            "10KID": ten[shown],
-        }
-    ).to_csv(ppdata / "behav" / "responses.tsv", sep="\t", index=False)
+    n_images = write_trials(ppdata, n_sessions, rng).max() + 1
     for number in range(min(N_FILES, n_sessions)):
         with h5py.File(betas / f"betas_session{number + 1:02d}.hdf5", "w") as file:
             data = file.create_dataset(

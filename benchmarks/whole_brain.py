@@ -33,12 +33,11 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import torch
+from prepare_nsd import BETAS, N_TRIALS, SUBJECT, write_trials
 
 ROOT = Path(__file__).parents[1]
-SUBJECT, BETAS = "subj01", "betas_fithrf_GLMdenoise_RR"
 GRID, N_BRAIN = np.array((81, 104, 83)), 226_000
-N_TRIALS, D, H, N_DRIVING = 750, 768, 1024, 64
-RUNS = np.repeat(np.arange(1, 13), [63, 62] * 6)
+D, H, N_DRIVING = 768, 1024, 64
 SHARE = 0.01  # of the voxels, with a twin
 ROI_SETS = {"prf-visualrois": 7, "floc-faces": 5, "floc-places": 3, "floc-bodies": 4}
 
@@ -67,18 +66,8 @@ def write_subject(root: Path, n_voxels: int, n_sessions: int) -> None:
         image = nib.Nifti1Image(labels.astype(np.int16), affine)
         nib.save(image, ppdata / "func1pt8mm" / "roi" / f"{name}.nii.gz")
 
-    n_images = n_sessions * N_TRIALS // 3
-    shown = rng.permutation(np.repeat(np.arange(n_images), 3))
-    ten = rng.choice(10_000, n_images, replace=False) + 1  # the first thousand are shared
-    chosen = np.sort(rng.choice(73_000, n_images, replace=False)) + 1
-    pd.DataFrame(
-        {
-            "SESSION": np.repeat(np.arange(n_sessions) + 1, N_TRIALS),
-            "RUN": np.tile(RUNS, n_sessions),
-            "73KID": chosen[shown],
-            "10KID": ten[shown],
-        }
-    ).to_csv(ppdata / "behav" / "responses.tsv", sep="\t", index=False)
+    shown = write_trials(ppdata, n_sessions, rng)
+    n_images = shown.max() + 1
     features = rng.standard_normal((n_images, D), dtype=np.float32)
     np.save(root / "features.npy", features)
     driving = features[:, :N_DRIVING].copy()
