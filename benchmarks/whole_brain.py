@@ -3,10 +3,10 @@
 python benchmarks/whole_brain.py FOLDER [VOXELS [SESSIONS [OVERRIDE ...]]]
 
 Writes a synthetic subject into FOLDER/nsd in NSD's own layout, unless one is there: 226,000 voxels
-and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py on it, with
-linear twins of a hundredth of the voxels, and evaluate.py. The subject stays; the outputs, 20 GB at
-that size, are deleted. The features are 768 random numbers per image. Voxels respond to 64 of them,
-half linearly, half rectified, with noise ceilings from 0 to .7.
+and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py on it,
+with linear twins of a hundredth of the voxels, and evaluate.py. The subject stays; the outputs, 20
+GB at that size, are deleted. The features are 768 random numbers per image. Voxels respond to 64
+of them, half linearly, half rectified, with noise ceilings from 0 to .7.
 
 Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
 from and written to the disk, and the limit: the larger of its matrix products at the measured rate
