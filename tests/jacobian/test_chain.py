@@ -72,6 +72,7 @@ def built(name):
         ("centred", ("l1", "l2")),
         ("reverse", ("l1", "l2", "zscore_l1", "zscore_l2")),
         ("streamed", ("l1", "l2", "zscore_l1", "zscore_l2")),
+        ("held", ("l1", "l2", "zscore_l1", "zscore_l2")),
     ],
 )
 def test_a_foreign_chain_is_brute_force(name, order, variants, x, monkeypatch):

@@ -37,6 +37,7 @@ def found(encoder, x, variant=("l1",), **settings):
         ("reverse", ("zscore_l1", "l1")),
         ("streamed", ("l1", "zscore_l2")),
         ("streamed", ("zscore_l2",)),
+        ("held", ("l1", "zscore_l2")),
         (None, ("l1",)),
     ],
 )

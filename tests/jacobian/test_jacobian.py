@@ -114,7 +114,7 @@ def test_plain_variants_in_every_order(net, order):
         np.testing.assert_allclose(values, truth[name], rtol=1e-12, err_msg=name)
 
 
-@pytest.mark.parametrize("order", ["streamed", "reverse"])
+@pytest.mark.parametrize("order", ["streamed", "reverse", "held"])
 @pytest.mark.parametrize("variant", [VARIANTS, ("zscore_l1",), ("zscore_l2", "l1")])
 def test_zscore_variants_in_every_order(net, order, variant):
     encoder, x = net
@@ -131,7 +131,11 @@ def test_blocks_do_not_change_the_result(net, monkeypatch):
     whole = jacobian_deviation(encoder, x, order="centred")
     monkeypatch.setattr("jne.jacobian.plan._VOXEL_BLOCK", 3)
     np.testing.assert_allclose(jacobian_deviation(encoder, x, order="centred"), whole, rtol=1e-13)
-    for variant, order in (("l1", "reverse"), ("zscore_l1", "streamed")):
+    for variant, order in (
+        ("l1", "reverse"),
+        ("zscore_l1", "streamed"),
+        ("zscore_l1", "held"),
+    ):
         smallest = float(smallest_budget(encoder, x, variant, order))
         np.testing.assert_allclose(
             jacobian_deviation(encoder, x, variant=variant, order=order, max_memory_gb=smallest),

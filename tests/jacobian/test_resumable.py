@@ -36,6 +36,7 @@ def kill_after(share):
         ("centred", ("l1", "l2"), 1.0),
         ("reverse", ("l1",), 0.032),
         ("streamed", ("zscore_l1", "l1"), 0.032),
+        ("held", ("zscore_l1", "l1"), 0.032),
     ],
 )
 def test_resumed_equals_uninterrupted(net, tmp_path, monkeypatch, order, variant, budget):

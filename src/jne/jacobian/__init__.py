@@ -3,7 +3,7 @@
 measurement JNE of any module in one call
 deviation   jacobian_deviation: the deviations s, streamed in blocks (Gao et al. 2025, 2.3 and 2.4)
 plan        the checked inputs of a computation; the order and the blocks in which it will run
-orders      the orders of the same sums: centred, reverse, streamed
+orders      the orders of the same sums: centred, reverse, held, streamed
 variants    the variants of JNE: norms, and z-scored Jacobians (A.9.2)
 gain_shape  deviations split into a change of gain and a change of shape
 chain       the chain rule through residual layers

@@ -5,7 +5,7 @@ Gao et al. 2025, sections 2.3 and 2.4. N stimuli, D features, V voxels.
     J_i = dy / dx                                    (V, D)  at stimulus i
     s[i, v] = sum_d |J_i[v, d] - Jbar[v, d]|         (N, V)
 
-The N x V x D tensor (61 GB for 20,000 voxels) is never formed: `jne.jacobian.orders` has three
+The N x V x D tensor (61 GB for 20,000 voxels) is never formed: `jne.jacobian.orders` has four
 orders of the same sums, and `jne.jacobian.plan` chooses one and its blocks.
 """
 
@@ -106,7 +106,7 @@ def jacobian_deviation(
         Where to compute: cpu, cuda, cuda:1, ...
     max_memory_gb : float
         Bound on the working memory, beside the encoder, the features and the result.
-    order : {"centred", "reverse", "streamed"}, optional
+    order : {"centred", "reverse", "held", "streamed"}, optional
         By default the one with the fewest operations.
     path : Path, optional
         A .npy file to write, memory-mapped; all arrays but that of l1 add their name to it. If a
@@ -155,7 +155,7 @@ def jacobian_deviation(
                 for name, array in out.arrays.items():
                     array[:] = name == "gain"  # a gain of 1, all else 0
             else:
-                n_units = plan.n_groups * (1 if plan.order == "reverse" else job.n)
+                n_units = plan.n_groups * (1 if plan.order in ("reverse", "held") else job.n)
                 for unit in ORDERS[plan.order](job, plan, out.arrays, out.done):
                     out.advance(unit)
                     if progress is not None:

@@ -1,4 +1,4 @@
-"""Three orders of the same sums, from Jacobians to their deviations.
+"""Four orders of the same sums, from Jacobians to their deviations.
 
 N stimuli, D features, H width of the last hidden layer, V voxels, v voxels of a block.
 
@@ -9,9 +9,11 @@ centred   Forward to the last hidden layer, then W_out (G_i - Gbar), where J_i =
           through once per group of blocks.
 reverse   From the voxels back to the features, for all stimuli of a block of voxels at once.
           For few voxels.
+held      J_i of a block of voxels at all stimuli, each computed once as W_out G_i. For the z-score
+          variants, which need J_i itself, where the memory has room for them.
 streamed  J_i of one stimulus at a time, twice: for the mean, then for the deviations. For the
-          z-score variants, which need J_i itself, and for modules without a residual chain that
-          have more voxels than features.
+          z-score variants where it has not, and for modules without a residual chain that have more
+          voxels than features.
 
 Each is a generator over its units of work, starting from unit `done`. It writes to the arrays
 `out`, (N, V) each, and yields how many units are complete.
@@ -79,6 +81,34 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
         yield unit + 1
 
 
+def _held(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
+    held = job.x.new_empty(job.n, plan.voxel_block, job.d)
+    for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
+        if unit < done:
+            continue
+        values = held[:, : block.stop - block.start]
+        for i, jacobian in enumerate(values):
+            jacobian.copy_(job.jacobian(i, block))
+        for names in filter(None, (job.plain, job.zscored)):
+            if names is job.zscored:
+                for jacobian in values:
+                    _zscore_(jacobian)
+            mean = _mean(values)
+            direction = direction_of_(mean.clone()) if job.gain_shape else None
+            for i, jacobian in enumerate(values):
+                for name, found in _measures(jacobian - mean, direction, names):
+                    out[name][i, block] = found.cpu()
+        yield unit + 1
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean of values (N, v, D) over stimuli, exactly that of each where all are equal."""
+    shift = torch.zeros_like(values[0])
+    for jacobian in values[1:]:
+        shift += jacobian - values[0]
+    return shift.div_(len(values)).add_(values[0])
+
+
 def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
     for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
         if done >= (unit + 1) * job.n:
@@ -93,7 +123,12 @@ def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Itera
 
 
 Order = Callable[[Job, Plan, dict[str, NDArray], int], Iterator[int]]
-ORDERS: Mapping[str, Order] = {"centred": _centred, "reverse": _reverse, "streamed": _streamed}
+ORDERS: Mapping[str, Order] = {
+    "centred": _centred,
+    "reverse": _reverse,
+    "held": _held,
+    "streamed": _streamed,
+}
 
 
 def _mean_jacobians(job: Job, block: slice) -> dict[tuple[str, ...], Tensor]:

@@ -21,6 +21,7 @@ from jne.jacobian.product import ReadoutMatmul
 from jne.jacobian.variants import VARIANTS
 
 _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
+_SMALLEST_BLOCK = 64
 _VOXEL_BLOCK_IN_GROUPS = 512  # where each block takes memory from a group
 
 
@@ -165,72 +166,110 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
     """
     n, d, h, v = job.n, job.d, job.h, job.v
     item = job.x.element_size()
-    passes = 2 if job.zscored else 1
     budget = min(max_memory_gb * 1e9, 2.0**62)  # finite
+    fixed = _fixed_memory(job)
+    # Of one stimulus in the streamed and held order: Jacobians, their means, deviations, norms
+    one_stimulus = (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * d * item
+    held_block = 0
     if job.analytic:
-        forward = n * job.chain.forward_operations(d)
-        operations = {  # among equals the first wins: reverse takes all stimuli at once
-            "reverse": n * v * job.chain.reverse_operations(),
-            "centred": 2 * forward + 2 * n * v * h * d,
-            "streamed": 2 * forward + 2 * passes * n * v * h * d,
-        }
-        del operations["centred" if job.zscored else "streamed"]
-        width = max(job.chain.width, d)
+        forward, product = n * job.chain.forward_operations(d), 2 * n * v * h * d
+        # Among equals the first wins: reverse takes all stimuli at once
+        operations = {"reverse": n * v * job.chain.reverse_operations()}
+        if not job.zscored:
+            operations["centred"] = 2 * forward + product
+        else:
+            room = budget - fixed - job.product.nbytes
+            held_block, passes = _held_block(job, room, one_stimulus)
+            if held_block or order == "held":
+                operations["held"] = passes * forward + product
+            operations["streamed"] = 2 * forward + 2 * product
     else:
+        times = 2 if job.zscored else 1
         # A pass forward or back multiplies once with every weight; autograd keeps a pass for both.
         size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
         operations = {
-            "reverse": n * v * passes * size,
+            "reverse": n * v * times * size,
             "streamed": 2 * n * size * (d if v > d and job.autograd.forward_mode else v),
         }
         if order is None and n * d * item * (2 + job.gain_shape) > budget / 2:
             del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
-        width = 0
     order = order or min(operations, key=operations.__getitem__)
     if order not in operations:
         raise ValueError(f"order {order} cannot give {', '.join(job.names)} of this encoder")
 
-    fixed = 3e7  # taken by libraries
-    if job.analytic:
-        fixed += job.chain.nbytes + 6 * job.chain.width * width * item  # G_i, its mean, its steps
-        if job.chosen:  # copies of the chosen rows
-            fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
-        fixed += job.product.nbytes if order != "reverse" else 0
+    if job.analytic and order != "reverse":
+        fixed += job.product.nbytes
     copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
     per_voxel = {
         "centred": d * (copies * item + (job.product.bytes_per_value if order == "centred" else 0)),
         # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
-        "reverse": n * ((4 * width if job.analytic else copies * d) + d) * item,
-        "streamed": (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * d * item,
+        "reverse": n * ((4 * _width(job) if job.analytic else copies * d) + d) * item,
+        "held": n * d * item + one_stimulus,
+        "streamed": one_stimulus,
     }[order]
     # For all voxels of a group, not only of a block: the directions of their Jbar
-    held = d * item if order == "centred" and job.gain_shape else 0
-    smallest = min(v, {"centred": 64, "reverse": 1, "streamed": 64}[order])
+    directions = d * item if order == "centred" and job.gain_shape else 0
+    smallest = min(v, 1 if order == "reverse" else _SMALLEST_BLOCK)
     if not job.analytic:
         fixed += job.autograd.limit_memory((budget - fixed - smallest * per_voxel) / 2)
-    if fixed + smallest * (per_voxel + held) > budget:
-        need = (fixed + smallest * (per_voxel + held)) / 1e9
+    if fixed + smallest * (per_voxel + directions) > budget:
+        need = (fixed + smallest * (per_voxel + directions)) / 1e9
         raise ValueError(
             f"max_memory_gb={max_memory_gb} is too small: this computation needs at least "
             f"{np.ceil(need * 100) / 100:.2f}"
         )
-    block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + held))))
+    block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + directions))))
+    if order == "held":
+        block = group = max(smallest, held_block)
     if order == "centred":
 
-        def voxels_held() -> int:
-            room = (budget - fixed - block * per_voxel) / held if held else v
+        def voxels_in_group() -> int:
+            room = (budget - fixed - block * per_voxel) / directions if directions else v
             return min(v, max(block, int(room)))
 
         block = min(block, _VOXEL_BLOCK)
-        group = voxels_held()
+        group = voxels_in_group()
         if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
             block = min(block, _VOXEL_BLOCK_IN_GROUPS)
-            group = voxels_held()
-    used = fixed + block * per_voxel + group * held
-    kept = 0
-    if job.analytic and order != "reverse":
+            group = voxels_in_group()
+    used = fixed + block * per_voxel + group * directions
+    kept, n_groups = 0, -(-v // group)
+    if job.analytic and order != "reverse" and not (order == "held" and n_groups == 1):
         kept = job.chain.n_kept = min(n, int((budget - used) / (h * d * item)))
         used += kept * h * d * item
-        operations[order] -= kept / n * forward
-    n_groups = -(-v // group)
+        if order == "held":
+            operations[order] = (n_groups - (n_groups - 1) * kept / n) * forward + product
+        else:
+            operations[order] -= kept / n * forward
     return Plan(order, block, group, n_groups, kept, float(operations[order]), used / 1e9)
+
+
+def _width(job: Job) -> int:
+    return max(job.chain.width, job.d)
+
+
+def _fixed_memory(job: Job) -> float:
+    """Bytes that every order takes, whatever its blocks."""
+    fixed = 3e7  # taken by libraries
+    if job.analytic:
+        item = job.x.element_size()
+        fixed += job.chain.nbytes + 6 * job.chain.width * _width(job) * item  # G_i, its mean, steps
+        if job.chosen:  # copies of the chosen rows
+            fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
+    return fixed
+
+
+def _held_block(job: Job, room: float, one_stimulus: float) -> tuple[int, int]:
+    """Voxels of a block in the held order, and how often all G_i are computed.
+
+    Once where all of them can be kept beside a block; else, for blocks as large as they can be,
+    once per block. 0 voxels where the room, in bytes, is too small.
+    """
+    d, item = job.d, job.x.element_size()
+    per_voxel = job.n * d * item + one_stimulus
+    kept = min(job.v, int((room - job.n * job.h * d * item) / per_voxel))
+    anew = min(job.v, int(room / per_voxel))
+    least = min(job.v, _SMALLEST_BLOCK)
+    if kept >= least and (anew < job.v or job.v > _VOXEL_BLOCK):
+        return min(kept, _VOXEL_BLOCK), 1
+    return (anew, -(-job.v // anew)) if anew >= least else (0, 0)
