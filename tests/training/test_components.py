@@ -1,5 +1,7 @@
 """Training on components against training on voxels: the same losses; with SGD the same path."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from torch.nn.functional import mse_loss
 
 from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
-from jne.data.prepared import prepare
+from jne.data.prepared import load, prepare
 from jne.encoders import ResidualEncoder
 from jne.errors import InputError
 from jne.results import Results
@@ -21,8 +23,9 @@ from jne.training.components import (
     in_components,
     response_components,
 )
-from jne.training.config import ControlConfig, check_config
-from jne.training.module import build_optimizer
+from jne.training.config import ControlConfig, TrainerConfig, check_config
+from jne.training.fit import fit
+from jne.training.module import EncodingModule, build_optimizer
 from jne.training.twins import make_twins
 
 OUTPUTS = ["readout", "linear_path"]
@@ -76,6 +79,20 @@ def test_components_have_the_products_of_the_responses(data, tmp_path):
     assert (z.square().mean(dim=0) - 1).abs().max() < 0.5  # none is large or small
 
 
+def test_voxels_left_out_have_no_part_in_the_components(prepared, tmp_path):
+    folder = shutil.copytree(prepared.folder, tmp_path / "prepared")
+    responses = np.load(folder / "responses.npy")
+    responses[:, 3], responses[5, 7] = 2.0, np.nan
+    np.save(folder / "responses.npy", responses)
+    data = standardised(load(folder))
+    assert data.n_outputs == 88
+    z = torch.from_numpy(response_components(data, None).train).double()
+    kept = np.delete(responses, [3, 7], axis=1)[data.rows["train"]].astype(np.float64)
+    kept = (kept - kept.mean(axis=0)) / kept.std(axis=0)
+    expected = torch.from_numpy(kept @ kept.T / 88)
+    torch.testing.assert_close(z @ z.T / z.shape[1], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("repeats", [1, 4])
 def test_losses_are_those_of_the_voxels(tmp_path, repeats):
     """Also where the voxels span fewer dimensions than there are stimuli: each is there 4 times."""
@@ -109,7 +126,7 @@ def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
     optimizer = {"_target_": "torch.optim.SGD", "lr": 0.05, "momentum": 0.9, "weight_decay": decay}
     of_components = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
     of_components.encoder, of_components.components = small, found
-    of_components.outputs = OUTPUTS
+    of_components.outputs, of_components.outputs_decay = OUTPUTS, 90 / 39
     of_voxels = build_optimizer(optimizer, large)
     (group,) = of_voxels.param_groups
     outputs = [p for n, p in large.named_parameters() if n.startswith(tuple(OUTPUTS))]
@@ -132,16 +149,40 @@ def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5)
 
 
-def test_a_decay_that_is_no_term_of_the_loss_is_left_alone(data, tmp_path):
-    found = response_components(data, tmp_path / "own.npz")
+def test_a_decay_that_is_no_term_of_the_loss_is_left_alone():
     decays = {}
     for name in ("Adam", "AdamW"):
         optimizer = {"_target_": f"torch.optim.{name}", "lr": 0.1, "weight_decay": 0.01}
         module = ComponentModule(64, 39, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
-        module.components, module.outputs = found, ["readout"]
+        module.outputs, module.outputs_decay = ["readout"], 90 / 39
         groups = module.configure_optimizers().param_groups
         decays[name] = [group["weight_decay"] for group in groups]
     assert decays == {"Adam": [0.01, pytest.approx(0.01 * 90 / 39)], "AdamW": [0.01]}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_weight_decay_does_not_depend_on_the_number_of_voxels(data, monkeypatch, same):
+    """Every voxel three times over has the same loss, so the same hidden layers."""
+    monkeypatch.setattr("jne.training.fit._FULL_DECAY", 90 if same else 1000)
+    settings = TrainerConfig(
+        max_epochs=20, patience=20, batch_size=None, precision="32-true", accelerator="cpu",
+        checkpoint_seconds=0, response_space="voxels",
+    )  # fmt: skip
+    adam = {"_target_": "torch.optim.Adam", "lr": 3e-3, "weight_decay": 0.05}
+    encoder = {"_target_": "jne.encoders.ResidualEncoder", "hidden_width": 16}
+    torch.manual_seed(0)
+    once = EncodingModule(64, 90, encoder, adam)
+    thrice = EncodingModule(64, 270, encoder, adam)
+    copy_hidden(once.encoder, thrice.encoder, ["readout"])
+    weights = once.encoder.readout.state_dict()
+    tiled = {name: torch.cat([value] * 3) for name, value in weights.items()}
+    thrice.encoder.readout.load_state_dict(tiled)
+    three_times = data.with_responses(np.tile(data.responses[:].numpy(), 3))
+    for trained, on in ((once, data), (thrice, three_times)):
+        fit(trained, on, settings, readout="ridge")
+    hidden = [m.encoder.get_submodule("hidden.2").weight for m in (once, thrice)]
+    error = (hidden[1] - hidden[0]).norm() / hidden[0].norm()
+    assert error < 1e-5 if same else error > 5e-3
 
 
 def test_blocks_and_a_damaged_file_change_nothing(data, tmp_path, monkeypatch):
@@ -168,7 +209,7 @@ def test_twins_have_components_of_their_own(data, tmp_path):
 
 
 def test_a_run_on_components(run_train, tmp_path):
-    """Twins, a missing voxel; resumed bit for bit; the loss of the table is that of the voxels."""
+    """With twins; resumed bit for bit; the encoder of voxels has the R2 of the table."""
     overrides = (*COMPONENTS, "control=twins", "control.share=0.5", "readout=trained")
     with no_figures():
         (whole,) = run_train(*overrides, "trainer.max_epochs=6")

@@ -216,25 +216,6 @@ class ComponentModule(EncodingModule):
     """
 
     components: Components
-    outputs: list[str]
-    """Names of the layers that have components as their outputs."""
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """As for voxels. A weight decay that is a term of the loss, |W|^2, is V / K times |w|^2."""
-        optimizer = super().configure_optimizers()
-        (group,) = optimizer.param_groups
-        decay = group.get("weight_decay")
-        if decay and not group.get("decoupled_weight_decay"):
-            outputs = {
-                id(parameter)
-                for name in self.outputs
-                for parameter in self.encoder.get_submodule(name).parameters()
-            }
-            readout = [p for p in group["params"] if id(p) in outputs]
-            group["params"] = [p for p in group["params"] if id(p) not in outputs]
-            stronger = decay * self.components.n_voxels / self.components.train.shape[1]
-            optimizer.add_param_group({"params": readout, "weight_decay": stronger})
-        return optimizer
 
     def validation_step(self, batch: Batch) -> None:
         features, responses, _ = batch

@@ -38,6 +38,9 @@ from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet
 
 Measured = TypeVar("Measured")
+# Of each voxel, the mean squared error is 1 / V of the loss, but its weights are decayed in full. Up
+# to so many voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
+_FULL_DECAY = 1000
 _CHECKPOINT = {
     "epoch": int,
     "global_step": int,
@@ -116,7 +119,8 @@ def _with_ridge(
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
-    output_layers(module.encoder, data, "readout=ridge", "readout=trained")
+    module.outputs = output_layers(module.encoder, data, "readout=ridge", "readout=trained")
+    module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
         epoch = _row_of_solution(module, data, solved.loss)
@@ -151,6 +155,8 @@ def _train_on_components(
         module.hparams["optimizer"],
     )
     small.components, small.outputs = components, outputs
+    # |W|^2 is V / K times |w|^2: the decay is that of the voxels' readout.
+    small.outputs_decay = module.outputs_decay * data.n_outputs / components.train.shape[1]
     copy_hidden(module.encoder, small.encoder, outputs)
     if readout == "ridge":
         freeze_linear_path(small.encoder)

@@ -1,6 +1,6 @@
 """The encoder as a Lightning module: loss, optimiser, validation R2 (Gao et al. 2025, 2.2, A.3)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -23,6 +23,10 @@ class EncodingModule(pl.LightningModule):
 
     Logs per epoch: train/loss, val/loss, and val/r2, the mean R2 over voxels.
     """
+
+    outputs: Sequence[str] = ()
+    """Names of the layers whose weight decay is multiplied by `outputs_decay`."""
+    outputs_decay = 1.0
 
     def __init__(
         self, n_features: int, n_voxels: int, encoder: dict[str, Any], optimizer: dict[str, Any]
@@ -57,7 +61,17 @@ class EncodingModule(pl.LightningModule):
         return self(batch.features)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return build_optimizer(self.hparams["optimizer"], self.encoder)
+        """A weight decay that is a term of the loss may be another one for the last layer."""
+        optimizer = build_optimizer(self.hparams["optimizer"], self.encoder)
+        (group,) = optimizer.param_groups
+        decay = group.get("weight_decay")
+        if decay and not group.get("decoupled_weight_decay") and self.outputs_decay != 1:
+            layers = [self.encoder.get_submodule(name) for name in self.outputs]
+            last = [parameter for layer in layers for parameter in layer.parameters()]
+            those = set(map(id, last))
+            group["params"] = [p for p in group["params"] if id(p) not in those]
+            optimizer.add_param_group({"params": last, "weight_decay": decay * self.outputs_decay})
+        return optimizer
 
 
 def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:
