@@ -38,8 +38,8 @@ from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet
 
 Measured = TypeVar("Measured")
-# Of each voxel, the mean squared error is 1 / V of the loss, but its weights are decayed in full. Up
-# to so many voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
+# A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
+# voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
 _FULL_DECAY = 1000
 _CHECKPOINT = {
     "epoch": int,
