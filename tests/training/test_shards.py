@@ -11,7 +11,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from filelock import FileLock
-from helpers import ROOT, TINY, TINY_COHORT, compose_train, contents, no_figures, only_run, status
+from helpers import (
+    ROOT,
+    TINY,
+    TINY_COHORT,
+    compose_train,
+    contents,
+    no_figures,
+    only_run,
+    run_quietly,
+    status,
+)
 from mlflow import MlflowClient
 
 from jne.errors import InputError
@@ -35,8 +45,6 @@ def small_blocks(monkeypatch):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, store):
     """The result files of the run in one job."""
-    from helpers import run_quietly
-
     with pytest.MonkeyPatch.context() as patch, no_figures():
         patch.setattr("jne.jacobian.plan._VOXEL_BLOCK", 16)
         output = tmp_path_factory.mktemp("whole")
@@ -66,7 +74,7 @@ def n_tracked(store: str, output: Path) -> int:
     return sum(run.data.tags["results"].startswith(str(output)) for run in runs)
 
 
-@pytest.mark.parametrize("order", ["21", "231"])
+@pytest.mark.parametrize("order", [pytest.param("21", marks=pytest.mark.slow), "231"])
 def test_shards_in_any_order_are_the_whole(run_shard, whole, tmp_path, store, capsys, order):
     *first, last = (f"{k}/{len(order)}" for k in order)
     for number, shard in enumerate(first, start=1):
@@ -94,6 +102,7 @@ def test_shards_in_any_order_are_the_whole(run_shard, whole, tmp_path, store, ca
     assert only_run(tmp_path) == folder
 
 
+@pytest.mark.slow
 def test_twins_variants_and_a_trajectory_in_shards(run_train, tmp_path, store):
     run_train(MORE_VOXELS, *ALL_STAGES)
     whole = only_run(tmp_path)
@@ -131,6 +140,7 @@ def test_planted_twins_in_shards(run_train, tmp_path):
     assert contents(only_run(tmp_path)) == expected
 
 
+@pytest.mark.slow
 def test_more_shards_than_blocks(run_train, tmp_path):
     """Some have no voxels; so has every shard where no voxel is asked for."""
     run_train("jacobian.voxels=[V1]")
@@ -189,9 +199,10 @@ def test_a_recording_that_failed_is_done_again_by_any_shard(
     run_shard, whole, tmp_path, store, monkeypatch
 ):
     run_shard("1/2")
-    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+    with monkeypatch.context() as patch:
         patch.setattr("jne.training.run.summarise", lambda *_: 1 / 0)
-        run_shard("2/2")
+        with pytest.raises(ZeroDivisionError):
+            run_shard("2/2")
     (folder,) = recorded(tmp_path)
     assert status(folder)["status"] == "FAILED"
     run_shard("1/2")
@@ -211,6 +222,7 @@ def test_while_one_shard_records_the_run_the_others_leave_it_alone(run_shard, tm
     assert len(recorded(tmp_path)) == 1
 
 
+@pytest.mark.slow
 def test_the_same_shard_is_not_computed_twice_at_a_time(run_shard, tmp_path, monkeypatch):
     monkeypatch.setattr("jne.results.folder._WAIT_SECONDS", 0.1)
     run_shard("1/2")
@@ -220,6 +232,7 @@ def test_the_same_shard_is_not_computed_twice_at_a_time(run_shard, tmp_path, mon
         run_shard("2/2")
 
 
+@pytest.mark.slow
 def test_shards_of_other_data_do_not_count(run_shard, whole, tmp_path, capsys):
     """As after a change of the files that the data are read from."""
     run_shard("1/2")
@@ -231,6 +244,7 @@ def test_shards_of_other_data_do_not_count(run_shard, whole, tmp_path, capsys):
     assert contents(only_run(tmp_path)) == whole
 
 
+@pytest.mark.slow
 def test_a_damaged_share_is_refused(run_shard, tmp_path):
     run_shard("1/2")
     (shard_folder(tmp_path) / "1of2" / "measured.npy").unlink()
@@ -259,6 +273,7 @@ def test_a_sweep_over_shards_records_each_run_once(run_train, tmp_path, store, c
     assert not (sweep / "shards").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_whose_shard_fails_says_which_are_done(run_train, tmp_path, monkeypatch, capsys):
     compute = shards.deviations
 
@@ -268,9 +283,11 @@ def test_a_sweep_whose_shard_fails_says_which_are_done(run_train, tmp_path, monk
         compute(*arguments, shard=shard, **settings)
 
     jobs = ("-m", MORE_VOXELS, "jacobian.shard=1/3,2/3,3/3")
-    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    monkeypatch.setenv("COLUMNS", "200")
+    with monkeypatch.context() as patch:
         patch.setattr(shards, "deviations", fail)
-        run_train(*jobs)
+        with pytest.raises(SystemExit) as stopped:
+            run_train(*jobs)
     assert stopped.value.code == 1
     printed = capsys.readouterr().out
     assert printed.count("is done, the run is not") == 2
