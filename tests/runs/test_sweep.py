@@ -485,12 +485,13 @@ def test_shards_of_a_run_on_slurm(slurm, tmp_path):
     job = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
     subprocess.run(["scontrol", "requeue", job], check=True)
     printed, _ = sweep.communicate(timeout=600)
+    print(printed)
     assert sweep.returncode == 0, printed
     (folder,) = (path.parent for path in output.glob("sweeps/*/*/status.json"))
     assert contents(folder) == contents(whole.parent)
     assert len(status(folder)["shards"]) == 4
     assert not (folder.parent / "shards").exists()
-    assert printed.count("shard=") == 4  # the table's rows
+    assert printed.count("│ shard=") == 4  # rows of the table, all with the run's numbers
     client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     (run,) = client.search_runs(["1"], "tags.kind = 'train'")
     assert run.info.status == "FINISHED"
