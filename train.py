@@ -89,7 +89,7 @@ def train(composed: DictConfig) -> float:
                 config.jacobian,
                 config.stats.alpha,
                 folder,
-                compute=shards.merge if shards else None,
+                shards.merge if shards else None,
             )
             return scores, nonlinearity
 
