@@ -6,6 +6,8 @@ python train.py experiment=v4 data.root=/path/to/v4_201025
 python train.py -m encoder=linear,nonlinear activation=relu,gelu placement=loc1,loc2,both
 """
 
+from contextlib import nullcontext
+
 import hydra
 from omegaconf import DictConfig
 
@@ -29,7 +31,8 @@ def train(composed: DictConfig) -> float:
         from jne.training.module import EncodingModule
         from jne.training.planted import planted_columns
         from jne.training.run import finished_loss, folder_of, open_training_run
-        from jne.training.trajectory import Trajectory
+        from jne.training.shards import compute_shard
+        from jne.training.trajectory import trajectory_of
         from jne.training.twins import make_twins
         from jne.utils.machine import use_allocated_cores
 
@@ -39,8 +42,14 @@ def train(composed: DictConfig) -> float:
     if loss is not None:
         return loss
     use_allocated_cores()
+    shards = None
+    if config.jacobian.shard is not None:
+        shards = compute_shard(config, source)
+        if shards.loss is not None:  # another shard records the run
+            return shards.loss
+        folder = shards.folder
 
-    with open_training_run(config, folder) as run:
+    with shards or nullcontext(), open_training_run(config, folder) as run:
         prepared = prepare(source, config.output / "prepared")
         data = EncodingData(
             prepared,
@@ -55,26 +64,32 @@ def train(composed: DictConfig) -> float:
             data.add_twins(make_twins(data, config.control, config.seed, folder / "twins.npy"))
         pl.seed_everything(config.seed, verbose=False)
         module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
-        trajectory = None
-        if config.jacobian.trajectory is not None:
-            trajectory = Trajectory(data, config.jacobian, config.seed, run.tracked.log_epoch)
-        history = fit(
-            module,
-            data,
-            config.trainer,
-            readout=config.readout,
-            save_to=folder / "last.ckpt",
-            checkpoint=config.checkpoint,
-            on_epoch=run.tracked.log_epoch,
-            before_save=run.tracked.flush,
-            trajectory=trajectory,
-        )
+        if shards is not None:
+            history = shards.trained(module, data, run)
+        else:
+            history = fit(
+                module,
+                data,
+                config.trainer,
+                readout=config.readout,
+                save_to=folder / "last.ckpt",
+                checkpoint=config.checkpoint,
+                on_epoch=run.tracked.log_epoch,
+                before_save=run.tracked.flush,
+                trajectory=trajectory_of(data, config.jacobian, config.seed, run.tracked.log_epoch),
+            )
 
         def measure(predictions):
             # Lightning calls it, as a callback, once the test stimuli are predicted.
             scores = score_test(data, predictions, config.stats, config.seed)
             nonlinearity = measure_nonlinearity(
-                module.encoder, data, scores, config.jacobian, config.stats.alpha, folder
+                module.encoder,
+                data,
+                scores,
+                config.jacobian,
+                config.stats.alpha,
+                folder,
+                shards.merge if shards else None,
             )
             return scores, nonlinearity
 

@@ -460,3 +460,38 @@ def test_a_job_that_reaches_its_time_limit_continues_by_itself(slurm, tmp_path, 
     done = launch(tmp_path, *LONG, *ON_SLURM, *limit)
     assert done.returncode == 0, done.stdout + done.stderr
     check_continued(tmp_path, uninterrupted)
+
+
+@pytest.mark.slurm
+def test_shards_of_a_run_on_slurm(slurm, tmp_path):
+    """Four jobs compute one run; one is requeued in training. A fifth has the run to itself."""
+    settings = ("data.voxels_per_roi=900", "trainer.max_epochs=2000", "trainer.patience=2000",
+                "trainer.checkpoint_seconds=0.2", *ON_SLURM,
+                "hydra.launcher.timeout_min=10")  # fmt: skip
+    done = launch(tmp_path / "whole", *settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (whole,) = (tmp_path / "whole").glob("sweeps/*/*/status.json")
+
+    output = tmp_path / "shards"
+    command = [sys.executable, "train.py", "-m", f"output={output}", *TINY_COHORT, *TINY]
+    jobs = "jacobian.shard=1/4,2/4,3/4,4/4"
+    sweep = subprocess.Popen(
+        [*command, *settings, jobs], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(output.glob("sweeps/*/shards/*/*.ckpt")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    query = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
+    job = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    printed, _ = sweep.communicate(timeout=600)
+    print(printed)
+    assert sweep.returncode == 0, printed
+    (folder,) = (path.parent for path in output.glob("sweeps/*/*/status.json"))
+    assert contents(folder) == contents(whole.parent)
+    assert len(status(folder)["shards"]) == 4
+    assert not (folder.parent / "shards").exists()
+    assert printed.count("│ shard=") == 4  # rows of the table, all with the run's numbers
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    (run,) = client.search_runs(["1"], "tags.kind = 'train'")
+    assert run.info.status == "FINISHED"

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import overload
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.orders import ORDERS
 from jne.jacobian.plan import Job, make_plan
 from jne.jacobian.resumable import ResumableArrays, fingerprint
+from jne.jacobian.shard import restrict_, share_of
 from jne.jacobian.variants import VARIANTS, check_variant, variant_file
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,7 @@ def jacobian_deviation(  # type: ignore[overload-overlap]  # a str is a sequence
     path: Path | None = ...,
     progress: Callable[[float], None] | None = ...,
     memo: Memo | None = ...,
+    shard: tuple[int, int] | None = ...,
 ) -> NDArray: ...
 
 
@@ -61,6 +64,7 @@ def jacobian_deviation(
     progress: Callable[[float], None] | None = ...,
     memo: Memo | None = ...,
     gain_shape: bool = ...,
+    shard: tuple[int, int] | None = ...,
 ) -> dict[str, NDArray]: ...
 
 
@@ -78,6 +82,7 @@ def jacobian_deviation(
     progress: Callable[[float], None] | None = None,
     memo: Memo | None = None,
     gain_shape: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> NDArray | dict[str, NDArray]:
     r"""How far the Jacobian at each stimulus is from the mean Jacobian, per voxel (equation 3-4).
 
@@ -123,6 +128,10 @@ def jacobian_deviation(
         a_i = <J_i, Jbar> / <Jbar, Jbar>, and `shape` (N, V'), its norm(J_i - a_i Jbar) / norm(Jbar)
         (L2 over d; Keshishian et al. 2020). Without unit; exactly 1 and 0 for an encoder without
         activations; NaN where Jbar is 0 and J_i is not.
+    shard : (k, K), optional
+        Compute shard k of K, 1 <= k <= K, alone: a share of the V' voxels, in their order, that may
+        be empty (then no file is written). Beside each other, the arrays of the K shards have the
+        bytes of the whole, given the same settings and threads.
 
     Returns
     -------
@@ -141,11 +150,21 @@ def jacobian_deviation(
     if gain_shape and isinstance(variant, str):
         raise ValueError(f"gain_shape needs a sequence of variants, such as [{variant!r}]")
     names = variants + GAIN_SHAPE if gain_shape else variants
+
+    def as_asked(results: dict[str, NDArray]) -> NDArray | dict[str, NDArray]:
+        return results[variant] if isinstance(variant, str) else results
+
     # Lightning tests in inference mode, in which no derivative can be taken.
     with torch.inference_mode(False), torch.no_grad(), differentiable(encoder):
         job = Job(encoder, features, voxels, names, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)
+        if shard is not None:
+            share = share_of(plan, job.v, shard)
+            _log.info("shard %d/%d: %d of the %d voxels", *shard, share.stop - share.start, job.v)
+            plan = restrict_(job, plan, share)
+            if not job.v:
+                return as_asked({name: np.empty((job.n, 0), job.numpy_dtype) for name in names})
         files = identity = None
         if path is not None:
             files = {name: variant_file(path, name) for name in names}
@@ -162,8 +181,7 @@ def jacobian_deviation(
                         progress(unit / n_units)
         if progress is not None:
             progress(1.0)
-        results = out.results()
-    return results[variant] if isinstance(variant, str) else results
+        return as_asked(out.results())
 
 
 def _check_words(variants: Sequence[str], order: str | None) -> None:

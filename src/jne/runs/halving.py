@@ -58,6 +58,11 @@ class Halving(Sweeper):
                 "trainer.max_epochs: hydra/sweeper=halving shortens the training by itself; give "
                 "it a single value"
             )
+        if any(config["jacobian"].get("shard") for config in configs.values()):
+            raise InputError(
+                "jacobian.shard: with hydra/sweeper=halving a run is one job; compute the chosen "
+                "one in shards afterwards"
+            )
         folder = Path(self.config.hydra.sweep.dir).absolute()
         OmegaConf.save(self.config, folder / "multirun.yaml")
 

@@ -19,6 +19,11 @@ def is_bookkeeping(override: str) -> bool:
     return override.lstrip("+~").startswith(_BOOKKEEPING)
 
 
+def is_shard(override: str) -> bool:
+    """Whether an override says which share of a run a job computes."""
+    return override.lstrip("+~").partition("=")[0] == "jacobian.shard"
+
+
 def values_by_key(overrides: Iterable[str]) -> dict[str, str]:
     """The value that overrides give to each key, without the `+` of a new key."""
     pairs = (override.split("=", 1) for override in overrides if "=" in override)

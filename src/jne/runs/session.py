@@ -45,26 +45,33 @@ def open_session(
         tags["slurm_job"] = job
     if PARENT in os.environ:
         tags["mlflow.parentRunId"] = os.environ[PARENT]
+    with (
+        preempted_by_slurm(),
+        open_run(folder, settings, identity) as run_folder,
+        track(
+            config.store,
+            config.tracking.on_unreachable,
+            name,
+            tags,
+            folder,
+            run_folder.status.get("mlflow_run_id"),
+        ) as tracked,
+    ):
+        if tracked.run_id is not None:
+            run_folder.note(mlflow_run_id=tracked.run_id)
+        if run_folder.attempt > 1:
+            tracked.tag("attempt", str(run_folder.attempt))
+        tracked.log_file(run_folder.path / "config.yaml")
+        yield run_folder, tracked
+
+
+@contextmanager
+def preempted_by_slurm() -> Iterator[None]:
+    """Where SLURM ends the block by a signal, wait for its kill: it then requeues the job."""
     try:
-        with (
-            open_run(folder, settings, identity) as run_folder,
-            track(
-                config.store,
-                config.tracking.on_unreachable,
-                name,
-                tags,
-                folder,
-                run_folder.status.get("mlflow_run_id"),
-            ) as tracked,
-        ):
-            if tracked.run_id is not None:
-                run_folder.note(mlflow_run_id=tracked.run_id)
-            if run_folder.attempt > 1:
-                tracked.tag("attempt", str(run_folder.attempt))
-            tracked.log_file(run_folder.path / "config.yaml")
-            yield run_folder, tracked
+        yield
     except SystemExit as end:
-        if job is not None and end.code == TERMINATED:
+        if slurm.job_id() is not None and end.code == TERMINATED:
             say("everything is written; waiting for SLURM to end the job")
             slurm.wait_for_kill()
         raise
@@ -92,10 +99,13 @@ def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config
     try:
         return check(composed)
     except InputError:
-        folder = hydra_folder()
-        if not any(folder.iterdir()):
-            folder.rmdir()
+        discard_if_empty(hydra_folder())
         raise
+
+
+def discard_if_empty(folder: Path) -> None:
+    if folder.exists() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def sweep_name() -> str:

@@ -170,6 +170,8 @@ class SweepCallback(Callback):
         status = status_of(folder)
         if status.get("status") == "RUNNING" and abandoned:
             status["status"] = "KILLED"
+        if "shard" in status and status["status"] == "FINISHED":
+            status |= {"status": "SHARD", "error": f"{status['shard']} is done, the run is not"}
         return status | {"folder": str(folder)}
 
     def _show_locations(self, files: list[Path], experiment_id: str) -> None:
@@ -226,18 +228,22 @@ def finish() -> bool | None:
         return launched.finish() if launched is not None else None
 
 
-def write_job_pointer(folder: Path) -> None:
-    """Tell the sweep which of its folders holds the run of this job."""
+def write_job_pointer(folder: Path, job: Sequence[str] | None = None) -> None:
+    """Tell the sweep which of its folders holds the run of this job, or of one of its others.
+
+    job: the overrides of the other.
+    """
     from jne.utils.files import write_json
 
-    sweep = job_pointer().parent
-    write_json(job_pointer(), str(folder.relative_to(sweep)))
+    pointer = job_pointer(job)
+    write_json(pointer, str(folder.relative_to(pointer.parent)))
 
 
-def job_pointer() -> Path:
-    """The file that names the folder of this job's run."""
+def job_pointer(job: Sequence[str] | None = None) -> Path:
+    """The file that names the folder of this job's run, or of that of a `job` of this sweep."""
     hydra = HydraConfig.get()
-    return _pointer_file(Path(hydra.sweep.dir).absolute(), hydra.overrides.task)
+    overrides = hydra.overrides.task if job is None else job
+    return _pointer_file(Path(hydra.sweep.dir).absolute(), overrides)
 
 
 def run_of(sweep: Path, job: Sequence[str]) -> Path | None:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import Field
+from pydantic import Field, field_validator
 from scipy.stats import binom, ttest_ind
 
 from jne.data.cells import Cells, Noise
@@ -27,7 +27,7 @@ from jne.plots.style import subplots
 from jne.results.contents import twin_q
 from jne.simulation.base import Progress, Study
 from jne.simulation.labels import COLOURS
-from jne.training.config import FitConfig
+from jne.training.config import FitConfig, JacobianConfig
 from jne.training.voxels import trained_voxels
 from jne.utils.files import make_folder
 from jne.utils.progress import without_progress
@@ -57,6 +57,13 @@ class Calibration(Study, FitConfig):
     shared_noise: Share
     n_features: int = Field(ge=64)
     n_test: int = Field(ge=2)
+
+    @field_validator("jacobian")
+    @classmethod
+    def _whole(cls, jacobian: JacobianConfig) -> JacobianConfig:
+        if jacobian.shard is not None:
+            raise ValueError(f"shard={jacobian.shard}: only train.py computes a run in shards")
+        return jacobian
 
     def run(self, progress: Progress) -> pd.DataFrame:
         cohorts = list(product(self.n_train, range(self.n_cohorts), self.noise))
@@ -222,7 +229,8 @@ def claims(voxels: pd.DataFrame) -> pd.DataFrame:
 def _settings(config: FitConfig) -> dict[str, Any]:
     """The keys of FitConfig as plain values: what a cohort's table depends on."""
     plain = config.model_dump(mode="json", include=set(FitConfig.model_fields))
-    del plain["trainer"]["checkpoint_seconds"], plain["jacobian"]["max_memory_gb"]
+    del plain["trainer"]["checkpoint_seconds"]
+    del plain["jacobian"]["max_memory_gb"], plain["jacobian"]["shard"]
     return plain
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -44,6 +45,15 @@ def _number_or_rois(value: object) -> object:
     raise ValueError("input should be a number of voxels from 1 up, names of ROIs, or null")
 
 
+def _shard(value: object) -> object:
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value) if isinstance(value, str) else None
+    if found and 1 <= int(found[1]) <= int(found[2]):
+        return f"{int(found[1])}/{int(found[2])}"
+    raise ValueError("input should be null or k/K, such as 2/4 for the second of four shards")
+
+
 class JacobianConfig(Section):
     """conf/jacobian"""
 
@@ -56,8 +66,17 @@ class JacobianConfig(Section):
     precision: Precision
     device: Device
     max_memory_gb: float = Field(gt=0)
-    # Optional, for config files from before there was this key
+    # Optional, for config files from before there were these keys
     trajectory: Annotated[int | list[str] | None, BeforeValidator(_number_or_rois)] = None
+    shard: Annotated[str | None, BeforeValidator(_shard)] = None
+
+    @property
+    def share(self) -> tuple[int, int] | None:
+        """(k, K) of `shard`."""
+        if self.shard is None:
+            return None
+        k, n_shards = self.shard.split("/")
+        return int(k), int(n_shards)
 
     @field_validator("variants")
     @classmethod
@@ -118,7 +137,7 @@ class TrainConfig(ScriptConfig, FitConfig):
                 **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
                 "features": {"cache"},
                 "trainer": {"checkpoint_seconds"},
-                "jacobian": {"max_memory_gb"},
+                "jacobian": {"max_memory_gb", "shard"},
             },
         )
 

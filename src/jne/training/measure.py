@@ -41,6 +41,12 @@ GAIN_SHAPE_METRICS: Mapping[str, tuple[str, Callable[[NDArray], NDArray]]] = {
 }
 """Column: which array of GAIN_SHAPE (N, V), and a function of it that gives (V,)."""
 
+Compute = Callable[..., None]
+"""Takes the arguments of `deviations`, and writes what it writes."""
+
+MEASURED, MADE_UP = "measured.npy", "deviation_made_up.npy"
+"""Files of deviations while a run is written: of the chosen voxels, and of their twins."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -100,6 +106,7 @@ def measure_nonlinearity(
     settings: JacobianConfig,
     alpha: float,
     folder: Path,
+    compute: Compute | None = None,
 ) -> Nonlinearity:
     """Deviations of the Jacobians over the test stimuli, and from them JNE, JNE-SS and the rest.
 
@@ -107,14 +114,16 @@ def measure_nonlinearity(
     deviation_VARIANT.npy for every other variant. If an earlier attempt was killed, continues from
     its last block.
 
-    alpha: significant below this, for `jacobian.voxels=significant`. Raises InputError, naming the
-    key, where the Jacobians cannot be computed with these settings.
+    alpha: significant below this, for `jacobian.voxels=significant`. compute: in place of
+    `deviations`, where they were computed before (`jne.training.shards`). Raises InputError, naming
+    the key, where the Jacobians cannot be computed with these settings.
     """
+    compute = compute or deviations
     start = time.monotonic()
     files = {v: variant_file(folder / "deviation.npy", v) for v in settings.variants}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
-    chosen = _chosen(data, scores, settings, alpha)
-    arrays = _arrays(encoder, data, chosen, settings, files)
+    chosen = chosen_outputs(data, scores, settings, alpha)
+    arrays = _arrays(encoder, data, chosen, settings, files, compute)
     columns = {
         variant_column(name, variant): metric(arrays[variant])
         for variant in settings.variants
@@ -129,12 +138,12 @@ def measure_nonlinearity(
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
     if data.twins is not None:
-        columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder)
+        columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
 
 
-def _chosen(
+def chosen_outputs(
     data: EncodingData, scores: Scores, settings: JacobianConfig, alpha: float
 ) -> NDArray[np.int64]:
     """The encoder's outputs that `jacobian.voxels` asks for: indices into the V' trained voxels."""
@@ -152,13 +161,14 @@ def _arrays(
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     files: Mapping[str, Path],
+    compute: Compute,
 ) -> dict[str, NDArray[np.float32]]:
     """The arrays (N, V) of `files`, by variant or GAIN_SHAPE, memory-mapped; NaN if not chosen."""
+    # First an array of the chosen voxels; of some voxels only, it is scattered into one of all.
     every_voxel = len(chosen) == len(data.voxel_status)
-    # Of some voxels only: first an array of these, then scattered into an array of all.
-    target = files[DEFAULT] if every_voxel else files[DEFAULT].with_name("measured.npy")
+    target = files[DEFAULT].with_name(MEASURED)
     if len(chosen):
-        _compute(encoder, data, chosen, settings, target)
+        compute(encoder, data, chosen, settings, target)
     found = {}
     for name, final in files.items():
         measured = variant_file(target, name)
@@ -182,6 +192,7 @@ def _twin_columns(
     jne: NDArray,
     settings: JacobianConfig,
     folder: Path,
+    compute: Compute,
 ) -> dict[str, NDArray]:
     """Columns (V,) of the twins of the chosen voxels, whose own `jne` (V,) is known.
 
@@ -190,11 +201,11 @@ def _twin_columns(
     """
     twins = data.twins
     assert twins is not None
-    owner = np.tile(twins.voxels, twins.n_draws)
-    of_chosen = np.flatnonzero(np.isin(owner, chosen))
-    found = np.full(len(owner), np.nan)
-    outputs = data.n_trained + of_chosen
-    found[of_chosen] = jne_of(encoder, data, outputs, settings, folder, "Jacobians of twins")
+    outputs = twins_of(chosen, data)
+    found = np.full(len(twins.voxels) * twins.n_draws, np.nan)
+    found[outputs - data.n_trained] = jne_of(
+        encoder, data, outputs, settings, folder, "Jacobians of twins", compute
+    )
     draws = np.full((twins.n_draws, len(data.voxel_status)), np.nan)
     draws[:, data.kept] = twins.per_draw(found, data.n_trained)
     mean = draws.mean(axis=0)
@@ -204,6 +215,13 @@ def _twin_columns(
     return columns
 
 
+def twins_of(chosen: NDArray[np.int64], data: EncodingData) -> NDArray[np.int64]:
+    """The encoder's outputs that are twins of the chosen voxels, draw after draw."""
+    assert data.twins is not None
+    owner = np.tile(data.twins.voxels, data.twins.n_draws)
+    return data.n_trained + np.flatnonzero(np.isin(owner, chosen))
+
+
 def jne_of(
     encoder: nn.Module,
     data: EncodingData,
@@ -211,6 +229,7 @@ def jne_of(
     settings: JacobianConfig,
     folder: Path,
     title: str,
+    compute: Compute | None = None,
 ) -> NDArray[np.float64]:
     """JNE alone, over the test stimuli, of some of the encoder's outputs: (n_outputs,).
 
@@ -218,23 +237,28 @@ def jne_of(
     """
     if not len(outputs):
         return np.empty(0)
-    path = folder / "deviation_made_up.npy"
-    only_jne = settings.model_copy(update={"variants": [DEFAULT]})
-    _compute(encoder, data, outputs, only_jne, path, title, gain_shape=False)
+    path = folder / MADE_UP
+    (compute or deviations)(encoder, data, outputs, settings, path, title, only_jne=True)
     found = nonlinearity.jne(np.load(path, mmap_mode="r"))
     path.unlink()
     return found
 
 
-def _compute(
+def deviations(
     encoder: nn.Module,
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     path: Path,
     title: str = "Jacobians",
-    gain_shape: bool = True,
+    only_jne: bool = False,
+    shard: tuple[int, int] | None = None,
 ) -> None:
+    """Write the deviations of some of the encoder's outputs to `path`, other arrays beside it.
+
+    title: of the progress bar. only_jne: no other variants, nor gain and shape. shard: as of
+    `jacobian_deviation`.
+    """
     features = data.split("test")[0]
     with stage_progress() as progress:
         task = progress.add_task(title, total=len(features), unit="stimuli")
@@ -242,14 +266,15 @@ def _compute(
             jacobian_deviation(
                 encoder.to("cpu").eval(),
                 features,
-                variant=settings.variants,
+                variant=[DEFAULT] if only_jne else settings.variants,
                 voxels=None if len(chosen) == data.n_outputs else chosen,
                 precision=settings.precision,
                 device=settings.device,
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=gain_shape,
+                gain_shape=not only_jne,
+                shard=shard,
             )
         except ValueError as error:
             raise InputError(f"jacobian.{error}") from error

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +22,15 @@ from jne.results.folder import (
     move_log,
 )
 from jne.roi import check_known
-from jne.runs.session import hydra_folder, open_session, show_locations, sweep_name, task_overrides
+from jne.runs.overrides import is_shard
+from jne.runs.session import (
+    discard_if_empty,
+    hydra_folder,
+    open_session,
+    show_locations,
+    sweep_name,
+    task_overrides,
+)
 from jne.runs.sweep import write_job_pointer
 from jne.tracking import TrackedRun, close_orphaned_runs, dataset_of
 from jne.training import figures
@@ -31,6 +38,7 @@ from jne.training.config import TrainConfig
 from jne.training.fit import History
 from jne.training.measure import Nonlinearity, Scores
 from jne.training.module import EncodingModule
+from jne.training.params import all_params, short_params
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
@@ -53,10 +61,7 @@ class TrainingRun:
         If an earlier attempt at this run used other data, training restarts, as a new MLflow run.
         Raises InputError where the config names an ROI that the data does not have.
         """
-        for key in ("voxels", "trajectory"):
-            chosen = getattr(self.config.jacobian, key)
-            if isinstance(chosen, list):
-                check_known(chosen, data.prepared.voxels["roi"], f"jacobian.{key}")
+        check_rois(self.config, data)
         sizes: dict[str, object] = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
@@ -211,17 +216,29 @@ def _number(value: float) -> str:
     return f"{value:.3f}" if np.isfinite(value) else "-"
 
 
+def check_rois(config: TrainConfig, data: EncodingData) -> None:
+    """Raise InputError where the config names an ROI that the data does not have."""
+    for key in ("voxels", "trajectory"):
+        chosen = getattr(config.jacobian, key)
+        if isinstance(chosen, list):
+            check_known(chosen, data.prepared.voxels["roi"], f"jacobian.{key}")
+
+
 @contextmanager
 def open_training_run(config: TrainConfig, folder: Path) -> Iterator[TrainingRun]:
     """The folder and the MLflow run of a training run, with statuses that are true at the end."""
-    settings = config.model_dump(mode="json", exclude={"sweep", "resume"})
+    # Without `shard`: a run that several jobs computed is the run that one would have
+    settings = config.model_dump(
+        mode="json", exclude={"sweep": True, "resume": True, "jacobian": {"shard"}}
+    )
+    overrides = [override for override in task_overrides() if not is_shard(override)]
     with open_session(config, settings, folder, config.name, "train", config.identity()) as (
         run_folder,
         tracked,
     ):
-        params = _mlflow_params(config)
-        run_folder.note(params=params, overrides=task_overrides())
-        tracked.log_params(_all_params(config) | params)
+        params = short_params(config)
+        run_folder.note(params=params, overrides=overrides)
+        tracked.log_params(all_params(config) | params)
         if not sweep_name() and tracked.client is not None:  # a sweep does it before its jobs
             close_orphaned_runs(tracked.client, tracked.experiment_id)
         yield TrainingRun(config, run_folder, tracked)
@@ -231,18 +248,17 @@ def folder_of(config: TrainConfig) -> Path:
     """Where this run goes: the folder Hydra made for it, or that of an earlier attempt at it.
 
     An earlier attempt may be in Hydra's own folder, which already exists where SLURM restarts a
-    job; among the runs of the same sweep; and with `resume` among all single runs.
+    job; among the runs of the same sweep; and with `resume`, or for a shard, among all single runs.
     """
     own = hydra_folder()
     found = earlier_attempts([own], config.identity())
-    if not found and (config.resume or sweep_name()):
+    if not found and (config.resume or sweep_name() or config.jacobian.shard):
         # Newest first: the name of a single run begins with its time.
         found = earlier_attempts(sorted(own.parent.iterdir(), reverse=True), config.identity())
     folder = found[0] if found else free_folder(own, config.identity())
     if folder != own:
         move_log(folder)
-        if not any(own.iterdir()):
-            own.rmdir()
+        discard_if_empty(own)
     if sweep_name():
         write_job_pointer(folder)
     return folder
@@ -255,45 +271,3 @@ def finished_loss(folder: Path) -> float | None:
         return None
     say(f"already finished: {folder}", soft_wrap=True)
     return status["val_loss"]
-
-
-def _mlflow_params(config: TrainConfig) -> dict[str, object]:
-    encoder, optimizer = config.encoder, config.optimizer
-    linear = encoder.get("placement", config.placement) == "none"
-    return {
-        "subject": config.subject,
-        "data": config.data["name"],
-        "features": config.features["name"],
-        "layer": "-" if config.layer is None else config.layer,
-        "encoder": encoder.get("label", encoder["_target_"]).split("_")[0],
-        "activation": "none" if linear else config.activation,
-        "placement": "none" if linear else config.placement,
-        "hidden_width": encoder.get("hidden_width", "-"),
-        "n_hidden": encoder.get("n_hidden", "-"),
-        "bias": encoder.get("bias", "-"),
-        "optimizer": optimizer["_target_"].rsplit(".", 1)[-1],
-        "lr": optimizer.get("lr", "-"),
-        "batch_size": config.trainer.batch_size or "full",
-        "patience": config.trainer.patience,
-        "readout": config.readout,
-        "control": config.control.kind,
-        "shuffle": config.control.kind == "shuffle",  # for filters, also of earlier runs
-        "seed": config.seed,
-    }
-
-
-def _all_params(config: TrainConfig) -> dict[str, object]:
-    """Every key of the config that the results depend on, as on the command line: optimizer.lr."""
-    settings = config.determinants()
-    del settings["name"]  # the run's own name
-    settings["data"].pop("image_features", None)  # repeats `features`
-    return _flat(settings, "")
-
-
-def _flat(settings: dict[str, Any], prefix: str) -> dict[str, object]:
-    """The settings without nesting, by their keys in the form SECTION.KEY."""
-    flat: dict[str, object] = {}
-    for key, value in settings.items():
-        below = isinstance(value, dict) and value
-        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
-    return flat

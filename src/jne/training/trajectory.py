@@ -127,6 +127,18 @@ class Trajectory(pl.Callback):
             self.epochs, self.values = list(state["epochs"]), list(state["values"])
 
 
+def trajectory_of(
+    data: EncodingData,
+    settings: JacobianConfig,
+    seed: int,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> Trajectory | None:
+    """The trajectory that `jacobian.trajectory` asks for; None where it asks for none."""
+    if settings.trajectory is None:
+        return None
+    return Trajectory(data, settings, seed, on_epoch)
+
+
 def followed_voxels(data: EncodingData, asked: int | list[str], seed: int) -> NDArray[np.int64]:
     """Indices into the V' trained voxels, ascending, (v,).
 

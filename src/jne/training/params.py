@@ -1,0 +1,48 @@
+"""The parameters of a training run in MLflow."""
+
+from typing import Any
+
+from jne.training.config import TrainConfig
+
+
+def short_params(config: TrainConfig) -> dict[str, object]:
+    """What a run is usually told apart by, under short names: lr, encoder."""
+    encoder, optimizer = config.encoder, config.optimizer
+    linear = encoder.get("placement", config.placement) == "none"
+    return {
+        "subject": config.subject,
+        "data": config.data["name"],
+        "features": config.features["name"],
+        "layer": "-" if config.layer is None else config.layer,
+        "encoder": encoder.get("label", encoder["_target_"]).split("_")[0],
+        "activation": "none" if linear else config.activation,
+        "placement": "none" if linear else config.placement,
+        "hidden_width": encoder.get("hidden_width", "-"),
+        "n_hidden": encoder.get("n_hidden", "-"),
+        "bias": encoder.get("bias", "-"),
+        "optimizer": optimizer["_target_"].rsplit(".", 1)[-1],
+        "lr": optimizer.get("lr", "-"),
+        "batch_size": config.trainer.batch_size or "full",
+        "patience": config.trainer.patience,
+        "readout": config.readout,
+        "control": config.control.kind,
+        "shuffle": config.control.kind == "shuffle",  # for filters, also of earlier runs
+        "seed": config.seed,
+    }
+
+
+def all_params(config: TrainConfig) -> dict[str, object]:
+    """Every key of the config that the results depend on, as on the command line: optimizer.lr."""
+    settings = config.determinants()
+    del settings["name"]  # the run's own name
+    settings["data"].pop("image_features", None)  # repeats `features`
+    return _flat(settings, "")
+
+
+def _flat(settings: dict[str, Any], prefix: str) -> dict[str, object]:
+    """The settings without nesting, by their keys in the form SECTION.KEY."""
+    flat: dict[str, object] = {}
+    for key, value in settings.items():
+        below = isinstance(value, dict) and value
+        flat |= _flat(value, f"{prefix}{key}.") if below else {f"{prefix}{key}": value}
+    return flat
