@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 
 from jne import __version__
+from jne.utils.machine import imports_without_gc
+from jne.utils.store_parser import store_parser
 
 _SCRIPTS = {
     "train": "train an encoder and measure its JNE: python train.py",
@@ -51,7 +53,9 @@ def main() -> None:
         del sys.argv[1]
         _run(command)
     else:
-        from jne.tracking.__main__ import main as main_of_store  # imports MLflow: seconds
+        store_parser("jne").parse_args()  # --help and mistakes are answered before the imports
+        with imports_without_gc():
+            from jne.tracking.__main__ import main as main_of_store  # MLflow and torch: seconds
 
         main_of_store(prog="jne")
 

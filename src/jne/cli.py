@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
@@ -53,6 +54,9 @@ def run_script(main: Callable[[], None]) -> None:
     """
     # Hydra would print a shortened traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    # For --help, Hydra copies the store of its own configs a hundred times, half a second in all.
+    # It only reads them, and copies what it reads.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     register_resolvers()
     sys.argv[1:] = map(_with_home, sys.argv[1:])
     try:

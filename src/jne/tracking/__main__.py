@@ -3,10 +3,8 @@
 Without the command `jne`: python -m jne.tracking record|close|ui.
 """
 
-import argparse
 import os
 import sys
-from pathlib import Path
 
 from mlflow import MlflowClient
 
@@ -18,25 +16,11 @@ from jne.tracking.store import (
     opening,
     relocate_store,
 )
+from jne.utils.store_parser import store_parser
 
 
 def main(prog: str = "python -m jne.tracking") -> None:
-    parser = argparse.ArgumentParser(
-        prog=prog,
-        description="What can be done with an MLflow store between runs.",
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    default = f"sqlite:///{Path('outputs/mlflow.db').absolute()}"
-    command = commands.add_parser("record", help="record runs that could not reach MLflow")
-    command.add_argument("folders", nargs="+", type=Path, help="results folders")
-    command.add_argument("--uri", help="a store other than the run's own")
-    command = commands.add_parser("close", help="close, as KILLED, runs whose process has died")
-    command.add_argument("uri", nargs="?", default=default)
-    command.add_argument("--experiment", default="jne")
-    command = commands.add_parser("ui", help="the MLflow UI on a store, also on one that was moved")
-    command.add_argument("uri", nargs="?", default=default)
-    command.add_argument("--port", default="5000")
-    arguments = parser.parse_args()
+    arguments = store_parser(prog).parse_args()
     try:
         if arguments.command == "record":
             for folder in arguments.folders:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import mlflow.pyfunc
+import mlflow  # which loads mlflow.pyfunc when it is used
 import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput

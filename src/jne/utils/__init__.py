@@ -9,4 +9,5 @@ instantiate  objects that a config names by `_target_`
 progress     the console and its progress bars
 machine      cores, memory and garbage collection of this process
 slurm        what SLURM says about this job and others
+store_parser the arguments of jne record|close|ui
 """
