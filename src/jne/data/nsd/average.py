@@ -1,0 +1,200 @@
+"""The sessions of a subject averaged over repeats, one block of voxels at a time.
+
+N distinct images, V voxels. A block is averaged over all sessions in memory, and then never touched
+again. So every beta is read once and every mean written once (twice, where there are several
+blocks), and an interrupted preparation continues with the block that it was at. Blocks follow the
+order of the files, which for volumes is not that of the voxels. Below the folder of the data, while
+it is prepared:
+
+    averaging/means_A_B.npy   (N, v) float32, the means of voxels A to B; not where that is all
+    averaging/found_A_B.npz    what else is known of its voxels
+    averaging/session_S.npy   (V, n_trials) int16, what was a compressed file
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jne.analysis.noise_ceiling import ncsnr_from_sums
+from jne.data.nsd.betas import Means, Repeats, standardise, units_of
+from jne.data.nsd.noise import ncsnr_as_nsd
+from jne.data.nsd.sessions import VOXELS_AT_ONCE, Betas, OpenSession
+from jne.utils.blocks import even_blocks
+from jne.utils.files import atomic_file, write_array
+from jne.utils.progress import stage_progress
+
+AVERAGING = "averaging"
+"""The folder of what is needed only while a subject is prepared."""
+_MEANS_BYTES = 10**9  # of the means of a block, in memory
+_ROWS_BYTES = 2**26  # of the responses that are written at once
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of V voxels besides their means."""
+
+    valid: NDArray[np.bool_]
+    """(U, V): whether a voxel was finite and not constant in a unit."""
+    saturated: NDArray[np.int64]
+    """(V,): the number of trials at an end of the int16 range."""
+    ncsnr: NDArray[np.float64]
+    """(V,): computed from the trials; NaN where that was not asked for."""
+    inverse: NDArray[np.float64]
+    """(V,): the mean of 1 / (number of valid trials) over the test images, NaN where one has none."""
+
+    @classmethod
+    def joined(cls, parts: "list[Found]") -> "Found":
+        """The voxels of all parts."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(np.concatenate(column, axis=-1) for column in columns))
+
+    def reordered(self, order: NDArray[np.int64]) -> "Found":
+        """Of the voxels that are here in the order `order`, (V,)."""
+        place = np.argsort(order)
+        return Found(*(values[..., place] for values in vars(self).values()))
+
+    @classmethod
+    def load(cls, path: Path) -> "Found":
+        with np.load(path, allow_pickle=False) as saved:
+            return cls(**saved)
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(self))
+
+
+class Averaging:
+    """How the trials of a subject are averaged.
+
+    trials: one row per trial, ordered by session: session, run, row (of the image). zscore: run,
+    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images.
+    """
+
+    def __init__(
+        self, trials: pd.DataFrame, zscore: str, noise_ceiling: str, test: NDArray[np.bool_]
+    ) -> None:
+        self.unit = units_of(trials, zscore)
+        """(n_trials,), of each trial."""
+        self._repeats = Repeats(trials, self.unit)
+        self._by_session = Repeats(trials, units_of(trials, "session"))
+        self._zscore, self._noise_ceiling, self._test = zscore != "none", noise_ceiling, test
+
+    @property
+    def sessions(self) -> list[int]:
+        """Their numbers."""
+        return self._repeats.numbers
+
+    def blocks(self, n_voxels: int) -> list[slice]:
+        """Blocks of voxels that are averaged in memory."""
+        n_arrays = 3 if self._noise_ceiling == "repeats_as_nsd" else 1
+        at_once = _MEANS_BYTES // (4 * n_arrays * len(self._test))
+        return list(even_blocks(n_voxels, max(at_once, VOXELS_AT_ONCE)))
+
+    def average(
+        self,
+        n_voxels: int,
+        read: Callable[[int], NDArray[Any]],
+        betas_of: Callable[[NDArray[Any]], Betas],
+    ) -> tuple[NDArray[np.float32], Found]:
+        """The means (N, V) of a block, NaN where no trial is valid.
+
+        read: function of a session's number that returns the raw betas (V, n_trials). betas_of:
+        function that returns the betas of some of them.
+        """
+        means, saturated = Means(self._repeats, n_voxels), np.zeros(n_voxels, dtype=np.int64)
+        as_nsd = self._noise_ceiling == "repeats_as_nsd"
+        scored, squared = (Means(self._by_session, n_voxels if as_nsd else 0) for _ in range(2))
+        parts = list(even_blocks(n_voxels, VOXELS_AT_ONCE))
+
+        def add(number: int, raw: NDArray[Any], v: slice) -> None:
+            betas, at_end = betas_of(raw[v])
+            saturated[v] += at_end
+            if as_nsd:
+                z = betas.copy()
+                valid = standardise(z, self._by_session.sessions[number].unit, ddof=1)
+                scored.add(number, v, z, valid)
+                squared.add(number, v, np.square(z), valid)
+            unit = self._repeats.sessions[number].unit
+            means.add(number, v, betas, standardise(betas, unit, zscore=self._zscore))
+
+        for number, session in enumerate(self.sessions):
+            raw = read(session)
+            for v in parts:
+                add(number, raw, v)
+        ncsnr, inverse = np.full(n_voxels, np.nan), np.empty(n_voxels)
+        for v in parts:
+            count = means.count(v)
+            if self._noise_ceiling == "repeats":
+                values = means.values[:, v].astype(np.float64)
+                ncsnr[v] = ncsnr_from_sums(count, values, means.squares[v])
+            count = np.broadcast_to(count, (len(count), v.stop - v.start))
+            inverse[v] = (1 / np.where(count == 0, np.nan, count)[self._test]).mean(axis=0)
+            means.values[:, v][count == 0] = np.nan
+        if as_nsd:
+            ncsnr = ncsnr_as_nsd(scored, squared)
+        return means.values, Found(means.valid, saturated, ncsnr, inverse)
+
+
+def average_repeats(
+    folder: Path,
+    averaging: Averaging,
+    order: NDArray[np.int64],
+    open_session: Callable[[int], OpenSession],
+    betas_of: Callable[[NDArray[Any]], Betas],
+) -> Found:
+    """Write the mean of each image's valid trials to responses.npy, NaN where there is none.
+
+    folder: of the data. order: (V,), the voxels in the order of the files. open_session: function
+    of a session's number that opens the V voxels in that order. betas_of: as of
+    `Averaging.average`.
+    """
+    blocks = averaging.blocks(len(order))
+    names = [f"{block.start}_{block.stop}" for block in blocks]
+    opened: dict[int, OpenSession] = {}
+    with stage_progress() as progress:
+        total = len(blocks) * len(averaging.sessions)
+        task = progress.add_task("betas", total=total, unit="reads")
+
+        def read(session: int, block: slice) -> NDArray[Any]:
+            if session not in opened:
+                opened[session] = open_session(session)
+            raw = opened[session].read(block)
+            progress.update(task, advance=1)
+            return raw
+
+        for block, name in zip(blocks, names, strict=True):
+            path = folder / AVERAGING / f"means_{name}.npy"
+            if path.exists():
+                progress.update(task, advance=len(averaging.sessions))
+                continue
+            means, found = averaging.average(
+                block.stop - block.start, partial(read, block=block), betas_of
+            )
+            if len(blocks) == 1:
+                _write_responses(folder / "responses.npy", [means], order)
+                return found.reordered(order)
+            found.save(path.with_name(f"found_{name}.npz"))
+            write_array(path, means)
+    parts = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
+    _write_responses(folder / "responses.npy", parts, order)
+    founds = [Found.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
+    return Found.joined(founds).reordered(order)
+
+
+def _write_responses(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
+    """Write the columns of all parts, (N, v) each, in the order of the voxels."""
+    n_images, n_voxels = len(parts[0]), len(order)
+    place = np.argsort(order)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n_images, n_voxels)}
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        at_once = max(_ROWS_BYTES // (4 * n_voxels), 1)
+        for start in range(0, n_images, at_once):
+            rows = np.concatenate([part[start : start + at_once] for part in parts], axis=1)
+            rows.take(place, axis=1).tofile(file)
