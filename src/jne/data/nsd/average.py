@@ -12,13 +12,14 @@ it is prepared:
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from jne.analysis.noise_ceiling import ncsnr_from_sums
@@ -26,7 +27,7 @@ from jne.data.nsd.betas import Means, Repeats, standardise, units_of
 from jne.data.nsd.noise import ncsnr_as_nsd
 from jne.data.nsd.sessions import VOXELS_AT_ONCE, Betas, OpenSession
 from jne.utils.blocks import even_blocks
-from jne.utils.files import atomic_file, write_array
+from jne.utils.files import atomic_file
 from jne.utils.progress import stage_progress
 
 AVERAGING = "averaging"
@@ -46,7 +47,7 @@ class Found:
     ncsnr: NDArray[np.float64]
     """(V,): computed from the trials; NaN where that was not asked for."""
     inverse: NDArray[np.float64]
-    """(V,): the mean of 1 / (number of valid trials) over the test images, NaN where one has none."""
+    """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
 
     @classmethod
     def joined(cls, parts: "list[Found]") -> "Found":
@@ -81,64 +82,51 @@ class Averaging:
     ) -> None:
         self.unit = units_of(trials, zscore)
         """(n_trials,), of each trial."""
-        self._repeats = Repeats(trials, self.unit)
-        self._by_session = Repeats(trials, units_of(trials, "session"))
-        self._zscore, self._noise_ceiling, self._test = zscore != "none", noise_ceiling, test
-
-    @property
-    def sessions(self) -> list[int]:
-        """Their numbers."""
-        return self._repeats.numbers
+        self.repeats = Repeats(trials, self.unit)
+        self.by_session = Repeats(trials, units_of(trials, "session"))
+        self.zscore, self.noise_ceiling, self.test = zscore != "none", noise_ceiling, test
 
     def blocks(self, n_voxels: int) -> list[slice]:
         """Blocks of voxels that are averaged in memory."""
-        n_arrays = 3 if self._noise_ceiling == "repeats_as_nsd" else 1
-        at_once = _MEANS_BYTES // (4 * n_arrays * len(self._test))
+        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
+        at_once = _MEANS_BYTES // (4 * n_arrays * len(self.test))
         return list(even_blocks(n_voxels, max(at_once, VOXELS_AT_ONCE)))
 
-    def average(
-        self,
-        n_voxels: int,
-        read: Callable[[int], NDArray[Any]],
-        betas_of: Callable[[NDArray[Any]], Betas],
-    ) -> tuple[NDArray[np.float32], Found]:
-        """The means (N, V) of a block, NaN where no trial is valid.
 
-        read: function of a session's number that returns the raw betas (V, n_trials). betas_of:
-        function that returns the betas of some of them.
-        """
-        means, saturated = Means(self._repeats, n_voxels), np.zeros(n_voxels, dtype=np.int64)
-        as_nsd = self._noise_ceiling == "repeats_as_nsd"
-        scored, squared = (Means(self._by_session, n_voxels if as_nsd else 0) for _ in range(2))
-        parts = list(even_blocks(n_voxels, VOXELS_AT_ONCE))
+class _Part:
+    """V voxels of a block, few enough for the cache."""
 
-        def add(number: int, raw: NDArray[Any], v: slice) -> None:
-            betas, at_end = betas_of(raw[v])
-            saturated[v] += at_end
-            if as_nsd:
-                z = betas.copy()
-                valid = standardise(z, self._by_session.sessions[number].unit, ddof=1)
-                scored.add(number, v, z, valid)
-                squared.add(number, v, np.square(z), valid)
-            unit = self._repeats.sessions[number].unit
-            means.add(number, v, betas, standardise(betas, unit, zscore=self._zscore))
+    def __init__(self, averaging: Averaging, n_voxels: int) -> None:
+        self._how, self.means = averaging, Means(averaging.repeats, n_voxels)
+        self._saturated = np.zeros(n_voxels, dtype=np.int64)
+        self._as_nsd: tuple[Means, Means] | None = None
+        if averaging.noise_ceiling == "repeats_as_nsd":
+            self._as_nsd = tuple(Means(averaging.by_session, n_voxels) for _ in range(2))
 
-        for number, session in enumerate(self.sessions):
-            raw = read(session)
-            for v in parts:
-                add(number, raw, v)
-        ncsnr, inverse = np.full(n_voxels, np.nan), np.empty(n_voxels)
-        for v in parts:
-            count = means.count(v)
-            if self._noise_ceiling == "repeats":
-                values = means.values[:, v].astype(np.float64)
-                ncsnr[v] = ncsnr_from_sums(count, values, means.squares[v])
-            count = np.broadcast_to(count, (len(count), v.stop - v.start))
-            inverse[v] = (1 / np.where(count == 0, np.nan, count)[self._test]).mean(axis=0)
-            means.values[:, v][count == 0] = np.nan
-        if as_nsd:
-            ncsnr = ncsnr_as_nsd(scored, squared)
-        return means.values, Found(means.valid, saturated, ncsnr, inverse)
+    def add(self, number: int, betas: NDArray[np.float32], saturated: NDArray[np.int64]) -> None:
+        """Add the next session. betas: (n_trials, V), overwritten. saturated: (V,)."""
+        self._saturated += saturated
+        if self._as_nsd is not None:
+            z, squared = self._as_nsd
+            values = betas.copy()
+            valid = standardise(values, self._how.by_session.sessions[number].unit, ddof=1)
+            z.add(number, values, valid)
+            squared.add(number, np.square(values), valid)
+        unit = self._how.repeats.sessions[number].unit
+        self.means.add(number, betas, standardise(betas, unit, zscore=self._how.zscore))
+
+    def finish(self) -> Found:
+        """Set the means without any valid trial to NaN; measure the noise."""
+        values, count = self.means.values, self.means.count
+        ncsnr = np.full(values.shape[1], np.nan)
+        if self._as_nsd is not None:
+            ncsnr = ncsnr_as_nsd(*self._as_nsd)
+        elif self._how.noise_ceiling == "repeats":
+            ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
+        count = np.broadcast_to(count, values.shape)
+        inverse = (1 / np.where(count == 0, np.nan, count)[self._how.test]).mean(axis=0)
+        values[count == 0] = np.nan
+        return Found(self.means.valid, self._saturated, ncsnr, inverse)
 
 
 def average_repeats(
@@ -152,13 +140,14 @@ def average_repeats(
 
     folder: of the data. order: (V,), the voxels in the order of the files. open_session: function
     of a session's number that opens the V voxels in that order. betas_of: as of
-    `Averaging.average`.
+    `Volume.betas`.
     """
     blocks = averaging.blocks(len(order))
     names = [f"{block.start}_{block.stop}" for block in blocks]
     opened: dict[int, OpenSession] = {}
-    with stage_progress() as progress:
-        total = len(blocks) * len(averaging.sessions)
+    n_threads = torch.get_num_threads()
+    with stage_progress() as progress, ThreadPoolExecutor(n_threads) as pool:
+        total = len(blocks) * len(averaging.repeats.numbers)
         task = progress.add_task("betas", total=total, unit="reads")
 
         def read(session: int, block: slice) -> NDArray[Any]:
@@ -171,23 +160,31 @@ def average_repeats(
         for block, name in zip(blocks, names, strict=True):
             path = folder / AVERAGING / f"means_{name}.npy"
             if path.exists():
-                progress.update(task, advance=len(averaging.sessions))
+                progress.update(task, advance=len(averaging.repeats.numbers))
                 continue
-            means, found = averaging.average(
-                block.stop - block.start, partial(read, block=block), betas_of
-            )
+            columns = list(even_blocks(block.stop - block.start, VOXELS_AT_ONCE))
+            parts = [_Part(averaging, v.stop - v.start) for v in columns]
+            for k, session in enumerate(averaging.repeats.numbers):
+                raw = read(session, block)
+
+                def add(part: _Part, v: slice, k: int = k, raw: NDArray[Any] = raw) -> None:
+                    part.add(k, *betas_of(raw[v]))
+
+                list(pool.map(add, parts, columns))
+            found = Found.joined(list(pool.map(_Part.finish, parts)))
+            means = [part.means.values for part in parts]
             if len(blocks) == 1:
-                _write_responses(folder / "responses.npy", [means], order)
+                _write_columns(folder / "responses.npy", means, order)
                 return found.reordered(order)
             found.save(path.with_name(f"found_{name}.npz"))
-            write_array(path, means)
-    parts = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
-    _write_responses(folder / "responses.npy", parts, order)
+            _write_columns(path, means, np.arange(block.stop - block.start))
+    means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
+    _write_columns(folder / "responses.npy", means, order)
     founds = [Found.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
     return Found.joined(founds).reordered(order)
 
 
-def _write_responses(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
+def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
     """Write the columns of all parts, (N, v) each, in the order of the voxels."""
     n_images, n_voxels = len(parts[0]), len(order)
     place = np.argsort(order)

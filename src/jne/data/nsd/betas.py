@@ -1,4 +1,4 @@
-"""Betas z-scored within runs or sessions and averaged over the repeats of each image.
+"""Betas z-scored within runs or sessions and averaged over the repeats of each image, in memory.
 
 N distinct images, V voxels, U units. A unit, which is a run or a session, is what a voxel is
 standardised over and must vary in.
@@ -66,7 +66,10 @@ def units_of(trials: pd.DataFrame, zscore: str) -> NDArray[np.int64]:
 
 
 class Means:
-    """The means over the valid trials of each image in the sessions that were added."""
+    """The means over the valid trials of each image in the sessions that were added.
+
+    Of few voxels: the computation is many times faster where their trials stay in the cache.
+    """
 
     def __init__(self, repeats: Repeats, n_voxels: int) -> None:
         n_images, n_units = repeats.shown.shape
@@ -78,42 +81,38 @@ class Means:
         self.squares = np.zeros(n_voxels)
         """(V,), the sum of squares over all valid trials."""
 
-    def add(
-        self, number: int, v: slice, betas: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> None:
-        """Add the next session of some voxels.
+    def add(self, number: int, betas: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
+        """Add the next session.
 
-        number: from 0, of the session; those before it were added. v: of the V voxels. betas:
-        (n_trials, v), standardised. valid: (units of the session, v).
+        number: from 0, of the session; those before it were added. betas: (n_trials, V),
+        standardised. valid: (units of the session, V).
         """
         session = self._repeats.sessions[number]
-        shown, start, end = (
-            self._repeats.shown[session.rows],
-            session.units.start,
-            session.units.stop,
-        )
-        self.valid[start:end, v] = valid
+        start, end = session.units.start, session.units.stop
+        shown = self._repeats.shown[session.rows]
+        self.valid[start:end] = valid
         if not valid.all():
             betas = np.where(valid[session.unit - start], betas, 0)
         (_, once), *more = session.repeats
         total = betas[once].astype(np.float64)
         for again, trials in more:
             total[again] += betas[trials]
-        before = count_valid(shown[:, :start], self.valid[:start, v])
+        before = count_valid(shown[:, :start], self.valid[:start])
         count = before + count_valid(shown[:, start:end], valid)
-        total += before * self.values[session.rows, v]
+        total += before * self.values[session.rows]
         np.divide(total, count, out=total, where=count > 0)  # elsewhere it is 0
-        self.values[session.rows, v] = total
-        self.squares[v] += np.square(betas, dtype=np.float64).sum(axis=0)
+        self.values[session.rows] = total
+        self.squares += np.square(betas, dtype=np.float64).sum(axis=0)
 
     @property
     def n_shown(self) -> NDArray[np.float64]:
         """(N,), how often each image was shown."""
         return self._repeats.shown.sum(axis=1)
 
-    def count(self, v: slice) -> NDArray[np.float64]:
-        """The number of valid trials of each image: (N, v), or (N, 1) where all are valid."""
-        return count_valid(self._repeats.shown, self.valid[:, v])
+    @property
+    def count(self) -> NDArray[np.float64]:
+        """The number of valid trials of each image: (N, V), or (N, 1) where all are valid."""
+        return count_valid(self._repeats.shown, self.valid)
 
 
 def count_valid(shown: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -7,8 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.data.nsd.betas import Means
-from jne.data.nsd.sessions import VOXELS_AT_ONCE
-from jne.utils.blocks import even_blocks
 
 _N_REPEATS = 3  # of the images that are used
 
@@ -22,13 +20,9 @@ def ncsnr_as_nsd(z: Means, squared: Means) -> NDArray[np.float64]:
     z: the means of all sessions' betas, z-scored within sessions (n - 1). squared: the means of
     their squares.
     """
-    n_voxels = z.values.shape[1]
-    ncsnr = np.empty(n_voxels)
-    for v in even_blocks(n_voxels, VOXELS_AT_ONCE):
-        complete = (z.count(v) == _N_REPEATS) & (z.n_shown == _N_REPEATS)[:, None]  # (N, v)
-        mean, mean_square = z.values[:, v].astype(np.float64), squared.values[:, v]
-        variance = (mean_square - np.square(mean)) * _N_REPEATS / (_N_REPEATS - 1)
-        with np.errstate(divide="ignore", invalid="ignore"):  # no such image; no noise
-            noise = np.where(complete, variance, 0).sum(axis=0) / complete.sum(axis=0)
-            ncsnr[v] = np.sqrt(np.maximum(1 - noise, 0) / noise)
-    return ncsnr
+    complete = (z.count == _N_REPEATS) & (z.n_shown == _N_REPEATS)[:, None]  # (N, V) or (N, 1)
+    mean, mean_square = z.values.astype(np.float64), squared.values
+    variance = (mean_square - np.square(mean)) * _N_REPEATS / (_N_REPEATS - 1)
+    with np.errstate(divide="ignore", invalid="ignore"):  # no such image; no noise
+        noise = np.where(complete, variance, 0).sum(axis=0) / complete.sum(axis=0)
+        return np.sqrt(np.maximum(1 - noise, 0) / noise)
