@@ -14,6 +14,7 @@ it is prepared:
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -145,9 +146,9 @@ def average_repeats(
     blocks = averaging.blocks(len(order))
     names = [f"{block.start}_{block.stop}" for block in blocks]
     opened: dict[int, OpenSession] = {}
-    n_threads = torch.get_num_threads()
-    with stage_progress() as progress, ThreadPoolExecutor(n_threads) as pool:
-        total = len(blocks) * len(averaging.repeats.numbers)
+    sessions = averaging.repeats.numbers
+    with stage_progress() as progress, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        total = len(blocks) * len(sessions)
         task = progress.add_task("betas", total=total, unit="reads")
 
         def read(session: int, block: slice) -> NDArray[Any]:
@@ -160,12 +161,16 @@ def average_repeats(
         for block, name in zip(blocks, names, strict=True):
             path = folder / AVERAGING / f"means_{name}.npy"
             if path.exists():
-                progress.update(task, advance=len(averaging.repeats.numbers))
+                progress.update(task, advance=len(sessions))
                 continue
             columns = list(even_blocks(block.stop - block.start, VOXELS_AT_ONCE))
             parts = [_Part(averaging, v.stop - v.start) for v in columns]
-            for k, session in enumerate(averaging.repeats.numbers):
-                raw = read(session, block)
+            raw_of = partial(read, block=block)
+            ahead = pool.submit(raw_of, sessions[0])
+            for k in range(len(sessions)):
+                raw = ahead.result()
+                if k + 1 < len(sessions):  # read while this one is averaged
+                    ahead = pool.submit(raw_of, sessions[k + 1])
 
                 def add(part: _Part, v: slice, k: int = k, raw: NDArray[Any] = raw) -> None:
                     part.add(k, *betas_of(raw[v]))
