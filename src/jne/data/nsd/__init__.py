@@ -169,9 +169,10 @@ class NSD(Source):
         test = (stimuli["split"] == "test").to_numpy()
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
         scratch = folder / AVERAGING
-        for left in folder.iterdir():  # by an interrupted preparation
-            if left != scratch:
-                left.unlink()
+        shutil.rmtree(folder / "by_session", ignore_errors=True)  # of earlier versions
+        for file in folder.iterdir():  # of an interrupted preparation; written anew
+            if file.is_file():
+                file.unlink()
         scratch.mkdir(exist_ok=True)
         self._check_disk(folder, trials, averaging, len(voxels))
         features = self._features(trials, numbers)
