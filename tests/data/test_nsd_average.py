@@ -114,7 +114,10 @@ def test_means_are_those_over_valid_trials():
     trials["row"] = np.concatenate([np.arange(25), rng.integers(0, 25, 65)])
     unit = units_of(trials, "run")
     repeats = Repeats(trials, unit)
-    means, values = Means(repeats, 40), rng.standard_normal((90, 40)).astype(np.float32)
+    means, values = (
+        Means(repeats, 40, squares=True),
+        rng.standard_normal((90, 40)).astype(np.float32),
+    )
     valid = rng.random((unit.max() + 1, 40)) > 0.2
     valid[:, :20] = True
     for k, number in enumerate(repeats.numbers):

@@ -170,10 +170,11 @@ class NSD(Source):
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
         scratch = folder / AVERAGING
         shutil.rmtree(folder / "by_session", ignore_errors=True)  # of earlier versions
-        for file in folder.iterdir():  # of an interrupted preparation; written anew
+        scratch.mkdir(exist_ok=True)
+        # What an interrupted preparation left, but for what it completed of the averages
+        for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
             if file.is_file():
                 file.unlink()
-        scratch.mkdir(exist_ok=True)
         self._check_disk(folder, trials, averaging, len(voxels))
         features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long

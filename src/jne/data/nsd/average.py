@@ -98,11 +98,16 @@ class _Part:
     """V voxels of a block, few enough for the cache."""
 
     def __init__(self, averaging: Averaging, n_voxels: int) -> None:
-        self._how, self.means = averaging, Means(averaging.repeats, n_voxels)
+        self._how = averaging
+        squares = averaging.noise_ceiling == "repeats"
+        self.means = Means(averaging.repeats, n_voxels, squares=squares)
         self._saturated = np.zeros(n_voxels, dtype=np.int64)
         self._as_nsd: tuple[Means, Means] | None = None
         if averaging.noise_ceiling == "repeats_as_nsd":
-            self._as_nsd = tuple(Means(averaging.by_session, n_voxels) for _ in range(2))
+            self._as_nsd = (
+                Means(averaging.by_session, n_voxels),
+                Means(averaging.by_session, n_voxels),
+            )
 
     def add(self, number: int, betas: NDArray[np.float32], saturated: NDArray[np.int64]) -> None:
         """Add the next session. betas: (n_trials, V), overwritten. saturated: (V,)."""
@@ -122,11 +127,14 @@ class _Part:
         ncsnr = np.full(values.shape[1], np.nan)
         if self._as_nsd is not None:
             ncsnr = ncsnr_as_nsd(*self._as_nsd)
-        elif self._how.noise_ceiling == "repeats":
+        elif self.means.squares is not None:
             ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
         count = np.broadcast_to(count, values.shape)
-        inverse = (1 / np.where(count == 0, np.nan, count)[self._how.test]).mean(axis=0)
-        values[count == 0] = np.nan
+        tested = count[self._how.test]
+        inverse = (1 / np.where(tested == 0, np.nan, tested)).mean(axis=0)
+        missing = count == 0
+        if missing.any():
+            values[missing] = np.nan
         return Found(self.means.valid, self._saturated, ncsnr, inverse)
 
 

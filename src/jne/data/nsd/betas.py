@@ -71,14 +71,14 @@ class Means:
     Of few voxels: the computation is many times faster where their trials stay in the cache.
     """
 
-    def __init__(self, repeats: Repeats, n_voxels: int) -> None:
+    def __init__(self, repeats: Repeats, n_voxels: int, *, squares: bool = False) -> None:
         n_images, n_units = repeats.shown.shape
         self._repeats = repeats
         self.values = np.zeros((n_images, n_voxels), dtype=np.float32)
         """(N, V), 0 where no trial is valid."""
         self.valid = np.zeros((n_units, n_voxels), dtype=bool)
         """(U, V), whether a voxel was finite and not constant in a unit."""
-        self.squares = np.zeros(n_voxels)
+        self.squares = np.zeros(n_voxels) if squares else None
         """(V,), the sum of squares over all valid trials."""
 
     def add(self, number: int, betas: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
@@ -102,7 +102,8 @@ class Means:
         total += before * self.values[session.rows]
         np.divide(total, count, out=total, where=count > 0)  # elsewhere it is 0
         self.values[session.rows] = total
-        self.squares += np.square(betas, dtype=np.float64).sum(axis=0)
+        if self.squares is not None:
+            self.squares += np.square(betas, dtype=np.float64).sum(axis=0)
 
     @property
     def n_shown(self) -> NDArray[np.float64]:

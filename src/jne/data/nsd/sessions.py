@@ -46,25 +46,26 @@ class Hdf5Session:
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], places: Places) -> None:
-        self._path, self._places, self._n_trials = path, places, shape[0]
+        self._path, self._n_trials = path, shape[0]
         with reading(path, "data.root"), h5py.File(path, "r") as file:
             betas = file["betas"]
             check_shape(path, betas.shape, shape)
             self._dtype, self._depth = betas.dtype, (betas.chunks or (0, 1))[1]
             offsets = _chunk_offsets(betas)
+        # One of these: all sessions stay open, and both have V numbers.
         self._offsets = None if offsets is None else offsets[places]
+        self._places = places if offsets is None else None
 
     def read(self, chosen: slice) -> NDArray[Any]:
-        z, y, x = (place[chosen] for place in self._places)
-        betas = np.empty((len(z), self._n_trials), self._dtype)
         with reading(self._path, "data.root"):
-            if self._offsets is None:
-                self._read_by_hdf5(betas, z, y, x)
-            else:
-                self._read_chunks(betas, self._offsets[chosen])
-        return betas
+            if self._places is not None:
+                z, y, x = self._places
+                return self._read_by_hdf5(z[chosen], y[chosen], x[chosen])
+            assert self._offsets is not None
+            return self._read_chunks(self._offsets[chosen])
 
-    def _read_chunks(self, betas: NDArray[Any], offsets: NDArray[np.int64]) -> None:
+    def _read_chunks(self, offsets: NDArray[np.int64]) -> NDArray[Any]:
+        betas = np.empty((len(offsets), self._n_trials), self._dtype)
         n_bytes = betas.itemsize * self._n_trials
         order = np.argsort(offsets, kind="stable")
         apart = np.diff(offsets[order]) > _GAP
@@ -75,7 +76,7 @@ class Hdf5Session:
                 first = int(offsets[part[0]])
                 size = int(offsets[part[-1]]) + n_bytes - first
                 file.seek(first)
-                if file.readinto(memoryview(buffer)[:size]) != size:
+                if file.readinto(buffer.data[:size]) != size:
                     raise EOFError("it is cut short")
                 # An item per position: the chunk that would begin there.
                 windows: NDArray[Any] = np.ndarray(
@@ -83,20 +84,19 @@ class Hdf5Session:
                 )
                 chunks = windows[offsets[part] - first]
                 betas[part] = chunks.view(betas.dtype).reshape(len(part), -1)
+        return betas
 
     def _read_by_hdf5(
-        self,
-        betas: NDArray[Any],
-        z: NDArray[np.int64],
-        y: NDArray[np.int64],
-        x: NDArray[np.int64],
-    ) -> None:
+        self, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        betas = np.empty((len(z), self._n_trials), self._dtype)
         with h5py.File(self._path, "r") as file:
             # Whole slices, as many as a chunk has: each chunk is read once.
             for start in np.unique(z // self._depth) * self._depth:
                 slices = file["betas"][:, start : start + self._depth]
                 part = np.flatnonzero((z >= start) & (z < start + self._depth))
                 betas[part] = slices[:, z[part] - start, y[part], x[part]].T
+        return betas
 
 
 class NiftiSession:
