@@ -191,6 +191,7 @@ def average_repeats(
                 return found.reordered(order)
             found.save(path.with_name(f"found_{name}.npz"))
             _write_columns(path, means, np.arange(block.stop - block.start))
+            del parts, means, raw, add  # the next block takes their place in memory
     means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
     _write_columns(folder / "responses.npy", means, order)
     founds = [Found.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
