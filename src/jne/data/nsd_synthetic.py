@@ -17,7 +17,7 @@ from scipy.io.matlab import MatReadError
 
 from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling
 from jne.data.nsd.betas import standardise
-from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
+from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume, read_session
 from jne.data.prepared import Source, check_stimuli, write_prepared
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -120,7 +120,7 @@ class NSDSynthetic(Source):
             features = self.image_features.of(self.images(), np.arange(N_IMAGES), N_IMAGES)
         check_stimuli(self, features, stimuli)
         voxels, kept = self._voxels()
-        betas, saturated = self._space.read_session(self._betas, N_TRIALS, kept)
+        betas, saturated = read_session(self._space, self._betas, N_TRIALS, kept)
         per_run = self.zscore == "run"
         unit = np.arange(N_TRIALS) // N_PER_RUN if per_run else np.zeros(N_TRIALS, dtype=np.int64)
         valid = standardise(betas, unit, zscore=self.zscore != "none")

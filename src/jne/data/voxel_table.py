@@ -47,7 +47,7 @@ def check_voxel_table(table: pd.DataFrame, where: str) -> None:
         raise InputError(
             f"{where}: the column {ours[0]} has the name of one that jne adds; rename it"
         )
-    words = set(RESERVED_ROIS).intersection(table["roi"].astype(str))
+    words = set(RESERVED_ROIS).intersection(table["roi"].astype(str).unique())
     if words:
         raise InputError(
             f"{where}: an ROI is called {min(words)!r}, which stands for all voxels in tables and "

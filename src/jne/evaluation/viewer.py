@@ -42,7 +42,7 @@ def viewer(subjects: Sequence[SubjectData]) -> dict[str, Any] | None:
     script = _niivue()
     if not placed or script is None:
         return None
-    rois = sorted({str(roi) for data in placed for roi in data.voxels["roi"]} | {""})
+    rois = sorted({str(roi) for data in placed for roi in data.voxels["roi"].unique()} | {""})
     shown = [_subject(data, rois) for data in placed]
     said += list(dict.fromkeys(note for one in shown for note in one.pop("notes")))
     used = {one["mesh"] for one in shown if "mesh" in one}

@@ -80,7 +80,7 @@ def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> 
     _parse_powers(figure)
     if engine := figure.get_layout_engine():  # only once: it costs more than the drawing
         engine.execute(figure)
-        figure.set_layout_engine(None)  # with an engine, savefig draws everything twice
+        figure.set_layout_engine(None)  # "none" would draw everything twice
         bounds = None  # "constrained" leaves nothing to trim
     for suffix in (".png", ".pdf") if pdf else (".png",):
         with atomic_file(path.with_suffix(suffix)) as temporary:

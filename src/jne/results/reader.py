@@ -159,7 +159,7 @@ class Results:
         if self._n_draws > 1:
             numbers += [f"jne_twin_{k}" for k in range(1, self._n_draws + 1)]
         voxels = self._read_table("voxels.csv", ("voxel", "roi", "status"), numbers)
-        unknown = sorted(set(voxels["status"]) - _VOXEL_STATUS)
+        unknown = sorted(set(voxels["status"].unique()) - _VOXEL_STATUS)
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
         return voxels

@@ -9,3 +9,13 @@ def voxel_blocks(n_voxels: int, size: int = VOXELS_PER_BLOCK) -> Iterator[slice]
     """Slices that cover `n_voxels` columns in order, `size` columns each."""
     for start in range(0, n_voxels, size):
         yield slice(start, min(start + size, n_voxels))
+
+
+def even_blocks(n_voxels: int, size: int) -> Iterator[slice]:
+    """Slices that cover `n_voxels` columns in order, of up to `size` columns and nearly equal.
+
+    None has a single column, which NumPy would add up in another order, unless `n_voxels` is 1.
+    """
+    n_blocks = -(-n_voxels // size)
+    for k in range(n_blocks):
+        yield slice(k * n_voxels // n_blocks, (k + 1) * n_voxels // n_blocks)

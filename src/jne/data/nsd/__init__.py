@@ -3,7 +3,10 @@
 spaces     the volume of a subject and the fsaverage surface: files, shapes, positions
 behaviour  the trials, the split of the images, the sessions that are there
 images     NSD's images by their numbers
-betas      sessions z-scored and averaged over repeats, in a way that survives a kill
+sessions   the files of a session, from which some voxels are read
+files      what nibabel reads
+betas      betas z-scored and averaged over repeats, in memory
+average    all sessions averaged a block of voxels at a time, in a way that survives a kill
 noise      the noise ceiling as NSD computes it
 rois       regions, their names in the paper, and the choice of voxels
 labels     the names of labels, for trees without colour tables
@@ -21,19 +24,11 @@ from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
 from jne.data.nsd import rois
+from jne.data.nsd.average import AVERAGING, Averaging, Found, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
-from jne.data.nsd.betas import (
-    Averaged,
-    Standardised,
-    average_repeats,
-    count_repeats,
-    mark_missing,
-    standardise,
-    units_of,
-)
 from jne.data.nsd.images import N_IMAGES, rows_of
-from jne.data.nsd.noise import ncsnr_as_nsd
-from jne.data.nsd.spaces import Session, Surface, Volume
+from jne.data.nsd.sessions import OpenSession
+from jne.data.nsd.spaces import Surface, Volume
 from jne.data.prepared import Source, check_disk, check_stimuli, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
@@ -44,8 +39,6 @@ from jne.utils.files import write_json
 from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import console
 from jne.utils.reading import reading
-
-_N_TRIALS = 750  # of a session
 
 
 class NSD(Source):
@@ -173,41 +166,47 @@ class NSD(Source):
         numbers = stimuli["stimulus"].to_numpy()
         stimuli.insert(2, "image", self._image_names(numbers))
         voxels, kept = self._voxel_table()
-        n_images, n_voxels = len(stimuli), len(voxels)
-        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
-        n_bytes = 1.02 * 4 * n_arrays * n_voxels * (n_images + _N_TRIALS)
-        check_disk(folder, self.subject, n_bytes)
+        test = (stimuli["split"] == "test").to_numpy()
+        averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
+        scratch = folder / AVERAGING
+        shutil.rmtree(folder / "by_session", ignore_errors=True)  # of earlier versions
+        scratch.mkdir(exist_ok=True)
+        # What an interrupted preparation left, but for what it completed of the averages
+        for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
+            if file.is_file():
+                file.unlink()
+        self._check_disk(folder, trials, averaging, len(voxels))
         features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
         ncsnr = None
         if self.noise_ceiling == "ncsnr":
             ncsnr = self._space.read_map(self._ncsnr_files())[kept]
+        order, n_trials = self._space.order(kept), trials["session"].value_counts()
 
-        def read_session(session: int, n_trials: int) -> Session:
-            return self._space.read_session(self._sessions[session], n_trials, kept)
+        def open_session(session: int) -> OpenSession:
+            unpacked = scratch / f"session_{session}.npy"
+            files = self._sessions[session]
+            return self._space.open_session(files, n_trials[session], kept[order], unpacked)
 
-        def read_standardised(session: int, units: NDArray[np.int64]) -> Standardised:
-            betas, saturated = read_session(session, len(units))
-            valid = standardise(betas, units, zscore=self.zscore != "none")
-            return Standardised(betas, valid, saturated)
-
-        unit = units_of(trials, self.zscore)
-        averaged = average_repeats(folder, trials, unit, n_images, n_voxels, read_standardised)
-        shown, test = count_repeats(trials, unit, n_images), stimuli["split"] == "test"
-        computed, inverse = mark_missing(folder, shown, averaged, test.to_numpy())
-        by_session = folder / "by_session"
-        if self.noise_ceiling == "repeats_as_nsd":
-            ncsnr = ncsnr_as_nsd(by_session, trials, n_images, n_voxels, read_session)
-        _count_invalid(voxels, trials, unit, averaged)
-        voxels["ncsnr"] = computed if ncsnr is None else ncsnr
-        voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
+        found = average_repeats(folder, averaging, order, open_session, self._space.betas)
+        _count_invalid(voxels, trials, averaging.unit, found)
+        voxels["ncsnr"] = found.ncsnr if ncsnr is None else ncsnr
+        voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), found.inverse)
         geometry = self._space.geometry()
         if geometry is not None:
             write_json(folder / "space.json", geometry)
         write_prepared(self, folder, features, None, stimuli, voxels)
-        (folder / "state.npz").unlink()
-        shutil.rmtree(by_session, ignore_errors=True)
+        shutil.rmtree(scratch)
         report_sessions(self.subject, self._sessions, stimuli)
+
+    def _check_disk(
+        self, folder: Path, trials: pd.DataFrame, averaging: Averaging, n_voxels: int
+    ) -> None:
+        n_means = trials["row"].nunique() * n_voxels
+        copies = 2 if len(averaging.blocks(n_voxels)) > 1 else 1
+        compressed = [n for n, files in self._sessions.items() if files[0].suffix == ".gz"]
+        n_unpacked = trials["session"].isin(compressed).sum() * n_voxels
+        check_disk(folder, self.subject, 1.02 * (4 * copies * n_means + 2 * n_unpacked))
 
     def _image_names(self, numbers: NDArray[np.int64]) -> NDArray[np.str_]:
         """The name of each image (N,) in its folder, zip or HDF5 file."""
@@ -259,15 +258,15 @@ class NSD(Source):
 
 
 def _count_invalid(
-    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], averaged: Averaged
+    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], found: Found
 ) -> None:
     """Add how many sessions and runs of each voxel are left out, and trials saturated; print it."""
     units = trials.groupby(unit)
     session, n_runs = units["session"].first().to_numpy(), units["run"].nunique().to_numpy()
-    whole = [~averaged.valid[session == number].any(axis=0) for number in np.unique(session)]
+    whole = [~found.valid[session == number].any(axis=0) for number in np.unique(session)]
     voxels["n_invalid_sessions"] = np.sum(whole, axis=0)
-    voxels["n_invalid_runs"] = n_runs @ ~averaged.valid
-    voxels["n_saturated_trials"] = averaged.saturated
+    voxels["n_invalid_runs"] = n_runs @ ~found.valid
+    voxels["n_saturated_trials"] = found.saturated
     invalid, saturated = voxels["n_invalid_runs"] > 0, voxels["n_saturated_trials"] > 0
     if invalid.any():
         console.print(

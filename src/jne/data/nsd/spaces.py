@@ -4,32 +4,31 @@ Both classes have the same methods. A space numbers its voxels (or vertices); V 
 Session and map files are found in the folder of the betas, masks and ROIs below `data.root`.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import h5py
 import nibabel as nib
 import numpy as np
 import pandas as pd
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
+from jne.data.nsd.files import check_shape, open_image, reading_image
+from jne.data.nsd.sessions import (
+    VOXELS_AT_ONCE,
+    Betas,
+    Hdf5Session,
+    NiftiSession,
+    OpenSession,
+    percent,
+)
 from jne.errors import InputError
+from jne.utils.blocks import even_blocks
 from jne.utils.reading import reading
 
 HEMISPHERES = {"left": "lh", "right": "rh"}  # as the files call them
 N_FSAVERAGE = 163_842
 """Vertices of a hemisphere."""
-_PERCENT = 300  # volume betas are percent signal change times this, as int16
-_SATURATED = np.iinfo(np.int16).max
-
-Session = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""Betas (n_trials, V) in percent signal change, and how many trials of each voxel are saturated."""
 
 
 class Volume:
@@ -41,7 +40,7 @@ class Volume:
     @cached_property
     def _mask(self) -> nib.Nifti1Image:
         """The brain mask. Every volume of the subject has its shape and affine."""
-        return _open(self.mask_files()[0])
+        return open_image(self.mask_files()[0])
 
     def brain(self) -> NDArray[np.bool_]:
         """Whether each voxel of the grid is in the brain."""
@@ -95,40 +94,30 @@ class Volume:
         """
         values = [_values(file) for file in files]
         for file, found in zip(files, values, strict=True):
-            _check_shape(file, found.shape, self._mask.shape)
+            check_shape(file, found.shape, self._mask.shape)
         return np.maximum.reduce(values).ravel()
 
-    def read_session(self, files: list[Path], n_trials: int, kept: NDArray[np.int64]) -> Session:
-        """Raises InputError where the files cannot be read or have another shape."""
+    def order(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The indices of `kept` by which its voxels come in the order that HDF5 files have them."""
         i, j, k = np.unravel_index(kept, self._mask.shape)
-        betas = np.empty((n_trials, len(kept)), dtype=np.float32)
-        saturated = np.zeros(len(kept), dtype=np.int64)
-        for level, slab in self._slabs(files[0], n_trials, np.unique(k)):
-            voxels = np.flatnonzero(k == level)
-            raw = slab[:, j[voxels], i[voxels]]
-            saturated[voxels] = (np.abs(raw.astype(np.int32)) >= _SATURATED).sum(axis=0)
-            # Zero in every trial: outside the brain, or invalid in this session
-            betas[:, voxels] = np.where(raw.any(axis=0), raw / np.float32(_PERCENT), np.nan)
-        return betas, saturated
+        return np.lexsort((i, j, k))
 
-    def _slabs(
-        self, path: Path, n_trials: int, levels: NDArray[np.int64]
-    ) -> Iterator[tuple[int, NDArray[np.int16]]]:
-        """Axial slices (n_trials, Y, X) of a session."""
-        expected = (n_trials, *self._mask.shape[::-1])
-        if path.suffix in (".hdf5", ".mat"):
-            with reading(path, "data.root"), h5py.File(path, "r") as file:
-                betas = file["betas"]
-                _check_shape(path, betas.shape, expected)
-                for level in levels:  # a chunk is one voxel: whole slices read each chunk once
-                    yield int(level), betas[:, level]
-        else:
-            image = _open(path)
-            _check_shape(path, image.shape[::-1], expected)
-            with _reading(path):
-                volume = np.asarray(image.dataobj.get_unscaled())  # (X, Y, Z, n_trials)
-            for level in levels:
-                yield int(level), volume[:, :, level].transpose(2, 1, 0)
+    def open_session(
+        self, files: list[Path], n_trials: int, kept: NDArray[np.int64], unpacked: Path | None
+    ) -> OpenSession:
+        """unpacked: where a compressed file is unpacked to, to be read again; None: nowhere.
+
+        Raises InputError where the file cannot be read or has another shape.
+        """
+        shape = (n_trials, *self._mask.shape[::-1])
+        i, j, k = np.unravel_index(kept, self._mask.shape)
+        if files[0].suffix in (".hdf5", ".mat"):
+            return Hdf5Session(files[0], shape, (k, j, i))
+        return NiftiSession(files[0], shape, (k, j, i), unpacked)
+
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """The betas of what `OpenSession.read` returns."""
+        return percent(raw)
 
 
 class Surface:
@@ -174,20 +163,57 @@ class Surface:
         """A map over all vertices, from the files of both hemispheres."""
         values = [_values(file).ravel() for file in files]
         for file, hemisphere in zip(files, values, strict=True):
-            _check_shape(file, hemisphere.shape, (N_FSAVERAGE,))
+            check_shape(file, hemisphere.shape, (N_FSAVERAGE,))
         return np.concatenate(values)
 
-    def read_session(self, files: list[Path], n_trials: int, kept: NDArray[np.int64]) -> Session:
+    def order(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The indices of `kept` by which its vertices come in the order that files have them."""
+        return np.argsort(kept, kind="stable")
+
+    def open_session(
+        self, files: list[Path], n_trials: int, kept: NDArray[np.int64], unpacked: Path | None
+    ) -> OpenSession:
         """Raises InputError where the files cannot be read or have another shape."""
-        betas = np.empty((n_trials, len(kept)), dtype=np.float32)
-        for side, file in enumerate(files):
-            image = _open(file)
-            _check_shape(file, image.shape, (N_FSAVERAGE, 1, 1, n_trials))
-            vertices = np.flatnonzero(kept // N_FSAVERAGE == side)
-            with _reading(file):
-                values = np.asarray(image.dataobj)[:, 0, 0]  # already percent signal change
-            betas[:, vertices] = values[kept[vertices] % N_FSAVERAGE].T
-        return betas, np.zeros(len(kept), dtype=np.int64)  # floating point: never saturated
+        return _SurfaceSession(files, n_trials, kept)
+
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """The betas of what `OpenSession.read` returns: floating point, so never saturated."""
+        return np.ascontiguousarray(raw.T), np.zeros(len(raw), dtype=np.int64)
+
+
+class _SurfaceSession:
+    """The file of each hemisphere, (vertices, 1, 1, n_trials), in percent signal change."""
+
+    def __init__(self, files: list[Path], n_trials: int, kept: NDArray[np.int64]) -> None:
+        self._files, self._n_trials, self._kept = files, n_trials, kept
+        for file in files:
+            check_shape(file, open_image(file).shape, (N_FSAVERAGE, 1, 1, n_trials))
+
+    def read(self, chosen: slice) -> NDArray[Any]:
+        kept = self._kept[chosen]
+        betas = np.empty((len(kept), self._n_trials), dtype=np.float32)
+        for side, file in enumerate(self._files):
+            inside = np.flatnonzero(kept // N_FSAVERAGE == side)
+            if len(inside):
+                vertices = kept[inside] % N_FSAVERAGE
+                first, last = vertices.min(), vertices.max()
+                image = open_image(file)
+                with reading_image(file):
+                    values = np.asarray(image.dataobj[first : last + 1, 0, 0])
+                betas[inside] = values[vertices - first]
+        return betas
+
+
+def read_session(
+    space: Volume | Surface, files: list[Path], n_trials: int, kept: NDArray[np.int64]
+) -> Betas:
+    """A whole session at once. Raises InputError where it cannot be read."""
+    raw = space.open_session(files, n_trials, kept, None).read(slice(None))
+    betas = np.empty((n_trials, len(kept)), dtype=np.float32)
+    saturated = np.empty(len(kept), dtype=np.int64)
+    for v in even_blocks(len(kept), VOXELS_AT_ONCE):
+        betas[:, v], saturated[v] = space.betas(raw[v])
+    return betas, saturated
 
 
 def _roi_names(folder: Path, suffix: str) -> tuple[set[str], set[str]]:
@@ -217,30 +243,8 @@ def _both_hemispheres(folder: Path, name: str) -> list[Path]:
     return files
 
 
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """`reading`, where nibabel reads: it raises many kinds of errors for damaged files."""
-    with reading(path, "data.root"):
-        try:
-            yield
-        except (ImageFileError, HeaderDataError, MGHError, TypeError, OverflowError) as error:
-            raise OSError(error) from error
-
-
-def _open(path: Path) -> Any:
-    """An image, whose array nibabel reads when it is asked for."""
-    with _reading(path):
-        path.open("rb").close()  # nibabel itself reports a missing permission as an unknown format
-        return nib.load(path)
-
-
 def _values(path: Path) -> NDArray[np.float64]:
     """The array of an image."""
-    image = _open(path)
-    with _reading(path):
+    image = open_image(path)
+    with reading_image(path):
         return np.asarray(image.dataobj, dtype=np.float64)
-
-
-def _check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if tuple(found) != tuple(expected):
-        raise InputError(f"data.root: {path} has shape {tuple(found)}, expected {tuple(expected)}")

@@ -1,0 +1,211 @@
+"""The sessions of a subject averaged over repeats, one block of voxels at a time.
+
+N distinct images, V voxels. A block is averaged over all sessions in memory, and then never touched
+again. So every beta is read once and every mean written once (twice, where there are several
+blocks), and an interrupted preparation continues with the block that it was at. Blocks follow the
+order of the files, which for volumes is not that of the voxels. Below the folder of the data, while
+it is prepared:
+
+    averaging/means_A_B.npy   (N, v) float32, the means of voxels A to B; not where that is all
+    averaging/found_A_B.npz    what else is known of its voxels
+    averaging/session_S.npy   (V, n_trials) int16, what was a compressed file
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from jne.analysis.noise_ceiling import ncsnr_from_sums
+from jne.data.nsd.betas import Means, Repeats, standardise, units_of
+from jne.data.nsd.noise import ncsnr_as_nsd
+from jne.data.nsd.sessions import VOXELS_AT_ONCE, Betas, OpenSession
+from jne.utils.blocks import even_blocks
+from jne.utils.files import atomic_file
+from jne.utils.progress import stage_progress
+
+AVERAGING = "averaging"
+"""The folder of what is needed only while a subject is prepared."""
+_MEANS_BYTES = 10**9  # of the means of a block, in memory
+_ROWS_BYTES = 2**26  # of the responses that are written at once
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of V voxels besides their means."""
+
+    valid: NDArray[np.bool_]
+    """(U, V): whether a voxel was finite and not constant in a unit."""
+    saturated: NDArray[np.int64]
+    """(V,): the number of trials at an end of the int16 range."""
+    ncsnr: NDArray[np.float64]
+    """(V,): computed from the trials; NaN where that was not asked for."""
+    inverse: NDArray[np.float64]
+    """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
+
+    @classmethod
+    def joined(cls, parts: "list[Found]") -> "Found":
+        """The voxels of all parts."""
+        columns = zip(*(vars(part).values() for part in parts), strict=True)
+        return cls(*(np.concatenate(column, axis=-1) for column in columns))
+
+    def reordered(self, order: NDArray[np.int64]) -> "Found":
+        """Of the voxels that are here in the order `order`, (V,)."""
+        place = np.argsort(order)
+        return Found(*(values[..., place] for values in vars(self).values()))
+
+    @classmethod
+    def load(cls, path: Path) -> "Found":
+        with np.load(path, allow_pickle=False) as saved:
+            return cls(**saved)
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **vars(self))
+
+
+class Averaging:
+    """How the trials of a subject are averaged.
+
+    trials: one row per trial, ordered by session: session, run, row (of the image). zscore: run,
+    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images.
+    """
+
+    def __init__(
+        self, trials: pd.DataFrame, zscore: str, noise_ceiling: str, test: NDArray[np.bool_]
+    ) -> None:
+        self.unit = units_of(trials, zscore)
+        """(n_trials,), of each trial."""
+        self.repeats = Repeats(trials, self.unit)
+        self.by_session = Repeats(trials, units_of(trials, "session"))
+        self.zscore, self.noise_ceiling, self.test = zscore != "none", noise_ceiling, test
+
+    def blocks(self, n_voxels: int) -> list[slice]:
+        """Blocks of voxels that are averaged in memory."""
+        n_arrays = 3 if self.noise_ceiling == "repeats_as_nsd" else 1
+        at_once = _MEANS_BYTES // (4 * n_arrays * len(self.test))
+        return list(even_blocks(n_voxels, max(at_once, VOXELS_AT_ONCE)))
+
+
+class _Part:
+    """V voxels of a block, few enough for the cache."""
+
+    def __init__(self, averaging: Averaging, n_voxels: int) -> None:
+        self._how = averaging
+        squares = averaging.noise_ceiling == "repeats"
+        self.means = Means(averaging.repeats, n_voxels, squares=squares)
+        self._saturated = np.zeros(n_voxels, dtype=np.int64)
+        self._as_nsd: tuple[Means, Means] | None = None
+        if averaging.noise_ceiling == "repeats_as_nsd":
+            self._as_nsd = (
+                Means(averaging.by_session, n_voxels),
+                Means(averaging.by_session, n_voxels),
+            )
+
+    def add(self, number: int, betas: NDArray[np.float32], saturated: NDArray[np.int64]) -> None:
+        """Add the next session. betas: (n_trials, V), overwritten. saturated: (V,)."""
+        self._saturated += saturated
+        if self._as_nsd is not None:
+            z, squared = self._as_nsd
+            values = betas.copy()
+            valid = standardise(values, self._how.by_session.sessions[number].unit, ddof=1)
+            z.add(number, values, valid)
+            squared.add(number, np.square(values), valid)
+        unit = self._how.repeats.sessions[number].unit
+        self.means.add(number, betas, standardise(betas, unit, zscore=self._how.zscore))
+
+    def finish(self) -> Found:
+        """Set the means without any valid trial to NaN; measure the noise."""
+        values, count = self.means.values, self.means.count
+        ncsnr = np.full(values.shape[1], np.nan)
+        if self._as_nsd is not None:
+            ncsnr = ncsnr_as_nsd(*self._as_nsd)
+        elif self.means.squares is not None:
+            ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
+        count = np.broadcast_to(count, values.shape)
+        tested = count[self._how.test]
+        inverse = (1 / np.where(tested == 0, np.nan, tested)).mean(axis=0)
+        missing = count == 0
+        if missing.any():
+            values[missing] = np.nan
+        return Found(self.means.valid, self._saturated, ncsnr, inverse)
+
+
+def average_repeats(
+    folder: Path,
+    averaging: Averaging,
+    order: NDArray[np.int64],
+    open_session: Callable[[int], OpenSession],
+    betas_of: Callable[[NDArray[Any]], Betas],
+) -> Found:
+    """Write the mean of each image's valid trials to responses.npy, NaN where there is none.
+
+    folder: of the data. order: (V,), the voxels in the order of the files. open_session: function
+    of a session's number that opens the V voxels in that order. betas_of: as of
+    `Volume.betas`.
+    """
+    blocks = averaging.blocks(len(order))
+    names = [f"{block.start}_{block.stop}" for block in blocks]
+    opened: dict[int, OpenSession] = {}
+    sessions = averaging.repeats.numbers
+    with stage_progress() as progress, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        total = len(blocks) * len(sessions)
+        task = progress.add_task("betas", total=total, unit="reads")
+
+        def read(session: int, block: slice) -> NDArray[Any]:
+            if session not in opened:
+                opened[session] = open_session(session)
+            raw = opened[session].read(block)
+            progress.update(task, advance=1)
+            return raw
+
+        for block, name in zip(blocks, names, strict=True):
+            path = folder / AVERAGING / f"means_{name}.npy"
+            if path.exists():
+                progress.update(task, advance=len(sessions))
+                continue
+            columns = list(even_blocks(block.stop - block.start, VOXELS_AT_ONCE))
+            parts = [_Part(averaging, v.stop - v.start) for v in columns]
+            raw_of = partial(read, block=block)
+            ahead = pool.submit(raw_of, sessions[0])
+            for k in range(len(sessions)):
+                raw = ahead.result()
+                if k + 1 < len(sessions):  # read while this one is averaged
+                    ahead = pool.submit(raw_of, sessions[k + 1])
+
+                def add(part: _Part, v: slice, k: int = k, raw: NDArray[Any] = raw) -> None:
+                    part.add(k, *betas_of(raw[v]))
+
+                list(pool.map(add, parts, columns))
+            found = Found.joined(list(pool.map(_Part.finish, parts)))
+            means = [part.means.values for part in parts]
+            if len(blocks) == 1:
+                _write_columns(folder / "responses.npy", means, order)
+                return found.reordered(order)
+            found.save(path.with_name(f"found_{name}.npz"))
+            _write_columns(path, means, np.arange(block.stop - block.start))
+            del parts, means, raw, add  # the next block takes their place in memory
+    means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
+    _write_columns(folder / "responses.npy", means, order)
+    founds = [Found.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
+    return Found.joined(founds).reordered(order)
+
+
+def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
+    """Write the columns of all parts, (N, v) each, in the order of the voxels."""
+    n_images, n_voxels = len(parts[0]), len(order)
+    place = np.argsort(order)
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n_images, n_voxels)}
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        at_once = max(_ROWS_BYTES // (4 * n_voxels), 1)
+        for start in range(0, n_images, at_once):
+            rows = np.concatenate([part[start : start + at_once] for part in parts], axis=1)
+            rows.take(place, axis=1).tofile(file)

@@ -1,0 +1,37 @@
+"""Images as nibabel reads them; a file that cannot be read is named in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from nibabel.filebasedimages import ImageFileError
+from nibabel.freesurfer.mghformat import MGHError
+from nibabel.spatialimages import HeaderDataError
+
+from jne.errors import InputError
+from jne.utils.reading import reading
+
+
+@contextmanager
+def reading_image(path: Path) -> Iterator[None]:
+    """`reading`, where nibabel reads: it raises many kinds of errors for damaged files."""
+    with reading(path, "data.root"):
+        try:
+            yield
+        except (ImageFileError, HeaderDataError, MGHError, TypeError, OverflowError) as error:
+            raise OSError(error) from error
+
+
+def open_image(path: Path) -> Any:
+    """An image, whose array nibabel reads when it is asked for."""
+    with reading_image(path):
+        path.open("rb").close()  # nibabel itself reports a missing permission as an unknown format
+        return nib.load(path)
+
+
+def check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Raise InputError where a file has another shape."""
+    if tuple(found) != tuple(expected):
+        raise InputError(f"data.root: {path} has shape {tuple(found)}, expected {tuple(expected)}")
