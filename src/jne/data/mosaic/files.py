@@ -82,7 +82,9 @@ class SubjectFile:
     def trials(self) -> pd.DataFrame:
         """One row per trial: key, stimulus (the name of its file), phase, repetition."""
         with reading(self.path, "data.root"):
-            rows = [self._trial(key, item) for key, item in self._file["betas"].items()]
+            betas = self._file["betas"]
+            # Not .items(): left by an exception, it holds h5py's lock as long as the traceback lives
+            rows = [self._trial(key, betas[key]) for key in list(betas)]
         return pd.DataFrame(rows)
 
     def _trial(self, key: str, item: Any) -> dict[str, Any]:
