@@ -83,7 +83,7 @@ class SubjectFile:
         """One row per trial: key, stimulus (the name of its file), phase, repetition."""
         with reading(self.path, "data.root"):
             betas = self._file["betas"]
-            # Not .items(): left by an exception, it holds h5py's lock as long as the traceback lives
+            # Not .items(): left by an exception, it keeps h5py's lock while the traceback lives
             rows = [self._trial(key, betas[key]) for key in list(betas)]
         return pd.DataFrame(rows)
 
