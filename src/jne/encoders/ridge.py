@@ -52,8 +52,9 @@ class RidgeCV:
 
     There is no intercept: the caller centres features and responses, if need be. The features are
     decomposed once, for all blocks of voxels. himalaya finds the penalties, from fewer rows: those
-    of a fold are rotated to at most D (X = QR, and R, Q'Y in place of X, Y), which changes neither
-    weights nor differences of errors.
+    of a fold, and those outside it, are rotated to at most D (X = QR, and R, Q'Y in place of X, Y),
+    which changes neither weights nor differences of errors. himalaya multiplies with all of them
+    for every penalty.
     """
 
     def __init__(
@@ -76,12 +77,20 @@ class RidgeCV:
             self._rotations.append((rows, q, fold >= 0))
             parts.append(part)
             numbers.append(np.full(len(part), fold))
-        self._few, few_folds = torch.cat(parts), np.concatenate(numbers)
-        self._splits = [
-            (np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold))
-            for fold in np.unique(few_folds[few_folds >= 0])
-        ]
-        self._solver = RidgeSolver(self._few)
+        few, few_folds = torch.cat(parts), np.concatenate(numbers)
+        self._solver = RidgeSolver(few)
+        self._outside: list[tuple[NDArray[np.int64], Tensor]] = []
+        self._splits = []
+        rows_of_splits = [few]
+        for fold in np.unique(few_folds[few_folds >= 0]):
+            train, validated = np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold)
+            if len(train) > few.shape[1]:
+                q, part = torch.linalg.qr(few[train])
+                self._outside.append((train, q))
+                train = np.arange(len(part)) + sum(map(len, rows_of_splits))
+                rows_of_splits.append(part)
+            self._splits.append((train, validated))
+        self._rows_of_splits = torch.cat(rows_of_splits)
 
     def fit(self, responses: Tensor) -> RidgeFit:
         """The weights of responses Y, (N, V), of the features' dtype.
@@ -94,8 +103,8 @@ class RidgeCV:
         y, lost = self._rotated(responses)
         with _torch_backend(y.device):
             deltas, _, scores = solve_group_ridge_random_search(
-                [self._few.clone()],  # himalaya scales it in place
-                y,
+                [self._rows_of_splits.clone()],  # himalaya scales it in place
+                torch.cat([y, *(q.T @ y[train] for train, q in self._outside)]),
                 n_iter=y.new_ones(1, 1),
                 alphas=y.new_tensor(self.penalties),
                 score_func=_negative_squared_error,
