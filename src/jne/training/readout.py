@@ -6,7 +6,7 @@ the last hidden layer, V' trained voxels.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -144,8 +144,25 @@ def last_layer(
 
     The readout is the nn.Linear whose output, alone or plus that of a linear path, is the result.
     """
-    calls: list[tuple[nn.Linear, Tensor]] = []
     training = encoder.training
+    encoder.to("cpu").eval()
+    with torch.no_grad():
+        found = _readout(encoder, data.features[rows[:2]])
+        if found is None:
+            raise InputError(
+                f"{setting} needs an encoder that ends in a torch.nn.Linear, and this one does "
+                f"not; set {otherwise}"
+            )
+        blocks = range(0, len(rows), _ROWS_AT_ONCE)
+        features = [data.features[rows[start : start + _ROWS_AT_ONCE]] for start in blocks]
+        entered = torch.cat([_input(encoder, *found, block) for block in features])
+    encoder.train(training)
+    return found[0], entered
+
+
+def _readout(encoder: nn.Module, features: Tensor) -> tuple[nn.Linear, int] | None:
+    """The readout, and how often it is called; None where the encoder does not end in one."""
+    calls: list[tuple[nn.Linear, Tensor]] = []
     path = getattr(encoder, "linear_path", None)
 
     def keep(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -153,22 +170,30 @@ def last_layer(
         calls.append((layer, inputs[0]))
 
     layers = [m for m in encoder.modules() if isinstance(m, nn.Linear) and m is not path]
-    encoder.to("cpu")
-    entered = []
-    with _hooks([layer.register_forward_hook(keep) for layer in layers]), torch.no_grad():
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            calls.clear()
-            features = data.features[rows[start : start + _ROWS_AT_ONCE]]
-            result = encoder.eval()(features)
-            if not calls or not _is_output_of(*calls[-1], path, features, result):
-                raise InputError(
-                    f"{setting} needs an encoder that ends in a torch.nn.Linear, and this one "
-                    f"does not; set {otherwise}"
-                )
-            readout, h = calls[-1]
-            entered.append(h)
-    encoder.train(training)
-    return readout, torch.cat(entered)
+    with _hooks([layer.register_forward_hook(keep) for layer in layers]):
+        result = encoder(features)
+    if not calls or not _is_output_of(*calls[-1], path, features, result):
+        return None
+    readout = calls[-1][0]
+    return readout, sum(layer is readout for layer, _ in calls)
+
+
+class _Entered(Exception):
+    """The encoder has come to its readout."""
+
+
+def _input(encoder: nn.Module, readout: nn.Linear, n_calls: int, features: Tensor) -> Tensor:
+    """What enters the readout (n, H). It is not computed itself: (n, V) is larger than all else."""
+    entered: list[Tensor] = []
+
+    def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        entered.append(inputs[0])
+        if len(entered) == n_calls:
+            raise _Entered
+
+    with _hooks([readout.register_forward_pre_hook(stop)]), suppress(_Entered):
+        encoder(features)
+    return entered[-1]
 
 
 def _is_output_of(
