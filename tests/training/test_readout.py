@@ -17,7 +17,7 @@ from jne.encoders import ResidualEncoder
 from jne.encoders.ridge import PENALTIES as FINE
 from jne.errors import InputError
 from jne.training.baseline import baseline_columns
-from jne.training.readout import PENALTIES, cross_validation, refit_readout
+from jne.training.readout import PENALTIES, cross_validation, last_layer, refit_readout
 
 
 @pytest.fixture(scope="module")
@@ -181,3 +181,31 @@ def test_a_linear_encoder_is_cross_validated(data):
     model.fit(hidden - hidden.mean(axis=0), y - y.mean(axis=0))
     found = refit_readout(encoder, data)
     np.testing.assert_allclose(found.penalty, model.best_alphas_, rtol=1e-4)
+
+
+class Twice(nn.Module):
+    """Its last layer is called twice, and the second result is returned."""
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(n, n), nn.Linear(n, n)
+
+    def forward(self, x):
+        return self.last(torch.tanh(self.last(torch.tanh(self.first(x)))))
+
+
+def test_what_enters_the_last_layer_is_found_without_predicting_all_responses(data, monkeypatch):
+    monkeypatch.setattr("jne.training.readout._ROWS_AT_ONCE", 7)
+    rows = np.concatenate([data.rows["train"], data.rows["val"]])
+    encoder = Twice(data.n_features).train()
+    readout, entered = last_layer(encoder, data, rows)
+    assert readout is encoder.last
+    assert encoder.training
+    with torch.no_grad():
+        once = encoder.last(torch.tanh(encoder.first(data.features[rows])))
+    torch.testing.assert_close(entered, torch.tanh(once))
+    large = ResidualEncoder(data.n_features, 50, hidden_width=8)
+    predicted = []
+    large.readout.register_forward_hook(lambda _, inputs, __: predicted.append(len(inputs[0])))
+    last_layer(large, data, rows)
+    assert sum(predicted) == 2
