@@ -340,8 +340,15 @@ def test_shards_at_the_same_time_and_one_killed(tmp_path):
         return subprocess.Popen([*command, *settings], cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
     processes = [start(k) for k in (1, 2, 3)]
+
+    def at_work() -> bool:
+        """Whether one trains, and the one to be killed has got as far as to wait for it."""
+        first = [path.read_text() for path in output.glob("runs/shards/*/1of3/status.json")]
+        locked = list(output.glob("runs/shards/*/.train.lock"))
+        return bool(locked) and any('"shard"' in status for status in first)
+
     deadline = time.monotonic() + 60
-    while not list(output.glob("runs/shards/*/.train.lock")) and time.monotonic() < deadline:
+    while not at_work() and time.monotonic() < deadline:
         time.sleep(0.01)
     processes[0].kill()
     processes[0].wait()
