@@ -178,10 +178,12 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         if not job.zscored:
             operations["centred"] = 2 * forward + product
         else:
-            room = budget - fixed - job.product.nbytes
-            held_block, passes = _held_block(job, room, one_stimulus)
-            if held_block or order == "held":
-                operations["held"] = passes * forward + product
+            # Where reverse has fewer operations, the readout is not even converted for `product`
+            if order == "held" or forward + product < operations["reverse"]:
+                room = budget - fixed - job.product.nbytes
+                held_block, passes = _held_block(job, room, one_stimulus)
+                if held_block or order == "held":
+                    operations["held"] = passes * forward + product
             operations["streamed"] = 2 * forward + 2 * product
     else:
         times = 2 if job.zscored else 1
