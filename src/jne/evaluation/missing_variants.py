@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from jne import __version__
 from jne.analysis import nonlinearity
@@ -49,11 +50,12 @@ def missing_variants(
     files = {name: variant_file(folder / "jne.npy", name) for name in missing}
     absent = [name for name, file in files.items() if not _is_readable(file, len(voxels))]
     if absent:
-        deviations = _deviations(run, features, absent, outputs, config, progress)
+        encoder = run.encoder(config.trust)
+        found = deviations(encoder, features, absent, outputs, config, progress)
         make_folder(folder)
         for name in absent:
             jne = np.full(len(voxels), np.nan)
-            jne[trained[outputs]] = nonlinearity.jne(deviations[name])
+            jne[trained[outputs]] = nonlinearity.jne(found[name])
             write_array(files[name], jne)
     return {variant_column("jne", name): _read(file) for name, file in files.items()}
 
@@ -79,17 +81,21 @@ def _read(path: Path) -> NDArray[np.float64]:
     return np.load(path, allow_pickle=False)
 
 
-def _deviations(
-    run: Results,
+def deviations(
+    encoder: nn.Module,
     features: NDArray,
     variants: list[str],
     outputs: NDArray,
     config: EvaluateConfig,
     progress: Callable[[float], None],
 ) -> dict[str, NDArray]:
+    """Deviations (N, v) by variant, of some of the encoder's outputs (v,) at features (N, D).
+
+    Raises InputError, naming the key, where they cannot be computed within the memory.
+    """
     try:
-        deviations = jacobian_deviation(
-            run.encoder(config.trust),
+        found = jacobian_deviation(
+            encoder,
             features,
             variant=variants,
             voxels=outputs,
@@ -99,5 +105,5 @@ def _deviations(
         )
     except ValueError as error:
         raise InputError(f"jacobian.{error}") from error
-    assert isinstance(deviations, dict)  # one array per variant
-    return deviations
+    assert isinstance(found, dict)  # one array per variant
+    return found

@@ -15,7 +15,8 @@ from jne.analysis import nonlinearity, prediction, reliability
 from jne.data.prepared import Prepared, Source, prepare
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
-from jne.jacobian import jacobian_deviation
+from jne.evaluation.missing_variants import deviations
+from jne.jacobian.variants import DEFAULT
 from jne.results import Results
 from jne.results.weights import load_weights
 from jne.utils.instantiate import instantiate
@@ -57,17 +58,7 @@ def second_test(
         "p_ood": prediction.t_test_p(responses[:, there], predictions[:, there]),
     }
     outputs = np.flatnonzero(run.voxels["jne"].notna().to_numpy()[trained])
-    try:
-        deviation = jacobian_deviation(
-            encoder,
-            features,
-            voxels=outputs,
-            device=config.jacobian.device,
-            max_memory_gb=config.jacobian.max_memory_gb,
-            progress=progress,
-        )
-    except ValueError as error:
-        raise InputError(f"jacobian.{error}") from error
+    deviation = deviations(encoder, features, [DEFAULT], outputs, config, progress)[DEFAULT]
     half1, half2 = reliability.split_halves(deviation, config.seed)
     measured = {
         "jne_ood": nonlinearity.jne(deviation),
