@@ -130,5 +130,5 @@ def _one_sentence(message: str) -> str:
     """Hydra's message without its layout; for an unknown key, its name and nothing else."""
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
-        return unknown_key(unknown[1])
+        return str(unknown_key(unknown[1]))
     return " ".join(line.strip() for line in message.splitlines() if line.strip())

@@ -89,13 +89,13 @@ def validated(model: type[Config], composed: DictConfig) -> Config:
     """The composed config as a `model`. Raises InputError naming the first key at fault."""
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
-        raise InputError(f"{missing[0]}: this key needs a value; write {missing[0]}=...")
+        raise InputError(missing[0], f"this key needs a value; write {missing[0]}=...")
     plain = OmegaConf.to_container(composed, resolve=True)
     _check_finite(plain, "")
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        raise InputError(complaint(error)) from error
+        raise complaint(error) from error
 
 
 def _check_finite(value: Any, key: str) -> None:
@@ -110,11 +110,11 @@ def _check_finite(value: Any, key: str) -> None:
         for below in value:
             _check_finite(below, key)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise InputError(f"{key}={value}: input should be a finite number")
+        raise InputError(key, "input should be a finite number", value=value)
 
 
-def complaint(error: ValidationError, section: str = "") -> str:
-    """The first complaint of a failed validation, as one sentence that begins with the key."""
+def complaint(error: ValidationError, section: str = "") -> InputError:
+    """The first complaint of a failed validation of a config section, or of the whole config."""
     first = error.errors()[0]
     # Locations inside a union carry pydantic's own words after the key; keys alone are ours.
     path = [str(part) for part in first["loc"] if str(part).isidentifier()]
@@ -122,16 +122,18 @@ def complaint(error: ValidationError, section: str = "") -> str:
     if first["type"] == "extra_forbidden":
         return unknown_key(key)
     if first["type"] == "missing":
-        return f"{key}: this key is missing"
+        return InputError(key, "this key is missing")
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):  # of a function of ours; of a whole section, it has the key
+        return cause.at(key if path else ".".join(filter(None, [section, cause.key])))
     message = first["msg"].removeprefix("Value error, ")
-    value: Any = first["input"]
     # What a whole section gets wrong is in the message; its keys and values are not repeated.
-    found = "" if isinstance(value, Mapping) else f"={value}"
-    return f"{key}{found}: {message[0].lower()}{message[1:]}"
+    value = ... if isinstance(first["input"], Mapping) else first["input"]
+    return InputError(key, message[0].lower() + message[1:], value)
 
 
-def unknown_key(key: str) -> str:
-    """The sentence for a key that does not exist; for a renamed one, its new name."""
+def unknown_key(key: str) -> InputError:
+    """The complaint about a key that does not exist; of a renamed one, with its new name."""
     if key in RENAMED:
-        return f"{key}: this key is now {RENAMED[key]}"
-    return f"{key}: there is no such key"
+        return InputError(key, f"this key is now {RENAMED[key]}")
+    return InputError(key, "there is no such key")

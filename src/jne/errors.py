@@ -1,5 +1,38 @@
 """The one exception that means: the input is at fault, and the message says what to change."""
 
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+
 
 class InputError(ValueError):
-    """Bad input or configuration, told in one sentence that names the config key to change."""
+    """Bad input or configuration: which key is at fault, and what to change, in one sentence.
+
+    key: the config key, such as data.n_val, or the argument of a function; empty where the message
+    names a file and no key leads to it. message: begins after the key. value: what the key holds,
+    where the sentence repeats it. As text: `KEY=VALUE: MESSAGE`.
+    """
+
+    def __init__(self, key: str, message: str, value: object = ...) -> None:
+        super().__init__(key, message, value)  # all three, or it could not be pickled
+        self.key, self.message, self.value = key, message, value
+
+    def __str__(self) -> str:
+        if not self.key:
+            return self.message
+        given = "" if self.value is ... else f"={self.value}"
+        return f"{self.key}{given}: {self.message}"
+
+    def at(self, key: str) -> "InputError":
+        """The same complaint about another key: what a function calls an argument has a key."""
+        return InputError(key, self.message, self.value)
+
+
+@contextmanager
+def keys_below(section: str, names: Container[str]) -> Iterator[None]:
+    """Within this block, arguments with these names come from the config section `section`."""
+    try:
+        yield
+    except InputError as error:
+        if error.key not in names:
+            raise
+        raise error.at(f"{section}.{error.key}") from error

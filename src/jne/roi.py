@@ -62,5 +62,5 @@ def check_known(chosen: Iterable[str], names: Iterable[str], key: str) -> None:
     unknown = [roi for roi in chosen if roi not in known]
     if unknown:
         raise InputError(
-            f"{key}: unknown ROI {unknown[0]!r}; this data has {', '.join(known) or 'no ROIs'}"
+            key, f"unknown ROI {unknown[0]!r}; this data has {', '.join(known) or 'no ROIs'}"
         )

@@ -45,7 +45,7 @@ def test_algonauts_with_one_image_missing(features, tmp_path):
 
 def test_a_folder_that_is_not_an_algonauts_tree(features, tmp_path):
     sentence = refused(tmp_path, tmp_path, features, data="algonauts")
-    assert "is not an Algonauts 2023 tree with subj01" in sentence
+    assert "not an Algonauts 2023 tree with subj01" in sentence
 
 
 def test_a_small_test_set_names_the_key_that_algonauts_has(features, tmp_path):
@@ -57,7 +57,7 @@ def test_a_small_test_set_names_the_key_that_algonauts_has(features, tmp_path):
 def test_algonauts_without_any_region(features, tmp_path):
     root = write_algonauts(tmp_path / "algonauts")
     sentence = refused(tmp_path, root, features, "data.voxels=[]", data="algonauts")
-    assert sentence == "data.voxels=[] selects no voxels"
+    assert sentence == "data.voxels=[]: selects no voxels"
 
 
 @pytest.mark.parametrize("file", ["rh_training_fmri.npy", "lh.floc-faces_challenge_space.npy"])

@@ -103,8 +103,8 @@ def _twice(folder):
     ("spoil", "changes", "message"),
     [
         (None, {"features": "nowhere.npy"}, "no such file: .*nowhere.npy"),
-        (None, {"layer": 4}, "data.layer=4 is out of range: .* has layers 1 to 3"),
-        (None, {"layer": 0}, "data.layer=0 is out of range"),
+        (None, {"layer": 4}, "data.layer=4: out of range: .* has layers 1 to 3"),
+        (None, {"layer": 0}, "data.layer=0: out of range"),
         (None, {"layer": None}, "choose one of its layers with data.layer"),
         (
             None,
@@ -116,7 +116,7 @@ def _twice(folder):
         (_object_array, {}, "never unpickled"),
         (_nan_feature, {}, "data.features: NaN or infinite values in 1 of 50 .* row 7"),
         (_transposed, {}, "set data.transpose_responses=true"),
-        (_short, {}, "data.features has 50 stimuli but data.responses has 49"),
+        (_short, {}, "data.features: 50 stimuli, but data.responses has 49"),
         (_cut, {}, "data.features: .*x.npy: it cannot be read"),
         (_twice, {"stimuli": "s.csv"}, "stimulus 1 has several rows; give repeats"),
     ],

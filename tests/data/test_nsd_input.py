@@ -23,7 +23,7 @@ from jne.training.config import check_config
 
 
 def test_a_folder_that_is_not_an_nsd_tree(features, tmp_path):
-    assert "is not an NSD tree with subj01: no" in refused(tmp_path, tmp_path, features)
+    assert "not an NSD tree with subj01: no" in refused(tmp_path, tmp_path, features)
 
 
 def test_a_subject_without_betas(tree, features, tmp_path):
@@ -191,7 +191,7 @@ def test_regions_without_voxels(fresh_tree, features, tmp_path):
     for path in fresh_tree.rglob("*floc-bodies.nii.gz"):
         save_nifti(path, np.zeros(GRID))
     sentence = refused(tmp_path, fresh_tree, features, "data.voxels=EBA")
-    assert sentence == "data.voxels=['EBA'] selects no voxels"
+    assert sentence == "data.voxels=['EBA']: selects no voxels"
 
 
 def test_a_wrong_key_of_the_features_is_named_in_their_section(tree, tmp_path):

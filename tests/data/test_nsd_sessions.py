@@ -55,7 +55,7 @@ def test_a_session_of_one_hemisphere_is_refused(features, tmp_path):
     path = next(root.rglob("lh.ncsnr.mgh"))
     path.unlink()
     sentence = refused(tmp_path, root, features, "data.space=fsaverage")
-    assert sentence.startswith(f"data.noise_ceiling=ncsnr needs {path}; choose")
+    assert sentence.startswith(f"data.noise_ceiling=ncsnr: needs {path}; choose")
 
 
 def test_more_validation_than_training_images_is_warned_of(tree, features, tmp_path, capsys):

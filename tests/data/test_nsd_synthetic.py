@@ -129,7 +129,7 @@ def refused(source, tmp_path):
 def test_what_is_missing_is_named(make, tmp_path):
     sentence = refused(make(subject="subj02"), tmp_path)
     assert sentence.startswith("data.root=")
-    assert "has no NSD-synthetic of subj02: no" in sentence
+    assert "no NSD-synthetic of subj02 in it: no" in sentence
 
 
 @pytest.mark.parametrize(

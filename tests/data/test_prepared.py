@@ -45,7 +45,7 @@ def test_the_names_of_prepared_folders_stay(tmp_path):
 def test_a_source_that_fails_leaves_nothing_behind(tmp_path, monkeypatch):
     def half(self, folder):
         (folder / "features.npy").write_bytes(b"half")
-        raise InputError("data: stopped")
+        raise InputError("data", "stopped")
 
     monkeypatch.setattr(Synthetic, "write", half)
     with pytest.raises(InputError):

@@ -62,7 +62,7 @@ def test_a_label_that_looks_like_a_number():
 
 def test_a_voxel_belongs_to_one_of_the_papers_rois():
     """Both voxels of OPA belong to regions that come before it."""
-    with pytest.raises(InputError, match=r"data.voxels=\['OPA'\] selects no voxels"):
+    with pytest.raises(InputError, match=r"data.voxels=\['OPA'\]: selects no voxels"):
         chosen("OPA")
 
 

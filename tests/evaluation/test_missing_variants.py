@@ -123,6 +123,6 @@ def test_device_and_memory_are_those_of_the_config(run, config, computed):
 
 def test_too_little_memory_is_one_sentence_with_the_key(run, tmp_path):
     config = evaluate_config(tmp_path, "jacobian.max_memory_gb=0.001")
-    with pytest.raises(InputError, match=r"^jacobian\.max_memory_gb=0\.001 is too small: .* least"):
+    with pytest.raises(InputError, match=r"^jacobian\.max_memory_gb=0\.001: too small: .* least"):
         ask(run, config)
     assert not list((tmp_path / "variants").glob("*/*"))

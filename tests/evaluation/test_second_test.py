@@ -137,7 +137,7 @@ def test_what_is_refused(trained, tmp_path):
     assert sentence.startswith("features.layer=3: the encoder of subj01 in ")
     assert sentence.endswith("was trained on features.layer=None")
     sentence = refused(run, folder, f"test.root={tmp_path}")
-    assert sentence.startswith(f"test.root={tmp_path} has no NSD-synthetic of subj01")
+    assert sentence.startswith(f"test.root={tmp_path}: no NSD-synthetic of subj01")
     np.save(tmp_path / "wide.npy", np.zeros((N_IMAGES, DIM + 1), dtype=np.float32))
     sentence = refused(run, folder, f"features.path={tmp_path / 'wide.npy'}")
     assert "6 features of the second test set, but the encoder in" in sentence

@@ -47,9 +47,9 @@ def test_openai_weights_get_the_gelu_they_were_trained_with(tmp_path, monkeypatc
     ("keys", "message"),
     [
         ({"model": "ViT-Tyny-8"}, "no such model; close to it: ViT-Tiny-8"),
-        ({"layer": 9}, r"features.layer=9 is out of range: ViT-Tiny-8 has layers 0 .* to 3"),
+        ({"layer": 9}, r"features.layer=9: out of range: ViT-Tiny-8 has layers 0 .* to 3"),
         ({"pretrained": "nope"}, "features.pretrained=nope: ViT-Tiny-8 has"),
-        ({"model": "RN-Tiny"}, "RN-Tiny is not a vision transformer"),
+        ({"model": "RN-Tiny"}, "RN-Tiny: not a vision transformer"),
     ],
 )
 def test_bad_keys_are_one_sentence(pictures, tmp_path, keys, message):

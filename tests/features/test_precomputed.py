@@ -28,7 +28,7 @@ def test_precomputed(tmp_path, monkeypatch):
     np.testing.assert_allclose(found, array[[4, 0], 2], rtol=1e-6)
     with pytest.raises(InputError, match="has 6 rows, but there are 7 images"):
         Precomputed(layer=2, **keys).of(None, np.arange(7), 7)
-    with pytest.raises(InputError, match=r"features.layer=3 is out of range"):
+    with pytest.raises(InputError, match=r"features.layer=3: out of range"):
         Precomputed(layer=3, **keys).of(None, np.arange(6), 6)
     deny(monkeypatch, "numpy.load", "x.npy")
     with pytest.raises(InputError, match=r"features.path: .*x.npy: it cannot be read .*Permission"):

@@ -67,7 +67,7 @@ def test_layers_of_unequal_width_lie_side_by_side(pictures, tmp_path):
 @pytest.mark.parametrize("layer", [-1, 5])
 def test_a_layer_out_of_range_is_one_sentence(pictures, tmp_path, layer):
     message = (
-        f"features.layer={layer} is out of range: test_resnet has layers 0 .the first map. to 4, "
+        f"features.layer={layer}: out of range: test_resnet has layers 0 .the first map. to 4, "
         f"of 32, 32, 48, 192, 96 features"
     )
     with pytest.raises(InputError, match=message):

@@ -132,7 +132,10 @@ def test_activations_that_work_in_place_leave_the_memo_alone(x):
     ("layers", "message"),
     [
         ([], "at least one hidden layer"),
-        ([(16, nn.ReLU(), True)], r"layer 1 has a skip connection, so its width \(16\)"),
+        (
+            [(16, nn.ReLU(), True)],
+            r"layer 1 of its residual_chain has a skip connection, so its width \(16\)",
+        ),
         ([(16, nn.ReLU(), False), (1, nn.ReLU(), True)], r"layer 2 .* number of its inputs \(16\)"),
     ],
 )

@@ -211,5 +211,5 @@ def test_fast_precisions_are_close_at_every_voxel(precision):
 
 
 def test_one_variant_by_name_cannot_have_them():
-    with pytest.raises(ValueError, match=r"gain_shape needs a sequence of variants"):
+    with pytest.raises(ValueError, match=r"gain_shape: needs a sequence of variants"):
         jacobian_deviation(*small_net(), variant="l1", gain_shape=True)

@@ -202,16 +202,16 @@ X = np.ones((N, 3), dtype=np.float32)
 @pytest.mark.parametrize(
     ("module", "features", "message"),
     [
-        (lambda x: x, X, "module must be a torch.nn.Module, found function"),
-        (Forward(torch.tanh), "features", "features must be an array of real numbers, found str"),
-        (Forward(torch.tanh), np.array([["a"]]), "features must be an array of real numbers"),
-        (Forward(torch.tanh), X + 0j, "features must be an array of real numbers"),
+        (lambda x: x, X, "module: must be a torch.nn.Module, found function"),
+        (Forward(torch.tanh), "features", "features: must be an array of real numbers, found str"),
+        (Forward(torch.tanh), np.array([["a"]]), "features: must be an array of real numbers"),
+        (Forward(torch.tanh), X + 0j, "features: must be an array of real numbers"),
         (Forward(torch.tanh), torch.ones(4, 3, dtype=torch.cfloat), "found complex ones"),
-        (Forward(torch.tanh), X[0], r"features must be \(n_stimuli, ...\), found shape \(3,\)"),
+        (Forward(torch.tanh), X[0], r"features: must be \(n_stimuli, ...\), found shape \(3,\)"),
         (Forward(torch.tanh), X[:, :0], r"found shape \(7, 0\)"),
         (Forward(torch.tanh), np.float32(3), r"found shape \(\)"),
-        (Forward(torch.tanh), X[:2], "features are of 2 stimuli, but JNE needs at least 3"),
-        (Forward(torch.tanh), np.where(X > 0, np.nan, X), "features hold NaN or infinite values"),
+        (Forward(torch.tanh), X[:2], "features: 2 stimuli, but JNE needs at least 3"),
+        (Forward(torch.tanh), np.where(X > 0, np.nan, X), "features: NaN or infinite values"),
         (
             nn.Sequential(nn.Linear(4, 2)),
             X,
@@ -245,8 +245,8 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(module, features, mess
     ("settings", "message"),
     [
         ({"device": "gpu"}, "device=gpu: write cpu, cuda or cuda:1"),
-        ({"voxels": [0, 3]}, "voxels must be indices of the encoder's 3 outputs"),
-        ({"max_memory_gb": 0}, "max_memory_gb=0 is too small"),
+        ({"voxels": [0, 3]}, "voxels: must be indices of the encoder's 3 outputs"),
+        ({"max_memory_gb": 0}, "max_memory_gb=0: too small"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

@@ -41,11 +41,11 @@ def test_a_voxel_without_an_encoder_has_no_prediction(tmp_path):
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (np.ones((2, 5)), r"features must be numbers of shape \(n_stimuli, 6\), found \(2, 5\)"),
+        (np.ones((2, 5)), r"features: must be numbers of shape \(n_stimuli, 6\), found \(2, 5\)"),
         (np.ones(6), r"found \(6,\) float64"),
         ([["a"] * 6], r"found \(1, 6\) <U1"),
         (np.ones((2, 6), dtype=complex), "complex128"),
-        (np.full((2, 6), np.nan), "features hold NaN or infinite values"),
+        (np.full((2, 6), np.nan), "features: NaN or infinite values"),
     ],
 )
 def test_bad_features_are_refused(features, message, tmp_path):

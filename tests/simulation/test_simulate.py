@@ -167,8 +167,8 @@ def test_a_study_without_a_figure(run_own, store):
         ("powers: {_target_: powers.Powers, largest: 0}", "simulation.powers.largest=0"),
         ("powers: {_target_: powers.Power, largest: 4}", "simulation.powers: .*powers.Power"),
         ("powers: {_target_: nowhere.Powers}", "simulation.powers: .*No module named 'nowhere'"),
-        ("powers: {_target_: pathlib.Path}", "simulation.powers._target_ must name a subclass"),
-        ("powers: {largest: 4}", "simulation.powers._target_ must name a subclass"),
+        ("powers: {_target_: pathlib.Path}", "simulation.powers._target_: must name a subclass"),
+        ("powers: {largest: 4}", "simulation.powers._target_: must name a subclass"),
     ],
 )
 def test_a_bad_study_is_one_sentence(run_own, config, message):

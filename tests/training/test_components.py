@@ -246,7 +246,7 @@ def test_size_chooses_the_space(data, monkeypatch):
     assert in_components("auto", "ridge", data, followed=False)
     assert not in_components("auto", "trained", data, followed=False)
     assert not in_components("auto", "ridge", data, followed=True)
-    with pytest.raises(InputError, match=r"^jacobian\.trajectory needs"):
+    with pytest.raises(InputError, match=r"^jacobian\.trajectory: needs"):
         in_components("components", "ridge", data, followed=True)
 
 

@@ -145,9 +145,9 @@ def test_it_is_the_number_of_the_estimator():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"features": "image"}, "features must be a function, found str"),
+        ({"features": "image"}, "features: must be a function, found str"),
         ({"encoder": nn.Linear}, None),
-        ({"encoder": "network"}, "encoder must be a function, found str"),
+        ({"encoder": "network"}, "encoder: must be a function, found str"),
         ({"when": "train"}, "when=train: write test, validation, fit"),
         ({"when": None}, "when=None: write test, validation, fit"),
     ],
@@ -163,17 +163,25 @@ def test_bad_arguments_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("data", "settings", "message"),
     [
-        (AsDicts(), {}, "no features in a batch that is a dict; give it features="),
+        (
+            AsDicts(),
+            {},
+            "features: MeasureJNE finds none in a batch that is a dict; give it a function",
+        ),
         (AsDicts(), {"features": lambda batch: batch}, r"must return a tensor .* found dict"),
         (PAIRS, {"features": lambda batch: batch[0][:, 0]}, r"must return a tensor .* \(8,\)"),
-        (PAIRS, {"features": lambda batch: batch[0][:, : len(batch[0])]}, "features of one shape"),
+        (
+            PAIRS,
+            {"features": lambda batch: batch[0][:, : len(batch[0])]},
+            "features: must return tensors of one shape",
+        ),
         (PAIRS, {"features": lambda batch: batch[0][:, :5]}, "cannot be applied to features"),
         (PAIRS, {"encoder": lambda module: "network"}, "must be a torch.nn.Module, found str"),
         (PAIRS, {"encoder": lambda module: module.forward}, "found method"),
-        (TensorDataset(X[:2], Y[:2]), {}, "features are of 2 stimuli, but JNE needs at least 3"),
-        (PAIRS, {"max_memory_gb": 1e-9}, "max_memory_gb=1e-09 is too small"),
+        (TensorDataset(X[:2], Y[:2]), {}, "features: 2 stimuli, but JNE needs at least 3"),
+        (PAIRS, {"max_memory_gb": 1e-9}, "max_memory_gb=1e-09: too small"),
         (PAIRS, {"device": "tpu0"}, "device=tpu0: write cpu"),
-        (PAIRS, {"voxels": [7]}, "voxels must be indices of the encoder's 3 outputs"),
+        (PAIRS, {"voxels": [7]}, "voxels: must be indices of the encoder's 3 outputs"),
     ],
 )
 def test_what_cannot_be_measured_is_refused_in_a_sentence(data, settings, message):
@@ -184,6 +192,6 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(data, settings, messag
 
 def test_no_stimuli_are_refused():
     with pytest.raises(
-        InputError, match=r"\(when=fit\) saw no stimuli; give the Trainer a dataloa"
+        InputError, match=r"when=fit: MeasureJNE saw no stimuli; give the Trainer a dataloa"
     ):
         trainer(MeasureJNE(when="fit"), limit_val_batches=0).fit(Theirs(), loader(), loader())

@@ -95,7 +95,7 @@ def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, monkeypatch)
     for file in data.prepared.folder.glob("baseline-kernel-*.npy"):
         file.unlink()
     monkeypatch.setattr("jne.training.baseline.memory_bytes", lambda: 1000)
-    with pytest.raises(InputError, match=r"baseline=kernel needs about .* leave it out"):
+    with pytest.raises(InputError, match=r"baseline=kernel: needs about .* leave it out"):
         baseline_columns(["kernel"], data)
 
 

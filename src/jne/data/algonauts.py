@@ -73,8 +73,9 @@ class Algonauts(Source):
             for path in (*self._responses.values(), *vertices):
                 if not path.exists():
                     raise InputError(
-                        f"data.root={self.root} is not an Algonauts 2023 tree with "
-                        f"{self.subject}: no {path}"
+                        "data.root",
+                        f"not an Algonauts 2023 tree with {self.subject}: no {path}",
+                        value=self.root,
                     )
             files = [*self._responses.values(), *vertices]
             for paths in self._roi_files().values():
@@ -97,7 +98,7 @@ class Algonauts(Source):
             there = [file for file in files if file.exists()]
             if len(there) == 1:
                 (absent,) = set(files).difference(there)
-                raise InputError(f"data.root: {there[0]} is there, but {absent.name} is missing")
+                raise InputError("data.root", f"{there[0]} is there, but {absent.name} is missing")
             if there:
                 found[roi_set] = files
         return found
@@ -107,8 +108,9 @@ class Algonauts(Source):
         n, sizes = len(left), (left.shape[1], right.shape[1])
         if len(right) != n:
             raise InputError(
-                f"data.root: {self._responses['left']} has {n} images, "
-                f"{self._responses['right']} {len(right)}"
+                "data.root",
+                f"{self._responses['left']} has {n} images, "
+                f"{self._responses['right']} {len(right)}",
             )
         voxels = pd.concat(map(self._vertices, HEMISPHERES, sizes), ignore_index=True)
         sets = self._roi_sets(sizes)
@@ -133,8 +135,8 @@ class Algonauts(Source):
         images = self.images()
         if images is not None and len(images) != n:
             raise InputError(
-                f"data.root: {self._image_folder} has {len(images)} images, but there are "
-                f"responses to {n}"
+                "data.root",
+                f"{self._image_folder} has {len(images)} images, but there are responses to {n}",
             )
         return images
 
@@ -143,9 +145,10 @@ class Algonauts(Source):
             return self.image_features.of(images, np.arange(n), n)
         if images is None and self.image_features.ids != "sorted":
             raise InputError(
-                f"data.root: the names of the images in {self._image_folder} have the numbers by "
+                "data.root",
+                f"the names of the images in {self._image_folder} have the numbers by "
                 f"which rows of features are found, and it is not there; without them, "
-                f"features.ids=sorted takes one row per image, in their order"
+                f"features.ids=sorted takes one row per image, in their order",
             )
         numbers = np.arange(n) if images is None else _numbers(images)
         return self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
@@ -156,8 +159,8 @@ class Algonauts(Source):
         vertex = np.flatnonzero(_read(path))
         if len(vertex) != n_vertices:
             raise InputError(
-                f"data.root: {path} marks {len(vertex)} vertices, but there are responses of "
-                f"{n_vertices}"
+                "data.root",
+                f"{path} marks {len(vertex)} vertices, but there are responses of {n_vertices}",
             )
         return pd.DataFrame({"hemisphere": side, "vertex": vertex, "mesh": "fsaverage"})
 
@@ -169,7 +172,7 @@ class Algonauts(Source):
             for file, found, size in zip(files, values, sizes, strict=True):
                 if len(found) != size:
                     raise InputError(
-                        f"data.root: {file} has {len(found)} vertices, expected {size}"
+                        "data.root", f"{file} has {len(found)} vertices, expected {size}"
                     )
             labels[roi_set] = np.concatenate(values)
         return rois.RoiSets.of(labels, LABELS, sum(sizes))
@@ -182,8 +185,9 @@ def _numbers(images: Images) -> NDArray[np.int64]:
         number = image_number(name)
         if number is None:
             raise InputError(
-                f"data.root: the name of {name} in {images.path} must have NSD's number of the "
-                f"image, as in train-0001_nsd-00013.png"
+                "data.root",
+                f"the name of {name} in {images.path} must have NSD's number of the "
+                f"image, as in train-0001_nsd-00013.png",
             )
         numbers.append(number)
     return np.array(numbers)

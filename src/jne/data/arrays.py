@@ -98,8 +98,9 @@ class Arrays(Source):
         responses = read_array(path, self.responses_key, "data.responses", "data.responses_key")
         if responses.ndim not in (2, 3):
             raise InputError(
-                f"data.responses must be (n_stimuli, n_voxels) or (n_stimuli, n_voxels, "
-                f"n_repeats), found shape {responses.shape}"
+                "data.responses",
+                f"must be (n_stimuli, n_voxels) or (n_stimuli, n_voxels, n_repeats), found shape "
+                f"{responses.shape}",
             )
         return responses.swapaxes(0, 1) if self.transpose_responses else responses
 
@@ -114,8 +115,9 @@ class Arrays(Source):
     def _features_of(self, images: Images, n_stimuli: int) -> NDArray:
         if len(images) != n_stimuli:
             raise InputError(
-                f"data.images: {images.path} holds {len(images)} images, but data.responses has "
-                f"{n_stimuli} stimuli"
+                "data.images",
+                f"{images.path} holds {len(images)} images, but data.responses has "
+                f"{n_stimuli} stimuli",
             )
         return self.image_features.of(images, np.arange(n_stimuli), n_stimuli)
 
@@ -123,12 +125,12 @@ class Arrays(Source):
         n, found = len(features), responses.shape
         if found[0] == n:
             return
-        message = f"data.features has {n} stimuli but data.responses has {found[0]} (shape {found})"
+        message = f"{n} stimuli, but data.responses has {found[0]} (shape {found})"
         if found[1] == n:
             message += f"; set data.transpose_responses={str(not self.transpose_responses).lower()}"
         elif features.shape[1] == found[0]:
             message += f"; set data.transpose_features={str(not self.transpose_features).lower()}"
-        raise InputError(message)
+        raise InputError("data.features", message)
 
     def _voxel_table(self, n_voxels: int) -> pd.DataFrame:
         if self.voxels is None:
@@ -136,18 +138,21 @@ class Arrays(Source):
         table = _read_csv(self.root / self.voxels, "data.voxels", n_voxels, "voxels")
         if self.roi_column not in table:
             raise InputError(
-                f"data.roi_column={self.roi_column} is not a column of {self.voxels}: it has "
-                f"{', '.join(table.columns)}"
+                "data.roi_column",
+                f"not a column of {self.voxels}, which has {', '.join(table.columns)}",
+                value=self.roi_column,
             )
         if self.roi_column != "roi" and "roi" in table:
             raise InputError(
-                f"data.roi_column={self.roi_column}: {self.voxels} also has a column roi; rename it"
+                "data.roi_column",
+                f"{self.voxels} also has a column roi; rename it",
+                value=self.roi_column,
             )
         table = table.rename(columns={self.roi_column: "roi"})
         table["roi"] = table["roi"].fillna("").astype(str)
         if "voxel" not in table:
             table.insert(0, "voxel", np.arange(n_voxels))
-        check_voxel_table(table, f"data.voxels: {self.root / self.voxels}")
+        check_voxel_table(table, "data.voxels", str(self.root / self.voxels))
         return table
 
     def _stimulus_table(self, n_stimuli: int) -> pd.DataFrame:
@@ -156,21 +161,22 @@ class Arrays(Source):
         else:
             table = _read_csv(self.root / self.stimuli, "data.stimuli", n_stimuli, "stimuli")
             if "stimulus" not in table:
-                raise InputError(f"data.stimuli: {self.stimuli} has no column `stimulus`")
+                raise InputError("data.stimuli", f"{self.stimuli} has no column `stimulus`")
             if table["stimulus"].duplicated().any():
                 repeated = table["stimulus"][table["stimulus"].duplicated()].iloc[0]
                 raise InputError(
-                    f"data.stimuli: stimulus {repeated} has several rows; give repeats of a "
-                    f"stimulus as a third axis of data.responses"
+                    "data.stimuli",
+                    f"stimulus {repeated} has several rows; give repeats of a "
+                    f"stimulus as a third axis of data.responses",
                 )
         if self.split == "random":
             table["split"] = random_split(n_stimuli, self.n_val, self.n_test, self.split_seed)
         elif "split" not in table:
-            raise InputError("data.split=fixed needs a column `split` in data.stimuli")
+            raise InputError("data.split", "needs a column `split` in data.stimuli", value="fixed")
         unknown = sorted(set(table["split"].astype(str)).difference(SPLITS))
         if unknown:
             raise InputError(
-                f"data.stimuli: unknown split {unknown[0]!r}; write {', '.join(SPLITS)}"
+                "data.stimuli", f"unknown split {unknown[0]!r}; write {', '.join(SPLITS)}"
             )
         return table
 
@@ -199,6 +205,6 @@ def _read_csv(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFra
         table = pd.read_csv(path)
     if len(table) != n_rows:
         raise InputError(
-            f"{config_key}: {path} has {len(table)} rows, but the arrays have {n_rows} {what}"
+            config_key, f"{path} has {len(table)} rows, but the arrays have {n_rows} {what}"
         )
     return table

@@ -104,7 +104,7 @@ class StandardisedData(pl.LightningDataModule):
         super().__init__()
         self.rows, self.seed, self.shuffled = rows, seed, shuffle
         if not len(rows["train"]):  # of a second test set, which is for evaluate.py
-            raise InputError("data: there is no stimulus to train on")
+            raise InputError("data", "there is no stimulus to train on")
         self.batch_size = batch_size or len(self.rows["train"])
         features = np.asarray(features, dtype=np.float32)
         train, values = self.rows["train"], responses
@@ -119,9 +119,10 @@ class StandardisedData(pl.LightningDataModule):
         self.kept = np.flatnonzero(self.voxel_status == "ok")
         if not len(self.kept):
             raise InputError(
-                f"data: no voxel can be trained on: of {len(mean)}, "
+                "data",
+                f"no voxel can be trained on: of {len(mean)}, "
                 f"{(self.voxel_status == 'missing').sum()} have missing and "
-                f"{(self.voxel_status == 'constant').sum()} constant responses"
+                f"{(self.voxel_status == 'constant').sum()} constant responses",
             )
         self.response_mean = float32(mean[self.kept])
         self.response_scale = float32(scale[self.kept])

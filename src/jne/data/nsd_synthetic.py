@@ -96,7 +96,9 @@ class NSDSynthetic(Source):
             for path in files if own else (*files, *self._image_files):
                 if not path.exists():
                     raise InputError(
-                        f"data.root={self.root} has no NSD-synthetic of {self.subject}: no {path}"
+                        "data.root",
+                        f"no NSD-synthetic of {self.subject} in it: no {path}",
+                        value=self.root,
                     )
             files += [] if own else self._image_files
             files += [self._classes] if self._classes.exists() else []
@@ -140,7 +142,7 @@ class NSDSynthetic(Source):
         absent = [name for name in names if name not in table]
         if absent:
             raise InputError(
-                f"data.space={self.space}: {self.voxel_table} has no column {absent[0]}"
+                "data.space", f"{self.voxel_table} has no column {absent[0]}", value=self.space
             )
         shown = table[["voxel", "roi", *names]].copy()
         if self.space == "fsaverage":
@@ -152,8 +154,9 @@ class NSDSynthetic(Source):
         places = table[names].to_numpy().T
         if (places >= np.array(shape)[:, None]).any():
             raise InputError(
-                f"data.space={self.space}: voxels of {self.voxel_table} are outside the volume "
-                f"{shape}"
+                "data.space",
+                f"voxels of {self.voxel_table} are outside the volume {shape}",
+                value=self.space,
             )
         return shown, np.ravel_multi_index(tuple(places), shape)
 
@@ -168,7 +171,7 @@ class SyntheticImages(Images):
         for part, expected in zip(self._parts, sizes, strict=True):
             if len(part) != expected:
                 raise InputError(
-                    f"data.root: {part.path} has {len(part)} images, expected {expected}"
+                    "data.root", f"{part.path} has {len(part)} images, expected {expected}"
                 )
         self.names = [f"nsdsynthetic{number:03d}" for number in range(1, N_IMAGES + 1)]
 
@@ -197,8 +200,9 @@ def read_order(path: Path) -> NDArray[np.int64]:
     numbers = order.dtype.kind in "iuf" and len(order) == N_TRIALS
     if not numbers or set(order.tolist()) != set(range(1, N_IMAGES + 1)):
         raise InputError(
-            f"data.root: masterordering in {path} must hold {N_TRIALS} numbers of images, each "
-            f"from 1 to {N_IMAGES} at least once; found shape {np.shape(found)}"
+            "data.root",
+            f"masterordering in {path} must hold {N_TRIALS} numbers of images, each "
+            f"from 1 to {N_IMAGES} at least once; found shape {np.shape(found)}",
         )
     return order.astype(np.int64) - 1
 
@@ -208,7 +212,9 @@ def read_classes(path: Path) -> NDArray[np.str_]:
     with reading(path, "data.root"):
         table = pd.read_csv(path)
     if "Image class" not in table or len(table) != N_IMAGES:
-        raise InputError(f"data.root: {path} must have {N_IMAGES} rows and a column `Image class`")
+        raise InputError(
+            "data.root", f"{path} must have {N_IMAGES} rows and a column `Image class`"
+        )
     return table["Image class"].to_numpy(dtype=str)
 
 

@@ -183,9 +183,11 @@ def load(folder: Path) -> Prepared:
     """
     with reading(folder, "data"):
         if not (folder / "provenance.json").exists():
-            raise InputError(f"data: {folder} is not a prepared folder: it has no provenance.json")
+            raise InputError(
+                "data", f"{folder} is not a prepared folder: it has no provenance.json"
+            )
         voxels = read_table(folder / "voxels.csv")
-        check_voxel_table(voxels, f"data: {folder / 'voxels.csv'}")
+        check_voxel_table(voxels, "data", str(folder / "voxels.csv"))
         prepared = Prepared(
             folder=folder,
             features=np.load(folder / "features.npy", mmap_mode="r"),
@@ -212,8 +214,9 @@ def _check_whole(prepared: Prepared) -> None:
     )
     if not whole:
         raise InputError(
-            f"data: {prepared.folder} is damaged, its arrays and tables do not agree; delete it to "
-            f"have it prepared again"
+            "data",
+            f"{prepared.folder} is damaged, its arrays and tables do not agree; delete it to "
+            f"have it prepared again",
         )
 
 
@@ -248,9 +251,11 @@ def write_prepared(
     """
     n_stimuli = len(stimuli) if responses is None else len(responses)
     if len(features) != n_stimuli:
-        raise InputError(f"data: features of {len(features)} stimuli, but responses to {n_stimuli}")
+        raise InputError(
+            "data", f"features of {len(features)} stimuli, but responses to {n_stimuli}"
+        )
     check_stimuli(source, features, stimuli)
-    check_voxel_table(voxels, "data: the voxel table")
+    check_voxel_table(voxels, "data")
     write_array(folder / "features.npy", features.astype(np.float32))
     if responses is not None:
         write_array(folder / "responses.npy", responses.astype(np.float32))
@@ -267,8 +272,9 @@ def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> N
     if len(bad):
         key = "data.features" if getattr(source, "features", None) is not None else "features"
         raise InputError(
-            f"{key}: NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
-            f"in row {bad[0]} counted from 0"
+            key,
+            f"NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
+            f"in row {bad[0]} counted from 0",
         )
     check_split(stimuli["split"], source, source.splits)
 
@@ -279,8 +285,9 @@ def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
     free = shutil.disk_usage(folder).free
     if free + there < n_bytes:
         raise InputError(
-            f"output: preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
-            f"{free / 1e9:.1f} GB are free"
+            "output",
+            f"preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
+            f"{free / 1e9:.1f} GB are free",
         )
 
 
@@ -295,7 +302,7 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
             stat = path.stat()
         inputs.append({"file": str(path), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns})
     if missing:
-        raise InputError(f"data: no such file: {', '.join(missing)}")
+        raise InputError("data", f"no such file: {', '.join(missing)}")
     return inputs
 
 

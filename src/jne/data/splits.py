@@ -55,8 +55,9 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
     test, val = (round(size * n) if isinstance(size, float) else size for size in (n_test, n_val))
     if test + val >= n:
         raise InputError(
-            f"data.n_test and data.n_val take {test} + {val} of {n} stimuli and leave none to "
-            f"train on"
+            "data.n_test",
+            f"this and data.n_val take {test} + {val} of {n} stimuli and leave none to train on",
+            value=n_test,
         )
     split = np.full(n, "train", dtype="<U5")
     order = np.random.default_rng(seed).permutation(n)
@@ -77,8 +78,8 @@ def check_split(split: pd.Series, source: BaseModel, needed: Sequence[str] = SPL
             keys = [f"data.{key}" for key in _KEYS[name] if key in type(source).model_fields]
             hint = f"; change {' or '.join(keys)}" if keys else ""
             raise InputError(
-                f"data: {counts.get(name, 0)} {name} stimuli, but {who_needs} at least "
-                f"{fewest}{hint}"
+                "data",
+                f"{counts.get(name, 0)} {name} stimuli, but {who_needs} at least {fewest}{hint}",
             )
     if counts.get("val", 0) > counts.get("train", 0):
         hint = "; change data.n_val" if "n_val" in type(source).model_fields else ""

@@ -37,34 +37,35 @@ _NUMBERS = ("noise_ceiling", "ncsnr")
 _INDICES = ("vertex", "i", "j", "k")
 
 
-def check_voxel_table(table: pd.DataFrame, where: str) -> None:
+def check_voxel_table(table: pd.DataFrame, key: str, what: str = "the voxel table") -> None:
     """Raise InputError where a column or an ROI has a name of ours, or a number is none.
 
-    where: the config key and the file, with which the message begins.
+    key: the config key of the table. what: its file.
     """
     ours = [name for name in table if name in RESERVED_COLUMNS or _TWIN.fullmatch(str(name))]
     if ours:
         raise InputError(
-            f"{where}: the column {ours[0]} has the name of one that jne adds; rename it"
+            key, f"{what}: the column {ours[0]} has the name of one that jne adds; rename it"
         )
     words = set(RESERVED_ROIS).intersection(table["roi"].astype(str).unique())
     if words:
         raise InputError(
-            f"{where}: an ROI is called {min(words)!r}, which stands for all voxels in tables and "
-            f"metrics; rename it"
+            key,
+            f"{what}: an ROI is called {min(words)!r}, which stands for all voxels in tables and "
+            f"metrics; rename it",
         )
     for name in (*_NUMBERS, *_INDICES):
         if name in table:
-            _check_numbers(table[name], f"{where}: the column {name}")
+            _check_numbers(table[name], key, f"{what}: the column {name}")
 
 
-def _check_numbers(column: pd.Series, where: str) -> None:
+def _check_numbers(column: pd.Series, key: str, what: str) -> None:
     numbers = pd.to_numeric(column, errors="coerce")
     text = column[numbers.isna() & column.notna()]
     if len(text):
-        raise InputError(f"{where} must hold numbers, found {text.iloc[0]!r}")
+        raise InputError(key, f"{what} must hold numbers, found {text.iloc[0]!r}")
     values = numbers.dropna().to_numpy(dtype=np.float64)
     if column.name in _INDICES and ((values < 0) | (values % 1 != 0)).any():
-        raise InputError(f"{where} must hold whole numbers from 0")
+        raise InputError(key, f"{what} must hold whole numbers from 0")
     if column.name == "noise_ceiling" and np.isinf(values).any():
-        raise InputError(f"{where} must hold finite numbers")
+        raise InputError(key, f"{what} must hold finite numbers")

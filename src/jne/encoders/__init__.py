@@ -59,6 +59,7 @@ def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> 
     encoder = instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)
     if not isinstance(encoder, nn.Module):
         raise InputError(
-            f"encoder._target_ must name an nn.Module, found {config.get('_target_', 'nothing')}"
+            "encoder._target_",
+            f"must name an nn.Module, found {config.get('_target_', 'nothing')}",
         )
     return encoder

@@ -61,10 +61,10 @@ class RawEncoder(nn.Module):
         d = len(self.feature_mean)
         if x.ndim != 2 or x.shape[1] != d or x.dtype.kind not in "fiu":
             raise InputError(
-                f"features must be numbers of shape (n_stimuli, {d}), found {x.shape} {x.dtype}"
+                "features", f"must be numbers of shape (n_stimuli, {d}), found {x.shape} {x.dtype}"
             )
         if not np.isfinite(x).all():
-            raise InputError("features hold NaN or infinite values")
+            raise InputError("features", "NaN or infinite values")
         model, dtype = self, torch.float32
         if x.dtype == np.float64:
             model, dtype = deepcopy(self).double(), torch.float64

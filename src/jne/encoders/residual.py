@@ -18,6 +18,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from jne.encoders.chain import ResidualLayer
+from jne.errors import InputError
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -51,24 +52,25 @@ def activated_layers(placement: str | Sequence[int], n_hidden: int) -> list[bool
         For an unknown placement or a layer that does not exist.
     """
     if n_hidden < 1:
-        raise ValueError(f"n_hidden must be at least 1, found {n_hidden}")
+        raise InputError("n_hidden", "must be at least 1", value=n_hidden)
     if not isinstance(placement, str):
         outside = [layer for layer in placement if not 1 <= layer <= n_hidden]
         if outside:
-            raise ValueError(f"placement names layer {outside[0]}, but n_hidden is {n_hidden}")
+            raise InputError("placement", f"names layer {outside[0]}, but n_hidden is {n_hidden}")
         return [layer in placement for layer in range(1, n_hidden + 1)]
     if placement not in PLACEMENTS:
-        raise ValueError(f"unknown placement {placement!r}; choose one of {', '.join(PLACEMENTS)}")
+        raise InputError("placement", f"choose one of {', '.join(PLACEMENTS)}", value=placement)
     if placement == "loc2" and n_hidden < 2:
-        raise ValueError("placement loc2 needs n_hidden of at least 2: it acts after layer 1")
+        raise InputError(
+            "placement", "needs n_hidden of at least 2: it acts after layer 1", value=placement
+        )
     first, rest = placement in ("loc1", "both"), placement in ("loc2", "both")
     return [first] + [rest] * (n_hidden - 1)
 
 
 def _activations(activation: str, placement: str | Sequence[int], n_hidden: int) -> nn.ModuleList:
     if activation not in ACTIVATIONS:
-        known = ", ".join(ACTIVATIONS)
-        raise ValueError(f"unknown activation {activation!r}; choose one of {known}")
+        raise InputError("activation", f"choose one of {', '.join(ACTIVATIONS)}", value=activation)
     return nn.ModuleList(
         ACTIVATIONS[activation]() if active else nn.Identity()
         for active in activated_layers(placement, n_hidden)
@@ -126,19 +128,23 @@ class ResidualEncoder(nn.Module):
             ("linear_path", linear_path),
         ):
             if not isinstance(value, bool):
-                raise ValueError(f"{name} must be true or false, found {value!r}")
+                raise InputError(name, "must be true or false", value=value)
         for name, size in (("hidden_width", hidden_width), ("n_hidden", n_hidden)):
             if not isinstance(size, int) or isinstance(size, bool):
-                raise ValueError(f"{name} must be a whole number, found {size!r}")
-        if min(n_features, n_voxels, hidden_width) < 1:
-            raise ValueError(
-                f"n_features, n_voxels and hidden_width must be at least 1, "
-                f"found {n_features}, {n_voxels}, {hidden_width}"
-            )
+                raise InputError(name, "must be a whole number", value=size)
+        for name, size in (
+            ("n_features", n_features),
+            ("n_voxels", n_voxels),
+            ("hidden_width", hidden_width),
+        ):
+            if size < 1:
+                raise InputError(name, "must be at least 1", value=size)
         if skip_first and hidden_width != n_features:
-            raise ValueError(
-                f"skip_first adds the features to the first hidden layer, so hidden_width must "
-                f"equal the number of features ({n_features}), found {hidden_width}"
+            raise InputError(
+                "hidden_width",
+                f"skip_first adds the features to the first hidden layer, so this must equal the "
+                f"number of features ({n_features})",
+                value=hidden_width,
             )
         widths = [n_features] + [hidden_width] * n_hidden
         self.hidden = nn.ModuleList(

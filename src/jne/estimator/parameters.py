@@ -9,7 +9,6 @@ from sklearn.utils import check_random_state
 
 from jne.config import Device, Section, Seed, complaint
 from jne.encoders import activated_layers
-from jne.errors import InputError
 from jne.training.config import TrainerConfig
 
 _OPTIMIZERS = {"adam": "torch.optim.Adam", "adamw": "torch.optim.AdamW"}
@@ -88,7 +87,7 @@ def checked(values: Mapping[str, Any]) -> Parameters:
     try:
         return Parameters(**plain)
     except ValidationError as error:
-        raise InputError(complaint(error)) from error
+        raise complaint(error) from error
 
 
 def _plain(value: Any) -> Any:

@@ -174,11 +174,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
             try:
                 history = train(module, data, settings.trainer(), readout=settings.readout)
-            except InputError as error:
-                raise InputError(
-                    f"the validation loss was never finite; lower lr={settings.lr} or "
-                    f"weight_decay={settings.weight_decay}"
-                ) from error
+            except InputError as error:  # which names a key of train.py
+                raise error.at(error.key.rpartition(".")[2]) from error
         self.encoder_: nn.Module = module.encoder.to("cpu").eval()
         self.epochs_: pd.DataFrame = history.epochs
         self.best_epoch_: int = history.best_epoch
@@ -228,7 +225,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _deviation(self, X: ArrayLike, fewest: int = 1) -> NDArray[np.float32]:
         features = torch.from_numpy(np.array(self._features(X), dtype=np.float32))
         if len(features) < fewest:
-            raise InputError(f"X has {len(features)} stimuli, but JNE needs at least {fewest}")
+            raise InputError("X", f"{len(features)} stimuli, but JNE needs at least {fewest}")
         return self._deviation_at(self._model.standardised(features))
 
     def _deviation_at(self, features: torch.Tensor) -> NDArray[np.float32]:
@@ -260,15 +257,16 @@ def _responses(y: NDArray) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         responses = np.asarray(y, dtype=np.float32).reshape(len(y), -1)
     if not np.isfinite(responses).all():
-        raise InputError("y holds values that are too large for float32; change its units")
+        raise InputError("y", "holds values that are too large for float32; change its units")
     return responses
 
 
 def _check_varies(responses: NDArray[np.float32]) -> None:
     if not np.ptp(responses, axis=0).any():
         raise InputError(
-            f"y is constant over the {len(responses)} training stimuli, so that nothing can be "
-            f"learned; give responses that vary"
+            "y",
+            f"constant over the {len(responses)} training stimuli, so that nothing can be "
+            f"learned; give responses that vary",
         )
 
 
@@ -280,21 +278,24 @@ def _validation_rows(
         n_val = max(FEWEST_STIMULI, round(settings.validation_fraction * n))
         if n - n_val < _FEWEST_TO_TRAIN:
             raise InputError(
-                f"validation_fraction={settings.validation_fraction} leaves {n - n_val} of {n} "
-                f"stimuli to train on, but training needs at least {_FEWEST_TO_TRAIN}"
+                "validation_fraction",
+                f"leaves {n - n_val} of {n} stimuli to train on, but training needs at least "
+                f"{_FEWEST_TO_TRAIN}",
+                value=settings.validation_fraction,
             )
         order = np.random.default_rng(settings.random_state).permutation(n)
         return np.sort(order[:n_val])
     mask = np.asarray(validation)
     if mask.shape != (n,) or mask.dtype != bool:
         raise InputError(
-            f"validation must be a mask of the rows of X, ({n},) bool, found {mask.shape} "
-            f"{mask.dtype}"
+            "validation",
+            f"must be a mask of the rows of X, ({n},) bool, found {mask.shape} {mask.dtype}",
         )
     rows = np.flatnonzero(mask)
     if not FEWEST_STIMULI <= len(rows) <= n - _FEWEST_TO_TRAIN:
         raise InputError(
-            f"validation marks {len(rows)} of {n} stimuli, but at least "
-            f"{FEWEST_STIMULI} must validate and {_FEWEST_TO_TRAIN} train"
+            "validation",
+            f"marks {len(rows)} of {n} stimuli, but at least "
+            f"{FEWEST_STIMULI} must validate and {_FEWEST_TO_TRAIN} train",
         )
     return rows

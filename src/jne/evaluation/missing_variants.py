@@ -17,9 +17,9 @@ from torch import nn
 
 from jne import __version__
 from jne.analysis import nonlinearity
-from jne.errors import InputError
+from jne.errors import keys_below
 from jne.evaluation.config import EvaluateConfig
-from jne.jacobian import jacobian_deviation, variant_column, variant_file
+from jne.jacobian import SETTINGS, jacobian_deviation, variant_column, variant_file
 from jne.jacobian.resumable import fingerprint
 from jne.results import Results
 from jne.results.weights import load_weights
@@ -93,7 +93,7 @@ def deviations(
 
     Raises InputError, naming the key, where they cannot be computed within the memory.
     """
-    try:
+    with keys_below("jacobian", SETTINGS):
         found = jacobian_deviation(
             encoder,
             features,
@@ -103,7 +103,5 @@ def deviations(
             max_memory_gb=config.jacobian.max_memory_gb,
             progress=progress,
         )
-    except ValueError as error:
-        raise InputError(f"jacobian.{error}") from error
     assert isinstance(found, dict)  # one array per variant
     return found

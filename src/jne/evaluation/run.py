@@ -35,7 +35,9 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
         folders = newest_runs(*open_store(**config.store), config.filter, of_all)
     elif config.filter:
         raise InputError(
-            f"filter={config.filter}: a filter selects among runs=newest; leave out filter or runs"
+            "filter",
+            "a filter selects among runs=newest; leave out filter or runs",
+            value=config.filter,
         )
     else:
         folders = [folder for name in config.runs for folder in _named_folders(config, name)]
@@ -63,10 +65,10 @@ def _chosen_folders(file: Path) -> list[Path]:
     with reading(file, "runs"):
         table = read_table(file)
     if "runs" not in table:
-        raise InputError(f"runs: {file} has no column 'runs'; name the best.csv of a sweep")
+        raise InputError("runs", f"{file} has no column 'runs'; name the best.csv of a sweep")
     named = [names for names in table["runs"].dropna().astype(str) if names]
     if not named:
-        raise InputError(f"runs: {file} names no run")
+        raise InputError("runs", f"{file} names no run")
     folders: list[Path] = []
     for names in named:
         of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]

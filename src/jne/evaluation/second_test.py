@@ -45,8 +45,8 @@ def second_test(
     try:
         prepared = prepare(source, config.output / "prepared")
     except InputError as error:  # which names the source by the key of train.py
-        sentence = str(error)
-        raise InputError(f"test{sentence[4:]}" if sentence[:4] == "data" else sentence) from error
+        section, dot, name = error.key.partition(".")
+        raise error.at(f"test{dot}{name}" if section == "data" else error.key) from error
     features, responses, trained = _standardised(run, prepared)
     encoder = run.encoder(config.trust)
     with torch.inference_mode():
@@ -83,13 +83,17 @@ def _source(run: Results, config: EvaluateConfig) -> Source:
     name, subject = config.test.get("name"), run.config["subject"]
     if data["_target_"] not in _SPACES:
         raise InputError(
-            f"test={name}: the encoder of {subject} in {run.path} was trained on "
-            f"data={data['name']}, but this test set is for runs on data=nsd or data=algonauts"
+            "test",
+            f"the encoder of {subject} in {run.path} was trained on "
+            f"data={data['name']}, but this test set is for runs on data=nsd or data=algonauts",
+            value=name,
         )
     if data.get("feature_zscore", "train") != "train":
         raise InputError(
-            f"test={name}: the encoder of {subject} was trained on features z-scored within runs, "
-            f"which have no counterpart for other stimuli; train with data.feature_zscore=train"
+            "test",
+            f"the encoder of {subject} was trained on features z-scored within runs, "
+            f"which have no counterpart for other stimuli; train with data.feature_zscore=train",
+            value=name,
         )
     _check_features(run, config.features)
     return instantiate(
@@ -108,12 +112,16 @@ def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
     encoder = f"the encoder of {run.config['subject']} in {run.path} was trained on"
     if any(trained_on.get(name) != chosen.get(name) for name in ("_target_", "name")):
         raise InputError(
-            f"features={chosen.get('name')}: {encoder} {trained_on.get('name')}; choose these"
+            "features",
+            f"{encoder} {trained_on.get('name')}; choose these",
+            value=chosen.get("name"),
         )
     for name in sorted((trained_on.keys() | chosen.keys()).difference(_NOT_COMPARED)):
         expected, found = trained_on.get(name), chosen.get(name)
         if expected != found:
-            raise InputError(f"features.{name}={found}: {encoder} features.{name}={expected}")
+            raise InputError(
+                f"features.{name}", f"{encoder} features.{name}={expected}", value=found
+            )
 
 
 def _standardised(
@@ -124,8 +132,9 @@ def _standardised(
     mean, scale = saved["feature_mean"].numpy(), saved["feature_scale"].numpy()
     if prepared.features.shape[1] != len(mean):
         raise InputError(
-            f"features: {prepared.features.shape[1]} features of the second test set, but the "
-            f"encoder in {run.path} takes {len(mean)}"
+            "features",
+            f"{prepared.features.shape[1]} features of the second test set, but the "
+            f"encoder in {run.path} takes {len(mean)}",
         )
     trained = np.flatnonzero(run.voxels["status"] == "ok")
     centre, spread = (

@@ -78,8 +78,9 @@ def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
         grouped.setdefault(name, []).append(run)
     if ALL_SUBJECTS in grouped and len(grouped) > 1:
         raise InputError(
-            f"runs: a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "
-            f"tables; evaluate it on its own"
+            "runs",
+            f"a subject is called {ALL_SUBJECTS!r}, which stands for all subjects in the "
+            f"tables; evaluate it on its own",
         )
     if by is None:
         return [_subject(name, group) for name, group in grouped.items()]
@@ -97,16 +98,19 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
     nonlinear = [run for run in plain if not is_linear(run)]
     if len({str(_value(run, by)) for run in plain}) < 2 or not nonlinear:
         raise InputError(
-            f"by={by}: the runs of {name} do not differ in it; name runs that do, such as those of "
-            f"a sweep"
+            "by",
+            f"the runs of {name} do not differ in it; name runs that do, such as those of a sweep",
+            value=by,
         )
     best = min(nonlinear, key=lambda run: run.epochs["val/loss"].min())
     for run in nonlinear:
         other = [key for key in _differing_keys(best, run) if not _is_part(key, by)]
         if other:
             raise InputError(
-                f"by={by}: {best.path} and {run.path} also differ in {', '.join(other)}; name only "
-                f"runs that differ in {by}"
+                "by",
+                f"{best.path} and {run.path} also differ in {', '.join(other)}; name only "
+                f"runs that differ in {by}",
+                value=by,
             )
     same = variations[str(_value(best, by))]
     linear = [run for run in runs if is_linear(run) and not has_twins(run)]
@@ -128,7 +132,7 @@ def _value(run: Results, key: str) -> Any:
     found: Any = run.config
     for part in key.split("."):
         if not isinstance(found, dict) or part not in found:
-            raise InputError(f"by={key}: the config of {run.path} has no such key")
+            raise InputError("by", f"the config of {run.path} has no such key", value=key)
         found = found[part]
     return found
 
@@ -154,21 +158,24 @@ def _subject(name: str, runs: list[Results]) -> Subject:
     nonlinear = [run for run in runs if not is_linear(run) and not has_twins(run)]
     if not nonlinear and not linear:
         raise InputError(
-            f"runs: only runs of {name} with control=twins; name the run without it beside "
-            f"{runs[0].path}"
+            "runs",
+            f"only runs of {name} with control=twins; name the run without it beside "
+            f"{runs[0].path}",
         )
     if not nonlinear:
         raise InputError(
-            f"runs: no nonlinear run of {name} among those named; name one beside the linear run "
-            f"{linear[0].path}, whose JNE is 0"
+            "runs",
+            f"no nonlinear run of {name} among those named; name one beside the linear run "
+            f"{linear[0].path}, whose JNE is 0",
         )
     for other in (*nonlinear[1:], *twins):
         differing = _differing_keys(nonlinear[0], other)
         if differing:
             raise InputError(
-                f"runs: two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
+                "runs",
+                f"two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
                 f"not repeats with another seed or with twins; name only one of "
-                f"{nonlinear[0].path} and {other.path}, or compare them by a key: by=KEY"
+                f"{nonlinear[0].path} and {other.path}, or compare them by a key: by=KEY",
             )
     return Subject(
         name,
@@ -182,8 +189,9 @@ def _subject(name: str, runs: list[Results]) -> Subject:
 def _only(runs: list[Results], kind: str, subject: str) -> Results | None:
     if len(runs) > 1:
         raise InputError(
-            f"runs: {len(runs)} {kind} of {subject}; name only one of "
-            f"{', '.join(str(run.path) for run in runs)}"
+            "runs",
+            f"{len(runs)} {kind} of {subject}; name only one of "
+            f"{', '.join(str(run.path) for run in runs)}",
         )
     return runs[0] if runs else None
 
@@ -198,8 +206,9 @@ def _check_same_test(first: Results, other: Results) -> None:
     else:
         return
     raise InputError(
-        f"runs: the runs of {first.config['subject']} in {first.path} and {other.path} have "
-        f"different {what}; evaluate them separately"
+        "runs",
+        f"the runs of {first.config['subject']} in {first.path} and {other.path} have "
+        f"different {what}; evaluate them separately",
     )
 
 

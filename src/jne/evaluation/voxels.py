@@ -176,8 +176,9 @@ def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
     present = ordered(run.voxels["roi"])
     if WHOLE_BRAIN in present:
         raise InputError(
-            f"runs: {run.path} has an ROI called {WHOLE_BRAIN!r}, which stands for all voxels in "
-            f"the tables; rename it in the data and train again"
+            "runs",
+            f"{run.path} has an ROI called {WHOLE_BRAIN!r}, which stands for all voxels in "
+            f"the tables; rename it in the data and train again",
         )
     if config.rois is None:
         return present
@@ -192,8 +193,9 @@ def _stimulus_clusters(run: Results, config: EvaluateConfig) -> Clusters:
     categories = run.stimuli.get("category")
     if settings.clusters == "categories" and categories is None:
         raise InputError(
-            f"selectivity.clusters=categories: the stimuli of {run.path} have no column "
-            f"`category`; choose tsne"
+            "selectivity.clusters",
+            f"the stimuli of {run.path} have no column `category`; choose tsne",
+            value="categories",
         )
     features = run.array("features")
     if categories is not None and settings.clusters != "tsne" and categories.nunique() > 1:
@@ -291,8 +293,10 @@ def _analysed(table: pd.DataFrame, subject: Subject, config: EvaluateConfig) -> 
     analysed = measured & (table["p_fdr_nonlinear"] < config.stats.alpha)
     if not analysed.any():
         raise InputError(
-            f"voxels=significant: no voxel of {subject.name} that has a JNE is significant "
+            "voxels",
+            f"no voxel of {subject.name} that has a JNE is significant "
             f"(p_fdr < {config.stats.alpha}) in {subject.nonlinear.path}; set voxels=all to "
-            f"analyse them all"
+            f"analyse them all",
+            value="significant",
         )
     return analysed

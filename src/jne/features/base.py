@@ -57,7 +57,7 @@ class OwnFeatures(Features):
     """`features=none`: the data bring their own features."""
 
     def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
-        raise InputError(_CHOOSE_FEATURES)
+        raise InputError("features", _CHOOSE_FEATURES)
 
 
 _CHOOSE_FEATURES = (
@@ -88,22 +88,28 @@ def layer_of(
         return array
     if array.ndim == 2:
         raise InputError(
-            f"{section}.layer={layer} needs features of shape (n_stimuli, n_layers, n_features), "
-            f"found {array.shape}; set {section}.layer=null"
+            f"{section}.layer",
+            f"needs features of shape (n_stimuli, n_layers, n_features), found {array.shape}; set "
+            f"{section}.layer=null",
+            value=layer,
         )
     if array.ndim != 3:
         raise InputError(
-            f"{section}: features must be (n_stimuli, n_features) or (n_stimuli, n_layers, "
-            f"n_features), found shape {array.shape}"
+            section,
+            "features must be (n_stimuli, n_features) or (n_stimuli, n_layers, "
+            f"n_features), found shape {array.shape}",
         )
     last = first_layer + array.shape[1] - 1
     if layer is None:
         raise InputError(
-            f"{section}: features must be (n_stimuli, n_features), found shape {array.shape}; "
-            f"choose one of its layers with {section}.layer"
+            section,
+            f"features must be (n_stimuli, n_features), found shape {array.shape}; "
+            f"choose one of its layers with {section}.layer",
         )
     if not first_layer <= layer <= last:
         raise InputError(
-            f"{section}.layer={layer} is out of range: {path} has layers {first_layer} to {last}"
+            f"{section}.layer",
+            f"out of range: {path} has layers {first_layer} to {last}",
+            value=layer,
         )
     return array[:, layer - first_layer]

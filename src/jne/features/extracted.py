@@ -62,10 +62,10 @@ class ExtractedFeatures(Features):
 
     def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
         if images is None:
-            raise InputError(f"features={self.name} needs images, and these data have none")
+            raise InputError("features", "needs images, and these data have none", value=self.name)
         if len(images) < n:
             raise InputError(
-                f"images: {images.path} holds {len(images)} images, but at least {n} are needed"
+                "images", f"{images.path} holds {len(images)} images, but at least {n} are needed"
             )
         tower = self.load()
         widths = self._widths(tower)
@@ -74,8 +74,9 @@ class ExtractedFeatures(Features):
         if not 0 <= layer <= last:
             sizes = f", of {', '.join(map(str, widths))} features" if len(set(widths)) > 1 else ""
             raise InputError(
-                f"features.layer={layer} is out of range: {self.model} has layers 0 "
-                f"({tower.layer_0}) to {last}{sizes}"
+                "features.layer",
+                f"out of range: {self.model} has layers 0 ({tower.layer_0}) to {last}{sizes}",
+                value=layer,
             )
         about = {
             "model": self.model,
@@ -109,15 +110,18 @@ class ExtractedFeatures(Features):
                 raise
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise InputError(
-                f"features.image_size={self.image_size}: {self.model} cannot take images of this "
-                f"size ({reason})"
+                "features.image_size",
+                f"{self.model} cannot take images of this size ({reason})",
+                value=self.image_size,
             ) from error
 
     def check_patches(self, patch: int) -> None:
         """Raise InputError where `image_size` is not a multiple of the patch's size in pixels."""
         if self.image_size is not None and self.image_size % patch:
             raise InputError(
-                f"features.image_size={self.image_size}: {self.model} takes multiples of {patch} px"
+                "features.image_size",
+                f"{self.model} takes multiples of {patch} px",
+                value=self.image_size,
             )
 
     def batches(
@@ -128,7 +132,7 @@ class ExtractedFeatures(Features):
         if not batches:
             return
         if self.device != "cpu" and not torch.cuda.is_available():
-            raise InputError(f"features.device={self.device}: this machine has no usable GPU")
+            raise InputError("features.device", "this machine has no usable GPU", value=self.device)
         tower.model.to(self.device)
 
         def decode(batch: NDArray[np.int64]) -> Tensor:

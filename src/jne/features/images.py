@@ -34,7 +34,7 @@ class Images(ABC):
         except _UNDECODABLE as error:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
             raise InputError(
-                f"images: {self.names[i]} in {self.path} cannot be read ({reason})"
+                "images", f"{self.names[i]} in {self.path} cannot be read ({reason})"
             ) from error
 
     @abstractmethod
@@ -92,11 +92,12 @@ class Hdf5Images(Images):
         with reading(path, "images"):
             data = h5py.File(path, "r").get(dataset)
         if not isinstance(data, h5py.Dataset):
-            raise InputError(f"images: {path} has no dataset {dataset}")
+            raise InputError("images", f"{path} has no dataset {dataset}")
         if data.ndim != 4 or data.shape[3] != 3 or data.dtype != "uint8":
             raise InputError(
-                f"images: dataset {dataset} of {path} must be (n, height, width, 3) of uint8, "
-                f"found {data.shape} of {data.dtype}"
+                "images",
+                f"dataset {dataset} of {path} must be (n, height, width, 3) of uint8, "
+                f"found {data.shape} of {data.dtype}",
             )
         self._data = data
         self.names = [str(i) for i in range(len(data))]
@@ -124,9 +125,9 @@ def open_images(path: Path) -> Images:
     elif path.suffix in (".h5", ".hdf5"):
         images = Hdf5Images(path)
     else:
-        raise InputError(f"images: {path} is not a folder, a .zip or an .hdf5 file of images")
+        raise InputError("images", f"{path} is not a folder, a .zip or an .hdf5 file of images")
     if not len(images):
-        raise InputError(f"images: {path} holds no images")
+        raise InputError("images", f"{path} holds no images")
     return images
 
 

@@ -34,8 +34,9 @@ class OpenClip(ExtractedFeatures):
         if not known and self.pretrained != RANDOM:
             tags = open_clip.list_pretrained_tags_by_model(self.model)
             raise InputError(
-                f"features.pretrained={self.pretrained}: {self.model} has {', '.join(tags)}, "
-                f"or {RANDOM}"
+                "features.pretrained",
+                f"{self.model} has {', '.join(tags)}, or {RANDOM}",
+                value=self.pretrained,
             )
         # OpenAI's weights were trained with QuickGELU. With a plain GELU they load without any
         # warning and give wrong features. open_clip knows which weights need it.
@@ -51,7 +52,7 @@ class OpenClip(ExtractedFeatures):
             load_weights(visual, path or self._download(known), "visual.", self.model)
         blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if blocks is None:
-            raise InputError(f"features.model={self.model} is not a vision transformer")
+            raise InputError("features.model", "not a vision transformer", value=self.model)
         if self.image_size is not None:
             visual = self._resized(visual, quick, self.image_size)
             blocks = visual.transformer.resblocks
@@ -111,8 +112,8 @@ def _from_folder(folder: Path, preprocessing: dict[str, Any]) -> tuple[Path, dic
         if (folder / name).exists():
             return folder / name, preprocessing
     raise InputError(
-        f"features.checkpoint={folder} holds neither open_clip_model.safetensors nor "
-        f"open_clip_pytorch_model.bin"
+        "features.checkpoint",
+        f"{folder} holds neither open_clip_model.safetensors nor open_clip_pytorch_model.bin",
     )
 
 

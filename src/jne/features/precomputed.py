@@ -74,17 +74,20 @@ class Precomputed(Features):
     ) -> tuple[NDArray[np.int64], str]:
         """The row of each stimulus (N,), and how it was found."""
         n, in_order = len(stimuli), np.arange(len(stimuli))
-        has = f"features.path={self.path} has {n_rows} rows"
+        has = f"{self.path} has {n_rows} rows"
         if self.ids == "sorted":
             if n_rows != n:
                 raise InputError(
-                    f"{has}, but there are {n} images; features.ids=sorted needs one row each"
+                    "features.path",
+                    f"{has}, but there are {n} images; features.ids=sorted needs one row each",
                 )
             return in_order, f"row i is the i-th of the {n} images (features.ids=sorted)"
         if self._ids_file is not None:
             ids = _read_ids(self._ids_file)
             if len(ids) != n_rows:
-                raise InputError(f"{has}, but features.ids={self.ids} has {len(ids)} ids")
+                raise InputError(
+                    "features.path", f"{has}, but features.ids={self.ids} has {len(ids)} ids"
+                )
             rows = _find(stimuli, ids, n_numbered, self._ids_file)
             return rows, f"rows by the ids in {self.ids}"
         if n_numbered is not None and n_rows == n_numbered:
@@ -93,8 +96,9 @@ class Precomputed(Features):
             return in_order, f"row i is the i-th of the {n} images"
         if own_order:
             raise InputError(
+                "features.path",
                 f"{has}, but there are {n} images; say by features.ids which image each row "
-                f"belongs to"
+                f"belongs to",
             )
         numbered = "give the images' names"
         if n_numbered is not None:
@@ -103,25 +107,26 @@ class Precomputed(Features):
                 f"numbers"
             )
         raise InputError(
+            "features.path",
             f"{has}, and nothing says to which images they belong: {numbered} in features.ids; or "
-            f"features.ids=sorted if they belong to this subject's {n} images in ascending order"
+            f"features.ids=sorted if they belong to this subject's {n} images in ascending order",
         )
 
 
 def _read_ids(path: Path) -> NDArray:
     """The id of each row of the features, as it is in the file."""
     if path.suffix not in (".csv", ".npy"):
-        raise InputError(f"features.ids: {path} is neither a .csv nor a .npy file, nor `sorted`")
+        raise InputError("features.ids", f"{path} is neither a .csv nor a .npy file, nor `sorted`")
     if path.suffix == ".npy":
         ids = read_array(path, None, "features.ids", "features.ids")
         if ids.ndim != 1:
-            raise InputError(f"features.ids: {path} must be one list of ids, found {ids.shape}")
+            raise InputError("features.ids", f"{path} must be one list of ids, found {ids.shape}")
         return ids
     with reading(path, "features.ids"):
         table = pd.read_csv(path, low_memory=False)
     if "stimulus" not in table:
         found = ", ".join(map(str, table))
-        raise InputError(f"features.ids: {path} has no column `stimulus`; it has {found}")
+        raise InputError("features.ids", f"{path} has no column `stimulus`; it has {found}")
     return table["stimulus"].to_numpy()
 
 
@@ -132,23 +137,23 @@ def _find(stimuli: NDArray, ids: NDArray, n_numbered: int | None, path: Path) ->
     elif ids.dtype.kind in "fiu" and (ids == np.rint(ids)).all():
         ids = ids.astype(np.int64)
     else:
-        raise InputError(f"features.ids: {path} must hold whole numbers")
+        raise InputError("features.ids", f"{path} must hold whole numbers")
     unknown = ids[(ids < 0) | (ids >= n_numbered)] if n_numbered is not None else ids[:0]
     if len(unknown):
         raise InputError(
-            f"features.ids: {path} has the number {unknown[0]}, but the {n_numbered} images are "
-            f"numbered from 0"
+            "features.ids",
+            f"{path} has the number {unknown[0]}, but the {n_numbered} images are numbered from 0",
         )
     index = pd.Index(ids)
     if not index.is_unique:
         repeated = ids[index.duplicated()][0]
-        raise InputError(f"features.ids: {path} has several rows of the stimulus {repeated}")
+        raise InputError("features.ids", f"{path} has several rows of the stimulus {repeated}")
     rows = index.get_indexer(pd.Index(stimuli))
     absent = stimuli[rows < 0]
     if len(absent):
         hint = "; numbers count from 0" if stimuli.dtype.kind == "i" else ""
         raise InputError(
-            f"features.ids: {path} lacks {len(absent)} of {len(stimuli)} stimuli, such as "
-            f"{absent[0]}{hint}"
+            "features.ids",
+            f"{path} lacks {len(absent)} of {len(stimuli)} stimuli, such as {absent[0]}{hint}",
         )
     return rows.astype(np.int64)

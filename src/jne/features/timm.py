@@ -41,7 +41,7 @@ class Timm(ExtractedFeatures):
             return Stages(model, transform, preprocessing, "mean")
         if self.pooling == "class" and getattr(model, "cls_token", None) is None:
             raise InputError(
-                f"features.pooling=class: {self.model} has no class token; choose mean"
+                "features.pooling", f"{self.model} has no class token; choose mean", value="class"
             )
         return Transformer(
             model, transform, preprocessing, self.pooling, blocks, model.num_prefix_tokens

@@ -32,8 +32,9 @@ def load_weights(module: nn.Module, path: Path, prefix: str, model: str) -> None
         names = sorted(expected | found)
         first = next(name for name in names if expected.get(name) != found.get(name))
         raise InputError(
-            f"features.checkpoint={path} holds another architecture than {model}: {first} is "
-            f"{found.get(first, 'absent')}, expected {expected.get(first, 'nothing')}"
+            "features.checkpoint",
+            f"{path} holds another architecture than {model}: {first} is "
+            f"{found.get(first, 'absent')}, expected {expected.get(first, 'nothing')}",
         )
     module.load_state_dict(state)
 
@@ -47,14 +48,15 @@ def _read_state(path: Path) -> dict[str, Any]:
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise InputError(f"features.checkpoint: no such file: {path}") from error
+        raise InputError("features.checkpoint", f"no such file: {path}") from error
     except OSError as error:
         reason = error.strerror or error
-        raise InputError(f"features.checkpoint: {path} cannot be read ({reason})") from error
+        raise InputError("features.checkpoint", f"{path} cannot be read ({reason})") from error
     except Exception as error:  # torch and safetensors raise a dozen kinds
         raise InputError(
-            f"features.checkpoint={path} is not a readable file of weights (safetensors, or "
-            f"tensors saved by torch; a TorchScript archive is not read)"
+            "features.checkpoint",
+            f"{path} is not a readable file of weights (safetensors, or "
+            f"tensors saved by torch; a TorchScript archive is not read)",
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     return state if isinstance(state, dict) else {}
@@ -64,13 +66,14 @@ def unknown_model(model: str, known: Iterable[str]) -> InputError:
     """The error for a model that its library does not know, with names that are close to it."""
     close = get_close_matches(model, known, n=3, cutoff=0.4)
     hint = f"; close to it: {', '.join(close)}" if close else ""
-    return InputError(f"features.model={model}: there is no such model{hint}")
+    return InputError("features.model", f"there is no such model{hint}", value=model)
 
 
 def no_weights(model: str, error: Exception) -> InputError:
     """The error for weights that cannot be downloaded."""
     reason = " ".join(str(error).split())[:160]
     return InputError(
-        f"features: the weights of {model} cannot be downloaded ({type(error).__name__}: "
-        f"{reason}); give a local file by features.checkpoint"
+        "features",
+        f"the weights of {model} cannot be downloaded ({type(error).__name__}: "
+        f"{reason}); give a local file by features.checkpoint",
     )

@@ -12,7 +12,7 @@ product     the main matrix product, in three precisions
 resumable   arrays on disk from which a killed computation continues
 """
 
-from jne.jacobian.deviation import jacobian_deviation
+from jne.jacobian.deviation import SETTINGS, jacobian_deviation
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.measurement import Measurement, measure
 from jne.jacobian.product import PRECISIONS, Precision
@@ -21,6 +21,7 @@ from jne.jacobian.variants import VARIANTS, variant_column, variant_file
 __all__ = [
     "GAIN_SHAPE",
     "PRECISIONS",
+    "SETTINGS",
     "VARIANTS",
     "Measurement",
     "Precision",

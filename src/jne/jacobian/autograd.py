@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from jne.errors import InputError
+
 _COPIES = 3  # of what a pass keeps for its derivative: itself, a gradient, a temporary array
 
 
@@ -82,23 +84,25 @@ class ModuleJacobians:
         first, second = self.x[:1], self.x[-1:]
         alone = self.module(first)
         if alone.ndim != 2 or len(alone) != 1 or not alone.is_floating_point():
-            raise ValueError(
-                f"the encoder must map (1, n_features) to (1, V), found {tuple(alone.shape)}"
+            raise InputError(
+                "encoder", f"must map (1, n_features) to (1, V), found {tuple(alone.shape)}"
             )
         alone = torch.cat([alone, self.module(second)])
         together = self.module(torch.cat([first, second]))
         if together.shape != alone.shape or _differ(together, alone):
-            raise ValueError(
-                "the encoder must give a stimulus the same responses whatever stimuli are beside "
-                "it, and this one does not"
+            raise InputError(
+                "encoder",
+                "must give a stimulus the same responses whatever stimuli are beside "
+                "it, and this one does not",
             )
         x = first.clone().requires_grad_()
         with torch.enable_grad():
             response = self.module(x).sum()
         if not response.requires_grad:
-            raise ValueError(
-                "the encoder's responses cannot be differentiated by the features: it leaves torch "
-                "(detach, numpy) on the way"
+            raise InputError(
+                "encoder",
+                "its responses cannot be differentiated by the features: it leaves torch "
+                "(detach, numpy) on the way",
             )
         return alone.shape[1]
 

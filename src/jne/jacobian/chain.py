@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jne.encoders import ResidualLayer
+from jne.errors import InputError
 
 _SPARSE = 0.75  # below this share of nonzero slopes, leaving the other rows out pays
 
@@ -51,9 +52,9 @@ class Chain:
         _check_layers(hidden)
         n_features = hidden[0].linear.in_features
         if x.shape[1] != n_features:
-            raise ValueError(
-                f"features must be (n_stimuli, {n_features}) for this encoder, "
-                f"found {tuple(x.shape)}"
+            raise InputError(
+                "features",
+                f"must be (n_stimuli, {n_features}) for this encoder, found {tuple(x.shape)}",
             )
         memo = {} if memo is None else memo
         self.n = len(x)
@@ -166,13 +167,14 @@ def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None
 
 def _check_layers(hidden: Sequence[ResidualLayer]) -> None:
     if not hidden:
-        raise ValueError("residual_chain must return at least one hidden layer")
+        raise InputError("encoder", "its residual_chain must return at least one hidden layer")
     for k, layer in enumerate(hidden, start=1):
         fan_in, fan_out = layer.linear.in_features, layer.linear.out_features
         if layer.skip and fan_in != fan_out:
-            raise ValueError(
-                f"residual_chain: hidden layer {k} has a skip connection, so its width ({fan_out}) "
-                f"must equal the number of its inputs ({fan_in})"
+            raise InputError(
+                "encoder",
+                f"hidden layer {k} of its residual_chain has a skip connection, so its width "
+                f"({fan_out}) must equal the number of its inputs ({fan_in})",
             )
 
 

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from jne.errors import InputError
 from jne.jacobian.autograd import differentiable
 from jne.jacobian.chain import Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
@@ -29,6 +30,9 @@ from jne.jacobian.shard import restrict_, share_of
 from jne.jacobian.variants import VARIANTS, check_variant, variant_file
 
 _log = logging.getLogger(__name__)
+
+SETTINGS = ("precision", "device", "max_memory_gb")
+"""The arguments of `jacobian_deviation` that are keys of the config section `jacobian`."""
 
 
 @overload
@@ -148,7 +152,7 @@ def jacobian_deviation(
     variants = (variant,) if isinstance(variant, str) else tuple(variant)
     _check_words(variants, order)
     if gain_shape and isinstance(variant, str):
-        raise ValueError(f"gain_shape needs a sequence of variants, such as [{variant!r}]")
+        raise InputError("gain_shape", f"needs a sequence of variants, such as [{variant!r}]")
     names = variants + GAIN_SHAPE if gain_shape else variants
 
     def as_asked(results: dict[str, NDArray]) -> NDArray | dict[str, NDArray]:
@@ -188,6 +192,6 @@ def _check_words(variants: Sequence[str], order: str | None) -> None:
     for variant in variants:
         check_variant(variant)
     if not variants:
-        raise ValueError(f"no variant chosen; choose from {', '.join(VARIANTS)}")
+        raise InputError("variant", f"none chosen; choose from {', '.join(VARIANTS)}")
     if order is not None and order not in ORDERS:
-        raise ValueError(f"unknown order {order!r}; choose from {', '.join(ORDERS)}")
+        raise InputError("order", f"choose from {', '.join(ORDERS)}", value=order)

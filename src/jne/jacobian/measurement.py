@@ -92,8 +92,9 @@ def measure(
     """
     if not isinstance(module, nn.Module):
         raise InputError(
-            f"module must be a torch.nn.Module, found {_kind(module)}; put what it does into the "
-            f"forward of one"
+            "module",
+            f"must be a torch.nn.Module, found {_kind(module)}; put what it does into the "
+            f"forward of one",
         )
     x = _checked(features, dtype_of(module))
     where = device_of(module) or torch.device("cpu") if device is None else _device(device)
@@ -125,13 +126,15 @@ class _Flat(nn.Module):
         responses = self.module(x.reshape(len(x), *self.shape))
         if not isinstance(responses, Tensor):
             raise InputError(
-                f"module must return a tensor of responses, found {_kind(responses)}; put it into "
-                f"a module that takes them out"
+                "module",
+                f"must return a tensor of responses, found {_kind(responses)}; put it into "
+                f"a module that takes them out",
             )
         if responses.ndim < 1 or len(responses) != len(x):
             raise InputError(
-                f"module must return responses (n, ...) to the features of n stimuli, found shape "
-                f"{tuple(responses.shape)} for n = {len(x)}"
+                "module",
+                f"must return responses (n, ...) to the features of n stimuli, found shape "
+                f"{tuple(responses.shape)} for n = {len(x)}",
             )
         return responses.reshape(len(x), -1)
 
@@ -140,15 +143,19 @@ def _checked(features: Tensor | NDArray, dtype: torch.dtype) -> Tensor:
     if not isinstance(features, Tensor):
         array = np.asarray(features)
         if array.dtype.kind not in "fiu":
-            raise InputError(f"features must be an array of real numbers, found {_kind(features)}")
+            raise InputError(
+                "features", f"must be an array of real numbers, found {_kind(features)}"
+            )
         features = torch.from_numpy(np.array(array))
     if features.is_complex():
-        raise InputError("features must be real numbers, found complex ones")
+        raise InputError("features", "must be real numbers, found complex ones")
     if features.ndim < 2 or 0 in features.shape[1:]:
-        raise InputError(f"features must be (n_stimuli, ...), found shape {tuple(features.shape)}")
+        raise InputError(
+            "features", f"must be (n_stimuli, ...), found shape {tuple(features.shape)}"
+        )
     if len(features) < FEWEST_STIMULI:
         raise InputError(
-            f"features are of {len(features)} stimuli, but JNE needs at least {FEWEST_STIMULI}"
+            "features", f"{len(features)} stimuli, but JNE needs at least {FEWEST_STIMULI}"
         )
     return features.detach().to(dtype)
 
@@ -157,9 +164,9 @@ def _device(name: str) -> torch.device:
     try:
         found = torch.device(name)
     except RuntimeError as error:
-        raise InputError(f"device={name}: write cpu, cuda or cuda:1") from error
+        raise InputError("device", "write cpu, cuda or cuda:1", value=name) from error
     if found.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device={name}: this machine has no usable GPU")
+        raise InputError("device", "this machine has no usable GPU", value=name)
     return found
 
 
@@ -173,8 +180,9 @@ def _try(encoder: nn.Module, x: Tensor) -> None:
         raise
     except Exception as error:  # whatever a foreign module raises
         raise InputError(
-            f"module cannot be applied to features of shape {tuple(x[:1].shape)}: "
-            f"{' '.join(str(error).split())[:200]}"
+            "module",
+            f"cannot be applied to features of shape {tuple(x[:1].shape)}: "
+            f"{' '.join(str(error).split())[:200]}",
         ) from error
 
 

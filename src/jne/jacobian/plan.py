@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.encoders import HasResidualChain, is_linear_layer
+from jne.errors import InputError
 from jne.jacobian.autograd import ModuleJacobians, device_of, dtype_of
 from jne.jacobian.chain import Chain, Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
@@ -44,8 +45,8 @@ class Job:
     ) -> None:
         self.dtype = dtype_of(encoder)
         if self.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the encoder must be float32 or float64, found {self.dtype}; convert it by float()"
+            raise InputError(
+                "encoder", f"must be float32 or float64, found {self.dtype}; convert it by float()"
             )
         self.numpy_dtype = np.float64 if self.dtype == torch.float64 else np.float32
         if isinstance(features, np.ndarray):  # torch warns of memory that it may not write to
@@ -56,9 +57,9 @@ class Job:
         self.plain = tuple(name for name in names if name not in self.zscored)
         self.gain_shape = set(GAIN_SHAPE).issubset(names)
         if x.ndim != 2 or len(x) < 1:
-            raise ValueError(f"features must be (n_stimuli, n_features), found {tuple(x.shape)}")
+            raise InputError("features", f"must be (n_stimuli, n_features), found {tuple(x.shape)}")
         if not bool(torch.isfinite(x).all()):
-            raise ValueError("features hold NaN or infinite values")
+            raise InputError("features", "NaN or infinite values")
         self.x = x
         self.n, self.d = x.shape
         chosen = None if voxels is None else torch.as_tensor(np.array(voxels), dtype=torch.long)
@@ -79,7 +80,9 @@ class Job:
             self._structure = repr([(layer.activation, layer.skip) for layer in hidden])
         else:
             if precision != "float32":
-                raise ValueError(f"precision {precision} needs an encoder with a residual_chain")
+                raise InputError(
+                    "precision", "needs an encoder with a residual_chain", value=precision
+                )
             here = device_of(encoder) in (device, None)
             # Moved as a copy: the user's own module stays on its device.
             self.module = encoder if here else deepcopy(encoder).to(device)
@@ -87,7 +90,7 @@ class Job:
             n_outputs = self.autograd.n_outputs
             self.outputs = torch.arange(n_outputs) if chosen is None else chosen
             if ((self.outputs < -n_outputs) | (self.outputs >= n_outputs)).any():
-                raise ValueError(f"voxels must be indices of the encoder's {n_outputs} outputs")
+                raise InputError("voxels", f"must be indices of the encoder's {n_outputs} outputs")
             self.v = len(self.outputs)
             self.h, self.constant = 0, is_linear_layer(encoder)
             self._structure = repr(encoder)
@@ -197,7 +200,9 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
             del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
     order = order or min(operations, key=operations.__getitem__)
     if order not in operations:
-        raise ValueError(f"order {order} cannot give {', '.join(job.names)} of this encoder")
+        raise InputError(
+            "order", f"cannot give {', '.join(job.names)} of this encoder", value=order
+        )
 
     if job.analytic and order != "reverse":
         fixed += job.product.nbytes
@@ -216,9 +221,10 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         fixed += job.autograd.limit_memory((budget - fixed - smallest * per_voxel) / 2)
     if fixed + smallest * (per_voxel + directions) > budget:
         need = (fixed + smallest * (per_voxel + directions)) / 1e9
-        raise ValueError(
-            f"max_memory_gb={max_memory_gb} is too small: this computation needs at least "
-            f"{np.ceil(need * 100) / 100:.2f}"
+        raise InputError(
+            "max_memory_gb",
+            f"too small: this computation needs at least {np.ceil(need * 100) / 100:.2f}",
+            value=max_memory_gb,
         )
     block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + directions))))
     if order == "held":

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 
 Precision = Literal["float32", "bfloat16", "int8"]
@@ -28,9 +29,11 @@ class ReadoutMatmul:
     def __init__(self, readout: Tensor, precision: str, device: torch.device) -> None:
         if precision not in PRECISIONS:
             known = ", ".join(PRECISIONS)
-            raise ValueError(f"unknown precision {precision!r}; choose from {known}")
+            raise InputError("precision", f"choose from {known}", value=precision)
         if precision == "int8" and device.type != "cpu":
-            raise ValueError("precision int8 is for the CPU; use bfloat16 on a GPU")
+            raise InputError(
+                "precision", "this is for the CPU; use bfloat16 on a GPU", value=precision
+            )
         self.precision, self.dtype = precision, readout.dtype
         if precision == "int8":
             self.row_scale = readout.new_empty(len(readout), 1)

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from jne.errors import InputError
+
 
 def _l1(values: Tensor, consume: bool) -> Tensor:
     # In place and then a plain sum: four times as fast as vector_norm(ord=1).
@@ -43,7 +45,7 @@ VARIANTS: Mapping[str, Variant] = {
 def check_variant(name: str) -> str:
     """Return `name` if it is a variant. Raises ValueError, with the names of all, if it is not."""
     if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
+        raise InputError("variant", f"choose from {', '.join(VARIANTS)}", value=name)
     return name
 
 

@@ -19,9 +19,9 @@ def read_about(folder: Path) -> dict[str, Any]:
     with reading(path, "runs"):
         about = json.loads(path.read_text())
     if not _is_whole(about):
-        raise InputError(f"{path} must hold texts as `citation` and `licence`, and `links`")
+        raise InputError("", f"{path} must hold texts as `citation` and `licence`, and `links`")
     if not all(link.startswith("https://") for link in about["links"]):
-        raise InputError(f"{path} must hold links that start with https://")
+        raise InputError("", f"{path} must hold links that start with https://")
     return {name: about[name] for name in ("citation", "licence", "links")}
 
 

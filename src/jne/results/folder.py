@@ -156,7 +156,7 @@ def locked(path: Path, wait: float) -> Iterator[None]:
         lock.acquire()
     except Timeout as error:
         raise InputError(
-            f"another process is writing to {path}; wait for it to end, or end it"
+            "", f"another process is writing to {path}; wait for it to end, or end it"
         ) from error
     try:
         yield
@@ -183,7 +183,7 @@ def metrics_of(path: Path) -> dict[str, float]:
         metrics = json.loads(file.read_text())["metrics"]
         return {str(name): float(value) for name, value in metrics.items()}
     except (*UNREADABLE, TypeError, AttributeError) as error:
-        raise InputError(f"{file} cannot be read: it is missing or damaged") from error
+        raise InputError("", f"{file} cannot be read: it is missing or damaged") from error
 
 
 def ended_as(error: BaseException) -> str:

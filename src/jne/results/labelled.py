@@ -39,7 +39,7 @@ def labelled(run: "Results") -> "xarray.Dataset":
     try:
         import xarray
     except ModuleNotFoundError as error:
-        raise InputError('to_xarray needs xarray: pip install "jne[xarray]"') from error
+        raise InputError("", 'to_xarray needs xarray: pip install "jne[xarray]"') from error
 
     columns = [str(name) for name in run.voxels]
     n_identity = columns.index("status") + 1

@@ -120,12 +120,12 @@ class Results:
 
     def _read_status(self) -> dict[str, Any]:
         if not (self.path / "status.json").is_file():
-            raise InputError(f"{self.path} is not a results folder: it has no status.json")
+            raise InputError("", f"{self.path} is not a results folder: it has no status.json")
         status = self._read_json("status.json")
         if not isinstance(status.get("status"), str):
             self._refuse("status.json", "`status`, the state of the run")
         if status["status"] != "FINISHED":
-            raise InputError(f"the run in {self.path} is {status['status']}, not FINISHED")
+            raise InputError("", f"the run in {self.path} is {status['status']}, not FINISHED")
         if not isinstance(status.get("mlflow_run_id"), str | None):
             self._refuse("status.json", "`mlflow_run_id` as text")
         return status
@@ -282,14 +282,14 @@ class Results:
         try:
             return load(path)
         except FileNotFoundError as error:
-            raise InputError(f"{self.path} is not a whole results folder: no {name}") from error
+            raise InputError("", f"{self.path} is not a whole results folder: no {name}") from error
         except UNREADABLE as error:
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise InputError(f"{path} cannot be read ({reason or 'it is damaged'})") from error
+            raise InputError("", f"{path} cannot be read ({reason or 'it is damaged'})") from error
 
     def _refuse(self, name: str, expected: str, found: str | None = None) -> NoReturn:
         message = f"{self.path / name} must hold {expected}"
-        raise InputError(message if found is None else f"{message}, found {found[:200]}")
+        raise InputError("", message if found is None else f"{message}, found {found[:200]}")
 
 
 def _is_numbers(values: Any) -> bool:

@@ -24,8 +24,9 @@ def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) ->
         encoder.load_state_dict(saved["weights"])
     except RuntimeError as error:
         raise InputError(
+            "",
             f"{source} holds weights that do not fit its config: "
-            f"{' '.join(str(error).split())[:200]}"
+            f"{' '.join(str(error).split())[:200]}",
         ) from error
     return encoder.eval()
 
@@ -38,9 +39,9 @@ def load_weights(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
-        raise InputError(f"no such file: {path}") from error
+        raise InputError("", f"no such file: {path}") from error
     except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        raise InputError(f"{path} is not a readable file of weights") from error
+        raise InputError("", f"{path} is not a readable file of weights") from error
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a readable file of weights")
+        raise InputError("", f"{path} is not a readable file of weights")
     return content

@@ -55,13 +55,14 @@ class Halving(Sweeper):
         full_epochs = {config["trainer"]["max_epochs"] for config in configs.values()}
         if len(full_epochs) > 1:
             raise InputError(
-                "trainer.max_epochs: hydra/sweeper=halving shortens the training by itself; give "
-                "it a single value"
+                "trainer.max_epochs",
+                "hydra/sweeper=halving shortens the training by itself; give it a single value",
             )
         if any(config["jacobian"].get("shard") for config in configs.values()):
             raise InputError(
-                "jacobian.shard: with hydra/sweeper=halving a run is one job; compute the chosen "
-                "one in shards afterwards"
+                "jacobian.shard",
+                "with hydra/sweeper=halving a run is one job; compute the chosen "
+                "one in shards afterwards",
             )
         folder = Path(self.config.hydra.sweep.dir).absolute()
         OmegaConf.save(self.config, folder / "multirun.yaml")
@@ -137,4 +138,6 @@ def _n_settings(jobs: Jobs) -> dict[Items, int]:
 
 def _check_number(key: str, value: Any, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise InputError(f"hydra.sweeper.{key}={value}: input should be a number from {least} up")
+        raise InputError(
+            f"hydra.sweeper.{key}", f"input should be a number from {least} up", value=value
+        )

@@ -55,8 +55,10 @@ def grid(overrides: list[str]) -> list[list[str]]:
     for override in parsed:
         if override.is_sweep_override() and not override.is_discrete_sweep():
             key = override.get_key_element()
+            value = str(override.input_line).partition("=")[2]
             raise InputError(
-                f"{override.input_line}: a grid needs single values; write {key}=A,B,C, "
-                f"choice(...) or range(...)"
+                key,
+                f"a grid needs single values; write {key}=A,B,C, choice(...) or range(...)",
+                value,
             )
     return BasicSweeper.split_arguments(parsed, None)[0]

@@ -27,8 +27,8 @@ def check_config(composed: DictConfig) -> tuple[SimulateConfig, dict[str, Study]
         if not isinstance(study, Study):
             found = settings.get("_target_", "no such key")
             raise InputError(
-                f"simulation.{name}._target_ must name a subclass of jne.simulation.Study, "
-                f"found {found}"
+                f"simulation.{name}._target_",
+                f"must name a subclass of jne.simulation.Study, found {found}",
             )
         studies[name] = study
     return config, studies

@@ -27,7 +27,7 @@ def record(folder: Path, uri: str | None = None) -> str:
     """
     path = folder / UNRECORDED
     if not path.exists():
-        raise InputError(f"{folder} holds no run that is still to be recorded")
+        raise InputError("", f"{folder} holds no run that is still to be recorded")
     with locked(folder, wait=1.0):
         journal = _read_journal(folder)
         store = journal["store"]
@@ -87,8 +87,8 @@ def _read_journal(folder: Path) -> dict[str, Any]:
         if not {"uri", "experiment", "artifacts"} <= set(journal["store"]):
             raise KeyError
     except (*UNREADABLE, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged, so this run cannot be recorded") from error
+        raise InputError("", f"{path} is damaged, so this run cannot be recorded") from error
     for file in files:
         if not file.resolve().is_relative_to(folder.resolve()):
-            raise InputError(f"{path} names {file}, a file outside the folder; it is not sent")
+            raise InputError("", f"{path} names {file}, a file outside the folder; it is not sent")
     return journal

@@ -58,7 +58,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     except (*UNREADABLE, TypeError, AttributeError):
         fits = False
     if not fits:
-        raise InputError(f"{folder}: encoder.pt and voxels.csv are damaged, or not of one run")
+        raise InputError("", f"{folder}: encoder.pt and voxels.csv are damaged, or not of one run")
     return saved, trained
 
 

@@ -51,11 +51,13 @@ def newest_runs(
             order_by=["attributes.start_time DESC"],
         )
     except MlflowException as error:
-        raise InputError(f"filter={filter_string}: MLflow cannot read it ({error})") from error
+        raise InputError(
+            "filter", f"MLflow cannot read it ({error})", value=filter_string
+        ) from error
     plain = [run for run in found if not _has_twins(run)]
     if not plain:
-        what = f"filter={filter_string}: no" if filter_string else "runs=newest: no"
-        raise InputError(f"{what} finished training run in the MLflow experiment")
+        key, value = ("filter", filter_string) if filter_string else ("runs", "newest")
+        raise InputError(key, "no finished training run in the MLflow experiment", value)
     data = plain[0].data.params["data"]
     newest: dict[tuple[str, ...], Run] = {}
     for run in plain:
@@ -98,8 +100,8 @@ def results_folder(client: MlflowClient, run_id: str) -> Path:
         run = client.get_run(run_id)
     except MlflowException as error:
         raise InputError(
-            f"runs: {run_id} is neither a results folder nor the id of a run in the MLflow store"
+            "runs", f"{run_id} is neither a results folder nor the id of a run in the MLflow store"
         ) from error
     if run.data.tags.get("kind") != "train":
-        raise InputError(f"runs: {run_id} is not a training run")
+        raise InputError("runs", f"{run_id} is not a training run")
     return Path(run.data.tags["results"])

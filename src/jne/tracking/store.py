@@ -73,15 +73,17 @@ def opening(uri: str) -> Iterator[None]:
     except InputError:
         raise
     except ModuleNotFoundError as error:  # the driver of a database
-        message = f"tracking.uri={uri}: the Python package {error.name} is not installed"
+        message = f"the Python package {error.name} is not installed"
         if uri.startswith("postgresql"):
             message += '; pip install "jne[postgres]"'
         if error.name == "psycopg2":
             message += " and begin the address with postgresql+psycopg://"
-        raise InputError(message) from error
+        raise InputError("tracking.uri", message, uri) from error
     except (*STORE_ERRORS, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"tracking.uri={uri}: cannot open the MLflow store ({reason})") from error
+        raise InputError(
+            "tracking.uri", f"cannot open the MLflow store ({reason})", value=uri
+        ) from error
 
 
 def check_address(uri: str, *, existing: bool = False) -> None:
@@ -91,14 +93,16 @@ def check_address(uri: str, *, existing: bool = False) -> None:
     """
     if uri.startswith("file:") or "://" not in uri:
         raise InputError(
-            f"tracking.uri={uri}: MLflow no longer writes to plain folders; use sqlite:///PATH "
-            f"or the address of a server"
+            "tracking.uri",
+            "MLflow no longer writes to plain folders; use sqlite:///PATH "
+            "or the address of a server",
+            value=uri,
         )
     database = sqlite_file(uri)
     if uri.startswith("sqlite:") and (database is None or database.is_dir()):
-        raise InputError(f"tracking.uri={uri}: give the path of a file, as in sqlite:///PATH")
+        raise InputError("tracking.uri", "give the path of a file, as in sqlite:///PATH", value=uri)
     if existing and database is not None and not database.exists():
-        raise InputError(f"there is no MLflow store at {uri}")
+        raise InputError("", f"there is no MLflow store at {uri}")
 
 
 def sqlite_file(uri: str) -> Path | None:

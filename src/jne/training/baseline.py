@@ -127,6 +127,8 @@ def _check_memory(data: EncodingData) -> None:
     needed = 4 * 8 * n**2  # the kernel, its parts of a fold and their decomposition
     if needed > memory_bytes() / 2:
         raise InputError(
-            f"baseline=kernel needs about {needed / 2**30:.0f} GB for {n} stimuli, more than half "
-            f"of this machine's memory; leave it out"
+            "baseline",
+            f"needs about {needed / 2**30:.0f} GB for {n} stimuli, more than half "
+            f"of this machine's memory; leave it out",
+            value="kernel",
         )

@@ -94,7 +94,9 @@ class BestWeights(pl.Callback):
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         if not self.weights:
-            raise InputError("optimizer: the validation loss was never finite; lower optimizer.lr")
+            raise InputError(
+                "optimizer.lr", "the validation loss was never finite; lower it, or weight_decay"
+            )
         _encoder(module).load_state_dict(self.weights)
 
     def state_dict(self) -> dict[str, Any]:

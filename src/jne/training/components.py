@@ -75,8 +75,8 @@ def in_components(space: str, readout: str, data: StandardisedData, followed: bo
     """
     if space == "components" and followed:
         raise InputError(
-            "jacobian.trajectory needs the voxels' own readout at every epoch; set "
-            "trainer.response_space=voxels"
+            "jacobian.trajectory",
+            "needs the voxels' own readout at every epoch; set trainer.response_space=voxels",
         )
     if space != "auto":
         return space == "components"
@@ -139,8 +139,10 @@ def _check_memory(data: StandardisedData) -> None:
     needed = 4 * 8 * n**2
     if needed > memory_bytes():
         raise InputError(
-            f"trainer.response_space=components needs about {needed / 2**30:.0f} GB for {n} "
-            f"training stimuli, more than this machine has; set trainer.response_space=voxels"
+            "trainer.response_space",
+            f"needs about {needed / 2**30:.0f} GB for {n} "
+            f"training stimuli, more than this machine has; set trainer.response_space=voxels",
+            value="components",
         )
 
 

@@ -182,6 +182,8 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     instantiate(config.features, "features")  # before the data, which have a copy of this section
     source = instantiate(config.data, "data")
     if not isinstance(source, Source):
-        raise InputError(f"data._target_ must name a data source, found {config.data['_target_']}")
+        raise InputError(
+            "data._target_", f"must name a data source, found {config.data['_target_']}"
+        )
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
     return config, source

@@ -119,7 +119,7 @@ def _with_ridge(
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
-    module.outputs = output_layers(module.encoder, data, "readout=ridge", "readout=trained")
+    module.outputs = output_layers(module.encoder, data, "readout", "ridge", "trained")
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
@@ -144,9 +144,7 @@ def _train_on_components(
 
     Its readout only where that stays as it was trained.
     """
-    outputs = output_layers(
-        module.encoder, data, "trainer.response_space=components", "trainer.response_space=voxels"
-    )
+    outputs = output_layers(module.encoder, data, "trainer.response_space", "components", "voxels")
     components = response_components(data, save_to and save_to.with_suffix(".npz"))
     small = ComponentModule(
         data.n_features,
@@ -287,8 +285,10 @@ def _checked_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
     if not isinstance(saved, dict) or expected != {
         name: tuple(getattr(value, "shape", ("none",))) for name, value in saved.items()
     }:
-        raise InputError(f"checkpoint={path} holds another encoder than this config describes")
+        raise InputError("checkpoint", f"{path} holds another encoder than this config describes")
     for key, kind in _CHECKPOINT.items():
         if not isinstance(checkpoint.get(key), kind):
-            raise InputError(f"checkpoint={path} is not a whole checkpoint of Lightning: no {key}")
+            raise InputError(
+                "checkpoint", f"{path} is not a whole checkpoint of Lightning: no {key}"
+            )
     return checkpoint

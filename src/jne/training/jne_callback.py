@@ -19,8 +19,9 @@ def first_item(batch: Any) -> Tensor:
     found = batch[0] if isinstance(batch, tuple | list) and batch else batch
     if not isinstance(found, Tensor):
         raise InputError(
-            f"MeasureJNE finds no features in a batch that is a {type(batch).__name__}; give it "
-            f"features=, a function from a batch to them"
+            "features",
+            f"MeasureJNE finds none in a batch that is a {type(batch).__name__}; give it a "
+            f"function from a batch to them",
         )
     return found
 
@@ -66,9 +67,9 @@ class MeasureJNE(pl.Callback):
     ) -> None:
         for name, function in (("features", features), ("encoder", encoder)):
             if function is not None and not callable(function):
-                raise InputError(f"{name} must be a function, found {type(function).__name__}")
+                raise InputError(name, f"must be a function, found {type(function).__name__}")
         if when not in get_args(When):
-            raise InputError(f"when={when}: write {', '.join(get_args(When))}")
+            raise InputError("when", f"write {', '.join(get_args(When))}", value=when)
         self.features, self.encoder, self.when = features, encoder, when
         self.settings: dict[str, Any] = {
             "voxels": voxels,
@@ -81,8 +82,9 @@ class MeasureJNE(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
             raise InputError(
+                "devices",
                 f"MeasureJNE needs all stimuli in one process, but the Trainer has "
-                f"{trainer.world_size}; set devices=1"
+                f"{trainer.world_size}; set devices=1",
             )
 
     # --- gathering the features ---
@@ -123,8 +125,7 @@ class MeasureJNE(pl.Callback):
                 tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             )
             raise InputError(
-                f"MeasureJNE: features= must return a tensor (n_stimuli, ...) for a batch, found "
-                f"{found}"
+                "features", f"must return a tensor (n_stimuli, ...) for a batch, found {found}"
             )
         self._batches.append(features.detach().cpu())
 
@@ -149,14 +150,15 @@ class MeasureJNE(pl.Callback):
         encoder = pl_module if self.encoder is None else self.encoder(pl_module)
         if not self._batches:
             raise InputError(
-                f"MeasureJNE(when={self.when}) saw no stimuli; give the Trainer a dataloader to "
-                f"{'test' if self.when == 'test' else 'validate on'}"
+                "when",
+                f"MeasureJNE saw no stimuli; give the Trainer a dataloader to "
+                f"{'test' if self.when == 'test' else 'validate on'}",
+                value=self.when,
             )
         shapes = {tuple(features.shape[1:]) for features in self._batches}
         if len(shapes) > 1:
             raise InputError(
-                f"MeasureJNE needs features of one shape, found {sorted(shapes)}; return such by "
-                f"features="
+                "features", f"must return tensors of one shape per stimulus, found {sorted(shapes)}"
             )
         self.measurement = measure(encoder, torch.cat(self._batches), **self.settings)
         return {

@@ -17,8 +17,8 @@ from torch import nn
 from jne.analysis import nonlinearity, prediction
 from jne.config import StatsConfig
 from jne.data.datamodule import EncodingData
-from jne.errors import InputError
-from jne.jacobian import GAIN_SHAPE, jacobian_deviation, variant_column, variant_file
+from jne.errors import keys_below
+from jne.jacobian import GAIN_SHAPE, SETTINGS, jacobian_deviation, variant_column, variant_file
 from jne.jacobian.variants import DEFAULT
 from jne.training.config import JacobianConfig
 from jne.utils.files import atomic_array
@@ -262,7 +262,7 @@ def deviations(
     features = data.split("test")[0]
     with stage_progress() as progress:
         task = progress.add_task(title, total=len(features), unit="stimuli")
-        try:
+        with keys_below("jacobian", SETTINGS):
             jacobian_deviation(
                 encoder.to("cpu").eval(),
                 features,
@@ -276,5 +276,3 @@ def deviations(
                 gain_shape=not only_jne,
                 shard=shard,
             )
-        except ValueError as error:
-            raise InputError(f"jacobian.{error}") from error

@@ -83,4 +83,4 @@ def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.opti
     try:
         return make(encoder.parameters())
     except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"optimizer: {str(error).splitlines()[0]}") from error
+        raise InputError("optimizer", f"{str(error).splitlines()[0]}") from error

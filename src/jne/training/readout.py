@@ -99,13 +99,14 @@ def _scale(hidden: Tensor, features: Tensor) -> float:
 
 
 def output_layers(
-    encoder: nn.Module, data: StandardisedData, setting: str, otherwise: str
+    encoder: nn.Module, data: StandardisedData, key: str, value: str, otherwise: str
 ) -> list[str]:
     """Names of the linear layers whose outputs add up to the encoder's: a readout, a linear path.
 
-    Raises InputError where there are none: `setting` needs them, `otherwise` does not.
+    Raises InputError where there are none: `value` of the config key needs them, `otherwise` does
+    not.
     """
-    readout, _ = last_layer(encoder, data, data.rows["val"][:2], setting, otherwise)
+    readout, _ = last_layer(encoder, data, data.rows["val"][:2], key, value, otherwise)
     outputs = {readout, getattr(encoder, "linear_path", None)}
     return [name for name, module in encoder.named_modules() if module in outputs]
 
@@ -137,8 +138,9 @@ def last_layer(
     encoder: nn.Module,
     data: StandardisedData,
     rows: NDArray[np.int64],
-    setting: str = "readout=ridge",
-    otherwise: str = "readout=trained",
+    key: str = "readout",
+    value: str = "ridge",
+    otherwise: str = "trained",
 ) -> tuple[nn.Linear, Tensor]:
     """The encoder's readout, and what enters it (n, H) at the stimuli `rows`.
 
@@ -150,8 +152,10 @@ def last_layer(
         found = _readout(encoder, data.features[rows[:2]])
         if found is None:
             raise InputError(
-                f"{setting} needs an encoder that ends in a torch.nn.Linear, and this one does "
-                f"not; set {otherwise}"
+                key,
+                f"needs an encoder that ends in a torch.nn.Linear, and this one does not; set "
+                f"{key}={otherwise}",
+                value,
             )
         blocks = range(0, len(rows), _ROWS_AT_ONCE)
         features = [data.features[rows[start : start + _ROWS_AT_ONCE]] for start in blocks]

@@ -209,8 +209,9 @@ class Shards:
             shares = [np.load(file, mmap_mode="r") for file in files if file.exists()]
             if sum(share.shape[1] for share in shares) != len(outputs):
                 raise InputError(
-                    f"jacobian.shard: the shards in {self.path} are not of the same voxels; delete "
-                    f"it, and compute all of them on machines of one kind"
+                    "jacobian.shard",
+                    f"the shards in {self.path} are not of the same voxels; delete "
+                    f"it, and compute all of them on machines of one kind",
                 )
             shape = (len(shares[0]), len(outputs))
             with atomic_array(variant_file(path, name), shape, shares[0].dtype) as whole:
@@ -225,7 +226,7 @@ class Shards:
             self.folder = folder_of(self.config)
             self.loss = finished_loss(self.folder)
             if not claimed and self.loss is None:
-                raise InputError(f"jacobian.shard: {self.path} was deleted; run all shards again")
+                raise InputError("jacobian.shard", f"{self.path} was deleted; run all shards again")
             if claimed and self.loss is not None:
                 self._discard()
             move_log(self.folder)

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from jne.analysis.nonlinearity import jne
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData
-from jne.errors import InputError
-from jne.jacobian import jacobian_deviation
+from jne.errors import InputError, keys_below
+from jne.jacobian import SETTINGS, jacobian_deviation
 from jne.roi import ordered
 from jne.training.config import JacobianConfig
 from jne.utils.progress import quiet
@@ -73,7 +73,7 @@ class Trajectory(pl.Callback):
                 assert output.shape[1] == self._n_outputs
                 predictions.append(output[:, self.voxels].cpu())
         with quiet("jne.jacobian"):  # it says the same at every epoch
-            try:
+            with keys_below("jacobian", SETTINGS):
                 deviation = jacobian_deviation(
                     encoder,
                     torch.cat(self._features),
@@ -82,8 +82,6 @@ class Trajectory(pl.Callback):
                     device=self.settings.device,
                     max_memory_gb=self.settings.max_memory_gb,
                 )
-            except ValueError as error:
-                raise InputError(f"jacobian.{error}") from error
         encoder.train(training)
         r2 = r2_score(self._responses, torch.cat(predictions).float().numpy())
         return torch.from_numpy(np.stack([r2, jne(deviation)]))
@@ -156,5 +154,7 @@ def followed_voxels(data: EncodingData, asked: int | list[str], seed: int) -> ND
         in_turns = [group[turn] for turn in turns for group in groups if turn < len(group)]
         chosen = np.sort(in_turns[:asked])
     if not len(chosen):
-        raise InputError(f"jacobian.trajectory={asked}: none of these voxels could be trained on")
+        raise InputError(
+            "jacobian.trajectory", "none of these voxels could be trained on", value=asked
+        )
     return chosen

@@ -41,7 +41,7 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
                 _check_size(n_values * dataset.dtype.itemsize, path, config_key)
                 array = dataset[()]
         else:
-            raise InputError(f"{config_key}: {path} is not a .npy, .npz or HDF5 file")
+            raise InputError(config_key, f"{path} is not a .npy, .npz or HDF5 file")
     except InputError:
         raise
     except UNREADABLE as error:
@@ -49,9 +49,9 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
             reason = "it holds Python objects, which are never unpickled; save a numeric array"
         else:
             reason = f"it cannot be read ({' '.join(str(error).split())})"
-        raise InputError(f"{config_key}: {path}: {reason}") from error
+        raise InputError(config_key, f"{path}: {reason}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
-        raise InputError(f"{config_key}: {path} is not an array of real numbers")
+        raise InputError(config_key, f"{path} is not an array of real numbers")
     return array
 
 
@@ -60,9 +60,10 @@ def _check_size(n_bytes: int, path: Path, config_key: str) -> None:
     limit = memory_bytes()
     if n_bytes > limit:
         raise InputError(
-            f"{config_key}: the array in {path} takes {n_bytes / 1e9:.1f} GB, but there are "
+            config_key,
+            f"the array in {path} takes {n_bytes / 1e9:.1f} GB, but there are "
             f"{limit / 1e9:.1f} GB of memory; leave out of it what is not needed, or use a machine "
-            f"with more memory"
+            f"with more memory",
         )
 
 
@@ -72,4 +73,4 @@ def _only(names: list[str], key: str | None, path: Path, key_key: str) -> str:
     if key in names:
         return key
     found = ", ".join(names) or "nothing"
-    raise InputError(f"{key_key}={key}: choose one dataset of {path}, which holds {found}")
+    raise InputError(key_key, f"choose one dataset of {path}, which holds {found}", value=key)

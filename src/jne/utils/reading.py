@@ -33,4 +33,4 @@ def reading(path: Path, key: str) -> Iterator[None]:
     except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         file = getattr(error, "filename", None) or path  # in a folder `path`, the file itself
-        raise InputError(f"{key}: {file} cannot be read ({reason})") from error
+        raise InputError(key, f"{file} cannot be read ({reason})") from error

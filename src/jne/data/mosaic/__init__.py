@@ -80,7 +80,9 @@ class Mosaic(Source):
         n_subjects = DATA_SETS[self.dataset].n_subjects
         if not number.isdecimal() or not 1 <= int(number) <= n_subjects:
             raise InputError(
-                f"subject={self.subject}: {self.dataset} has the subjects s1 to s{n_subjects}"
+                "subject",
+                f"{self.dataset} has the subjects s1 to s{n_subjects}",
+                value=self.subject,
             )
         return f"sub-{int(number):02d}"
 
@@ -92,7 +94,9 @@ class Mosaic(Source):
     def _table(self) -> Path:
         path = stimuli.table_file(self.root, self.dataset)
         if not path.exists():
-            raise InputError(f"data.root={self.root}: no {path}, the stimulus table of MOSAIC")
+            raise InputError(
+                "data.root", f"no {path}, the stimulus table of MOSAIC", value=self.root
+            )
         return path
 
     @property
@@ -110,14 +114,15 @@ class Mosaic(Source):
                 else ""
             )
             raise InputError(
-                f"data.images: MOSAIC has no images of {self.dataset}; give a folder or zip of "
+                "data.images",
+                f"MOSAIC has no images of {self.dataset}; give a folder or zip of "
                 f"them under the names in {self._table.name}{frames}, or choose "
-                f"features=precomputed"
+                f"features=precomputed",
             )
         if path is not None:
             with reading(path, "data.images"):
                 if not path.exists():
-                    raise InputError(f"data.images: no such folder or file: {path}")
+                    raise InputError("data.images", f"no such folder or file: {path}")
             files.append(path)
         return files + self.image_features.input_files()
 

@@ -42,11 +42,12 @@ def subject_file(root: Path, name: str, subject: str) -> Path:
         ]
     if not found:
         raise InputError(
-            f"data.root={root}: no {stem}.hdf5 in it or in its folder "
-            f"{_FOLDER / DATA_SETS[name].long}"
+            "data.root",
+            f"no {stem}.hdf5 in it or in its folder {_FOLDER / DATA_SETS[name].long}",
+            value=root,
         )
     if len(found) > 1:
-        raise InputError(f"data.root: both {found[0]} and {found[1]} are there; keep one of them")
+        raise InputError("data.root", f"both {found[0]} and {found[1]} are there; keep one of them")
     return found[0]
 
 
@@ -125,8 +126,9 @@ class SubjectFile:
             stored = self._file.get(f"noiseceilings/{name}")
             if stored is None:
                 raise InputError(
-                    f"data.noise_ceiling=stored: {self.path} has no {name}; choose "
-                    f"data.noise_ceiling=repeats"
+                    "data.noise_ceiling",
+                    f"{self.path} has no {name}; choose data.noise_ceiling=repeats",
+                    value="stored",
                 )
             if stored.shape != (N_GRAYORDINATES,):
                 self._refuse(f"has {name} of shape {stored.shape}, expected ({N_GRAYORDINATES},)")
@@ -136,7 +138,7 @@ class SubjectFile:
         return percent / 100
 
     def _refuse(self, what: str) -> None:
-        raise InputError(f"data.root: {self.path} {what}; {_LAYOUT}")
+        raise InputError("data.root", f"{self.path} {what}; {_LAYOUT}")
 
 
 @contextmanager

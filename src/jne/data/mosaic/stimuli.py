@@ -33,10 +33,10 @@ def read_table(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
     for column in _COLUMNS:
         if column not in table:
-            raise InputError(f"data.root: {path} has no column {column}")
+            raise InputError("data.root", f"{path} has no column {column}")
     repeated = table.loc[table["filename"].duplicated(), "filename"]
     if len(repeated):
-        raise InputError(f"data.root: {path} has several rows of {repeated.iloc[0]}")
+        raise InputError("data.root", f"{path} has several rows of {repeated.iloc[0]}")
     return table.set_index("filename")
 
 
@@ -55,8 +55,9 @@ def stimulus_table(
     absent = shown.index.difference(table.index)
     if len(absent):
         raise InputError(
-            f"data.root: {path} lacks {len(absent)} of {len(shown)} stimuli that have trials, such "
-            f"as {absent[0]}"
+            "data.root",
+            f"{path} lacks {len(absent)} of {len(shown)} stimuli that have trials, such "
+            f"as {absent[0]}",
         )
     shown = shown.join(table[["alias", "source", "test_train"]])
     wrong = shown[(shown["n_phases"] > 1) | (shown["phase"] != shown["test_train"])]
@@ -64,18 +65,21 @@ def stimulus_table(
         first = wrong.iloc[0]
         phases = "both phases" if first["n_phases"] > 1 else f"the phase {first['phase']}"
         raise InputError(
-            f"data.root: {path} marks {wrong.index[0]} as {first['test_train']}, but it has trials "
-            f"of {phases}"
+            "data.root",
+            f"{path} marks {wrong.index[0]} as {first['test_train']}, but it has trials "
+            f"of {phases}",
         )
     natural = shown[~shown["source"].isin(_ARTIFICIAL)].reset_index()
     train = np.flatnonzero(natural["phase"] == "train")
     if len(train) < 2:
-        raise InputError(f"data.root: {len(train)} stimuli of the phase train have trials")
+        raise InputError("data.root", f"{len(train)} stimuli of the phase train have trials")
     size = n_val if isinstance(n_val, int) else max(round(n_val * len(train)), 1)
     if size >= len(train):
         raise InputError(
-            f"data.n_val={n_val} of {len(train)} stimuli leaves none to train on; give a smaller "
-            f"number or a share"
+            "data.n_val",
+            f"of {len(train)} stimuli this leaves none to train on; give a smaller number or a "
+            f"share",
+            value=n_val,
         )
     split = natural["phase"].to_numpy(dtype="<U5")
     split[train_test_split(train, test_size=size, random_state=seed)[1]] = "val"
@@ -89,8 +93,9 @@ def nsd_numbers(stimuli: pd.DataFrame) -> NDArray[np.int64]:
     wrong = stimuli.loc[~numbers.between(0, N_IMAGES - 1) | (numbers % 1 != 0), "alias"]
     if len(wrong):
         raise InputError(
-            f"data.root: the stimulus table of NSD has the alias {wrong.iloc[0]!r}, expected a "
-            f"number from 0 to {N_IMAGES - 1}"
+            "data.root",
+            f"the stimulus table of NSD has the alias {wrong.iloc[0]!r}, expected a "
+            f"number from 0 to {N_IMAGES - 1}",
         )
     return numbers.to_numpy(dtype=np.int64)
 
@@ -115,14 +120,15 @@ def image_rows(images: Images, stimuli: pd.DataFrame, name: str) -> NDArray[np.i
     if absent:
         one = f"a frame of {absent[0]}, {absent[0]}_frame-MMMM_TTTT.jpg" if video else absent[0]
         raise InputError(
-            f"data.images: {images.path} holds {len(images)} images, but {len(absent)} of the "
-            f"{len(wanted)} stimuli of {name} are missing, such as {one}"
+            "data.images",
+            f"{images.path} holds {len(images)} images, but {len(absent)} of the "
+            f"{len(wanted)} stimuli of {name} are missing, such as {one}",
         )
     twice = [key for key in wanted if len(rows[key]) > 1]
     if twice:
         first, second = (images.names[row] for row in rows[twice[0]][:2])
         raise InputError(
-            f"data.images: {images.path} has two images of {twice[0]}, {first} and {second}; keep "
-            f"one"
+            "data.images",
+            f"{images.path} has two images of {twice[0]}, {first} and {second}; keep one",
         )
     return np.array([rows[key][0] for key in wanted])

@@ -126,7 +126,9 @@ class NSD(Source):
         for file in files:
             if not file.exists():
                 raise InputError(
-                    f"data.noise_ceiling=ncsnr needs {file}; choose data.noise_ceiling=repeats"
+                    "data.noise_ceiling",
+                    f"needs {file}; choose data.noise_ceiling=repeats",
+                    value="ncsnr",
                 )
         return files
 
@@ -137,12 +139,14 @@ class NSD(Source):
             for path in (self.root / "nsddata", self._behaviour, *mask):
                 if not path.exists():
                     raise InputError(
-                        f"data.root={self.root} is not an NSD tree with {self.subject}: no {path}"
+                        "data.root",
+                        f"not an NSD tree with {self.subject}: no {path}",
+                        value=self.root,
                     )
             if not self._sessions:
                 raise InputError(
-                    f"data: no betas of {self.subject} in {self._betas}; change data.space or "
-                    f"data.betas"
+                    "data",
+                    f"no betas of {self.subject} in {self._betas}; change data.space or data.betas",
                 )
             files = [self._behaviour, *mask, *self._ncsnr_files()]
             for paths in self._sessions.values():
@@ -152,8 +156,9 @@ class NSD(Source):
             if self._needs_images:
                 if not self._images.exists():
                     raise InputError(
-                        f"data.images: no images at {self._images}; give a folder, zip or HDF5 "
-                        f"file of them, or choose features=precomputed"
+                        "data.images",
+                        f"no images at {self._images}; give a folder, zip or HDF5 "
+                        f"file of them, or choose features=precomputed",
                     )
                 files.append(self._images)
         return files + self.image_features.input_files()

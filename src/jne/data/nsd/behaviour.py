@@ -33,15 +33,15 @@ def read_trials(path: Path, sessions: Collection[int]) -> pd.DataFrame:
         table = pd.read_csv(path, sep="\t", usecols=lambda name: name in _COLUMNS, low_memory=False)
         for column in _COLUMNS:
             if column not in table:
-                raise InputError(f"data.root: {path} has no column {column}")
+                raise InputError("data.root", f"{path} has no column {column}")
         table = table[table["SESSION"].isin(sessions)].astype(np.int64)
     absent = sorted(set(sessions).difference(table["SESSION"]))
     if absent:
         raise InputError(
-            f"data.root: {path} has no trials of session {absent[0]}, but there are betas of it"
+            "data.root", f"{path} has no trials of session {absent[0]}, but there are betas of it"
         )
     if not table["73KID"].between(1, N_IMAGES).all():
-        raise InputError(f"data.root: {path} has a 73KID that is not from 1 to {N_IMAGES}")
+        raise InputError("data.root", f"{path} has a 73KID that is not from 1 to {N_IMAGES}")
     ids = table["73KID"].to_numpy() - 1
     return pd.DataFrame(
         {
@@ -64,16 +64,19 @@ def stimulus_table(trials: pd.DataFrame, n_val: float, seed: int, subject: str) 
     shared = images["shared"].to_numpy()
     if shared.sum() < MIN_TEST_STIMULI:
         raise InputError(
-            f"data.root: the test stimuli are the shared images of the sessions that are there, "
+            "data.root",
+            "the test stimuli are the shared images of the sessions that are there, "
             f"which are {shared.sum()}, but JNE needs at least {MIN_TEST_STIMULI}; download more "
-            f"sessions of {subject}"
+            f"sessions of {subject}",
         )
     others = np.flatnonzero(~shared)
     size = n_val if isinstance(n_val, int) else ceil(n_val * len(others))
     if size >= len(others) - 1:
         raise InputError(
-            f"data.n_val={n_val} of the {len(others)} images that are not shared leaves none to "
-            f"train on; give a smaller number or a share"
+            "data.n_val",
+            f"of the {len(others)} images that are not shared this leaves none to train on; give a "
+            f"smaller number or a share",
+            value=n_val,
         )
     split = np.where(shared, "test", "train").astype("<U5")
     _, val = train_test_split(others, test_size=size, random_state=seed)

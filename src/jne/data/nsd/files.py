@@ -34,4 +34,6 @@ def open_image(path: Path) -> Any:
 def check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise InputError where a file has another shape."""
     if tuple(found) != tuple(expected):
-        raise InputError(f"data.root: {path} has shape {tuple(found)}, expected {tuple(expected)}")
+        raise InputError(
+            "data.root", f"{path} has shape {tuple(found)}, expected {tuple(expected)}"
+        )

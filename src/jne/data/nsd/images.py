@@ -41,15 +41,17 @@ def rows_of(images: Images, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         if number in rows or not 0 <= number < N_IMAGES:
             other = f"as {images.names[rows[number]]}" if number in rows else "which NSD has not"
             raise InputError(
-                f"data.images: {name} in {images.path} has the number {number}, {other}; numbers "
-                f"count from 0, but from 1 after `nsd` without a hyphen"
+                "data.images",
+                f"{name} in {images.path} has the number {number}, {other}; numbers "
+                f"count from 0, but from 1 after `nsd` without a hyphen",
             )
         rows[number] = row
     absent = [number for number in numbers.tolist() if number not in rows]
     if absent:
         raise InputError(
-            f"data.images: {images.path} holds {len(images)} images, but {len(absent)} of the "
+            "data.images",
+            f"{images.path} holds {len(images)} images, but {len(absent)} of the "
             f"{len(numbers)} that the subject saw are missing, such as the number {absent[0]}, "
-            f"which a file may have as {absent[0]:05d}.png or nsd-{absent[0]:05d}.png"
+            f"which a file may have as {absent[0]:05d}.png or nsd-{absent[0]:05d}.png",
         )
     return np.array([rows[number] for number in numbers.tolist()])

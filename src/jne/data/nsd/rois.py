@@ -127,7 +127,7 @@ def roi_column(sets: RoiSets, source: str) -> NDArray[np.str_]:
             _warn(f"roi        this subject has no voxel of {', '.join(empty)}")
         return roi
     if source not in sets.names:
-        raise InputError(f"data.roi={source}: {_known(sets)}; or write {PAPER}")
+        raise InputError("data.roi", f"{_known(sets)}; or write {PAPER}", value=source)
     roi = sets.labels[source].to_numpy(dtype=str)
     if source == _NAMESAKE[0]:
         roi = np.where(roi == _NAMESAKE[1], "/".join(_NAMESAKE), roi)
@@ -148,7 +148,7 @@ def select(regions: list[str], sets: RoiSets, within: NDArray[np.bool_]) -> NDAr
             found[name] = int((members & within).sum())
     voxels = np.flatnonzero(selected & within)
     if not len(voxels):
-        raise InputError(f"data.voxels={regions} selects no voxels")
+        raise InputError("data.voxels", "selects no voxels", value=regions)
     counts = ", ".join(f"{name} {n}" for name, n in found.items() if n)
     console.print(f"voxels     {len(voxels)}: {counts}", highlight=False, soft_wrap=True)
     empty = [name for name, n in found.items() if not n]
@@ -165,10 +165,10 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     roi_set, slash, label = region.partition("/")
     if slash:
         if roi_set not in sets.names:
-            raise InputError(f"data.voxels: {region}: {_known(sets)}")
+            raise InputError("data.voxels", f"{region}: {_known(sets)}")
         if label not in sets.names[roi_set]:
             labels = ", ".join(sets.names[roi_set])
-            raise InputError(f"data.voxels: {region}: {roi_set} has the labels {labels}")
+            raise InputError("data.voxels", f"{region}: {roi_set} has the labels {labels}")
         return {region: sets.has(roi_set, label)}
     if region in sets.names:
         return {region: (sets.labels[region] != "").to_numpy(dtype=bool)}
@@ -183,12 +183,12 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     ]
     if len(owners) > 1:
         choices = " or ".join(f"{name}/{region}" for name in owners)
-        raise InputError(f"data.voxels: {region} is a label of several sets; write {choices}")
+        raise InputError("data.voxels", f"{region} is a label of several sets; write {choices}")
     if owners:
         return {f"{owners[0]}/{region}": sets.has(owners[0], region)}
     if rois:
-        raise InputError(f"data.voxels: {region} needs {', '.join(absent)}; {_known(sets)}")
-    raise InputError(f"data.voxels: unknown region {region!r}; {_known(sets, paper)}")
+        raise InputError("data.voxels", f"{region} needs {', '.join(absent)}; {_known(sets)}")
+    raise InputError("data.voxels", f"unknown region {region!r}; {_known(sets, paper)}")
 
 
 def _known(sets: RoiSets, paper: Iterable[str] = ()) -> str:

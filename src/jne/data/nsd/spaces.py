@@ -239,7 +239,7 @@ def _both_hemispheres(folder: Path, name: str) -> list[Path]:
     files = [folder / f"{side}.{name}" for side in HEMISPHERES.values()]
     for file, other in zip(files, reversed(files), strict=True):
         if not file.exists():
-            raise InputError(f"data.root: {other} is there, but {file.name} is missing beside it")
+            raise InputError("data.root", f"{other} is there, but {file.name} is missing beside it")
     return files
 
 

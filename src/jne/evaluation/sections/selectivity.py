@@ -135,13 +135,15 @@ def _images(data: SubjectData, stimuli: pd.DataFrame) -> Images:
     """The images of the test stimuli. Raises InputError where they cannot be found."""
     run = data.subject.nonlinear
     if run.images_path is None:
-        raise InputError(f"the run in {run.path} did not record where its images are")
+        raise InputError("", f"the run in {run.path} did not record where its images are")
     if not run.images_path.exists():
-        raise InputError(f"the images of {run.path} are no longer at {run.images_path}")
+        raise InputError("", f"the images of {run.path} are no longer at {run.images_path}")
     images = open_images(run.images_path)
     absent = sorted(set(stimuli["image"].astype(str)).difference(images.names))
     if absent:
-        raise InputError(f"{len(absent)} images are not in {run.images_path}, such as {absent[0]}")
+        raise InputError(
+            "", f"{len(absent)} images are not in {run.images_path}, such as {absent[0]}"
+        )
     return images
 
 
