@@ -27,7 +27,7 @@ def train(composed: DictConfig) -> float:
         from jne.training.baseline import baseline_columns
         from jne.training.config import check_config
         from jne.training.fit import fit, test
-        from jne.training.measure import measure_nonlinearity, score_test
+        from jne.training.measure import check_measurable, measure_nonlinearity, score_test
         from jne.training.module import EncodingModule
         from jne.training.planted import planted_columns
         from jne.training.run import finished_loss, folder_of, open_training_run
@@ -64,6 +64,7 @@ def train(composed: DictConfig) -> float:
             data.add_twins(make_twins(data, config.control, config.seed, folder / "twins.npy"))
         pl.seed_everything(config.seed, verbose=False)
         module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
+        check_measurable(module.encoder, data, config.jacobian)
         if shards is not None:
             history = shards.trained(module, data, run)
         else:

@@ -7,7 +7,8 @@ from brute_force import all_variants, small_net
 
 from jne import jacobian_deviation, jne, jne_ss, mean_deviation
 from jne.encoders import ACTIVATIONS, ResidualEncoder
-from jne.jacobian import VARIANTS
+from jne.errors import InputError
+from jne.jacobian import VARIANTS, check_computable
 from jne.jacobian.plan import Job, make_plan
 
 
@@ -221,3 +222,32 @@ def test_cuda_equals_cpu(net, order):
     np.testing.assert_allclose(
         jacobian_deviation(encoder, x, order=order, device="cuda"), cpu, rtol=1e-10
     )
+
+
+def test_the_cheapest_order_that_fits_the_memory():
+    """Few operations are no use where they need more memory than there is."""
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(64, 30, hidden_width=96, activation="tanh").double()
+    x = torch.randn(10_000, 64, dtype=torch.double)
+    need = {
+        order: float(smallest_budget(encoder, x, "l1", order)) for order in ("reverse", "centred")
+    }
+    assert need["centred"] < need["reverse"]
+    job = Job(encoder, x, None, ("l1",), "float32", torch.device("cpu"))
+    assert make_plan(job, need["reverse"]).order == "reverse"
+    assert make_plan(job, need["centred"]).order == "centred"
+    with pytest.raises(InputError, match=rf"needs at least {need['centred']:.2f}$"):
+        make_plan(job, need["centred"] - 0.005)
+
+
+def test_what_is_computable_is_known_without_a_jacobian(net):
+    encoder, x = net
+    check_computable(encoder, x, variant=["l1"])
+    for settings, key in (
+        ({"max_memory_gb": 1e-6}, "max_memory_gb"),
+        ({"precision": "float16"}, "precision"),
+        ({"variant": ["l3"]}, "variant"),
+    ):
+        with pytest.raises(InputError) as refused:
+            check_computable(encoder, x, **{"variant": ["l1"]} | settings)
+        assert refused.value.key == key

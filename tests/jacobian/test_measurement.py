@@ -8,8 +8,10 @@ import pytest
 import torch
 from himalaya.kernel_ridge import KernelRidge
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from jne import ResidualEncoder, jne, jne_ss, mean_deviation, measure
+from jne.errors import InputError
 
 N = 7
 pytestmark = pytest.mark.filterwarnings("ignore:There is a performance drop")  # of jacrev
@@ -252,3 +254,102 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(module, features, mess
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         measure(Forward(torch.tanh), X, **settings)
+
+
+class InPlace(nn.Module):
+    """tanh(W 2x), its first operation in place on what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(5, 3)
+
+    def forward(self, x):
+        return torch.tanh(self.layer(x.mul_(2)))
+
+
+class OutOfPlace(InPlace):
+    def forward(self, x):
+        return torch.tanh(self.layer(2 * x))
+
+
+def in_mode(mode, function, *arguments):
+    with {"grad": torch.enable_grad, "none": torch.no_grad, "inference": torch.inference_mode}[
+        mode
+    ]():
+        return function(*arguments)
+
+
+@pytest.mark.parametrize("mode", ["grad", "none", "inference"])
+@pytest.mark.parametrize("kind", [InPlace, lambda: nn.Sequential(nn.ReLU(inplace=True), net())])
+def test_a_module_whose_first_operation_is_in_place(mode, kind):
+    torch.manual_seed(0)
+    module = kind().double()
+    x = torch.randn(N, 5, dtype=torch.double)
+    before = x.clone()
+    found = in_mode(mode, measure, module, x)
+    assert torch.equal(x, before)
+    if kind is InPlace:
+        other = OutOfPlace().double()
+        other.load_state_dict(module.state_dict())
+    else:
+        other = nn.Sequential(nn.ReLU(), module[1])
+    np.testing.assert_allclose(found.deviation, brute_force(other, x), rtol=1e-9)
+
+
+def net():
+    return nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("mode", ["grad", "inference"])
+def test_a_module_that_was_made_in_inference_mode(mode):
+    """Its weights have no derivative: a copy of it has one."""
+    torch.manual_seed(0)
+    module = in_mode("inference", lambda: net().double())
+    x = torch.randn(N, 5, dtype=torch.double)
+    other = net().double()
+    other.load_state_dict(module.state_dict())
+    found = in_mode(mode, measure, module, x)
+    np.testing.assert_allclose(found.deviation, brute_force(other, x), rtol=1e-9)
+    assert module[0].weight.is_inference()
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, reentrant):
+        super().__init__()
+        self.net, self.reentrant = net().double(), reentrant
+
+    def forward(self, x):
+        return checkpoint(self.net, x, use_reentrant=self.reentrant)
+
+
+class Detached(nn.Module):
+    """Its responses have a derivative, but not by its features."""
+
+    def forward(self, x):
+        with torch.enable_grad():
+            return x.detach().requires_grad_().square()
+
+
+class FailsLater(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.calls = nn.Linear(5, 3), 0
+
+    def forward(self, x):
+        self.calls += 1
+        if self.calls > 6:
+            raise KeyError("gone")
+        return torch.tanh(self.layer(x))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+def test_whatever_a_foreign_module_raises_is_one_sentence():
+    x = torch.randn(N, 5, dtype=torch.double)
+    module = Checkpointed(False)
+    np.testing.assert_allclose(measure(module, x).deviation, brute_force(module.net, x), rtol=1e-9)
+    with pytest.raises(InputError, match=r"^module: cannot be differentiated: .*use_reentrant"):
+        measure(Checkpointed(True), x)
+    with pytest.raises(InputError, match=r"^module: its responses cannot be differentiated by"):
+        measure(Detached(), x)
+    with pytest.raises(InputError, match=r"^module: cannot be differentiated: 'gone'"):
+        measure(FailsLater(), x)

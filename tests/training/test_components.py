@@ -13,6 +13,7 @@ from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import load, prepare
 from jne.encoders import ResidualEncoder
+from jne.encoders.ridge import RidgeSolver
 from jne.errors import InputError
 from jne.results import Results
 from jne.training import components as module
@@ -271,3 +272,25 @@ def test_too_many_stimuli_for_the_memory(data, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"set trainer\.response_space=voxels"):
         response_components(data.with_responses(data.responses[:].numpy()[:, :50]), None)
+
+
+@pytest.mark.parametrize("kind", ["voxels", "components", "ridge"])
+def test_the_r2_of_the_curves_means_the_same_in_every_training(data, kind):
+    """The R2 of all voxels pooled, and the loss that goes with it."""
+    config, _ = check_config(compose_train("unused", "encoder.hidden_width=16"))
+    encoder = {"_target_": "jne.encoders.RidgeRegression"} if kind == "ridge" else config.encoder
+    trained = EncodingModule(data.n_features, data.n_outputs, encoder, config.optimizer)
+    space = "components" if kind == "components" else "voxels"
+    settings = config.trainer.model_copy(update={"response_space": space, "max_epochs": 3})
+    history = fit(trained, data, settings, readout="ridge" if kind == "ridge" else "trained")
+    x, y = split(data, "val")
+    with torch.no_grad():
+        predictions = trained.encoder(x.float()).double()
+    if kind == "ridge":  # whose weights have seen the validation stimuli since
+        solver = RidgeSolver(data.split("train")[0])
+        weights = solver.weights(data.split("train")[1], torch.from_numpy(history.readout_penalty))
+        predictions = data.split("val")[0] @ weights
+    row = history.epochs.iloc[history.best_epoch]
+    assert row["val/loss"] == pytest.approx(float(mse_loss(predictions, y)), rel=1e-5)
+    pooled = r2_score(y, predictions, multioutput="variance_weighted")
+    assert row["val/r2"] == pytest.approx(pooled, abs=1e-5)

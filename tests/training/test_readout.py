@@ -7,13 +7,14 @@ import pytest
 import torch
 from helpers import TINY, TINY_COHORT, no_figures, run_quietly
 from himalaya.ridge import RidgeCV
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from torch import nn
 
 from jne import Results, jacobian_deviation
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import load
-from jne.encoders import ResidualEncoder
+from jne.encoders import ResidualEncoder, RidgeRegression
 from jne.encoders.ridge import PENALTIES as FINE
 from jne.errors import InputError
 from jne.training.baseline import baseline_columns
@@ -209,3 +210,24 @@ def test_what_enters_the_last_layer_is_found_without_predicting_all_responses(da
     large.readout.register_forward_hook(lambda _, inputs, __: predicted.append(len(inputs[0])))
     last_layer(large, data, rows)
     assert sum(predicted) == 2
+
+
+@pytest.mark.parametrize("kind", ["ridge", "linear"])
+def test_the_validation_loss_of_a_linear_encoder_is_that_of_the_validation_stimuli(data, kind):
+    """Not that of the folds that chose its penalties: one meaning for all encoders."""
+    torch.manual_seed(0)
+    n = len(data.rows["train"])
+    encoder = RidgeRegression(64, data.n_trained)
+    x, y = split(data, "train", "val")
+    if kind == "linear":
+        encoder = ResidualEncoder(64, data.n_trained, hidden_width=16, placement="none")
+        layers = []
+        encoder.readout.register_forward_pre_hook(lambda _, inputs: layers.append(inputs[0]))
+        encoder(torch.tensor(x).float())
+        x = layers[0].detach().double().numpy()
+    solved = refit_readout(encoder, data)
+    losses = [
+        np.square(y[n:, v] - Ridge(alpha).fit(x[:n], y[:n, v]).predict(x[n:])).mean()
+        for v, alpha in enumerate(solved.penalty)
+    ]
+    assert solved.loss == pytest.approx(np.mean(losses), rel=1e-4)

@@ -12,7 +12,7 @@ product     the main matrix product, in three precisions
 resumable   arrays on disk from which a killed computation continues
 """
 
-from jne.jacobian.deviation import SETTINGS, jacobian_deviation
+from jne.jacobian.deviation import SETTINGS, check_computable, jacobian_deviation
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.measurement import Measurement, measure
 from jne.jacobian.product import PRECISIONS, Precision
@@ -25,6 +25,7 @@ __all__ = [
     "VARIANTS",
     "Measurement",
     "Precision",
+    "check_computable",
     "jacobian_deviation",
     "measure",
     "variant_column",

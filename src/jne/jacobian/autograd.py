@@ -6,6 +6,7 @@ and stimulus, and gives all outputs; reverse mode a pass per output, for many st
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cached_property
 
 import torch
@@ -21,8 +22,9 @@ _COPIES = 3  # of what a pass keeps for its derivative: itself, a gradient, a te
 class ModuleJacobians:
     """A module at N stimuli x (N, D), which gives each of them V responses.
 
-    Raises ValueError where the module does not map (n, D) to (n, V), where the response to a
-    stimulus depends on those beside it, and where torch cannot differentiate it.
+    It gets copies of x, since it may work in place. Raises InputError where the module does not
+    map (n, D) to (n, V), where the response to a stimulus depends on those beside it, where torch
+    cannot differentiate it, and for whatever it raises itself.
     """
 
     def __init__(self, module: nn.Module, x: Tensor) -> None:
@@ -50,7 +52,8 @@ class ModuleJacobians:
             stop = min(start + self._at_once, d)
             directions = self.x.new_zeros(stop - start, d)
             directions[torch.arange(stop - start), torch.arange(start, stop)] = 1
-            jacobian[:, start:stop] = self._along(self.x[i], directions, outputs).T
+            with foreign("differentiated"):
+                jacobian[:, start:stop] = self._along(self.x[i], directions, outputs).T
         return jacobian
 
     def at_stimuli(self, stimuli: slice, outputs: Tensor) -> Tensor:
@@ -60,10 +63,10 @@ class ModuleJacobians:
         for start in range(0, len(x), self._at_once):
             rows = slice(start, start + self._at_once)
             block = x[rows].clone().requires_grad_()
-            with torch.enable_grad():
+            with torch.enable_grad(), foreign("differentiated"):
                 # A row's responses depend on that row alone, so that the gradient of their sum over
                 # rows holds the gradient of each.
-                total = self.module(block)[:, outputs].sum(dim=0)
+                total = self.module(block.clone())[:, outputs].sum(dim=0)
                 for k in range(len(outputs)):
                     (jacobians[rows, k],) = torch.autograd.grad(total[k], block, retain_graph=True)
         return jacobians
@@ -72,7 +75,7 @@ class ModuleJacobians:
         """J times each of the directions (k, D), at one stimulus x (D,): (k, v)."""
 
         def row(features: Tensor) -> Tensor:
-            return self.module(features[None])[0, outputs]
+            return self.module(features[None].clone())[0, outputs]
 
         def along(direction: Tensor) -> Tensor:
             return torch.func.jvp(row, (x,), (direction,))[1]
@@ -82,13 +85,13 @@ class ModuleJacobians:
     def _check(self) -> int:
         """The number of outputs V."""
         first, second = self.x[:1], self.x[-1:]
-        alone = self.module(first)
+        alone = self._responses(first)
         if alone.ndim != 2 or len(alone) != 1 or not alone.is_floating_point():
             raise InputError(
                 "encoder", f"must map (1, n_features) to (1, V), found {tuple(alone.shape)}"
             )
-        alone = torch.cat([alone, self.module(second)])
-        together = self.module(torch.cat([first, second]))
+        alone = torch.cat([alone, self._responses(second)])
+        together = self._responses(torch.cat([first, second]))
         if together.shape != alone.shape or _differ(together, alone):
             raise InputError(
                 "encoder",
@@ -97,14 +100,22 @@ class ModuleJacobians:
             )
         x = first.clone().requires_grad_()
         with torch.enable_grad():
-            response = self.module(x).sum()
-        if not response.requires_grad:
+            response = self._responses(x).sum()
+        gradient = None
+        if response.requires_grad:
+            with foreign("differentiated"):
+                (gradient,) = torch.autograd.grad(response, x, allow_unused=True)
+        if gradient is None:
             raise InputError(
                 "encoder",
                 "its responses cannot be differentiated by the features: it leaves torch "
                 "(detach, numpy) on the way",
             )
         return alone.shape[1]
+
+    def _responses(self, x: Tensor) -> Tensor:
+        with foreign("applied to the features"):
+            return self.module(x.clone())
 
     @cached_property
     def forward_mode(self) -> bool:
@@ -122,7 +133,7 @@ class ModuleJacobians:
             return False
         block = x[None].clone().requires_grad_()
         with torch.enable_grad():
-            response = self.module(block)[0] @ weights
+            response = self._responses(block)[0] @ weights
         reverse = directions @ torch.autograd.grad(response, block)[0][0]
         return not _differ(forward, reverse)
 
@@ -141,7 +152,7 @@ class ModuleJacobians:
             return tensor
 
         with saved_tensors_hooks(keep, lambda tensor: tensor), torch.enable_grad():
-            kept = self.module(self.x[:1].clone().requires_grad_())
+            kept = self._responses(self.x[:1].clone().requires_grad_())
         del kept
         return total
 
@@ -154,11 +165,34 @@ def _differ(found: Tensor, expected: Tensor) -> bool:
 
 
 @contextmanager
-def differentiable(module: nn.Module) -> Iterator[None]:
+def foreign(what: str) -> Iterator[None]:
+    """Raise InputError where the block, in which a user's module cannot be `what`, fails."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # whatever a foreign module raises
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError("encoder", f"cannot be {what}: {reason}") from error
+
+
+@contextmanager
+def differentiable(module: nn.Module) -> Iterator[nn.Module]:
     """In this block the module is in evaluation mode, and all that it does has a derivative.
 
     Its weights need none. Attention is computed by plain products, which have a forward mode.
+    Yields the module, or a copy where its weights were made in inference mode and have none.
     """
+    # Lightning tests in inference mode, in which no derivative can be taken.
+    with torch.inference_mode(False), torch.no_grad():
+        if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
+            module = deepcopy(module)
+        with _evaluated(module):
+            yield module
+
+
+@contextmanager
+def _evaluated(module: nn.Module) -> Iterator[None]:
     modes = {part: part.training for part in module.modules()}
     frozen = [parameter for parameter in module.parameters() if parameter.requires_grad]
     fast = torch.backends.mha.get_fastpath_enabled()

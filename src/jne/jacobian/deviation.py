@@ -158,9 +158,8 @@ def jacobian_deviation(
     def as_asked(results: dict[str, NDArray]) -> NDArray | dict[str, NDArray]:
         return results[variant] if isinstance(variant, str) else results
 
-    # Lightning tests in inference mode, in which no derivative can be taken.
-    with torch.inference_mode(False), torch.no_grad(), differentiable(encoder):
-        job = Job(encoder, features, voxels, names, precision, torch.device(device), memo)
+    with differentiable(encoder) as module:
+        job = Job(module, features, voxels, names, precision, torch.device(device), memo)
         plan = make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)
         if shard is not None:
@@ -186,6 +185,28 @@ def jacobian_deviation(
         if progress is not None:
             progress(1.0)
         return as_asked(out.results())
+
+
+def check_computable(
+    encoder: nn.Module,
+    features: Tensor | NDArray,
+    *,
+    variant: Sequence[str],
+    voxels: NDArray | None = None,
+    precision: str = "float32",
+    device: str = "cpu",
+    max_memory_gb: float = 4.0,
+) -> None:
+    """Raise InputError where `jacobian_deviation`, with gain and shape, would refuse its arguments.
+
+    It computes no Jacobian. An encoder that is still to be trained is refused for the same reasons
+    as afterwards.
+    """
+    _check_words(variant, None)
+    names = (*variant, *GAIN_SHAPE)
+    with differentiable(encoder) as module:
+        job = Job(module, features, voxels, names, precision, torch.device(device))
+        make_plan(job, max_memory_gb)
 
 
 def _check_words(variants: Sequence[str], order: str | None) -> None:

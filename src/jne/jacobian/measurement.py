@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from jne.analysis import nonlinearity
 from jne.encoders import HasResidualChain, is_linear_layer
 from jne.errors import InputError
-from jne.jacobian.autograd import device_of, differentiable, dtype_of
+from jne.jacobian.autograd import device_of, differentiable, dtype_of, foreign
 from jne.jacobian.deviation import jacobian_deviation
 
 FEWEST_STIMULI = 3  # of two, both are equally far from their mean, and JNE is 0
@@ -99,17 +99,20 @@ def measure(
     x = _checked(features, dtype_of(module))
     where = device_of(module) or torch.device("cpu") if device is None else _device(device)
     encoder = module
-    if x.ndim > 2 or not (isinstance(module, HasResidualChain) or is_linear_layer(module)):
-        encoder = _Flat(module, tuple(x.shape[1:]))
-        _try(encoder, x)
-    deviation = jacobian_deviation(
-        encoder,
-        x.flatten(start_dim=1),
-        voxels=voxels,
-        device=str(where),
-        max_memory_gb=max_memory_gb,
-        progress=progress,
-    )
+    try:
+        if x.ndim > 2 or not (isinstance(module, HasResidualChain) or is_linear_layer(module)):
+            encoder = _Flat(module, tuple(x.shape[1:]))
+            _try(encoder, x)
+        deviation = jacobian_deviation(
+            encoder,
+            x.flatten(start_dim=1),
+            voxels=voxels,
+            device=str(where),
+            max_memory_gb=max_memory_gb,
+            progress=progress,
+        )
+    except InputError as error:
+        raise error.at("module" if error.key == "encoder" else error.key) from error
     return Measurement(deviation)
 
 
@@ -173,17 +176,9 @@ def _device(name: str) -> torch.device:
 def _try(encoder: nn.Module, x: Tensor) -> None:
     """Raise InputError where the module cannot be applied to the features at all."""
     first = x[:1].flatten(start_dim=1).to(device_of(encoder) or "cpu")
-    try:
-        with torch.inference_mode(False), torch.no_grad(), differentiable(encoder):
-            encoder(first.clone())
-    except InputError:
-        raise
-    except Exception as error:  # whatever a foreign module raises
-        raise InputError(
-            "module",
-            f"cannot be applied to features of shape {tuple(x[:1].shape)}: "
-            f"{' '.join(str(error).split())[:200]}",
-        ) from error
+    with foreign(f"applied to features of shape {tuple(x[:1].shape)}"):
+        with differentiable(encoder) as module:
+            module(first.clone())
 
 
 def _kind(value: object) -> str:

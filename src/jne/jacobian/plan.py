@@ -162,48 +162,86 @@ class Plan:
 
 
 def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
-    """The order with the fewest operations, in blocks that fit the memory.
+    """The order with the fewest operations among those that fit the memory, and its blocks.
 
-    Raises ValueError for an order that cannot give the variants, and for a bound on memory that
-    cannot be met; its message has the smallest bound that could be.
+    Whether any fits does not depend on the values of the weights: `check_computable` asks before
+    they are trained. Raises InputError for an order that cannot give the variants, and for a bound
+    on memory that cannot be met, with the smallest bound that could be.
     """
-    n, d, h, v = job.n, job.d, job.h, job.v
-    item = job.x.element_size()
     budget = min(max_memory_gb * 1e9, 2.0**62)  # finite
-    fixed = _fixed_memory(job)
-    # Of one stimulus in the streamed and held order: Jacobians, their means, deviations, norms
-    one_stimulus = (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * d * item
-    held_block = 0
-    if job.analytic:
-        forward, product = n * job.chain.forward_operations(d), 2 * n * v * h * d
-        # Among equals the first wins: reverse takes all stimuli at once
-        operations = {"reverse": n * v * job.chain.reverse_operations()}
-        if not job.zscored:
-            operations["centred"] = 2 * forward + product
-        else:
-            # Where reverse has fewer operations, the readout is not even converted for `product`
-            if order == "held" or forward + product < operations["reverse"]:
-                room = budget - fixed - job.product.nbytes
-                held_block, passes = _held_block(job, room, one_stimulus)
-                if held_block or order == "held":
-                    operations["held"] = passes * forward + product
-            operations["streamed"] = 2 * forward + 2 * product
-    else:
-        times = 2 if job.zscored else 1
-        # A pass forward or back multiplies once with every weight; autograd keeps a pass for both.
-        size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
-        operations = {
-            "reverse": n * v * times * size,
-            "streamed": 2 * n * size * (d if v > d and job.autograd.forward_mode else v),
-        }
-        if order is None and n * d * item * (2 + job.gain_shape) > budget / 2:
-            del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
-    order = order or min(operations, key=operations.__getitem__)
-    if order not in operations:
+    operations, held_block = _operations(job, budget, order)
+    if order is not None and order not in operations:
         raise InputError(
             "order", f"cannot give {', '.join(job.names)} of this encoder", value=order
         )
+    orders = sorted(operations, key=operations.__getitem__) if order is None else [order]
+    least = np.inf
+    for name in orders:
+        memory = _memory(job, budget, name)
+        least = min(least, memory.least)
+        if memory.least <= budget:
+            return _in_blocks(job, budget, name, memory, held_block, operations[name])
+    raise InputError(
+        "max_memory_gb",
+        f"too small: this computation needs at least {np.ceil(least / 1e7) / 100:.2f}",
+        value=max_memory_gb,
+    )
 
+
+def _operations(job: Job, budget: float, order: str | None) -> tuple[dict[str, float], int]:
+    """The operations of each order that can give the arrays; voxels of a block in the held order.
+
+    Among equals the first is the best: reverse takes all stimuli at once.
+    """
+    n, d, h, v = job.n, job.d, job.h, job.v
+    if not job.analytic:
+        times = 2 if job.zscored else 1
+        # A pass forward or back multiplies once with every weight; autograd keeps a pass for both.
+        size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
+        found = {
+            "reverse": float(n * v * times * size),
+            "streamed": 2.0 * n * size * (d if v > d and job.autograd.forward_mode else v),
+        }
+        holds = n * d * job.x.element_size() * (2 + job.gain_shape)
+        if order is None and holds > budget / 2:
+            del found["reverse"]  # holds the Jacobians of a voxel at all stimuli
+        return found, 0
+    forward, product = n * job.chain.forward_operations(d), 2 * n * v * h * d
+    found = {"reverse": n * v * job.chain.reverse_operations()}
+    held_block = 0
+    if not job.zscored:
+        found["centred"] = 2 * forward + product
+    else:
+        # Where reverse has fewer operations, the readout is not even converted for `product`
+        if order == "held" or forward + product < found["reverse"]:
+            room = budget - _fixed_memory(job) - job.product.nbytes
+            held_block, passes = _held_block(job, room)
+            if held_block or order == "held":
+                found["held"] = passes * forward + product
+        found["streamed"] = 2 * forward + 2 * product
+    return found, held_block
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """Bytes that an order takes."""
+
+    fixed: float
+    per_voxel: float
+    """Of a block."""
+    directions: float
+    """Per voxel of a group, not only of a block: the directions of their Jbar."""
+    smallest: int
+    """The fewest voxels of a block."""
+
+    @property
+    def least(self) -> float:
+        return self.fixed + self.smallest * (self.per_voxel + self.directions)
+
+
+def _memory(job: Job, budget: float, order: str) -> _Memory:
+    n, d, item = job.n, job.d, job.x.element_size()
+    fixed = _fixed_memory(job)
     if job.analytic and order != "reverse":
         fixed += job.product.nbytes
     copies = 1 + job.gain_shape  # with the product of the deviation with the direction of Jbar
@@ -211,45 +249,47 @@ def make_plan(job: Job, max_memory_gb: float, order: str | None = None) -> Plan:
         "centred": d * (copies * item + (job.product.bytes_per_value if order == "centred" else 0)),
         # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
         "reverse": n * ((4 * _width(job) if job.analytic else copies * d) + d) * item,
-        "held": n * d * item + one_stimulus,
-        "streamed": one_stimulus,
+        "held": n * d * item + _one_stimulus(job),
+        "streamed": _one_stimulus(job),
     }[order]
-    # For all voxels of a group, not only of a block: the directions of their Jbar
     directions = d * item if order == "centred" and job.gain_shape else 0
-    smallest = min(v, 1 if order == "reverse" else _SMALLEST_BLOCK)
+    smallest = min(job.v, 1 if order == "reverse" else _SMALLEST_BLOCK)
     if not job.analytic:
         fixed += job.autograd.limit_memory((budget - fixed - smallest * per_voxel) / 2)
-    if fixed + smallest * (per_voxel + directions) > budget:
-        need = (fixed + smallest * (per_voxel + directions)) / 1e9
-        raise InputError(
-            "max_memory_gb",
-            f"too small: this computation needs at least {np.ceil(need * 100) / 100:.2f}",
-            value=max_memory_gb,
-        )
-    block = group = max(smallest, min(v, int((budget - fixed) / (per_voxel + directions))))
+    return _Memory(fixed, per_voxel, directions, smallest)
+
+
+def _in_blocks(
+    job: Job, budget: float, order: str, memory: _Memory, held_block: int, operations: float
+) -> Plan:
+    """The blocks of an order that fits the memory. operations: where nothing is kept."""
+    n, d, h, v, item = job.n, job.d, job.h, job.v, job.x.element_size()
+    room = budget - memory.fixed
+    block = group = max(memory.smallest, min(v, int(room / (memory.per_voxel + memory.directions))))
     if order == "held":
-        block = group = max(smallest, held_block)
+        block = group = max(memory.smallest, held_block)
     if order == "centred":
 
         def voxels_in_group() -> int:
-            room = (budget - fixed - block * per_voxel) / directions if directions else v
-            return min(v, max(block, int(room)))
+            left = (room - block * memory.per_voxel) / memory.directions if memory.directions else v
+            return min(v, max(block, int(left)))
 
         block = min(block, _VOXEL_BLOCK)
         group = voxels_in_group()
         if group < v:  # smaller blocks, for larger groups: each group computes all G_i once more
             block = min(block, _VOXEL_BLOCK_IN_GROUPS)
             group = voxels_in_group()
-    used = fixed + block * per_voxel + group * directions
+    used = memory.fixed + block * memory.per_voxel + group * memory.directions
     kept, n_groups = 0, -(-v // group)
     if job.analytic and order != "reverse" and not (order == "held" and n_groups == 1):
         kept = job.chain.n_kept = min(n, int((budget - used) / (h * d * item)))
         used += kept * h * d * item
+        forward = n * job.chain.forward_operations(d)
         if order == "held":
-            operations[order] = (n_groups - (n_groups - 1) * kept / n) * forward + product
+            operations = (n_groups - (n_groups - 1) * kept / n) * forward + 2 * n * v * h * d
         else:
-            operations[order] -= kept / n * forward
-    return Plan(order, block, group, n_groups, kept, float(operations[order]), used / 1e9)
+            operations -= kept / n * forward
+    return Plan(order, block, group, n_groups, kept, float(operations), used / 1e9)
 
 
 def _width(job: Job) -> int:
@@ -267,14 +307,19 @@ def _fixed_memory(job: Job) -> float:
     return fixed
 
 
-def _held_block(job: Job, room: float, one_stimulus: float) -> tuple[int, int]:
+def _one_stimulus(job: Job) -> float:
+    """Bytes per voxel, in the streamed and held order: Jacobians, means, deviations, norms."""
+    return (5 + 3 * bool(job.zscored) + 2 * job.gain_shape) * job.d * job.x.element_size()
+
+
+def _held_block(job: Job, room: float) -> tuple[int, int]:
     """Voxels of a block in the held order, and how often all G_i are computed.
 
     Once where all of them can be kept beside a block; else, for blocks as large as they can be,
     once per block. 0 voxels where the room, in bytes, is too small.
     """
     d, item = job.d, job.x.element_size()
-    per_voxel = job.n * d * item + one_stimulus
+    per_voxel = job.n * d * item + _one_stimulus(job)
     kept = min(job.v, int((room - job.n * job.h * d * item) / per_voxel))
     anew = min(job.v, int(room / per_voxel))
     least = min(job.v, _SMALLEST_BLOCK)

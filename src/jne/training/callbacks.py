@@ -9,7 +9,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import nn
 
 from jne.errors import InputError
@@ -104,6 +104,25 @@ class BestWeights(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+
+
+class Patience(EarlyStopping):
+    """Ends training after so many epochs without a lower validation loss.
+
+    A training that continues has the patience of its own config, not that of the checkpoint.
+    """
+
+    state_key = "EarlyStopping{'monitor': 'val/loss', 'mode': 'min'}"  # Lightning's, of its class
+
+    def __init__(self, epochs: int) -> None:
+        super().__init__("val/loss", patience=epochs)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state | {"patience": self.patience})
+
+    def would_continue(self, state: dict[str, Any]) -> bool:
+        """Whether this patience is longer than the one that ended the training with this state."""
+        return state["patience"] <= state["wait_count"] < self.patience
 
 
 class LastCheckpoint(Checkpoint):

@@ -212,10 +212,7 @@ def component_data(data: StandardisedData, components: Components) -> Standardis
 
 
 class ComponentModule(EncodingModule):
-    """An encoder whose outputs are components. Its validation loss is that of the voxels.
-
-    val/r2 is the R2 of all voxels pooled: one minus the loss over the mean variance.
-    """
+    """An encoder whose outputs are components. Its validation loss and R2 are the voxels'."""
 
     components: Components
 

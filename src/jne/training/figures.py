@@ -88,7 +88,7 @@ def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
     left.set(ylabel="mean squared error", title="Loss")
     _say_weights_kept(left, best_epoch)
     left.legend()
-    right.set(ylabel="mean R² over voxels", title="Validation R²")
+    right.set(ylabel="R², all voxels pooled", title="Validation R²")
     return figure
 
 

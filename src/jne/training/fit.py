@@ -13,7 +13,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch.nn.functional import mse_loss
 
@@ -21,7 +20,7 @@ from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.results.weights import load_weights
-from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
+from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.training.components import (
     ComponentModule,
     component_data,
@@ -35,12 +34,14 @@ from jne.training.module import EncodingModule
 from jne.training.readout import freeze_linear_path, output_layers, refit_readout
 from jne.training.trajectory import Trajectory
 from jne.utils.machine import keep_freed_memory
-from jne.utils.progress import quiet
+from jne.utils.progress import quiet, say
 
 Measured = TypeVar("Measured")
 # A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
 # voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
 _FULL_DECAY = 1000
+# Times the loss of predicting the mean. Small learning rates and single epochs stay below 1.5.
+_DIVERGED = 2.0
 _CHECKPOINT = {
     "epoch": int,
     "global_step": int,
@@ -103,6 +104,7 @@ def fit(
     )
     if in_components(settings.response_space, readout, data, followed=trajectory is not None):
         train = partial(_train_on_components, train, readout, save_to)
+    train = partial(_train_checked, train)
     if readout == "trained":
         history = train(module, data)
     else:
@@ -123,7 +125,7 @@ def _with_ridge(
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
-        epoch = _row_of_solution(module, data, solved.loss)
+        epoch = _solved_epoch(module, data, solved.loss)
         if on_epoch is not None:
             on_epoch(epoch)
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
@@ -165,6 +167,26 @@ def _train_on_components(
     return history
 
 
+def _train_checked(train: Train, module: EncodingModule, data: StandardisedData) -> History:
+    """Train. Raises InputError where the best epoch is far worse than no training would be.
+
+    A ridge readout of hidden layers that diverged predicts well, by the features that they pass on,
+    and would hide it.
+    """
+    history = train(module, data)
+    n = len(data.rows["val"])
+    squares = [data.responses[data.rows["val"][i : i + 1]].square().mean() for i in range(n)]
+    of_mean = float(torch.stack(squares).mean())  # standardised: the mean response is 0
+    if history.best_loss > _DIVERGED * of_mean:
+        raise InputError(
+            "optimizer.lr",
+            f"training diverged: the validation loss never fell below {history.best_loss:.3g}, and "
+            f"the mean response as the prediction has {of_mean:.3g}; lower it",
+            module.hparams["optimizer"].get("lr", ...),
+        )
+    return history
+
+
 def _train(
     module: EncodingModule,
     data: StandardisedData,
@@ -175,15 +197,23 @@ def _train(
     before_save: Callable[[], None],
     trajectory: Trajectory | None,
 ) -> History:
-    curves, best = EpochCurves(on_epoch), BestWeights()
+    curves, best, patience = EpochCurves(on_epoch), BestWeights(), Patience(settings.patience)
     own = [curves, best, *([] if trajectory is None else [trajectory])]
-    if save_to is not None and save_to.exists():
+    continued = save_to is not None and save_to.exists()
+    if continued:
         checkpoint = save_to
     saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
-    if not _restore(saved, module, own, settings.max_epochs):
+    if _restore(saved, module, own, patience, settings.max_epochs):
+        if not continued:
+            say(
+                f"checkpoint: training was over in it after {len(curves.rows)} epochs; a larger "
+                f"trainer.patience or trainer.max_epochs would continue it",
+                style="yellow",
+            )
+    else:
         if data.batch_bytes > 2**26:
             keep_freed_memory()
-        callbacks = [*own, EarlyStopping("val/loss", patience=settings.patience)]
+        callbacks = [*own, patience]
         if save_to is not None:
             callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds, before_save))
         with _quiet_lightning():
@@ -198,17 +228,13 @@ def _train(
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
 
 
-def _row_of_solution(
-    module: EncodingModule, data: StandardisedData, loss: float
-) -> dict[str, float]:
-    """The only row of training curves of an encoder that was solved for, not trained.
-
-    loss: of the validation stimuli. Standardised responses have a variance of 1.
-    """
+def _solved_epoch(module: EncodingModule, data: StandardisedData, loss: float) -> dict[str, float]:
+    """One row of curves for a closed-form encoder. loss: of the validation stimuli."""
     features, responses = data.split("train")
     with torch.no_grad():
         train = float(mse_loss(module.encoder(features), responses))
-    return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss}
+    variance = float(data.split("val")[1].var(dim=0, correction=0).double().mean())
+    return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss / variance}
 
 
 def test(
@@ -260,6 +286,7 @@ def _restore(
     saved: dict[str, Any],
     module: EncodingModule,
     callbacks: list[pl.Callback],
+    patience: Patience,
     max_epochs: int,
 ) -> bool:
     """Whether training is over in this checkpoint; if so, restore callbacks and best weights.
@@ -268,7 +295,9 @@ def _restore(
     """
     states = saved.get("callbacks", {})
     rows = states.get(EpochCurves.state_key, {}).get("rows", ())
-    if not states.get("LastCheckpoint", {}).get("over") and len(rows) < max_epochs:
+    over = states.get("LastCheckpoint", {}).get("over")
+    over = over and not patience.would_continue(states[Patience.state_key])
+    if not over and len(rows) < max_epochs:
         return False
     for callback in callbacks:
         if callback.state_key in states:  # a checkpoint of another run may have no trajectory

@@ -18,7 +18,14 @@ from jne.analysis import nonlinearity, prediction
 from jne.config import StatsConfig
 from jne.data.datamodule import EncodingData
 from jne.errors import keys_below
-from jne.jacobian import GAIN_SHAPE, SETTINGS, jacobian_deviation, variant_column, variant_file
+from jne.jacobian import (
+    GAIN_SHAPE,
+    SETTINGS,
+    check_computable,
+    jacobian_deviation,
+    variant_column,
+    variant_file,
+)
 from jne.jacobian.variants import DEFAULT
 from jne.training.config import JacobianConfig
 from jne.utils.files import atomic_array
@@ -143,13 +150,40 @@ def measure_nonlinearity(
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
 
 
+def check_measurable(encoder: nn.Module, data: EncodingData, settings: JacobianConfig) -> None:
+    """Raise InputError where `measure_nonlinearity` will refuse the encoder or the settings.
+
+    Before hours of training. Which voxels will be significant is not known: a single one must do.
+    """
+    if settings.voxels == "significant":
+        chosen = np.arange(1)
+    else:
+        chosen = chosen_outputs(data, None, settings, np.nan)
+    if not len(chosen):
+        return
+    with keys_below("jacobian", SETTINGS):
+        check_computable(
+            encoder,
+            data.split("test")[0],
+            variant=settings.variants,
+            voxels=None if len(chosen) == data.n_outputs else chosen,
+            precision=settings.precision,
+            device=settings.device,
+            max_memory_gb=settings.max_memory_gb,
+        )
+
+
 def chosen_outputs(
-    data: EncodingData, scores: Scores, settings: JacobianConfig, alpha: float
+    data: EncodingData, scores: Scores | None, settings: JacobianConfig, alpha: float
 ) -> NDArray[np.int64]:
-    """The encoder's outputs that `jacobian.voxels` asks for: indices into the V' trained voxels."""
+    """The encoder's outputs that `jacobian.voxels` asks for: indices into the V' trained voxels.
+
+    scores: needed for the significant ones alone.
+    """
     if settings.voxels == "all":
         return np.arange(data.n_trained)
     if settings.voxels == "significant":
+        assert scores is not None
         return np.flatnonzero(scores.columns["p_fdr"] < alpha)
     rois = data.prepared.voxels["roi"]
     return np.flatnonzero(rois.iloc[data.kept].isin(settings.voxels))

@@ -21,7 +21,8 @@ class EncodingModule(pl.LightningModule):
     encoder, optimizer: the config sections `encoder` and `optimizer` as plain dicts, so that a
     checkpoint holds all that is needed to build the module again.
 
-    Logs per epoch: train/loss, val/loss, and val/r2, the mean R2 over voxels.
+    Logs per epoch: train/loss, val/loss, and val/r2, the R2 of all voxels pooled: one minus the
+    loss over the mean variance of the validation responses.
     """
 
     outputs: Sequence[str] = ()
@@ -34,7 +35,7 @@ class EncodingModule(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.encoder = build_encoder(encoder, n_features, n_voxels)
-        self.val_r2 = R2Score()
+        self.val_r2 = R2Score(multioutput="variance_weighted")
 
     def forward(self, features: Tensor) -> Tensor:
         """(N, D) to (N, V)."""

@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
-from jne.encoders.ridge import RidgeCV
+from jne.encoders.ridge import RidgeCV, RidgeSolver
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
@@ -39,8 +39,8 @@ class RidgeReadout:
     penalty: NDArray[np.float32]
     """(V',), the penalty of each voxel."""
     loss: float
-    """Mean squared error over all voxels of the stimuli that chose the penalties, before they were
-    fitted to themselves."""
+    """Mean squared error over all voxels and the validation stimuli, at these penalties, before the
+    weights were fitted to the validation stimuli, too."""
 
 
 def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
@@ -75,6 +75,9 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     penalty = np.empty(data.n_outputs, dtype=np.float32)
     loss = np.empty(data.n_outputs)
     ridge = RidgeCV(inputs, folds, penalties)
+    validation = None
+    if folds.min() >= 0:  # other stimuli than those of validation chose the penalties, too
+        validation = _ValidationError(inputs, len(data.rows["train"]), bias is not None)
     with stage_progress() as progress, torch.no_grad():
         task = progress.add_task("ridge readout", total=data.n_outputs, unit="voxels")
         for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
@@ -88,8 +91,29 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
             if bias is not None:
                 bias[voxels] = offset - mean @ fitted.weights
             penalty[voxels], loss[voxels] = fitted.penalty, fitted.loss
+            if validation is not None:
+                loss[voxels] = validation.of(responses, torch.from_numpy(fitted.penalty))
             progress.update(task, completed=voxels.stop)
     return RidgeReadout(penalty, float(loss.mean()))
+
+
+class _ValidationError:
+    """How well ridge regression on the training stimuli alone predicts the validation stimuli."""
+
+    def __init__(self, inputs: Tensor, n_train: int, centred: bool) -> None:
+        """inputs: (N, D'), of the training stimuli, then of the validation stimuli."""
+        self._n_train, self._centred = n_train, centred
+        inputs = inputs - self._offset(inputs)
+        self._solver, self._val = RidgeSolver(inputs[:n_train]), inputs[n_train:]
+
+    def _offset(self, values: Tensor) -> Tensor:
+        return values[: self._n_train].mean(dim=0) if self._centred else torch.zeros(())
+
+    def of(self, responses: Tensor, penalty: Tensor) -> NDArray[np.float32]:
+        """Mean squared error (v,) of responses (N, v), at a penalty (v,) for each voxel."""
+        responses = responses - self._offset(responses)
+        predictions = self._val @ self._solver.weights(responses[: self._n_train], penalty)
+        return (responses[self._n_train :] - predictions).square().mean(dim=0).numpy()
 
 
 def _scale(hidden: Tensor, features: Tensor) -> float:

@@ -47,6 +47,7 @@ from jne.training.measure import (
     MADE_UP,
     MEASURED,
     Scores,
+    check_measurable,
     chosen_outputs,
     deviations,
     score_test,
@@ -102,6 +103,7 @@ def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
         data.add_twins(make_twins(data, config.control, config.seed, part.path / "twins.npy"))
     pl.seed_everything(config.seed, verbose=False)
     module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
+    check_measurable(module.encoder, data, config.jacobian)
     shards.train(module, data)
     history = shards.trained(module, data)
 

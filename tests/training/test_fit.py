@@ -1,0 +1,110 @@
+"""Training that diverges, or goes on from a checkpoint in which it was over."""
+
+import pandas as pd
+import pytest
+import torch
+from helpers import compose_train
+
+from jne import JNERegressor
+from jne.data.cells import Cells
+from jne.data.datamodule import EncodingData
+from jne.data.prepared import prepare
+from jne.errors import InputError
+from jne.training.config import check_config
+from jne.training.fit import fit
+from jne.training.measure import check_measurable
+from jne.training.module import EncodingModule
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    source = Cells(
+        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="independent",
+        shared_noise=0, n_features=64, n_train=60, n_val=15, n_test=5, voxels_per_cell=5,
+    )  # fmt: skip
+    return EncodingData(prepare(source, tmp_path_factory.mktemp("cells")), batch_size=20, seed=0)
+
+
+@pytest.fixture(scope="module")
+def config():
+    return check_config(compose_train("unused", "encoder.hidden_width=16"))[0]
+
+
+def train(data, config, *, lr=3e-3, readout="ridge", checkpoint=None, save_to=None, **settings):
+    """The trained module and its history."""
+    torch.manual_seed(0)
+    optimizer = config.optimizer | {"lr": lr}
+    module = EncodingModule(data.n_features, data.n_outputs, config.encoder, optimizer)
+    settings = config.trainer.model_copy(update={"checkpoint_seconds": 0, **settings})
+    history = fit(module, data, settings, readout=readout, checkpoint=checkpoint, save_to=save_to)
+    return module, history
+
+
+@pytest.mark.parametrize("space", ["voxels", "components"])
+@pytest.mark.parametrize("readout", ["ridge", "trained"])
+def test_hidden_layers_that_diverge_are_no_encoder(data, config, readout, space):
+    """The ridge readout of such layers predicts well, which would hide it."""
+    settings = {"max_epochs": 4, "response_space": space}
+    with pytest.raises(InputError, match=r"diverged: .* never fell below .* lower it$") as refused:
+        train(data, config, lr=1.0, readout=readout, **settings)
+    assert (refused.value.key, refused.value.value) == ("optimizer.lr", 1.0)
+    train(data, config, lr=1e-3, readout=readout, **settings)
+
+
+def test_the_estimator_names_its_own_parameter(data):
+    x, y = data.split("train")
+    with pytest.raises(InputError, match=r"^lr=1\.0: training diverged"):
+        JNERegressor(hidden_width=16, lr=1.0, max_epochs=3).fit(x.numpy(), y.numpy())
+
+
+def test_more_patience_continues_a_training_that_was_over(data, config, tmp_path, capsys):
+    uninterrupted, whole = train(data, config, patience=12, max_epochs=60)
+    _, short = train(data, config, patience=2, max_epochs=60, save_to=tmp_path / "last.ckpt")
+    assert len(short.epochs) < len(whole.epochs) < 60
+    capsys.readouterr()
+    continued = {"checkpoint": tmp_path / "last.ckpt", "max_epochs": 60}
+    continued["save_to"] = tmp_path / "other.ckpt"
+    module, history = train(data, config, patience=12, **continued)
+    pd.testing.assert_frame_equal(history.epochs, whole.epochs)
+    assert history.best_epoch == whole.best_epoch
+    for name, value in uninterrupted.encoder.state_dict().items():
+        assert torch.equal(module.encoder.state_dict()[name], value)
+    assert "training was over" not in capsys.readouterr().out
+
+    (tmp_path / "other.ckpt").unlink()
+    _, again = train(data, config, patience=2, **continued)
+    pd.testing.assert_frame_equal(again.epochs, short.epochs)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"training was over in it after {len(short.epochs)} epochs" in printed
+    assert "a larger trainer.patience" in printed
+
+
+class BatchMean(torch.nn.Sequential):
+    """An encoder of the user's own, whose response to a stimulus depends on the others."""
+
+    def __init__(self, n_features: int, n_voxels: int) -> None:
+        super().__init__(torch.nn.Linear(n_features, n_voxels))
+
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=0))
+
+
+def test_what_cannot_be_measured_is_refused_before_training(run_train, monkeypatch):
+    monkeypatch.setattr("jne.training.fit._train", lambda *_, **__: pytest.fail("it was trained"))
+    own = "{_target_: tests.training.test_fit.BatchMean, label: mine}"
+    with pytest.raises(SystemExit, match=r"^error: encoder: must give a stimulus the same"):
+        run_train("~encoder", f"+encoder={own}")
+    for voxels in ("all", "significant", "[V1]"):
+        with pytest.raises(SystemExit, match=r"^error: jacobian.max_memory_gb=1e-06: too small"):
+            run_train(f"jacobian.voxels={voxels}", "jacobian.max_memory_gb=1e-6", "baseline=[]")
+
+
+def test_the_check_leaves_the_encoder_as_it_is(data, config):
+    torch.manual_seed(0)
+    encoder = EncodingModule(64, data.n_outputs, config.encoder, config.optimizer).encoder.train()
+    before, random = encoder.state_dict(), torch.get_rng_state()
+    check_measurable(encoder, data, config.jacobian)
+    assert encoder.training
+    assert all(parameter.requires_grad for parameter in encoder.parameters())
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
