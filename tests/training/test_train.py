@@ -159,6 +159,8 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["+optimizer.rate=1"], "optimizer: .*rate"),
         (["encoder.n_hidden=0"], "encoder.n_hidden=0: must be at least 1"),
         (["encoder.activation=sine"], "encoder.activation=sine: choose one of"),
+        (["optimizer.lr=fast"], "optimizer.lr=fast: input should be a number"),
+        (["optimizer.weight_decay=true"], "optimizer.weight_decay=True: input should be a number"),
         (["activation=sine"], "Could not find 'activation/sine'.*gelu"),
         (["encoder=cubic"], "Could not find 'encoder/cubic'.*nonlinear"),
         (["tracking.required=never"], "tracking.required: .* is now tracking.on_unreachable"),

@@ -1,6 +1,7 @@
 """The encoder as a Lightning module: loss, optimiser, validation R2 (Gao et al. 2025, 2.2, A.3)."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import pytorch_lightning as pl
@@ -78,10 +79,18 @@ class EncodingModule(pl.LightningModule):
 def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the config section `optimizer` describes, for the encoder's weights.
 
-    Raises InputError, naming the section, where it cannot be made.
+    Raises InputError, naming the section or the key in it, where it cannot be made.
     """
     make = instantiate(config, "optimizer", _partial_=True)
+    for name, parameter in signature(make.func).parameters.items():
+        value = make.keywords.get(name, parameter.default)
+        if _is_number(parameter.default) and not _is_number(value):
+            raise InputError(f"optimizer.{name}", "input should be a number", value)
     try:
         return make(encoder.parameters())
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError("optimizer", f"{str(error).splitlines()[0]}") from error
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
