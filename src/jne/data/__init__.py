@@ -3,6 +3,7 @@
 A new data set is a subclass of `prepared.Source` in a file of its own, and its conf/data/NAME.yaml.
 
 prepared         the prepared format: Source writes it, Prepared is it
+centring         columns that float32 cannot hold as measured
 splits           how stimuli are split into train, val and test
 voxel_table      what a voxel table may hold
 datamodule       prepared data as standardised batches for Lightning

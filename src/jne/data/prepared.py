@@ -2,6 +2,8 @@
 
     features.npy      (n_stimuli, n_features) float32
     responses.npy     (n_stimuli, n_voxels) float32, mean over repeats, NaN where there is none
+    *_offset.npy      (n_columns,) float64, what was subtracted from each column of features or
+                      responses; only where float32 could not hold them (jne.data.centring)
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
     space.json        for voxels of a volume (columns i, j, k): its shape and affine
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from jne import __version__
+from jne.data.centring import LARGEST, centred
 from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
@@ -112,6 +115,27 @@ class Prepared:
         """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
         path = self.folder / "space.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def offset(self, name: str) -> NDArray[np.float64] | None:
+        """What was subtracted from each column of the array NAMEs: (n_columns,); None: nothing."""
+        path = self.folder / f"{name}_offset.npy"
+        if not path.exists():
+            return None
+        with reading(path, "data"):
+            return np.load(path)
+
+    def measured(
+        self, name: str, columns: slice | NDArray[np.int64] = slice(None)
+    ) -> NDArray[np.floating]:
+        """Columns of the array NAMEs as measured: float32, or float64 where it has an offset."""
+        values, offset = getattr(self, f"{name}s")[:, columns], self.offset(name)
+        return np.asarray(values) if offset is None else values + offset[columns]
+
+    @property
+    def features_key(self) -> str:
+        """The config key that leads to the features."""
+        own = self.provenance.get("settings", {}).get("features")
+        return "features" if own is None else "data.features"
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """The rows of a split, in the order of the stimulus table.
@@ -256,25 +280,37 @@ def write_prepared(
         )
     check_stimuli(source, features, stimuli)
     check_voxel_table(voxels, "data")
-    write_array(folder / "features.npy", features.astype(np.float32))
+    _write_centred(folder, "feature", features)
     if responses is not None:
-        write_array(folder / "responses.npy", responses.astype(np.float32))
+        _write_centred(folder, "response", responses)
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
+
+
+def _write_centred(folder: Path, name: str, values: NDArray) -> None:
+    array, offset = centred(values)
+    write_array(folder / f"{name}s.npy", array)
+    if offset is not None:
+        write_array(folder / f"{name}_offset.npy", offset)
 
 
 def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> None:
     """Raise InputError where features are not finite or a split has too few stimuli.
 
-    `write_prepared` calls it; a source that reads responses for a long time calls it before that.
+    Finite are features within the range of float32, with room for differences. `write_prepared`
+    calls it; a source that reads responses for a long time calls it before that.
     """
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    what = "NaN or infinite values"
+    if not len(bad):
+        bad = np.flatnonzero((features < -LARGEST).any(axis=1) | (features > LARGEST).any(axis=1))
+        what = f"values beyond {LARGEST:g}, too large for float32 (change their units),"
     if len(bad):
         key = "data.features" if getattr(source, "features", None) is not None else "features"
         raise InputError(
             key,
-            f"NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
-            f"in row {bad[0]} counted from 0",
+            f"{what} in {len(bad)} of {len(features)} stimuli, the first in row {bad[0]} counted "
+            f"from 0",
         )
     check_split(stimuli["split"], source, source.splits)
 
