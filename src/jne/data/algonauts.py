@@ -31,6 +31,7 @@ from jne.utils.reading import reading
 class Algonauts(Source):
     """`data=algonauts`: `root` holds subj01, ..., subj08."""
 
+    in_order: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the human brain makes "
         "sense of natural scenes, arXiv 2301.03198; Allen et al. (2022), A massive 7T fMRI dataset "

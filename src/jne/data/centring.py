@@ -21,25 +21,28 @@ LARGEST = 1e38
 
 
 def centred(values: NDArray) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-    """Values (N, K) of any dtype in float32, less an offset (K,) per column; None: of no column.
-
-    The offset is the mean of a column that varies too little around it for float32, else 0. Values
-    beyond the range of float32 become infinite.
-    """
+    """Values (N, K) of any dtype in float32, less their `offset`; values beyond it are infinite."""
+    shift = offset(values)
     result = np.empty(values.shape, dtype=np.float32)
-    offset = np.zeros(values.shape[1])
     for v in voxel_blocks(values.shape[1]):
-        block = values[:, v]
-        if not np.can_cast(values.dtype, np.float32):
-            offset[v] = _offset(np.asarray(block, dtype=np.float64))
-            block = block - offset[v] if offset[v].any() else block
         with np.errstate(over="ignore"):
-            result[:, v] = block
-    return result, offset if offset.any() else None
+            result[:, v] = values[:, v] if shift is None else values[:, v] - shift[v]
+    return result, shift
 
 
-def _offset(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(K,), of the finite values (N, K)."""
+def offset(values: NDArray) -> NDArray[np.float64] | None:
+    """What to subtract from each column of values (N, K) before they become float32: (K,).
+
+    The mean of a column that varies too little around it, else 0; None where all are 0.
+    """
+    if np.can_cast(values.dtype, np.float32):
+        return None
+    blocks = [_offset(values[:, v]) for v in voxel_blocks(values.shape[1])]
+    return np.concatenate(blocks) if any(block.any() for block in blocks) else None
+
+
+def _offset(values: NDArray) -> NDArray[np.float64]:
+    values = np.asarray(values, dtype=np.float64)
     finite = np.isfinite(values)
     n = np.maximum(finite.sum(axis=0), 1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -49,6 +52,6 @@ def _offset(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(far, mean, 0.0)
 
 
-def with_offset(mean: Tensor, offset: NDArray[np.float64] | None) -> Tensor:
-    """The mean (K,) of columns in the units of the data; float64 where they have an offset."""
-    return mean if offset is None else mean + torch.from_numpy(offset)
+def with_offset(mean: Tensor, shift: NDArray[np.float64] | None) -> Tensor:
+    """The mean (K,) of centred columns in the units of the data; float64 where there is a shift."""
+    return mean if shift is None else mean + torch.from_numpy(shift)

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from jne.data.centring import with_offset
 from jne.data.prepared import Prepared
-from jne.data.responses import Responses, Twins, WithTwins, as_they_are, float32, spread, survey
+from jne.data.responses import (
+    Responses,
+    Twins,
+    WithTwins,
+    as_they_are,
+    check_vary,
+    float32,
+    spread,
+    survey,
+)
 from jne.errors import InputError
 
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
@@ -117,12 +126,7 @@ class StandardisedData(pl.LightningDataModule):
         features = np.asarray(features, dtype=np.float32)
         train, values = self.rows["train"], responses
         trained = features[train]
-        if (trained == trained[0]).all():
-            raise InputError(
-                features_key,
-                f"all features are constant over the {len(train)} stimuli to train on, so that "
-                f"nothing can be learned; give features that vary",
-            )
+        check_vary(trained, features_key)
         centre = float32(trained.mean(axis=0, dtype=np.float64))
         self.feature_scale = float32(spread(trained))
         self.features = torch.from_numpy((features - centre.numpy()) / self.feature_scale.numpy())

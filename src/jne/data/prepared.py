@@ -7,6 +7,7 @@
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
     space.json        for voxels of a volume (columns i, j, k): its shape and affine
+    checks.json       what was found out about the rows and the images (jne.data.notes)
     provenance.json   the source, its settings and input files; written last, so a folder that has
                       it is complete
 
@@ -17,17 +18,19 @@ import hashlib
 import json
 import shutil
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jne import __version__
 from jne.data.centring import LARGEST, centred
+from jne.data.leaks import row_findings, row_warnings
+from jne.data.notes import NOTES, images_digest, noted
 from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
@@ -57,6 +60,8 @@ class Source(BaseModel, ABC):
     """Whether `write` continues with what an interrupted `write` left in the folder."""
     splits: ClassVar[tuple[str, ...]] = SPLITS
     """The splits that its stimuli are in; of a second test set, test alone."""
+    in_order: ClassVar[bool] = True
+    """Whether the rows may be in the order in which the stimuli were shown, not that of ids."""
     citation: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ()
@@ -64,6 +69,9 @@ class Source(BaseModel, ABC):
     name: str
     """What the data set is called in the record."""
     subject: str
+    leaks: Literal["refuse", "warn", "allow"] = Field(default="refuse", exclude=True)
+    """What to do where stimuli to validate or to test on are among those to train on: refuse them,
+    say so, or say nothing. It does not change what is written."""
 
     @property
     def about(self) -> About:
@@ -79,9 +87,23 @@ class Source(BaseModel, ABC):
         """The folder or file of images that were the stimuli; None where there is none."""
         return None
 
+    @property
+    def takes_features(self) -> bool:
+        """Whether features that the config chooses, if it gives them to this source, are used."""
+        return True
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether what is written depends on the images."""
+        return self.images_path is not None and self.images_path in self.input_files()
+
     def images(self) -> Images | None:
         """The images that were the stimuli; the column `image` of stimuli.csv has their names."""
         return None if self.images_path is None else open_images(self.images_path)
+
+    def supersedes(self, earlier: "Prepared") -> bool:
+        """Whether `write` reads the inputs otherwise than the version that wrote `earlier`."""
+        return False
 
     @abstractmethod
     def write(self, folder: Path) -> None:
@@ -109,6 +131,8 @@ class Prepared:
     stimuli: pd.DataFrame
     voxels: pd.DataFrame
     provenance: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    """What a user should know of the rows, in sentences."""
 
     @property
     def space(self) -> dict[str, Any] | None:
@@ -177,16 +201,42 @@ def prepare(source: Source, root: Path) -> Prepared:
         "settings": source.model_dump(mode="json"),
         "inputs": _inputs(source),
     }
-    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
-    label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
-    folder = root / f"{label}-{digest[:12]}"
+    images = images_digest(source.images_path if source.reads_images else None)
+    folder = root / _name(source, provenance)
+    if _is_outdated(folder, source, images):
+        provenance["images"] = images
+        folder = root / _name(source, provenance)
     if not (folder / "provenance.json").exists():
         about = {"jne": __version__} | asdict(source.about)
         with atomic_folder(folder, resume=source.resumable) as temporary:
             if temporary is not None:
                 source.write(temporary)
+                write_json(temporary / NOTES, {"images": images, "superseded": False})
                 write_json(temporary / "provenance.json", about | provenance)
-    return load(folder)
+    prepared = load(folder)
+    return replace(prepared, warnings=_warnings(source, prepared))
+
+
+def _name(source: Source, provenance: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+    return f"{file_name(f'{_slug(source.name)}-{_slug(source.subject)}')}-{digest[:12]}"
+
+
+def _is_outdated(folder: Path, source: Source, images: str | None) -> bool:
+    """Whether the folder is of other images, or of a version that read the inputs otherwise."""
+    if not (folder / "provenance.json").exists():
+        return False
+    if noted(folder, "images", lambda: images) != images:
+        return True
+    return noted(folder, "superseded", lambda: source.supersedes(load(folder)))
+
+
+def _warnings(source: Source, prepared: Prepared) -> list[str]:
+    """What is said of the rows. Raises InputError where that refuses the data."""
+    if source.leaks == "allow" or not len(prepared.rows("train")):
+        return []
+    rows = noted(prepared.folder, "rows", lambda: row_findings(prepared))
+    return row_warnings(rows, source.leaks, in_order=source.in_order)
 
 
 def load(folder: Path) -> Prepared:

@@ -45,6 +45,7 @@ class Mosaic(Source):
     """`data=mosaic`: `root` mirrors the bucket, or holds the files that are needed directly."""
 
     resumable: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
 
     root: Folder
     dataset: Annotated[str, AfterValidator(_known)]

@@ -45,6 +45,7 @@ class NSD(Source):
     """`data=nsd`: `root` is the tree that holds nsddata and nsddata_betas."""
 
     resumable: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and "
         "artificial intelligence, Nature Neuroscience 25, 116-126"
