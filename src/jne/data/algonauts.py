@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jne.data.leaks import Leaks
 from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES, image_number
 from jne.data.nsd.labels import LABELS
@@ -40,6 +41,7 @@ class Algonauts(Source):
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
     links: ClassVar[tuple[str, ...]] = ("https://algonautsproject.com/2023",)
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     voxels: rois.Regions | None
     """ROI sets, ROIs, tiers or labels; None: all vertices of the challenge."""

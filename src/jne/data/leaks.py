@@ -1,11 +1,11 @@
 """Stimuli to test on that an encoder has seen: found in the rows of prepared data, and said.
 
 Identical are rows with the same features, bit for bit, the same image or the same id. Near copies
-lie closer than 1/20 of the usual distance between two stimuli (features standardised by the
-training stimuli), and apart from all other pairs: of the pairs within three times that distance, at
-least half are within it. In d dimensions 1 of 3^d would be, so that few features raise no alarm.
-In order are rows whose features have a lag-1 autocorrelation above .3, which independent rows of
-any spectrum do not reach, if most held-out stimuli stand beside one to train on.
+lie closer than 1/20 of the usual distance between two stimuli (of standardised features), and apart
+from all other pairs: of the pairs within three times that distance, at least half are within it. In
+d dimensions 1 of 3^d would be, so that few features raise no alarm. In order are rows whose
+features have a lag-1 autocorrelation above .3, which independent rows of any spectrum do not reach,
+if most held-out stimuli stand beside one to train on.
 
 N stimuli, D features.
 """
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from jne.data.responses import check_vary
 from jne.errors import InputError
@@ -24,10 +25,20 @@ from jne.errors import InputError
 if TYPE_CHECKING:
     from jne.data.prepared import Prepared
 
+Leaks = Literal["refuse", "warn", "allow"]
+"""What to do where held-out stimuli are among those to train on: refuse, say so, or nothing."""
+
 _NEAR = 1 / 20
 _AUTOCORRELATION = 0.3
+_MOST = 0.5
 _AT_ONCE = 512  # rows
 _HELD_OUT = ("test", "val")
+_KINDS = {
+    "features": "the same features",
+    "responses": "the same features and responses",
+    "image": "the same image",
+    "id": "the same id",
+}
 
 
 def row_findings(prepared: "Prepared") -> dict[str, Any]:
@@ -50,9 +61,10 @@ def row_findings(prepared: "Prepared") -> dict[str, Any]:
             same[kind] = pd.factorize(prepared.stimuli[column].replace("", None))[0]
     seen = {kind: _seen(codes, split) for kind, codes in same.items()}
     identical = np.any([*seen.values()], axis=0)
-    near = _near(features, split, identical)
+    standardised = _standardised(features)
+    near = _near(standardised, split, identical)
     repeated = pd.Series(alike).groupby([alike, split]).transform("size").to_numpy() > 1
-    lag1, beside = _order(features, split)
+    lag1, beside = _order(standardised, split)
     return {
         "n": _count(np.ones(len(split), dtype=bool), split),
         "identical": _count(identical, split),
@@ -64,59 +76,64 @@ def row_findings(prepared: "Prepared") -> dict[str, Any]:
     }
 
 
-def row_warnings(
-    found: dict[str, Any], leaks: Literal["refuse", "warn"], *, in_order: bool
-) -> list[str]:
+def row_warnings(found: dict[str, Any], leaks: Leaks, *, in_order: bool) -> list[str]:
     """Sentences on `row_findings`; [] where nothing is odd.
 
     in_order: whether the rows may be in the order in which stimuli were shown. Raises InputError
     where held-out stimuli are among those that an encoder learns from and `leaks` refuses that.
     """
-    sentences = []
-    n, same, repeated = found["n"], found["same"], found["repeated"]
-    if any(found["identical"].values()):
-        kinds = {
-            "features": "the same features",
-            "responses": "the same features and responses",
-            "image": "the same image",
-            "id": "the same id",
-        }
-        how = ", ".join(f"{same[kind]} by {what}" for kind, what in kinds.items() if same.get(kind))
-        leak = (
-            f"{_of(found['identical'], n)} are among those that the encoder learns from ({how}), "
-            f"so their scores are not those of new stimuli"
+    leak = _leak(found)
+    if leak and leaks == "refuse":
+        raise InputError(
+            "data.leaks",
+            f"{leak}; keep all rows of an image in one split (data.split=fixed), or average them; "
+            f"data.leaks=warn goes on, and data.leaks=allow is for features that are few, or "
+            f"categories, and repeat by design",
+            value="refuse",
         )
-        if leaks == "refuse":
-            raise InputError(
-                "data.leaks",
-                f"{leak}; keep all rows of an image in one split (data.split=fixed), or average "
-                f"them; to go on, set data.leaks=warn, or data.leaks=allow where features are few "
-                f"or categories and repeat by design",
-                value="refuse",
-            )
-        sentences.append(leak)
-    if any(found["near"].values()):
-        sentences.append(
-            f"{_of(found['near'], n)} are nearly copies of stimuli to train on (features closer "
-            f"than 1/20 of the usual distance), so their scores may not be those of new stimuli"
-        )
-    if repeated:
-        sentences.append(
-            f"{repeated} of {sum(n.values())} stimuli have the features of another one in their "
-            f"split: p values and cross-validation take rows for independent stimuli, so repeats "
-            f"of an image belong on a third axis of the responses; where features are few or "
-            f"categories and repeat by design, set data.leaks=allow"
-        )
-    limit = max(_AUTOCORRELATION, 4 / np.sqrt(sum(n.values())))
-    if in_order and found["autocorrelation"] > limit and found["beside"] > 0.5:
-        sentences.append(
-            f"stimuli resemble the one before (lag-1 autocorrelation of the features "
-            f"{found['autocorrelation']:.2f}), and {100 * found['beside']:.0f} % of those held out "
-            f"stand beside one to train on: if rows are in the order in which stimuli were shown, "
-            f"R² and p values are too good, and a split by blocks of rows or runs "
-            f"(data.split=fixed) is right; if they are only sorted, set data.leaks=allow"
-        )
-    return sentences
+    sentences = [leak, _near_copies(found), _repeats(found), _neighbours(found) if in_order else ""]
+    return [sentence for sentence in sentences if sentence]
+
+
+def _leak(found: dict[str, Any]) -> str:
+    held_out = _of(found["identical"], found["n"])
+    how = ", ".join(f"{n} by {_KINDS[kind]}" for kind, n in found["same"].items() if n)
+    return held_out and (
+        f"{held_out} are among those that the encoder learns from ({how}), so that their scores "
+        f"are not those of new stimuli"
+    )
+
+
+def _near_copies(found: dict[str, Any]) -> str:
+    held_out = _of(found["near"], found["n"])
+    return held_out and (
+        f"{held_out} are nearly copies of stimuli to train on (features closer than 1/20 of the "
+        f"usual distance), so that their scores may not be those of new stimuli"
+    )
+
+
+def _repeats(found: dict[str, Any]) -> str:
+    if not found["repeated"]:
+        return ""
+    return (
+        f"{found['repeated']} of {sum(found['n'].values())} stimuli have the features of another "
+        f"in their split, but p values and cross-validation take rows for independent: repeats of "
+        f"an image belong on a third axis of the responses (data.leaks=allow, where features are "
+        f"few, or categories, and repeat by design)"
+    )
+
+
+def _neighbours(found: dict[str, Any]) -> str:
+    limit = max(_AUTOCORRELATION, 4 / np.sqrt(sum(found["n"].values())))
+    if found["autocorrelation"] <= limit or found["beside"] <= _MOST:
+        return ""
+    return (
+        f"stimuli resemble the one before (lag-1 autocorrelation of the features "
+        f"{found['autocorrelation']:.2f}), and {100 * found['beside']:.0f} % of those held out "
+        f"stand beside one to train on: if rows are in the order in which stimuli were shown, R² "
+        f"and p values are too good, and need a split by runs or blocks of rows "
+        f"(data.split=fixed); if they are only sorted, set data.leaks=allow"
+    )
 
 
 def _of(counts: dict[str, int], n: dict[str, int]) -> str:
@@ -151,12 +168,19 @@ def _seen(codes: NDArray[np.int64], split: NDArray) -> NDArray[np.bool_]:
     return known & ((test & learned) | (val & trained))
 
 
-def _near(
-    features: NDArray[np.float32], split: NDArray, identical: NDArray[np.bool_]
-) -> NDArray[np.bool_]:
-    """Which held-out rows (N,), apart from identical ones, are nearly copies of a training row."""
+def _standardised(features: NDArray[np.float32]) -> Tensor:
+    x = torch.from_numpy(np.array(features))
+    x -= x.mean(dim=0)
+    scale = x.square().mean(dim=0).sqrt()
+    return x / torch.where(scale > 0, scale, 1)
+
+
+def _near(x: Tensor, split: NDArray, identical: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which held-out rows (N,), apart from identical ones, are nearly copies of a training row.
+
+    x: standardised features (N, D).
+    """
     train = split == "train"
-    x = _standardised(features, train)
     seen, near = x[train], np.zeros(len(x), dtype=bool)
     squares = seen.square().sum(dim=1)
     held = np.flatnonzero(~train & ~identical)
@@ -173,17 +197,10 @@ def _near(
     return near & (2 * n_near >= n_wide)
 
 
-def _standardised(features: NDArray[np.float32], train: NDArray[np.bool_]) -> torch.Tensor:
-    x = torch.from_numpy(np.array(features))
-    scale = x[train].std(dim=0)
-    return (x - x[train].mean(dim=0)) / torch.where(scale > 0, scale, 1)
-
-
-def _order(features: NDArray[np.float32], split: NDArray) -> tuple[float, float]:
-    """The lag-1 autocorrelation of the features, and the share of held-out rows beside a training
-    row.
+def _order(x: Tensor, split: NDArray) -> tuple[float, float]:
+    """The lag-1 autocorrelation of standardised features (N, D), and the share of the held-out rows
+    that stand beside one to train on.
     """
-    x = _standardised(features, np.ones(len(features), dtype=bool))
     train = np.concatenate([[False], split == "train", [False]])
     beside = (train[:-2] | train[2:])[split != "train"]
     total = float(x.square().sum())

@@ -20,7 +20,7 @@ import shutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jne import __version__
 from jne.data.centring import LARGEST, centred
-from jne.data.leaks import row_findings, row_warnings
+from jne.data.leaks import Leaks, row_findings, row_warnings
 from jne.data.notes import NOTES, images_digest, noted
 from jne.data.splits import SPLITS, check_split
 from jne.data.voxel_table import check_voxel_table
@@ -69,9 +69,9 @@ class Source(BaseModel, ABC):
     name: str
     """What the data set is called in the record."""
     subject: str
-    leaks: Literal["refuse", "warn", "allow"] = Field(default="refuse", exclude=True)
-    """What to do where stimuli to validate or to test on are among those to train on: refuse them,
-    say so, or say nothing. It does not change what is written."""
+    leaks: Leaks = Field(default="refuse", exclude=True)
+    """What to do where held-out stimuli are among those to train on; does not change what is
+    written."""
 
     @property
     def about(self) -> About:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.leaks import Leaks
 from jne.data.mosaic import catalogue, stimuli
 from jne.data.mosaic.average import Sums, average_repeats
 from jne.data.mosaic.catalogue import DATA_SETS
@@ -47,6 +48,7 @@ class Mosaic(Source):
     resumable: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     dataset: Annotated[str, AfterValidator(_known)]
     """Which of MOSAIC's data sets."""

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.leaks import Leaks
 from jne.data.nsd import rois
 from jne.data.nsd.average import AVERAGING, Averaging, Found, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
@@ -53,6 +54,7 @@ class NSD(Source):
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
     links: ClassVar[tuple[str, ...]] = ("https://naturalscenesdataset.org",)
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]
     betas: str
