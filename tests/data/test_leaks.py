@@ -202,7 +202,7 @@ def test_folders_of_earlier_versions_are_looked_at_once(leaky, monkeypatch):
     monkeypatch.undo()
     (first.folder / "checks.json").write_text("[")  # damaged
     assert prepare(source(leaks="warn"), folder / "p").warnings == first.warnings
-    assert json.loads((first.folder / "checks.json").read_text())["rows"]["n"]["test"] == 5
+    assert json.loads((first.folder / "checks.json").read_text())["rows_1"]["n"]["test"] == 5
 
 
 def test_a_folder_that_cannot_be_written_to_is_looked_at_all_the_same(leaky, monkeypatch):

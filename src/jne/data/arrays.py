@@ -134,7 +134,9 @@ class Arrays(Source):
         write_prepared(self, folder, features, responses, stimuli, voxels)
 
     def supersedes(self, earlier: Prepared) -> bool:
-        """Once, names were taken for numbers, images for in order, and float32 for enough."""
+        """Earlier versions took names for numbers, paired images with rows in the order of their
+        names as text, and rounded what does not fit float32 or, while it is summed, float16.
+        """
         n, n_voxels = earlier.responses.shape
         stimuli, images = self._stimulus_table(n), self.images()
         if images is not None:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 Leaks = Literal["refuse", "warn", "allow"]
 """What to do where held-out stimuli are among those to train on: refuse, say so, or nothing."""
 
+ROWS = "rows_1"
+"""The name of what is found in checks.json; another number when other things are found."""
+
 _NEAR = 1 / 20
 _AUTOCORRELATION = 0.3
 _MOST = 0.5

@@ -2,7 +2,7 @@
 
     {"images": digest of the images' names, sizes and dates, null where none are in a folder
      "superseded": whether this version of the program reads the same inputs otherwise
-     "rows": what jne.data.leaks finds}
+     "rows_1": what jne.data.leaks finds}
 
 A folder of an earlier version gets it when it is first used.
 """

@@ -16,7 +16,6 @@ Values are as measured. They are standardised when they are read, by the trainin
 
 import hashlib
 import json
-import shutil
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,10 +27,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from jne import __version__
-from jne.data.centring import LARGEST, centred
-from jne.data.leaks import Leaks, row_findings, row_warnings
+from jne.data.centring import centred
+from jne.data.checks import check_stimuli
+from jne.data.leaks import ROWS, Leaks, row_findings, row_warnings
 from jne.data.notes import NOTES, images_digest, noted
-from jne.data.splits import SPLITS, check_split
+from jne.data.splits import SPLITS
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
@@ -102,7 +102,19 @@ class Source(BaseModel, ABC):
         return None if self.images_path is None else open_images(self.images_path)
 
     def supersedes(self, earlier: "Prepared") -> bool:
-        """Whether `write` reads the inputs otherwise than the version that wrote `earlier`."""
+        """Whether `write` reads the same inputs otherwise than the version that wrote `earlier`.
+
+        Asked once of each folder of an earlier version. If so, the data are prepared again, into
+        another folder.
+
+        Parameters
+        ----------
+        earlier : Prepared
+
+        Returns
+        -------
+        bool
+        """
         return False
 
     @abstractmethod
@@ -141,7 +153,17 @@ class Prepared:
         return json.loads(path.read_text()) if path.exists() else None
 
     def offset(self, name: str) -> NDArray[np.float64] | None:
-        """What was subtracted from each column of the array NAMEs: (n_columns,); None: nothing."""
+        """What was subtracted from each column before it became float32 (`jne.data.centring`).
+
+        Parameters
+        ----------
+        name : {"feature", "response"}
+
+        Returns
+        -------
+        (n_columns,) array of float64, or None
+            None where nothing was subtracted.
+        """
         path = self.folder / f"{name}_offset.npy"
         if not path.exists():
             return None
@@ -151,7 +173,18 @@ class Prepared:
     def measured(
         self, name: str, columns: slice | NDArray[np.int64] = slice(None)
     ) -> NDArray[np.floating]:
-        """Columns of the array NAMEs as measured: float32, or float64 where it has an offset."""
+        """Columns of features or responses as measured, with what was subtracted from them.
+
+        Parameters
+        ----------
+        name : {"feature", "response"}
+        columns : slice or (n_columns,) array of int
+
+        Returns
+        -------
+        (n_stimuli, n_columns) array
+            float32; float64 where something was subtracted.
+        """
         values, offset = getattr(self, f"{name}s")[:, columns], self.offset(name)
         return np.asarray(values) if offset is None else values + offset[columns]
 
@@ -235,7 +268,7 @@ def _warnings(source: Source, prepared: Prepared) -> list[str]:
     """What is said of the rows. Raises InputError where that refuses the data."""
     if source.leaks == "allow" or not len(prepared.rows("train")):
         return []
-    rows = noted(prepared.folder, "rows", lambda: row_findings(prepared))
+    rows = noted(prepared.folder, ROWS, lambda: row_findings(prepared))
     return row_warnings(rows, source.leaks, in_order=source.in_order)
 
 
@@ -342,39 +375,6 @@ def _write_centred(folder: Path, name: str, values: NDArray) -> None:
     write_array(folder / f"{name}s.npy", array)
     if offset is not None:
         write_array(folder / f"{name}_offset.npy", offset)
-
-
-def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> None:
-    """Raise InputError where features are not finite or a split has too few stimuli.
-
-    Finite are features within the range of float32, with room for differences. `write_prepared`
-    calls it; a source that reads responses for a long time calls it before that.
-    """
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    what = "NaN or infinite values"
-    if not len(bad):
-        bad = np.flatnonzero((features < -LARGEST).any(axis=1) | (features > LARGEST).any(axis=1))
-        what = f"values beyond {LARGEST:g}, too large for float32 (change their units),"
-    if len(bad):
-        key = "data.features" if getattr(source, "features", None) is not None else "features"
-        raise InputError(
-            key,
-            f"{what} in {len(bad)} of {len(features)} stimuli, the first in row {bad[0]} counted "
-            f"from 0",
-        )
-    check_split(stimuli["split"], source, source.splits)
-
-
-def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
-    """Raise InputError where the prepared data, some of which may be there, do not fit."""
-    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
-    free = shutil.disk_usage(folder).free
-    if free + there < n_bytes:
-        raise InputError(
-            "output",
-            f"preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
-            f"{free / 1e9:.1f} GB are free",
-        )
 
 
 def _inputs(source: Source) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
 from jne.data.mosaic import catalogue, stimuli
 from jne.data.mosaic.average import Sums, average_repeats
@@ -23,7 +24,7 @@ from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.mosaic.files import SubjectFile, open_subject, subject_file
 from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES
-from jne.data.prepared import About, Source, check_disk, check_stimuli, write_prepared
+from jne.data.prepared import About, Source, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
 from jne.data.nsd import rois
 from jne.data.nsd.average import AVERAGING, Averaging, Found, average_repeats
@@ -30,7 +31,7 @@ from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.nsd.images import N_IMAGES, rows_of
 from jne.data.nsd.sessions import OpenSession
 from jne.data.nsd.spaces import Surface, Volume
-from jne.data.prepared import Source, check_disk, check_stimuli, write_prepared
+from jne.data.prepared import Source, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
