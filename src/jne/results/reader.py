@@ -104,8 +104,8 @@ class Results:
         """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
 
         The columns are the rows of `voxels`, NaN where a voxel has no encoder. float64 where the
-        features are, or where float32 cannot hold the data, else float32. trust: as of `encoder`. Raises InputError for
-        features of another number than D, and such that are not finite.
+        features are, or where float32 cannot hold the data, else float32. trust: as of `encoder`.
+        Raises InputError for features of another number than D, and such that are not finite.
         """
         trained = (self.voxels["status"] == "ok").to_numpy()
         return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)
