@@ -128,7 +128,8 @@ class Tiny(Source):
         split = np.repeat(["train", "val", "test"], [2, 2, 3])
         stimuli = pd.DataFrame({"stimulus": range(7), "split": split})
         voxels = pd.DataFrame({"voxel": [0], "roi": ["V1"]})
-        write_prepared(self, folder, np.zeros((7, 2)), np.zeros((7, 1)), stimuli, voxels)
+        features = np.arange(14).reshape(7, 2)
+        write_prepared(self, folder, features, np.zeros((7, 1)), stimuli, voxels)
 
 
 def test_prepared_folders_keep_the_names_by_which_they_are_found(tmp_path):

@@ -136,11 +136,11 @@ def test_bad_input_is_refused_and_leaves_nothing(recorded, spoil, changes, messa
         ("numpy.load", "x.npy", "data.features: .*x.npy: it cannot be read .*Permission denied"),
         ("numpy.load", "y.npy", "data.responses: .*y.npy: it cannot be read .*Permission denied"),
         ("h5py.File", "y.h5", "data.responses: .*y.h5: it cannot be read .*Permission denied"),
-        ("pandas.read_csv", "s.csv", "data.stimuli: .*s.csv cannot be read .Permission denied"),
-        ("pandas.read_csv", "v.csv", "data.voxels: .*v.csv cannot be read .Permission denied"),
+        ("pathlib.Path.open", "s.csv", "data.stimuli: .*s.csv cannot be read .Permission denied"),
+        ("pathlib.Path.open", "v.csv", "data.voxels: .*v.csv cannot be read .Permission denied"),
         ("pathlib.Path.exists", "x.npy", "data: .*x.npy cannot be read .Permission denied"),
         (
-            "pathlib.Path.iterdir",
+            "os.scandir",
             "pictures",
             "images: .*pictures cannot be read .Permission",
         ),
@@ -159,7 +159,8 @@ def test_unreadable_files_are_named_with_their_keys(recorded, monkeypatch, funct
     if file == "pictures":
         monkeypatch.chdir(folder)
         keys = {"name": "x", "layer": None, "path": "x.npy", "key": None, "first_layer": 1}
-        changes |= {"features": None, "images": "pictures", "image_features": Precomputed(**keys)}
+        changes |= {"features": None, "layer": None, "images": "pictures"}
+        changes["image_features"] = Precomputed(**keys)
     deny(monkeypatch, function, file)
     with pytest.raises(InputError, match=message):
         prepare(source(**changes), folder / "p")

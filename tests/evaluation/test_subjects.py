@@ -53,6 +53,14 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
         Results(unfinished)
 
 
+def test_what_was_to_be_done_about_leaks_tells_no_runs_apart(tmp_path):
+    """Also from a run of an earlier version, which has no such key."""
+    leaks = [None, {"leaks": "refuse"}, {"leaks": "warn"}]
+    runs = [write_run(tmp_path / str(k), seed=k, data=data) for k, data in enumerate(leaks)]
+    (subject,) = by_subject(runs)
+    assert len(subject.seeds) == 2
+
+
 def test_a_subject_called_all_is_evaluated_on_its_own(tmp_path):
     runs = [write_run(tmp_path / name, subject=name) for name in ("all", "other")]
     with pytest.raises(InputError, match=r"a subject is called 'all', .*; evaluate it on its own"):

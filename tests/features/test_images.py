@@ -43,7 +43,7 @@ def test_a_corrupt_image_is_named(pictures):
 @pytest.mark.parametrize(
     ("function", "name"),
     [
-        ("pathlib.Path.iterdir", "pictures"),
+        ("os.scandir", "pictures"),
         ("pathlib.Path.is_dir", "pictures"),
         ("zipfile.ZipFile", "x.zip"),
         ("h5py.File", "x.hdf5"),

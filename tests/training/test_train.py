@@ -263,6 +263,26 @@ def test_sigterm_is_recorded_and_does_not_exit_zero(tmp_path, store):
 # --- the issue's truth --------------------------------------------------------------------------
 
 
+def test_what_is_odd_about_the_rows_is_said_once_and_kept(run_train, tmp_path, capsys):
+    """Rows in the order of a recording, split at random."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 6))
+    for i in range(1, 200):
+        x[i] += 2 * x[i - 1] / 2.2
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", x[:, :3] + rng.standard_normal((200, 3)))
+    arrays = (f"data.root={tmp_path}", "data.features=x.npy", "data.responses=y.npy")
+    with no_figures():
+        (folder,) = run_train("data=arrays", *arrays, "baseline=[]")
+    (sentence,) = json.loads((folder / "summary.json").read_text())["data_warnings"]
+    assert sentence.startswith("stimuli resemble the one before")
+    assert " ".join(capsys.readouterr().out.split()).count(sentence) == 1
+
+
+def test_a_run_of_rows_that_are_not_odd_has_no_such_key(finished):
+    assert set(Results(finished).summary) == {"metrics", "voxels"}
+
+
 @pytest.mark.slow
 def test_jne_follows_the_planted_nonlinearity(run_train):
     """The default cohort and encoder: Spearman r of alpha and JNE over voxels at least 0.9."""

@@ -3,6 +3,10 @@
 A new data set is a subclass of `prepared.Source` in a file of its own, and its conf/data/NAME.yaml.
 
 prepared         the prepared format: Source writes it, Prepared is it
+checks           what a source checks before it writes
+centring         columns that float32 cannot hold as measured
+notes            what is known of a prepared folder beyond its name
+leaks            stimuli to test on that an encoder has seen, repeats and order
 splits           how stimuli are split into train, val and test
 voxel_table      what a voxel table may hold
 datamodule       prepared data as standardised batches for Lightning

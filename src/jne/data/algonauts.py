@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jne.data.leaks import Leaks
 from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES, image_number
 from jne.data.nsd.labels import LABELS
@@ -31,6 +32,7 @@ from jne.utils.reading import reading
 class Algonauts(Source):
     """`data=algonauts`: `root` holds subj01, ..., subj08."""
 
+    in_order: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Gifford et al. (2023), The Algonauts Project 2023 Challenge: How the human brain makes "
         "sense of natural scenes, arXiv 2301.03198; Allen et al. (2022), A massive 7T fMRI dataset "
@@ -39,6 +41,7 @@ class Algonauts(Source):
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
     links: ClassVar[tuple[str, ...]] = ("https://algonautsproject.com/2023",)
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     voxels: rois.Regions | None
     """ROI sets, ROIs, tiers or labels; None: all vertices of the challenge."""

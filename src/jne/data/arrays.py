@@ -6,23 +6,37 @@ repeat is missing; repeats are averaged and give the noise ceiling.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field, SerializeAsAny, model_validator
+from pandas.api.types import is_numeric_dtype
+from pydantic import (
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
-from jne.data.prepared import Source, write_prepared
+from jne.data.centring import offset
+from jne.data.prepared import Prepared, Source, write_prepared
 from jne.data.splits import SPLITS, Count, Share, random_split
-from jne.data.voxel_table import check_voxel_table
+from jne.data.voxel_table import check_voxel_table, with_numbers
 from jne.errors import InputError
 from jne.features.base import Features, OwnFeatures, layer_of
 from jne.features.images import Images
+from jne.features.pairing import check_one_order, rows_by_name
 from jne.utils.arrays import read_array
+from jne.utils.blocks import voxel_blocks
 from jne.utils.paths import Folder, UserPath
-from jne.utils.reading import reading
+from jne.utils.progress import say
+from jne.utils.user_tables import read_user_table
+
+# Keys of data.features alone, and their values where there are none
+_OF_FEATURES = {"layer": None, "first_layer": 1, "features_key": None, "transpose_features": False}
 
 
 class Arrays(Source):
@@ -31,8 +45,8 @@ class Arrays(Source):
     root: Folder
     features: UserPath | None = None
     image_path: UserPath | None = Field(default=None, alias="images")
-    """A folder, zip or HDF5 file of images. In the order of their names, image i belongs to row i
-    of the responses."""
+    """A folder, zip or HDF5 file of images. Which of them a row shows is in the column `image` of
+    `stimuli`; without it, image i in the order of their names belongs to row i."""
     image_features: SerializeAsAny[Features] = OwnFeatures(name="own", layer=None)
     """How features are computed from the images."""
     responses: UserPath
@@ -50,6 +64,8 @@ class Arrays(Source):
     voxels: UserPath | None = None
     """A CSV with one row per voxel. All columns are kept; a column `ncsnr` is used."""
     roi_column: str = "roi"
+    noise_ceiling_unit: Literal["percent"] | None = None
+    """`percent`, where that is the unit of the column `noise_ceiling`; None: shares from 0 to 1."""
     stimuli: UserPath | None = None
     """A CSV with one row per stimulus: stimulus (an id), split, ... All columns are kept."""
     split: Literal["random", "fixed"] = "random"
@@ -59,12 +75,33 @@ class Arrays(Source):
     """For a random split: shares or numbers of the stimuli."""
     split_seed: int = Field(default=0, ge=0)
 
+    @model_serializer(mode="wrap")
+    def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        settings = dump(self)
+        if self.noise_ceiling_unit is None:  # as before there was this key
+            del settings["noise_ceiling_unit"]
+        return settings
+
     @model_validator(mode="after")
-    def _check_features_given_once(self) -> "Arrays":
+    def _check_keys(self) -> "Arrays":
         if (self.features is None) == (self.image_path is None):
             raise ValueError("give either data.features or data.images (and not both)")
         if self.image_path is not None and isinstance(self.image_features, OwnFeatures):
             raise ValueError("data.images needs features of them; choose features=clip_vit_b32")
+        idle = [name for name, value in _OF_FEATURES.items() if getattr(self, name) != value]
+        if self.image_path is not None and idle:
+            raise InputError(
+                idle[0],
+                "has no effect on features of data.images, whose own key is features.layer; leave "
+                "it out",
+                value=getattr(self, idle[0]),
+            )
+        if self.voxels is None and self.noise_ceiling_unit is not None:
+            raise InputError(
+                "noise_ceiling_unit",
+                "has no effect without data.voxels; leave it out",
+                value=self.noise_ceiling_unit,
+            )
         return self
 
     def input_files(self) -> list[Path]:
@@ -76,21 +113,43 @@ class Arrays(Source):
     def images_path(self) -> Path | None:
         return None if self.image_path is None else self.root / self.image_path
 
+    @property
+    def takes_features(self) -> bool:
+        return self.image_path is not None
+
     def write(self, folder: Path) -> None:
         responses = self._read_responses()
         images = self.images()
-        if images is not None:
-            features = self._features_of(images, len(responses))
-        else:
+        if images is None:
             features = self._read_features()
-        self._check_same_stimuli(features, responses)
-        stimuli = self._stimulus_table(len(features))
+            self._check_same_stimuli(features, responses)
+        stimuli = self._stimulus_table(len(responses))
         if images is not None:
-            stimuli["image"] = images.names
+            rows = self._image_rows(images, stimuli)
+            features = self.image_features.of(images, rows, len(images))
+            stimuli["image"] = np.array(images.names)[rows]
         voxels = self._voxel_table(responses.shape[1])
         if responses.ndim == 3:
             responses = _average(responses, stimuli, voxels)
         write_prepared(self, folder, features, responses, stimuli, voxels)
+
+    def supersedes(self, earlier: Prepared) -> bool:
+        """Earlier versions took names for numbers, paired images with rows in the order of their
+        names as text, and rounded what does not fit float32 or, while it is summed, float16.
+        """
+        n, n_voxels = earlier.responses.shape
+        stimuli, images = self._stimulus_table(n), self.images()
+        if images is not None:
+            stimuli["image"] = np.array(images.names)[self._image_rows(images, stimuli)]
+        elif offset(self._read_features()) is not None:
+            return True
+        responses = self._read_responses()
+        if responses.ndim == 3:
+            rounded = responses.dtype == np.float16
+        else:
+            rounded = offset(responses) is not None
+        voxels = self._voxel_table(n_voxels)
+        return rounded or _differ(stimuli, earlier.stimuli) or _differ(voxels, earlier.voxels)
 
     def _read_responses(self) -> NDArray:
         """(n_stimuli, n_voxels) or (n_stimuli, n_voxels, n_repeats)."""
@@ -112,14 +171,24 @@ class Arrays(Source):
             features = features.T
         return layer_of(features, self.layer, self.first_layer, "data", path)
 
-    def _features_of(self, images: Images, n_stimuli: int) -> NDArray:
-        if len(images) != n_stimuli:
+    def _image_rows(self, images: Images, stimuli: pd.DataFrame) -> NDArray[np.int64]:
+        """Which of the images each stimulus (N,) shows; prints the first and the last."""
+        n = len(stimuli)
+        if "image" in stimuli:
+            rows = rows_by_name(images, stimuli["image"], "data.stimuli")
+        elif len(images) == n:
+            remedy = "name the image of each row in a column `image` of data.stimuli"
+            check_one_order(images, "data.images", remedy)
+            rows = np.arange(n)
+        else:
             raise InputError(
                 "data.images",
-                f"{images.path} holds {len(images)} images, but data.responses has "
-                f"{n_stimuli} stimuli",
+                f"{images.path} holds {len(images)} images, but data.responses has {n} stimuli; "
+                f"a column `image` of data.stimuli may name those that were shown",
             )
-        return self.image_features.of(images, np.arange(n_stimuli), n_stimuli)
+        first, last = images.names[rows[0]], images.names[rows[-1]]
+        say(f"images     row 0 is {first}, row {n - 1} is {last}", soft_wrap=True, highlight=False)
+        return rows
 
     def _check_same_stimuli(self, features: NDArray, responses: NDArray) -> None:
         n, found = len(features), responses.shape
@@ -135,7 +204,8 @@ class Arrays(Source):
     def _voxel_table(self, n_voxels: int) -> pd.DataFrame:
         if self.voxels is None:
             return pd.DataFrame({"voxel": np.arange(n_voxels), "roi": ""})
-        table = _read_csv(self.root / self.voxels, "data.voxels", n_voxels, "voxels")
+        path = self.root / self.voxels
+        table = _read_table(path, "data.voxels", n_voxels, "voxels")
         if self.roi_column not in table:
             raise InputError(
                 "data.roi_column",
@@ -149,17 +219,37 @@ class Arrays(Source):
                 value=self.roi_column,
             )
         table = table.rename(columns={self.roi_column: "roi"})
-        table["roi"] = table["roi"].fillna("").astype(str)
         if "voxel" not in table:
             table.insert(0, "voxel", np.arange(n_voxels))
-        check_voxel_table(table, "data.voxels", str(self.root / self.voxels))
+        table = with_numbers(table, "data.voxels", str(path))
+        if self.noise_ceiling_unit == "percent":
+            table["noise_ceiling"] = self._shares(table)
+        check_voxel_table(table, "data.voxels", str(path))
         return table
+
+    def _shares(self, voxels: pd.DataFrame) -> pd.Series:
+        """The noise ceilings, which are percent, from 0 to 1."""
+        if "noise_ceiling" not in voxels:
+            raise InputError(
+                "data.noise_ceiling_unit",
+                f"{self.voxels} has no column noise_ceiling; leave this key out",
+                value=self.noise_ceiling_unit,
+            )
+        percent = voxels["noise_ceiling"]
+        outside = percent[(percent < 0) | (percent > 100)]
+        if len(outside):
+            raise InputError(
+                "data.voxels",
+                f"{self.voxels}: the column noise_ceiling must hold percent from 0 to 100, found "
+                f"{outside.iloc[0]:g}",
+            )
+        return percent / 100
 
     def _stimulus_table(self, n_stimuli: int) -> pd.DataFrame:
         if self.stimuli is None:
             table = pd.DataFrame({"stimulus": np.arange(n_stimuli)})
         else:
-            table = _read_csv(self.root / self.stimuli, "data.stimuli", n_stimuli, "stimuli")
+            table = _read_table(self.root / self.stimuli, "data.stimuli", n_stimuli, "stimuli")
             if "stimulus" not in table:
                 raise InputError("data.stimuli", f"{self.stimuli} has no column `stimulus`")
             if table["stimulus"].duplicated().any():
@@ -173,7 +263,7 @@ class Arrays(Source):
             table["split"] = random_split(n_stimuli, self.n_val, self.n_test, self.split_seed)
         elif "split" not in table:
             raise InputError("data.split", "needs a column `split` in data.stimuli", value="fixed")
-        unknown = sorted(set(table["split"].astype(str)).difference(SPLITS))
+        unknown = sorted(set(table["split"]).difference(SPLITS))
         if unknown:
             raise InputError(
                 "data.stimuli", f"unknown split {unknown[0]!r}; write {', '.join(SPLITS)}"
@@ -181,18 +271,34 @@ class Arrays(Source):
         return table
 
 
-def _average(repeats: NDArray, stimuli: pd.DataFrame, voxels: pd.DataFrame) -> NDArray:
+def _differ(table: pd.DataFrame, earlier: pd.DataFrame) -> bool:
+    """Whether a table of text has other columns or names than an earlier one."""
+    names = [name for name in table if name not in earlier or not is_numeric_dtype(earlier[name])]
+    names.append("stimulus" if "stimulus" in table else "voxel")
+    return any(
+        name not in earlier or (table[name].astype(str) != earlier[name].astype(str)).any()
+        for name in names
+    )
+
+
+def _average(repeats: NDArray, stimuli: pd.DataFrame, voxels: pd.DataFrame) -> NDArray[np.float64]:
     """The mean (n_stimuli, n_voxels) over repeats (n_stimuli, n_voxels, n_repeats), NaN left out.
 
+    In float64, whatever the repeats are: float16 ends at 65,504, and counts in steps of 4 at 5,000.
     Adds to `voxels` the noise ceiling, and ncsnr where the table does not have it.
     """
-    counts = np.isfinite(repeats).sum(axis=2)
-    total = np.where(np.isfinite(repeats), repeats, 0).sum(axis=2)
+    means, inverse = np.empty(repeats.shape[:2]), np.empty(repeats.shape[1])
+    test = stimuli["split"].to_numpy() == "test"
+    for v in voxel_blocks(repeats.shape[1]):
+        present = np.isfinite(repeats[:, v])
+        counts = present.sum(axis=2)
+        total = np.where(present, repeats[:, v], 0).sum(axis=2, dtype=np.float64)
+        means[:, v] = _divide(total, counts)
+        inverse[v] = _divide(1, counts[test]).mean(axis=0)
     if "ncsnr" not in voxels:
         voxels["ncsnr"] = noise_ceiling_snr(repeats)
-    inverse = _divide(1, counts[stimuli["split"].to_numpy() == "test"])
-    voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse.mean(axis=0))
-    return _divide(total, counts)
+    voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
+    return means
 
 
 def _divide(values: NDArray | int, counts: NDArray) -> NDArray[np.float64]:
@@ -200,9 +306,8 @@ def _divide(values: NDArray | int, counts: NDArray) -> NDArray[np.float64]:
     return np.divide(values, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
-def _read_csv(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:
-    with reading(path, config_key):
-        table = pd.read_csv(path)
+def _read_table(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:
+    table = read_user_table(path, config_key)
     if len(table) != n_rows:
         raise InputError(
             config_key, f"{path} has {len(table)} rows, but the arrays have {n_rows} {what}"

@@ -10,8 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jne.data.centring import with_offset
 from jne.data.prepared import Prepared
-from jne.data.responses import Responses, Twins, WithTwins, as_they_are, float32, spread, survey
+from jne.data.responses import (
+    Responses,
+    Twins,
+    WithTwins,
+    as_they_are,
+    check_vary,
+    float32,
+    spread,
+    survey,
+)
 from jne.errors import InputError
 
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
@@ -85,10 +95,14 @@ class StandardisedData(pl.LightningDataModule):
 
     A batch whose responses take more than a gigabyte (`batch_bytes`) comes in `n_parts` parts.
 
-    features: (N, D), finite. responses: (N, V), NaN where missing. Both as measured. rows: those of
-    `train`, `val` and, if there is one, `test`. batch_size: None for the full batch. shuffle: pair
-    each stimulus's features with the responses to another stimulus, as a null control. Raises
-    InputError where no voxel can be trained.
+    features: (N, D), finite. responses: (N, V), NaN where missing. Both as measured, float32, less
+    their offsets (D,) and (V,) (`jne.data.centring`). rows: those of `train`, `val` and, if there
+    is one, `test`. batch_size: None for the full batch. shuffle: pair each stimulus's features with
+    the responses to another stimulus, as a null control. features_key: what leads to the features.
+    Raises InputError where no voxel can be trained, or all features are constant.
+
+    feature_mean, feature_scale (D,) and response_mean, response_scale (V',) are in the units of the
+    data: float32, the means float64 where there are offsets.
     """
 
     def __init__(
@@ -100,6 +114,9 @@ class StandardisedData(pl.LightningDataModule):
         batch_size: int | None,
         seed: int,
         shuffle: bool = False,
+        feature_offset: NDArray[np.float64] | None = None,
+        response_offset: NDArray[np.float64] | None = None,
+        features_key: str = "features",
     ) -> None:
         super().__init__()
         self.rows, self.seed, self.shuffled = rows, seed, shuffle
@@ -108,11 +125,12 @@ class StandardisedData(pl.LightningDataModule):
         self.batch_size = batch_size or len(self.rows["train"])
         features = np.asarray(features, dtype=np.float32)
         train, values = self.rows["train"], responses
-        mean, scale = features[train].mean(axis=0, dtype=np.float64), spread(features[train])
-        self.feature_mean, self.feature_scale = float32(mean), float32(scale)
-        self.features = torch.from_numpy(
-            (features - self.feature_mean.numpy()) / self.feature_scale.numpy()
-        )
+        trained = features[train]
+        check_vary(trained, features_key)
+        centre = float32(trained.mean(axis=0, dtype=np.float64))
+        self.feature_scale = float32(spread(trained))
+        self.features = torch.from_numpy((features - centre.numpy()) / self.feature_scale.numpy())
+        self.feature_mean = with_offset(centre, feature_offset)
 
         order = np.random.default_rng(seed).permutation(len(values)) if shuffle else None
         self.voxel_status, mean, scale = survey(values, train if order is None else order[train])
@@ -124,11 +142,13 @@ class StandardisedData(pl.LightningDataModule):
                 f"{(self.voxel_status == 'missing').sum()} have missing and "
                 f"{(self.voxel_status == 'constant').sum()} constant responses",
             )
-        self.response_mean = float32(mean[self.kept])
+        centre = float32(mean[self.kept])
         self.response_scale = float32(scale[self.kept])
         self.responses: Responses | WithTwins = Responses(
-            values, order, self.kept, self.response_mean, self.response_scale
+            values, order, self.kept, centre, self.response_scale
         )
+        offset = None if response_offset is None else response_offset[self.kept]
+        self.response_mean = with_offset(centre, offset)
         self.twins: Twins | None = None
         self._set_batch_bytes()
 
@@ -207,5 +227,8 @@ class EncodingData(StandardisedData):
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
+            feature_offset=prepared.offset("feature"),
+            response_offset=prepared.offset("response"),
+            features_key=prepared.features_key,
         )
         self.prepared = prepared

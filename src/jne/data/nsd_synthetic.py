@@ -16,9 +16,10 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling
+from jne.data.checks import check_stimuli
 from jne.data.nsd.betas import standardise
 from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume, read_session
-from jne.data.prepared import Source, check_stimuli, write_prepared
+from jne.data.prepared import Source, write_prepared
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
 from jne.features.images import Hdf5Images, Images

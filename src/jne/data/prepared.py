@@ -2,9 +2,12 @@
 
     features.npy      (n_stimuli, n_features) float32
     responses.npy     (n_stimuli, n_voxels) float32, mean over repeats, NaN where there is none
+    *_offset.npy      (n_columns,) float64, what was subtracted from each column of features or
+                      responses; only where float32 could not hold them (jne.data.centring)
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
     space.json        for voxels of a volume (columns i, j, k): its shape and affine
+    checks.json       what was found out about the rows and the images (jne.data.notes)
     provenance.json   the source, its settings and input files; written last, so a folder that has
                       it is complete
 
@@ -13,19 +16,22 @@ Values are as measured. They are standardised when they are read, by the trainin
 
 import hashlib
 import json
-import shutil
 from abc import ABC, abstractmethod
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from jne import __version__
-from jne.data.splits import SPLITS, check_split
+from jne.data.centring import centred
+from jne.data.checks import check_stimuli
+from jne.data.leaks import ROWS, Leaks, row_findings, row_warnings
+from jne.data.notes import NOTES, images_digest, noted
+from jne.data.splits import SPLITS
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
@@ -54,6 +60,8 @@ class Source(BaseModel, ABC):
     """Whether `write` continues with what an interrupted `write` left in the folder."""
     splits: ClassVar[tuple[str, ...]] = SPLITS
     """The splits that its stimuli are in; of a second test set, test alone."""
+    in_order: ClassVar[bool] = True
+    """Whether the rows may be in the order in which the stimuli were shown, not that of ids."""
     citation: ClassVar[str] = ""
     licence: ClassVar[str] = ""
     links: ClassVar[tuple[str, ...]] = ()
@@ -61,6 +69,9 @@ class Source(BaseModel, ABC):
     name: str
     """What the data set is called in the record."""
     subject: str
+    leaks: Leaks = Field(default="refuse", exclude=True)
+    """What to do where held-out stimuli are among those to train on; does not change what is
+    written."""
 
     @property
     def about(self) -> About:
@@ -76,9 +87,35 @@ class Source(BaseModel, ABC):
         """The folder or file of images that were the stimuli; None where there is none."""
         return None
 
+    @property
+    def takes_features(self) -> bool:
+        """Whether features that the config chooses, if it gives them to this source, are used."""
+        return True
+
+    @property
+    def reads_images(self) -> bool:
+        """Whether what is written depends on the images."""
+        return self.images_path is not None and self.images_path in self.input_files()
+
     def images(self) -> Images | None:
         """The images that were the stimuli; the column `image` of stimuli.csv has their names."""
         return None if self.images_path is None else open_images(self.images_path)
+
+    def supersedes(self, earlier: "Prepared") -> bool:
+        """Whether `write` reads the same inputs otherwise than the version that wrote `earlier`.
+
+        Asked once of each folder of an earlier version. If so, the data are prepared again, into
+        another folder.
+
+        Parameters
+        ----------
+        earlier : Prepared
+
+        Returns
+        -------
+        bool
+        """
+        return False
 
     @abstractmethod
     def write(self, folder: Path) -> None:
@@ -106,12 +143,56 @@ class Prepared:
     stimuli: pd.DataFrame
     voxels: pd.DataFrame
     provenance: dict[str, Any]
+    warnings: list[str] = field(default_factory=list)
+    """What a user should know of the rows, in sentences."""
 
     @property
     def space(self) -> dict[str, Any] | None:
         """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
         path = self.folder / "space.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def offset(self, name: str) -> NDArray[np.float64] | None:
+        """What was subtracted from each column before it became float32 (`jne.data.centring`).
+
+        Parameters
+        ----------
+        name : {"feature", "response"}
+
+        Returns
+        -------
+        (n_columns,) array of float64, or None
+            None where nothing was subtracted.
+        """
+        path = self.folder / f"{name}_offset.npy"
+        if not path.exists():
+            return None
+        with reading(path, "data"):
+            return np.load(path)
+
+    def measured(
+        self, name: str, columns: slice | NDArray[np.int64] = slice(None)
+    ) -> NDArray[np.floating]:
+        """Columns of features or responses as measured, with what was subtracted from them.
+
+        Parameters
+        ----------
+        name : {"feature", "response"}
+        columns : slice or (n_columns,) array of int
+
+        Returns
+        -------
+        (n_stimuli, n_columns) array
+            float32; float64 where something was subtracted.
+        """
+        values, offset = getattr(self, f"{name}s")[:, columns], self.offset(name)
+        return np.asarray(values) if offset is None else values + offset[columns]
+
+    @property
+    def features_key(self) -> str:
+        """The config key that leads to the features."""
+        own = self.provenance.get("settings", {}).get("features")
+        return "features" if own is None else "data.features"
 
     def rows(self, split: str) -> NDArray[np.int64]:
         """The rows of a split, in the order of the stimulus table.
@@ -153,16 +234,42 @@ def prepare(source: Source, root: Path) -> Prepared:
         "settings": source.model_dump(mode="json"),
         "inputs": _inputs(source),
     }
-    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
-    label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
-    folder = root / f"{label}-{digest[:12]}"
+    images = images_digest(source.images_path if source.reads_images else None)
+    folder = root / _name(source, provenance)
+    if _is_outdated(folder, source, images):
+        provenance["images"] = images
+        folder = root / _name(source, provenance)
     if not (folder / "provenance.json").exists():
         about = {"jne": __version__} | asdict(source.about)
         with atomic_folder(folder, resume=source.resumable) as temporary:
             if temporary is not None:
                 source.write(temporary)
+                write_json(temporary / NOTES, {"images": images, "superseded": False})
                 write_json(temporary / "provenance.json", about | provenance)
-    return load(folder)
+    prepared = load(folder)
+    return replace(prepared, warnings=_warnings(source, prepared))
+
+
+def _name(source: Source, provenance: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+    return f"{file_name(f'{_slug(source.name)}-{_slug(source.subject)}')}-{digest[:12]}"
+
+
+def _is_outdated(folder: Path, source: Source, images: str | None) -> bool:
+    """Whether the folder is of other images, or of a version that read the inputs otherwise."""
+    if not (folder / "provenance.json").exists():
+        return False
+    if noted(folder, "images", lambda: images) != images:
+        return True
+    return noted(folder, "superseded", lambda: source.supersedes(load(folder)))
+
+
+def _warnings(source: Source, prepared: Prepared) -> list[str]:
+    """What is said of the rows. Raises InputError where that refuses the data."""
+    if source.leaks == "allow" or not len(prepared.rows("train")):
+        return []
+    rows = noted(prepared.folder, ROWS, lambda: row_findings(prepared))
+    return row_warnings(rows, source.leaks, in_order=source.in_order)
 
 
 def load(folder: Path) -> Prepared:
@@ -256,39 +363,18 @@ def write_prepared(
         )
     check_stimuli(source, features, stimuli)
     check_voxel_table(voxels, "data")
-    write_array(folder / "features.npy", features.astype(np.float32))
+    _write_centred(folder, "feature", features)
     if responses is not None:
-        write_array(folder / "responses.npy", responses.astype(np.float32))
+        _write_centred(folder, "response", responses)
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
 
 
-def check_stimuli(source: Source, features: NDArray, stimuli: pd.DataFrame) -> None:
-    """Raise InputError where features are not finite or a split has too few stimuli.
-
-    `write_prepared` calls it; a source that reads responses for a long time calls it before that.
-    """
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(bad):
-        key = "data.features" if getattr(source, "features", None) is not None else "features"
-        raise InputError(
-            key,
-            f"NaN or infinite values in {len(bad)} of {len(features)} stimuli, the first "
-            f"in row {bad[0]} counted from 0",
-        )
-    check_split(stimuli["split"], source, source.splits)
-
-
-def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
-    """Raise InputError where the prepared data, some of which may be there, do not fit."""
-    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
-    free = shutil.disk_usage(folder).free
-    if free + there < n_bytes:
-        raise InputError(
-            "output",
-            f"preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
-            f"{free / 1e9:.1f} GB are free",
-        )
+def _write_centred(folder: Path, name: str, values: NDArray) -> None:
+    array, offset = centred(values)
+    write_array(folder / f"{name}s.npy", array)
+    if offset is not None:
+        write_array(folder / f"{name}_offset.npy", offset)
 
 
 def _inputs(source: Source) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 
 _IN_MEMORY = 2**30  # up to these bytes, responses are standardised once and held in memory
@@ -128,6 +129,16 @@ def spread(train: NDArray) -> NDArray[np.float64]:
     scale = train.std(axis=0, dtype=np.float64)
     scale[scale == 0] = 1  # a constant feature becomes 0, as in scikit-learn
     return scale
+
+
+def check_vary(features: NDArray[np.float32], key: str) -> None:
+    """Raise InputError, naming `key`, where all features (n, D) to train on are constant."""
+    if (features == features[0]).all():
+        raise InputError(
+            key,
+            f"all features are constant over the {len(features)} stimuli to train on, so that "
+            f"nothing can be learned; give features that vary",
+        )
 
 
 def float32(values: NDArray) -> Tensor:

@@ -35,6 +35,8 @@ RESERVED_ROIS = ("all", "mean", "median", "max", "significant_share", "p95")
 
 _NUMBERS = ("noise_ceiling", "ncsnr")
 _INDICES = ("vertex", "i", "j", "k")
+_NO_NUMBER = ("", "nan", "na", "n/a", "null", "none")  # of users, where a number is missing
+_ROUNDING = 1e-6
 
 
 def check_voxel_table(table: pd.DataFrame, key: str, what: str = "the voxel table") -> None:
@@ -59,13 +61,36 @@ def check_voxel_table(table: pd.DataFrame, key: str, what: str = "the voxel tabl
             _check_numbers(table[name], key, f"{what}: the column {name}")
 
 
-def _check_numbers(column: pd.Series, key: str, what: str) -> None:
+def with_numbers(table: pd.DataFrame, key: str, what: str) -> pd.DataFrame:
+    """A table of text whose columns that are computed with hold numbers, NaN where one is missing.
+
+    Raises InputError, naming the config key of the table, where one is no number.
+    """
+    for name in (*_NUMBERS, *_INDICES):
+        if name in table:
+            text = table[name].where(~table[name].str.lower().isin(_NO_NUMBER))
+            table = table.assign(**{name: _numbers(text, key, f"{what}: the column {name}")})
+    return table
+
+
+def _numbers(column: pd.Series, key: str, what: str) -> pd.Series:
     numbers = pd.to_numeric(column, errors="coerce")
     text = column[numbers.isna() & column.notna()]
     if len(text):
         raise InputError(key, f"{what} must hold numbers, found {text.iloc[0]!r}")
-    values = numbers.dropna().to_numpy(dtype=np.float64)
+    return numbers
+
+
+def _check_numbers(column: pd.Series, key: str, what: str) -> None:
+    values = _numbers(column, key, what).dropna().to_numpy(dtype=np.float64)
     if column.name in _INDICES and ((values < 0) | (values % 1 != 0)).any():
         raise InputError(key, f"{what} must hold whole numbers from 0")
-    if column.name == "noise_ceiling" and np.isinf(values).any():
-        raise InputError(key, f"{what} must hold finite numbers")
+    if column.name != "noise_ceiling":
+        return
+    outside = values[~((values >= 0) & (values <= 1 + _ROUNDING))]
+    if len(outside):
+        raise InputError(
+            key,
+            f"{what} must hold shares of the variance from 0 to 1, found {outside[0]:g}; leave a "
+            f"cell empty where there is none, and for percent set data.noise_ceiling_unit=percent",
+        )

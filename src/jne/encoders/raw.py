@@ -20,8 +20,9 @@ class RawEncoder(nn.Module):
     """Features as they are in the data to responses in the units of the data, NaN if not trained.
 
     encoder: standardised features (N, D) to V' or more outputs; more where twins follow the voxels.
-    scaling: feature_mean, feature_scale (D,) and response_mean, response_scale, one per output.
-    trained: (V,), whether a voxel has an encoder.
+    scaling: feature_mean, feature_scale (D,) and response_mean, response_scale, one per output, the
+    means in float64 where float32 cannot hold the data. trained: (V,), whether a voxel has an
+    encoder.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class RawEncoder(nn.Module):
         self.register_buffer("trained", torch.from_numpy(np.array(trained)))
 
     def standardised(self, features: Tensor) -> Tensor:
-        """Features (N, D) as the encoder takes them."""
-        return (features - self.feature_mean) / self.feature_scale
+        """Features (N, D) as the encoder takes them, of its dtype."""
+        features = features.to(self.feature_mean.dtype)
+        return ((features - self.feature_mean) / self.feature_scale).to(self.feature_scale.dtype)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(N, D) to (N, V), of the features' dtype."""
+        """(N, D) to (N, V), of the encoder's dtype, or of that of the means."""
         predicted = self.encoder(self.standardised(features))
         predicted = predicted * self.response_scale + self.response_mean
         responses = predicted.new_full((len(features), len(self.trained)), torch.nan)
@@ -54,8 +56,9 @@ class RawEncoder(nn.Module):
         """Responses (N, V) to features (N, D).
 
         The weights are float32. Features in float64 are computed with in float64, all others in
-        float32, and the responses are of that dtype. Raises InputError for features that are not
-        finite numbers (N, D).
+        float32, and the responses are of that dtype. Where float32 cannot hold the data, because
+        they vary little around a large mean, all is float64. Raises InputError for features that
+        are not finite numbers (N, D).
         """
         x = np.array(features)  # a copy, which torch may have: others may not be writable
         d = len(self.feature_mean)
@@ -66,7 +69,8 @@ class RawEncoder(nn.Module):
         if not np.isfinite(x).all():
             raise InputError("features", "NaN or infinite values")
         model, dtype = self, torch.float32
-        if x.dtype == np.float64:
+        precise = torch.float64 in (self.feature_mean.dtype, self.response_mean.dtype)
+        if precise or x.dtype == np.float64:
             model, dtype = deepcopy(self).double(), torch.float64
         rows = torch.from_numpy(x).to(dtype)
         with torch.inference_mode():

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from jne.analysis import nonlinearity
+from jne.data.centring import LARGEST, centred
 from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder
 from jne.errors import InputError
@@ -152,19 +153,27 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             self,
             X,
             y,
-            dtype=np.float32,
+            dtype=(np.float64, np.float32),
             multi_output=True,
             y_numeric=True,
             ensure_min_samples=_FEWEST_TO_TRAIN + FEWEST_STIMULI,
         )
         n = len(features)
         self._one_voxel = targets.ndim == 1
-        responses = _responses(targets)
+        features, feature_offset = _float32(features, "X")
+        responses, response_offset = _float32(targets.reshape(n, -1), "y")
         self.validation_ = _validation_rows(validation, n, settings)
         rows = {"train": np.delete(np.arange(n), self.validation_), "val": self.validation_}
         _check_varies(responses[rows["train"]])
         data = StandardisedData(
-            features, responses, rows, batch_size=settings.batch_size, seed=settings.random_state
+            features,
+            responses,
+            rows,
+            batch_size=settings.batch_size,
+            seed=settings.random_state,
+            feature_offset=feature_offset,
+            response_offset=response_offset,
+            features_key="X",
         )
         cuda = [] if settings.device == "cpu" else [torch.device(settings.device)]
         with torch.random.fork_rng(cuda), without_progress():
@@ -192,7 +201,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def predict(self, X: ArrayLike) -> NDArray[np.floating]:
         """Responses to features X (n, D), in the units of y: (n, V), or (n,).
 
-        Computed in float64, and of that dtype, where X is float64; else in float32.
+        Computed in float64, and of that dtype, where X is float64 or float32 cannot hold what
+        `fit` was given; else in float32.
         """
         features = self._features(X)
         predicted = self._model.predict(features)
@@ -223,7 +233,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return self._like_y(self._jne)
 
     def _deviation(self, X: ArrayLike, fewest: int = 1) -> NDArray[np.float32]:
-        features = torch.from_numpy(np.array(self._features(X), dtype=np.float32))
+        features = torch.from_numpy(np.array(self._features(X)))
         if len(features) < fewest:
             raise InputError("X", f"{len(features)} stimuli, but JNE needs at least {fewest}")
         return self._deviation_at(self._model.standardised(features))
@@ -252,13 +262,14 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         return checked(self.get_params(deep=False))
 
 
-def _responses(y: NDArray) -> NDArray[np.float32]:
-    """(N, V), from (N, V) or (N,)."""
-    with np.errstate(over="ignore"):
-        responses = np.asarray(y, dtype=np.float32).reshape(len(y), -1)
-    if not np.isfinite(responses).all():
-        raise InputError("y", "holds values that are too large for float32; change its units")
-    return responses
+def _float32(
+    values: NDArray, argument: str
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """Values (N, K) in float32, and their offset (K,). See `jne.data.centring`."""
+    result, offset = centred(values)
+    if np.abs(result).max() > LARGEST:
+        raise InputError(argument, "holds values that are too large for float32; change its units")
+    return result, offset
 
 
 def _check_varies(responses: NDArray[np.float32]) -> None:

@@ -140,5 +140,6 @@ def _standardised(
     centre, spread = (
         saved[f"response_{part}"].numpy()[: len(trained)] for part in ("mean", "scale")
     )
-    features = (np.asarray(prepared.features) - mean) / scale
-    return features, (prepared.responses[:, trained] - centre) / spread, trained
+    features = (prepared.measured("feature") - mean) / scale
+    responses = (prepared.measured("response", trained) - centre) / spread
+    return features.astype(np.float32), responses.astype(np.float32), trained

@@ -14,8 +14,8 @@ ALL_SUBJECTS = "all"
 
 # Keys in which repeats of a run may differ
 _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
-# Sections that say what is measured and how it is tested, not what was learned
-_MEASUREMENT = ("jacobian.", "stats.")
+# What is measured, how it is tested and what is refused, not what was learned
+_MEASUREMENT = ("jacobian.", "stats.", "data.leaks")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ towers       models, and the features of each of their layers
 weights      weights from local files
 cache        extracted features on disk
 images       images in a folder, a zip or an HDF5 file
+pairing      which image each row shows
 """
 
 from jne.features.base import Features, OwnFeatures

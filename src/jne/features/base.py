@@ -30,7 +30,7 @@ class Features(BaseModel, ABC):
         return []
 
     @abstractmethod
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         """Features of images.
 
         Parameters
@@ -44,7 +44,7 @@ class Features(BaseModel, ABC):
 
         Returns
         -------
-        (n_rows, D) array of float32
+        (n_rows, D) array of numbers
 
         Raises
         ------
@@ -56,7 +56,7 @@ class Features(BaseModel, ABC):
 class OwnFeatures(Features):
     """`features=none`: the data bring their own features."""
 
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         raise InputError("features", _CHOOSE_FEATURES)
 
 

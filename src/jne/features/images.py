@@ -1,6 +1,7 @@
 """Images in a folder, a zip or an HDF5 dataset, read by number; each has a name."""
 
 import io
+import os
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -51,7 +52,8 @@ class FolderImages(Images):
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, "images"):
-            self.names = _image_names(file.name for file in path.iterdir() if file.is_file())
+            with os.scandir(path) as entries:  # many times faster than Path.iterdir
+                self.names = _image_names(entry.name for entry in entries if entry.is_file())
             if not self.names:
                 files = (file for file in path.rglob("*") if file.is_file())
                 self.names = _image_names(file.relative_to(path).as_posix() for file in files)
@@ -61,7 +63,7 @@ class FolderImages(Images):
 
     def fingerprint(self) -> list[Any]:
         with reading(self.path, "images"):
-            stats = [(self.path / name).stat() for name in self.names]
+            stats = [os.stat(f"{self.path}/{name}") for name in self.names]
         return [
             [name, stat.st_size, stat.st_mtime_ns]
             for name, stat in zip(self.names, stats, strict=True)
@@ -138,5 +140,5 @@ def _image_names(names: Iterable[str]) -> list[str]:
         for name in names
         if name.lower().endswith(_SUFFIXES)
         and not name.startswith("__MACOSX")
-        and not Path(name).name.startswith(".")
+        and not name.rpartition("/")[2].startswith(".")
     )

@@ -11,10 +11,11 @@ from pydantic import SerializerFunctionWrapHandler, model_serializer
 from jne.errors import InputError
 from jne.features.base import Features, layer_of
 from jne.features.images import Images
+from jne.features.pairing import check_one_order
 from jne.utils.arrays import read_array
 from jne.utils.paths import File
 from jne.utils.progress import console
-from jne.utils.reading import reading
+from jne.utils.user_tables import read_user_table
 
 
 class Precomputed(Features):
@@ -43,19 +44,25 @@ class Precomputed(Features):
     def _ids_file(self) -> Path | None:
         return None if self.ids == "sorted" else self.ids
 
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         """Features (len(rows), D) of the images with the numbers `rows`, of which there are n.
 
         Without `ids`, row i belongs to image i, and there must be n rows. With `ids`, these are
         the images' names, or their numbers where there are no images.
         """
         stimuli = np.arange(n) if images is None else np.array(images.names)
+        if self._ids_file is not None:
+            return self.of_stimuli(stimuli[rows])
+        if images is not None:
+            check_one_order(images, "features.ids", "give the image of each row of features by it")
         return self.of_stimuli(stimuli, own_order=True)[rows]
 
     def of_stimuli(
         self, stimuli: NDArray, *, n_numbered: int | None = None, own_order: bool = False
-    ) -> NDArray[np.float32]:
+    ) -> NDArray:
         """Features (N, D) of stimuli with these ids (N,), in their order; prints the rule used.
+
+        Of the dtype of the file, which may hold more than float32 does.
 
         n_numbered: the number of all stimuli, if the ids number them from 0; an array of that many
         rows is indexed by id. own_order: whether an array of N rows can only be these stimuli's.
@@ -67,7 +74,7 @@ class Precomputed(Features):
         console.print(
             f"features   {self.path}: {rule}", markup=False, highlight=False, soft_wrap=True
         )
-        return array[rows].astype(np.float32)
+        return array[rows]
 
     def _rows(
         self, n_rows: int, stimuli: NDArray, n_numbered: int | None, own_order: bool
@@ -122,8 +129,7 @@ def _read_ids(path: Path) -> NDArray:
         if ids.ndim != 1:
             raise InputError("features.ids", f"{path} must be one list of ids, found {ids.shape}")
         return ids
-    with reading(path, "features.ids"):
-        table = pd.read_csv(path, low_memory=False)
+    table = read_user_table(path, "features.ids")
     if "stimulus" not in table:
         found = ", ".join(map(str, table))
         raise InputError("features.ids", f"{path} has no column `stimulus`; it has {found}")
@@ -134,10 +140,11 @@ def _find(stimuli: NDArray, ids: NDArray, n_numbered: int | None, path: Path) ->
     """Where each stimulus (N,) is among the ids of the file: (N,)."""
     if stimuli.dtype.kind == "U":
         ids = ids.astype(str)
-    elif ids.dtype.kind in "fiu" and (ids == np.rint(ids)).all():
-        ids = ids.astype(np.int64)
     else:
-        raise InputError("features.ids", f"{path} must hold whole numbers")
+        numbers = pd.to_numeric(pd.Series(ids), errors="coerce").to_numpy(dtype=np.float64)
+        if not (numbers == np.rint(numbers)).all():
+            raise InputError("features.ids", f"{path} must hold whole numbers")
+        ids = numbers.astype(np.int64)
     unknown = ids[(ids < 0) | (ids >= n_numbered)] if n_numbered is not None else ids[:0]
     if len(unknown):
         raise InputError(

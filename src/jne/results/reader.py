@@ -103,9 +103,9 @@ class Results:
     def predict(self, features: ArrayLike, trust: Sequence[str] = ()) -> NDArray[np.floating]:
         """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
 
-        The columns are the rows of `voxels`, NaN where a voxel has no encoder. Of the features'
-        dtype where that is float64, else float32. trust: as of `encoder`. Raises InputError for
-        features of another number than D, and such that are not finite.
+        The columns are the rows of `voxels`, NaN where a voxel has no encoder. float64 where the
+        features are, or where float32 cannot hold the data, else float32. trust: as of `encoder`.
+        Raises InputError for features of another number than D, and such that are not finite.
         """
         trained = (self.voxels["status"] == "ok").to_numpy()
         return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)

@@ -85,7 +85,7 @@ def log_encoder(client: MlflowClient, run_id: str, folder: Path) -> None:
             path,
             loader_module=__name__,
             data_path=data,
-            signature=_signature(len(mean), len(trained)),
+            signature=_signature(saved, len(trained)),
             input_example=mean[None],
             # Given, because MLflow would find them by loading the model in another process.
             pip_requirements=[f"jne[full]=={__version__}"],
@@ -96,8 +96,11 @@ def log_encoder(client: MlflowClient, run_id: str, folder: Path) -> None:
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
 
 
-def _signature(n_features: int, n_voxels: int) -> ModelSignature:
+def _signature(saved: Mapping[str, Any], n_voxels: int) -> ModelSignature:
+    """float32, or float64 where float32 cannot hold the data."""
+    means = [saved[f"{side}_mean"].numpy() for side in ("feature", "response")]
+    dtype = np.result_type(*means)
     inputs, outputs = (
-        Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in (n_features, n_voxels)
+        Schema([TensorSpec(dtype, (-1, size))]) for size in (len(means[0]), n_voxels)
     )
     return ModelSignature(inputs, outputs)

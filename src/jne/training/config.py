@@ -6,13 +6,14 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
 from jne.config import Accelerator, Device, ScriptConfig, Section, Seed, StatsConfig, validated
 from jne.data.prepared import Source
 from jne.encoders import build_encoder
 from jne.errors import InputError
+from jne.features import OwnFeatures
 from jne.jacobian import Precision
 from jne.jacobian.variants import DEFAULT, check_variant
 from jne.training.module import build_optimizer
@@ -135,6 +136,7 @@ class TrainConfig(ScriptConfig, FitConfig):
             mode="json",
             exclude={
                 **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
+                "data": {"leaks"},
                 "features": {"cache"},
                 "trainer": {"checkpoint_seconds"},
                 "jacobian": {"max_memory_gb", "shard"},
@@ -157,11 +159,12 @@ class TrainConfig(ScriptConfig, FitConfig):
         for section, key, value in (
             (settings, "readout", "trained"),
             (settings, "baseline", []),
+            (settings["data"], "noise_ceiling_unit", None),
             (settings["encoder"], "linear_path", False),
             (settings.get("control", {}), "planted", []),
             (settings["jacobian"], "trajectory", None),
         ):
-            if section.get(key) == value:
+            if section.get(key, ...) == value:
                 del section[key]
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -179,11 +182,35 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     found here too. Raises InputError naming the key.
     """
     config = validated(TrainConfig, composed)
-    instantiate(config.features, "features")  # before the data, which have a copy of this section
+    # Before the data, which have a copy of this section
+    features = instantiate(config.features, "features")
     source = instantiate(config.data, "data")
     if not isinstance(source, Source):
         raise InputError(
             "data._target_", f"must name a data source, found {config.data['_target_']}"
         )
+    used = source.takes_features and "${features" in OmegaConf.to_yaml(composed.data)
+    _check_effect(features, used, config.data["name"])
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
     return config, source
+
+
+def _check_effect(features: Any, used: bool, data: str) -> None:
+    """Raise InputError where the features that were chosen are not those that are trained on.
+
+    The record of the run would name them. used: whether these data take them.
+    """
+    if isinstance(features, OwnFeatures) and features.layer is not None:
+        raise InputError(
+            "features.layer",
+            f"has no effect: the data {data} bring their own features, of which a key of the data, "
+            f"such as data.layer, chooses a layer; leave it out",
+            value=features.layer,
+        )
+    if not isinstance(features, OwnFeatures) and not used:
+        raise InputError(
+            "features",
+            f"has no effect: the data {data} bring their own features; leave it out, or choose "
+            f"data with images (data=arrays takes data.images in place of data.features)",
+            value=getattr(features, "name", features),
+        )

@@ -56,7 +56,7 @@ class TrainingRun:
         return self.folder.path
 
     def describe(self, data: EncodingData) -> None:
-        """Record the sizes and the origin of the data, and warn about voxels left out.
+        """Record the sizes and the origin of the data, and warn of what is odd about them.
 
         If an earlier attempt at this run used other data, training restarts, as a new MLflow run.
         Raises InputError where the config names an ROI that the data does not have.
@@ -79,6 +79,8 @@ class TrainingRun:
                 f"they stay in the tables, with NaN as their scores",
                 style="yellow",
             )
+        for sentence in data.prepared.warnings:
+            say(sentence, style="yellow", soft_wrap=True)
         self._data_ready = time.monotonic()
 
     def save(
@@ -108,6 +110,8 @@ class TrainingRun:
             "train/best_epoch": history.best_epoch,
             "train/epochs": len(history.epochs),
         }
+        if data.prepared.warnings:
+            summary["data_warnings"] = data.prepared.warnings
         write_results(
             self.path,
             voxels=voxels,

@@ -2,6 +2,7 @@
 
 files        files and folders that appear whole or not at all, with safe names
 tables       CSV tables
+user_tables  CSV tables that users wrote
 reading      what is raised where a user's file cannot be read
 arrays       numeric arrays from users' files
 blocks       blocks of voxels, so that no (N, V) array is copied whole

@@ -7,8 +7,10 @@ import pandas as pd
 from jne.utils.files import atomic_file
 
 _MAX_CSV_ROWS = 50_000
-# Columns of text that may be empty from top to bottom, which pandas would read as numbers.
-_TEXT = ("roi", "tier", "category", "hemisphere", "image")
+# Columns of names: 01 and 1 are two, and an empty column is no column of numbers.
+_TEXT = ("roi", "tier", "category", "hemisphere", "image", "split", "mesh")
+# Names, too, but numbers where all are whole numbers as one writes them.
+_IDS = ("stimulus", "voxel")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -34,8 +36,23 @@ def write_large_table(path: Path, table: pd.DataFrame) -> Path:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV that `write_table` wrote: empty text stays empty text, an empty number is NaN."""
+    """Read a CSV that `write_table` wrote: empty text stays empty text, an empty number is NaN.
+
+    Names stay as they are: `NA` and `None` are names like any other, and so is `01`.
+    """
     # Read whole: in pieces, each piece of a column would get a type of its own.
-    table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), low_memory=False)
+    table = pd.read_csv(
+        path,
+        dtype=dict.fromkeys((*_TEXT, *_IDS), str),
+        keep_default_na=False,
+        na_values=[""],
+        low_memory=False,
+    )
     text = table.select_dtypes(exclude="number").columns
-    return table.assign(**{name: table[name].fillna("") for name in text})
+    table = table.assign(**{name: table[name].fillna("") for name in text})
+    whole = [name for name in _IDS if name in table and _are_whole_numbers(table[name])]
+    return table.astype(dict.fromkeys(whole, "int64"))
+
+
+def _are_whole_numbers(ids: pd.Series) -> bool:
+    return bool(len(ids) and ids.str.fullmatch(r"0|-?[1-9][0-9]{0,17}").all())

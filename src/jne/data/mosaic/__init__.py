@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.checks import check_disk, check_stimuli
+from jne.data.leaks import Leaks
 from jne.data.mosaic import catalogue, stimuli
 from jne.data.mosaic.average import Sums, average_repeats
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.mosaic.files import SubjectFile, open_subject, subject_file
 from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES
-from jne.data.prepared import About, Source, check_disk, check_stimuli, write_prepared
+from jne.data.prepared import About, Source, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -45,7 +47,9 @@ class Mosaic(Source):
     """`data=mosaic`: `root` mirrors the bucket, or holds the files that are needed directly."""
 
     resumable: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     dataset: Annotated[str, AfterValidator(_known)]
     """Which of MOSAIC's data sets."""

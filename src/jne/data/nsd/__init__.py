@@ -23,13 +23,15 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.checks import check_disk, check_stimuli
+from jne.data.leaks import Leaks
 from jne.data.nsd import rois
 from jne.data.nsd.average import AVERAGING, Averaging, Found, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.nsd.images import N_IMAGES, rows_of
 from jne.data.nsd.sessions import OpenSession
 from jne.data.nsd.spaces import Surface, Volume
-from jne.data.prepared import Source, check_disk, check_stimuli, write_prepared
+from jne.data.prepared import Source, write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -45,6 +47,7 @@ class NSD(Source):
     """`data=nsd`: `root` is the tree that holds nsddata and nsddata_betas."""
 
     resumable: ClassVar[bool] = True
+    in_order: ClassVar[bool] = False
     citation: ClassVar[str] = (
         "Allen et al. (2022), A massive 7T fMRI dataset to bridge cognitive neuroscience and "
         "artificial intelligence, Nature Neuroscience 25, 116-126"
@@ -52,6 +55,7 @@ class NSD(Source):
     licence: ClassVar[str] = "NSD data access agreement: no part may be passed on"
     links: ClassVar[tuple[str, ...]] = ("https://naturalscenesdataset.org",)
 
+    leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]
     betas: str

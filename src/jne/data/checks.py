@@ -1,0 +1,49 @@
+"""What a source checks before it writes: features, the sizes of the splits, room on the disk."""
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jne.data.centring import LARGEST
+from jne.data.splits import check_split
+from jne.errors import InputError
+
+if TYPE_CHECKING:
+    from jne.data.prepared import Source
+
+
+def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) -> None:
+    """Raise InputError where features are not finite or a split has too few stimuli.
+
+    Finite are features within the range of float32, with room for differences. `write_prepared`
+    calls it; a source that reads responses for a long time calls it before that.
+    """
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    what = "NaN or infinite values"
+    if not len(bad):
+        bad = np.flatnonzero((features < -LARGEST).any(axis=1) | (features > LARGEST).any(axis=1))
+        what = f"values beyond {LARGEST:g}, too large for float32 (change their units),"
+    if len(bad):
+        key = "data.features" if getattr(source, "features", None) is not None else "features"
+        raise InputError(
+            key,
+            f"{what} in {len(bad)} of {len(features)} stimuli, the first in row {bad[0]} counted "
+            f"from 0",
+        )
+    check_split(stimuli["split"], source, source.splits)
+
+
+def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
+    """Raise InputError where the prepared data, some of which may be there, do not fit."""
+    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
+    free = shutil.disk_usage(folder).free
+    if free + there < n_bytes:
+        raise InputError(
+            "output",
+            f"preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "
+            f"{free / 1e9:.1f} GB are free",
+        )
