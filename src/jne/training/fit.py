@@ -40,8 +40,9 @@ Measured = TypeVar("Measured")
 # A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
 # voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
 _FULL_DECAY = 1000
-# Times the loss of predicting the mean. Small learning rates and single epochs stay below 1.5.
-_DIVERGED = 2.0
+# Times the loss of predicting the mean. Single epochs stay below 1.5, a dozen stimuli below 4; a
+# learning rate a hundred times too large gives 300 and more.
+_DIVERGED = 10.0
 _CHECKPOINT = {
     "epoch": int,
     "global_step": int,
