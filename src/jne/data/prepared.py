@@ -147,15 +147,8 @@ def prepare(source: Source, root: Path) -> Prepared:
     InputError
         On bad input; the message names the config key.
     """
-    provenance = {
-        "format": _FORMAT,
-        "source": f"{type(source).__module__}.{type(source).__qualname__}",
-        "settings": source.model_dump(mode="json"),
-        "inputs": _inputs(source),
-    }
-    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
-    label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
-    folder = root / f"{label}-{digest[:12]}"
+    provenance = _provenance(source)
+    folder = _folder(source, provenance, root)
     if not (folder / "provenance.json").exists():
         about = {"jne": __version__} | asdict(source.about)
         with atomic_folder(folder, resume=source.resumable) as temporary:
@@ -163,6 +156,29 @@ def prepare(source: Source, root: Path) -> Prepared:
                 source.write(temporary)
                 write_json(temporary / "provenance.json", about | provenance)
     return load(folder)
+
+
+def prepared_folder(source: Source, root: Path) -> Path:
+    """Where `prepare` puts the data as they are now. It is not made.
+
+    Raises InputError where an input file is missing.
+    """
+    return _folder(source, _provenance(source), root)
+
+
+def _provenance(source: Source) -> dict[str, Any]:
+    return {
+        "format": _FORMAT,
+        "source": f"{type(source).__module__}.{type(source).__qualname__}",
+        "settings": source.model_dump(mode="json"),
+        "inputs": _inputs(source),
+    }
+
+
+def _folder(source: Source, provenance: dict[str, Any], root: Path) -> Path:
+    digest = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
+    label = file_name(f"{_slug(source.name)}-{_slug(source.subject)}")
+    return root / f"{label}-{digest[:12]}"
 
 
 def load(folder: Path) -> Prepared:

@@ -73,7 +73,7 @@ class SweepCallback(Callback):
     def _start(self, config: DictConfig) -> None:
         global _launched
         from jne.config import ScriptConfig
-        from jne.results.folder import locked
+        from jne.results.folder import check_sweep, locked
         from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
         from jne.utils.files import make_folder
 
@@ -81,6 +81,7 @@ class SweepCallback(Callback):
         self.command = Command.of(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        check_sweep(self.folder)
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store
@@ -134,7 +135,8 @@ class SweepCallback(Callback):
         n_finished = sum(status.get("status") == "FINISHED" for status in statuses)
         n_unfinished = len(statuses) - n_finished
         tracked = self._open_run()
-        tracked.log_metrics({"jobs/finished": n_finished, "jobs/not_finished": n_unfinished})
+        counts = {"jobs/finished": n_finished, "jobs/not_finished": n_unfinished}
+        tracked.log_metrics(counts, tracked.next_step("jobs/finished"))
         for file in files:
             tracked.log_file(file)
         tracked.end("FAILED" if n_unfinished else "FINISHED")
