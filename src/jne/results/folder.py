@@ -153,19 +153,17 @@ def check_ours(path: Path) -> None:
         )
 
 
-def check_sweep(path: Path) -> None:
-    """Raise InputError, naming hydra.sweep.dir, where a sweep would write among a user's files."""
-    if not path.exists() or not any(path.iterdir()):
+def check_parent(path: Path, key: str) -> None:
+    """Raise InputError, naming `key`, where several runs would go among a user's files."""
+    if not path.exists() or not _foreign(path):
         return
     settings = path / "multirun.yaml"  # of Hydra, with the name of our callback
-    ours = settings.exists() and "jne.runs.sweep" in settings.read_text(errors="replace")
-    if not (
-        ours or any("status" in status_of(job) for job in path.iterdir()) or not _foreign(path)
-    ):
+    ours = settings.is_file() and "jne.runs.sweep" in settings.read_text(errors="replace")
+    if not ours and not any("status" in status_of(job) for job in path.iterdir()):
         names = ", ".join(_foreign(path)[:3])
         raise InputError(
-            "hydra.sweep.dir",
-            f"{path} is no folder of a sweep, and holds other files ({names}); give a new or empty "
+            key,
+            f"{path} is no folder of runs, and holds other files ({names}); give a new or empty "
             f"one",
         )
 

@@ -73,7 +73,7 @@ class SweepCallback(Callback):
     def _start(self, config: DictConfig) -> None:
         global _launched
         from jne.config import ScriptConfig
-        from jne.results.folder import check_sweep, locked
+        from jne.results.folder import check_parent, locked
         from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
         from jne.utils.files import make_folder
 
@@ -81,7 +81,7 @@ class SweepCallback(Callback):
         self.command = Command.of(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
-        check_sweep(self.folder)
+        check_parent(self.folder, "hydra.sweep.dir")
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store

@@ -226,7 +226,7 @@ class TrackedRun:
             self._journal["metrics"].append([name, written, now, step])
 
     def _is_new(self, name: str, step: int) -> bool:
-        """Whether MLflow and the journal lack such a point; from this call on, they are to have it."""
+        """Whether MLflow and the journal lack such a point; from now on, they are to have it."""
         point = (metric_name(name), step)
         new = point not in self._points
         self._points.add(point)
