@@ -25,7 +25,7 @@ from jne.config import unknown_key
 from jne.errors import InputError
 from jne.runs import sweep
 from jne.utils.files import file_name, not_written
-from jne.utils.signals import Stopped, stopped_by_signals
+from jne.utils.signals import Stopped, in_one_line, stopped_by_signals
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -101,7 +101,7 @@ def never_exits(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any
         except Stopped:
             raise
         except SystemExit as end:
-            raise InputError("", f"code of yours ended the run by sys.exit({end.code!r})") from end
+            raise InputError("", in_one_line(end)) from end
 
     return run
 

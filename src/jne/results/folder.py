@@ -29,7 +29,7 @@ from jne.utils.files import (
 from jne.utils.locks import in_use, locked_file
 from jne.utils.machine import peak_memory_gb
 from jne.utils.reading import UNREADABLE
-from jne.utils.signals import Stopped, stopped_by_signals
+from jne.utils.signals import ended_as, in_one_line, stopped_by_signals
 
 _WAIT_SECONDS = 5.0
 SCRATCH = (
@@ -269,16 +269,6 @@ def metrics_of(path: Path) -> dict[str, float]:
         return {str(name): float(value) for name, value in metrics.items()}
     except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError("", f"{file} cannot be read: it is missing or damaged") from error
-
-
-def ended_as(error: BaseException) -> str:
-    """KILLED for Ctrl-C and SIGTERM, FAILED for all else; so also for code that calls sys.exit."""
-    return "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
-
-
-def in_one_line(error: BaseException) -> str:
-    """What ended a run, for its status and its tag in MLflow."""
-    return str(error) if isinstance(error, Stopped) else f"{type(error).__name__}: {error}"
 
 
 def _now() -> str:

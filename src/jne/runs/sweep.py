@@ -27,6 +27,7 @@ from jne.errors import InputError
 from jne.runs.experiment import Command
 from jne.runs.launchers import Launcher, launcher_of
 from jne.runs.overrides import is_bookkeeping, is_grid, jobs_of
+from jne.utils.signals import in_one_line
 
 if TYPE_CHECKING:
     from jne.tracking import TrackedRun
@@ -271,7 +272,7 @@ def _pointer_file(sweep: Path, job: Sequence[str]) -> Path:
 
 def _write_refused_job(path: Path, error: BaseException) -> None:
     """Make a results folder at `path` for a job that failed before it had one."""
-    from jne.results.folder import free_folder, in_one_line, move_log
+    from jne.results.folder import free_folder, move_log
     from jne.utils.files import write_json
 
     folder = free_folder(path)

@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from jne.errors import InputError
-from jne.results.folder import ended_as, in_one_line
 from jne.tracking.dataset import dataset_input
 from jne.tracking.model import log_encoder
 from jne.tracking.names import metric_name
@@ -27,6 +26,7 @@ from jne.tracking.views import describe_by_pictures
 from jne.utils.files import atomic_file, write_json
 from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
+from jne.utils.signals import ended_as, in_one_line
 
 RUN_KEY = "run_key"
 """The tag with a run's own key, which its folder has before MLflow has the run."""

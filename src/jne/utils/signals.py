@@ -35,3 +35,17 @@ def stopped_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+
+
+def ended_as(error: BaseException) -> str:
+    """KILLED for Ctrl-C and SIGTERM, FAILED for all else; so also for code that calls sys.exit."""
+    return "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
+
+
+def in_one_line(error: BaseException) -> str:
+    """What ended a run, for its status and its tag in MLflow."""
+    if isinstance(error, Stopped):
+        return str(error)
+    if isinstance(error, SystemExit):
+        return f"code of yours called sys.exit({error.code!r})"
+    return f"{type(error).__name__}: {error}"
