@@ -130,7 +130,8 @@ class TrackedRun:
         except FileNotFoundError:
             return
         except (*UNREADABLE, TypeError):
-            say(f"{path} is damaged: an earlier attempt's curves are not in MLflow", "yellow")
+            message = f"{path} is damaged: an earlier attempt's curves are not in MLflow"
+            say(message, "yellow", soft_wrap=True)
             return
         self._journal["metrics"] = metrics
         self._pending = [point for point in pending if self._is_new(point[0], point[3])]

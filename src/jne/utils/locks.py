@@ -31,7 +31,8 @@ def locked_file(path: Path, wait: float | None = None, key: str = "output") -> I
                 raise
             from jne.utils.progress import say  # not on top: --help needs no console
 
-            say(f"waiting for {path}, which another process has locked{holder(path)}", "yellow")
+            message = f"waiting for {path}, which another process has locked{holder(path)}"
+            say(message, "yellow", soft_wrap=True)
             lock.acquire(poll_interval=0.5)
     try:
         yield

@@ -27,7 +27,7 @@ def stopped_by_signals() -> Iterator[None]:
 
     # A shell starts what runs in its background with Ctrl-C ignored; so it stays.
     before = {number: signal.getsignal(number) for number in _NAMES}
-    taken = [number for number, handler in before.items() if handler != signal.SIG_IGN]
+    taken = [n for n, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     for number in taken:
         signal.signal(number, stop)
     try:
