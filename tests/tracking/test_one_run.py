@@ -103,17 +103,14 @@ def test_a_run_whose_store_was_replaced_has_its_whole_curves_in_the_new_one(
 ):
     other = tmp_path / "other.db"
     shutil.copy(store.removeprefix("sqlite:///"), other)
-    with monkeypatch.context() as patch, no_figures(), pytest.raises(Died):
+    settings = ("trainer.max_epochs=6", "name=replaced")
+    with monkeypatch.context() as patch, no_figures():
         kill_at(patch, "jne.training.callbacks.BestWeights.on_fit_end")
-        run_train("trainer.max_epochs=6", "name=replaced")
+        with pytest.raises(Died):
+            run_train(*settings)
     first = status(only_run(tmp_path))["mlflow_run_id"]
     with no_figures():
-        run_train(
-            "trainer.max_epochs=6",
-            "name=replaced",
-            "resume=true",
-            f"tracking.uri=sqlite:///{other}",
-        )
+        run_train(*settings, "resume=true", f"tracking.uri=sqlite:///{other}")
     second = status(only_run(tmp_path))["mlflow_run_id"]
     assert first != second
     counted = points(f"sqlite:///{other}", second)
@@ -166,9 +163,10 @@ def test_a_killed_report_or_study_is_closed_by_the_next_start(
         "evaluate.py": "jne.evaluation.run.Report.draw",
         "simulate.py": "jne.simulation.run.means",
     }
-    with monkeypatch.context() as patch, pytest.raises(Died):
+    with monkeypatch.context() as patch:
         kill_at(patch, target[script])
-        run_script(script, *settings)
+        with pytest.raises(Died):
+            run_script(script, *settings)
     (killed,) = runs_of(store, tmp_path.name)
     assert killed.info.status == "RUNNING"
     with monkeypatch.context() as patch:

@@ -130,7 +130,8 @@ class Prepared:
 def prepare(source: Source, root: Path) -> Prepared:
     """The prepared folder of a source: an earlier one where nothing has changed.
 
-    The folder's name has a digest of the source's class, settings and input files.
+    The folder's name has a digest of the source's class, settings and input files. One process at
+    a time makes it; what a killed one left is removed, or continued where the source can do so.
 
     Parameters
     ----------
