@@ -1,7 +1,8 @@
 """How reliable sweeps and restarts are, and what they cost, measured with real processes.
 
 python benchmarks/sweeps.py kill      # kill -9 and Ctrl-C at 60 random moments of train, evaluate
-                                        and simulate.py, and what a second start makes of each
+                                        and simulate.py, and what a second start makes of each;
+                                        `kill report simulation`: without those of train.py
 python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times; set
                                         MLFLOW_TRACKING_URI for a server or PostgreSQL
 python benchmarks/sweeps.py cost      # the fixed cost of a job: before its first and after its
@@ -138,6 +139,7 @@ def kill(folder: Path) -> None:
                        ["opening", "computing", "writing"]),
     }  # fmt: skip
     draw, counts, hit = random.Random(0), Counter[str](), Counter[str]()
+    kinds = {kind: kinds[kind] for kind in kinds if kind in sys.argv} or kinds
     for kind, (script, chosen, place, n_kills, aims) in kinds.items():
         (reference, *_) = (
             path.parent
@@ -184,15 +186,15 @@ def kill(folder: Path) -> None:
                 "points once": points_once(output, runs),
                 "ended in order": killed.as_it_should,
             }
-            counts.update(name for name, passed in checks.items() if passed)
+            counts.update(name for name, holds in checks.items() if holds)
             if not all(checks.values()):
                 statuses = [found.info.status for found in runs]
                 print(kind, k, aim, killed.stage, number, checks, statuses, killed.printed[-3000:],
                       flush=True)  # fmt: skip
             shutil.rmtree(output)
     stages = ", ".join(f"{n} in {name}" for name, n in sorted(hit.items()))
-    of_sixty = ", ".join(f"{name} {counts[name]}" for name in checks)
-    print(f"60 random moments ({stages}): of 60, {of_sixty}")
+    passed = ", ".join(f"{name} {counts[name]}" for name in checks)
+    print(f"{hit.total()} random moments ({stages}): of {hit.total()}, {passed}")
 
 
 def parallel(folder: Path) -> None:

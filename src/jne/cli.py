@@ -77,14 +77,19 @@ def run_script(main: Callable[[], None]) -> None:
 
 
 def _run(main: Callable[[], None]) -> None:
+    failure: Exception | None = None
     try:
         main()
     except Exception as error:
-        # What ended a job of a sweep is in its log and in the sweep's table.
-        if sweep.finish() is None:
-            sys.exit(f"error: {user_message(error)}")
-        sys.exit(1)
-    if sweep.finish() is False:
+        failure = error
+    try:
+        all_finished = sweep.finish()
+    except Exception as error:  # a full disk, at the sweep's table
+        sys.exit(f"error: {user_message(error)}")
+    # What ended a job of a sweep is in its log and in the sweep's table.
+    if failure is not None and all_finished is None:
+        sys.exit(f"error: {user_message(failure)}")
+    if failure is not None or all_finished is False:
         sys.exit(1)
 
 
@@ -136,7 +141,7 @@ def user_message(error: Exception) -> str:
         return _not_a_choice(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
-    told = not_written(error, Path.cwd())
+    told = not_written(error, "this folder")
     if told is not None:
         return str(told)
     if isinstance(error, OSError) and error.filename is not None:

@@ -66,7 +66,7 @@ _NOT_WRITTEN = {
 """What to say of the errors of a file system that no check foresees; `{}` is a folder."""
 
 
-def not_written(error: BaseException, folder: Path, key: str = "output") -> InputError | None:
+def not_written(error: BaseException, folder: Path | str, key: str = "output") -> InputError | None:
     """The sentence where a file system is full, or failed otherwise; None for another error.
 
     error: what was raised, perhaps in place of the error of the file system, as torch does.
@@ -104,11 +104,15 @@ def reserve(path: Path, n_bytes: int, start: int = 0) -> None:
     """Have the file system set aside space for these bytes of an existing file.
 
     A full disk is then an OSError. Otherwise memory-mapped files are made of holes, and a write to
-    one for which no space is left kills the process.
+    one for which no space is left kills the process. Where a system cannot do so (macOS, some file
+    systems), nothing happens.
     """
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is None:
+        return
     with open(path, "r+b") as file:
         try:
-            os.posix_fallocate(file.fileno(), start, n_bytes)
+            allocate(file.fileno(), start, n_bytes)
         except OSError as error:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
                 raise
