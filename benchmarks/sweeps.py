@@ -52,7 +52,15 @@ def results(folder: Path) -> dict[str, bytes]:
 
     A report's page and its config name the folders of the runs that it reads.
     """
-    varying = ("status.json", "train.log", "last.ckpt", "config.yaml", "report.html", "error.txt")
+    varying = (
+        "status.json",
+        "train.log",
+        "evaluate.log",
+        "last.ckpt",
+        "config.yaml",
+        "report.html",
+        "error.txt",
+    )
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -89,14 +97,14 @@ class Killed:
             time.sleep(0.005)
         self.folder = made.pop().parent
         while process.poll() is None and stage(self.folder) not in (aim, "exit"):
-            time.sleep(0.002)
+            time.sleep(0.01)
         time.sleep(delay)
         process.send_signal(number)
         self.printed = process.communicate()[0]
         self.code, self.stage = process.returncode, stage(self.folder)
-        # Each signal ends it as it should, if it had not ended already.
-        ended = {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[signal.Signals(number)]
-        self.as_it_should = self.code in (0, ended) and "Traceback" not in self.printed
+        # On its way out, Python itself is ended by Ctrl-C; a shell gives that the code 130 too.
+        codes = (0, -number, *([130] if number == signal.SIGINT else []))
+        self.as_it_should = self.code in codes and "Traceback" not in self.printed
 
 
 def of_experiment(output: Path, kind: str) -> list[Run]:
@@ -118,9 +126,9 @@ def points_once(output: Path, runs: list[Run]) -> bool:
 
 def kill(folder: Path) -> None:
     # Slow enough for every stage to be hit: 30 epochs, with as many checkpoints as are allowed.
-    settings = [*SMALL, "data.n_train=500", "encoder.hidden_width=256", "trainer.max_epochs=30",
-                "trainer.patience=30", "trainer.checkpoint_seconds=0",
-                "jacobian.max_memory_gb=0.05"]  # fmt: skip
+    settings = [*SMALL, "data.n_train=300", "data.n_test=100", "data.voxels_per_roi=10",
+                "encoder.hidden_width=128", "trainer.max_epochs=30", "trainer.patience=30",
+                "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.05"]  # fmt: skip
     whole = folder / "whole"
     run(whole, *settings)
     run(whole, *settings, "encoder=linear")
@@ -191,6 +199,7 @@ def kill(folder: Path) -> None:
                 statuses = [found.info.status for found in runs]
                 print(kind, k, aim, killed.stage, number, checks, statuses, killed.printed[-3000:],
                       flush=True)  # fmt: skip
+            print(f"{kind} {k}: {killed.stage}", file=sys.stderr, flush=True)
             shutil.rmtree(output)
     stages = ", ".join(f"{n} in {name}" for name, n in sorted(hit.items()))
     passed = ", ".join(f"{name} {counts[name]}" for name in checks)

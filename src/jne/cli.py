@@ -157,10 +157,15 @@ def _unreadable_override(override: str) -> str:
     key, equals, value = override.partition("=")
     if not (key and equals):
         return f"{override}: write KEY=VALUE"
-    text = QuotedString(value, Quote.single).with_quotes()
-    quoted = f"{key}={text}"
-    for_shell = shlex.quote(quoted) if re.search(r'["$`!\\]', quoted) else f'"{quoted}"'
+    quoted = [f"{key}={QuotedString(value, quote).with_quotes()}" for quote in Quote]
+    for_shell = min((_for_shell(text) for text in quoted), key=len)
     return f"{key}: Hydra cannot read the value {value}; quote it, in the shell as {for_shell}"
+
+
+def _for_shell(word: str) -> str:
+    """A word in double quotes, as people write it; where that is not safe, as shlex has it."""
+    escaped = re.sub(r'(["\\])', r"\\\1", word)
+    return shlex.quote(word) if re.search("[!$`]", word) else f'"{escaped}"'
 
 
 def _not_a_choice(error: ValueError) -> str:

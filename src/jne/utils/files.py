@@ -148,7 +148,7 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
 
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.partial")
-    with locked_file(path.with_name(f".{path.name}.lock")):
+    with locked_file(path.with_name(f".{path.name}.lock"), keep=resume):
         _remove_abandoned(path)
         if path.exists():  # completed by the process that we waited for
             yield None

@@ -14,11 +14,14 @@ _SILENT_SECONDS = 5.0  # after these, a process that waits says for what
 
 
 @contextmanager
-def locked_file(path: Path, wait: float | None = None, key: str = "output") -> Iterator[None]:
+def locked_file(
+    path: Path, wait: float | None = None, key: str = "output", keep: bool = True
+) -> Iterator[None]:
     """Hold the lock of the file `path`, which is made if need be.
 
     wait: for so many seconds, and then raise TimeoutError; None waits as long as it takes, and
     after a while says which process has the lock. key: the config key that says where the file is.
+    keep: whether the file stays, as it must where others may still want the lock.
 
     Raises InputError where the file system has no locks.
     """
@@ -37,6 +40,8 @@ def locked_file(path: Path, wait: float | None = None, key: str = "output") -> I
     try:
         yield
     finally:
+        if not keep:
+            path.unlink(missing_ok=True)
         lock.release()
 
 

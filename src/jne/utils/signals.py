@@ -39,7 +39,8 @@ def stopped_by_signals() -> Iterator[None]:
 
 def ended_as(error: BaseException) -> str:
     """KILLED for Ctrl-C and SIGTERM, FAILED for all else; so also for code that calls sys.exit."""
-    return "KILLED" if isinstance(error, Stopped | KeyboardInterrupt) else "FAILED"
+    exits = isinstance(error, SystemExit) and not isinstance(error, Stopped)
+    return "FAILED" if exits or isinstance(error, Exception) else "KILLED"
 
 
 def in_one_line(error: BaseException) -> str:
