@@ -8,11 +8,12 @@ python evaluate.py "filter='params.activation = \"gelu\"'" voxels=all
 import hydra
 from omegaconf import DictConfig
 
-from jne.cli import run_script
+from jne.cli import never_exits, run_script
 from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
+@never_exits
 def evaluate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():

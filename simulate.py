@@ -8,11 +8,12 @@ python simulate.py simulation=depth simulation.depth.n_draws=5
 import hydra
 from omegaconf import DictConfig
 
-from jne.cli import run_script
+from jne.cli import never_exits, run_script
 from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="simulate")
+@never_exits
 def simulate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override answer before torch is loaded.
     with imports_without_gc():

@@ -11,11 +11,12 @@ from contextlib import nullcontext
 import hydra
 from omegaconf import DictConfig
 
-from jne.cli import run_script
+from jne.cli import never_exits, run_script
 from jne.utils.machine import imports_without_gc
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
+@never_exits
 def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
@@ -37,7 +38,7 @@ def train(composed: DictConfig) -> float:
         from jne.utils.machine import use_allocated_cores
 
     config, source = check_or_discard_folder(check_config, composed)
-    folder = folder_of(config)
+    folder = folder_of(config, source)
     loss = finished_loss(folder)
     if loss is not None:
         return loss
@@ -50,7 +51,7 @@ def train(composed: DictConfig) -> float:
         folder = shards.folder
 
     with shards or nullcontext(), open_training_run(config, folder) as run:
-        prepared = prepare(source, config.output / "prepared")
+        prepared = prepare(source, config.prepared)
         data = EncodingData(
             prepared,
             batch_size=config.trainer.batch_size,
@@ -76,7 +77,6 @@ def train(composed: DictConfig) -> float:
                 save_to=folder / "last.ckpt",
                 checkpoint=config.checkpoint,
                 on_epoch=run.tracked.log_epoch,
-                before_save=run.tracked.flush,
                 trajectory=trajectory_of(data, config.jacobian, config.seed, run.tracked.log_epoch),
             )
 

@@ -1,6 +1,8 @@
 """How reliable sweeps and restarts are, and what they cost, measured with real processes.
 
-python benchmarks/sweeps.py kill      # kill -9 at 20 random moments of a run; each is resumed
+python benchmarks/sweeps.py kill      # kill -9 and Ctrl-C at 60 random moments of train, evaluate
+                                        and simulate.py, and what a second start makes of each;
+                                        `kill report simulation`: without those of train.py
 python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times; set
                                         MLFLOW_TRACKING_URI for a server or PostgreSQL
 python benchmarks/sweeps.py cost      # the fixed cost of a job: before its first and after its
@@ -13,16 +15,19 @@ import json
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
 SMALL = ["data.n_features=256", "data.n_train=2000", "data.n_val=300", "data.n_test=300",
@@ -31,19 +36,31 @@ TINY = ["data.n_features=64", "data.n_train=80", "data.n_val=20", "data.n_test=2
         "data.voxels_per_roi=3", "encoder.hidden_width=32", "trainer.max_epochs=3"]  # fmt: skip
 
 
-def command(output: Path, *settings: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *settings, f"output={output}"]
+def command(output: Path, *settings: str, script: str = "train.py") -> list[str]:
+    return [sys.executable, str(ROOT / script), *settings, f"output={output}"]
 
 
-def run(output: Path, *settings: str) -> None:
-    done = subprocess.run(command(output, *settings), capture_output=True, text=True, check=False)
+def run(output: Path, *settings: str, script: str = "train.py") -> None:
+    words = command(output, *settings, script=script)
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    """The content of each file that must be the same after a kill and a restart."""
-    varying = ("status.json", "train.log", "last.ckpt", "config.yaml")
+    """The content of each file that must be the same after a kill and a restart.
+
+    A report's page and its config name the folders of the runs that it reads.
+    """
+    varying = (
+        "status.json",
+        "train.log",
+        "evaluate.log",
+        "last.ckpt",
+        "config.yaml",
+        "report.html",
+        "error.txt",
+    )
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -55,53 +72,138 @@ def results(folder: Path) -> dict[str, bytes]:
 def stage(folder: Path) -> str:
     """What the run in a folder is doing, by the files that it has written."""
     status = json.loads((folder / "status.json").read_text())
-    if status["status"] == "FINISHED":
+    if status["status"] != "RUNNING":
         return "exit"
+    if "mlflow_run_id" not in status:
+        return "opening"
     for name, file in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
                        ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
-                       ("training", "last.ckpt")):  # fmt: skip
+                       ("training", "last.ckpt"), ("writing", "tables"),
+                       ("writing", "table.csv")):  # fmt: skip
         if (folder / file).exists():
             return name
-    return "training" if "prepared" in status else "preparing"
+    return "preparing" if status["kind"] == "train" and "prepared" not in status else "computing"
+
+
+class Killed:
+    """A script that was ended at a random moment after it had reached a stage."""
+
+    def __init__(self, words: list[str], runs: Path, aim: str, delay: float, number: int) -> None:
+        """runs: the folder below which the script makes its own. number: of the signal."""
+        before = set(runs.glob("**/status.json"))
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   text=True)  # fmt: skip
+        while process.poll() is None and not (made := set(runs.glob("**/status.json")) - before):
+            time.sleep(0.005)
+        self.folder = made.pop().parent
+        while process.poll() is None and stage(self.folder) not in (aim, "exit"):
+            time.sleep(0.01)
+        time.sleep(delay)
+        process.send_signal(number)
+        self.printed = process.communicate()[0]
+        self.code, self.stage = process.returncode, stage(self.folder)
+        # On its way out, Python itself is ended by Ctrl-C; a shell gives that the code 130 too.
+        codes = (0, -number, *([130] if number == signal.SIGINT else []))
+        self.as_it_should = self.code in codes and "Traceback" not in self.printed
+
+
+def of_experiment(output: Path, kind: str) -> list[Run]:
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    runs = client.search_runs(["1"], f"tags.kind = '{kind}'")
+    return sorted(runs, key=lambda found: found.info.start_time)
+
+
+def points_once(output: Path, runs: list[Run]) -> bool:
+    """Whether each metric of each run has one value per step."""
+    client = MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
+    for found in runs:
+        for name in found.data.metrics:
+            steps = [point.step for point in client.get_metric_history(found.info.run_id, name)]
+            if len(steps) != len(set(steps)):
+                return False
+    return True
 
 
 def kill(folder: Path) -> None:
     # Slow enough for every stage to be hit: 30 epochs, with as many checkpoints as are allowed.
-    settings = [*SMALL, "trainer.max_epochs=30", "trainer.patience=30",
+    settings = [*SMALL, "data.n_train=300", "data.n_test=100", "data.voxels_per_roi=10",
+                "encoder.hidden_width=128", "trainer.max_epochs=30", "trainer.patience=30",
                 "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.05"]  # fmt: skip
-    run(folder / "whole", *settings)
-    (reference,) = (folder / "whole" / "runs").iterdir()
-    expected = results(reference)
-    status = json.loads((reference / "status.json").read_text())
-    # Each stage is killed equally often, however short it is.
-    aims = [("training", "fit_test"), ("Jacobian", "jacobian"), ("writing", "record"),
-            ("recording", "record")]  # fmt: skip
-    draw, same, hit = random.Random(0), 0, []
-    for k in range(20):
-        output = folder / f"kill{k}"
-        shutil.copytree(folder / "whole" / "prepared", output / "prepared")
-        process = subprocess.Popen(command(output, *settings), stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL)  # fmt: skip
-        while process.poll() is None and not list(output.glob("runs/*/status.json")):
-            time.sleep(0.01)
-        (killed,) = (output / "runs").iterdir()
-        aim, part = aims[k % len(aims)]
-        while process.poll() is None and stage(killed) != aim:
-            time.sleep(0.002)
-        time.sleep(draw.uniform(0, status[f"time/{part}_s"]))
-        process.kill()
-        process.wait()
-        hit.append(stage(killed))
-        for name, content in results(killed).items():  # a file with its final name is complete
-            assert name.endswith("error.txt") or content == expected[name], name
-        run(output, *settings, "resume=true")
-        found = results(killed)
-        runs = MlflowClient(f"sqlite:///{output / 'mlflow.db'}").search_runs(["1"])
-        same += found == expected and {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
-        shutil.rmtree(output)
-    stages = ", ".join(f"{hit.count(name)} in {name}" for name in dict.fromkeys(hit))
-    print(f"killed at 20 random moments ({stages}): {same} of 20 end with identical files and a "
-          f"FINISHED MLflow run")  # fmt: skip
+    whole = folder / "whole"
+    run(whole, *settings)
+    run(whole, *settings, "encoder=linear")
+    quick = ["voxels=all", "stats.n_bootstrap=50", "selectivity.n_permutations=99",
+             "selectivity.clusters=tsne", "selectivity.max_clusters=5"]  # fmt: skip
+    study = ["simulation=depth", "simulation.depth.n_draws=2", "simulation.depth.width=128",
+             "simulation.depth.n_stimuli=300"]  # fmt: skip
+    run(whole, *quick, script="evaluate.py")
+    run(whole, *study, script="simulate.py")
+    kinds = {
+        # kind: script, its settings, its folder, the number of kills, the stages aimed at
+        "train": ("train.py", settings, "runs", 30,
+                  ["opening", "training", "Jacobian", "writing", "recording"]),
+        "report": ("evaluate.py", quick, "reports", 15, ["opening", "computing", "writing"]),
+        "simulation": ("simulate.py", study, "simulations", 15,
+                       ["opening", "computing", "writing"]),
+    }  # fmt: skip
+    draw, counts, hit = random.Random(0), Counter[str](), Counter[str]()
+    kinds = {kind: kinds[kind] for kind in kinds if kind in sys.argv} or kinds
+    for kind, (script, chosen, place, n_kills, aims) in kinds.items():
+        (reference, *_) = (
+            path.parent
+            for path in sorted((whole / place).glob("**/status.json"))
+            if "linear" not in path.parent.name or "nonlinear" in path.parent.name
+        )
+        expected = results(reference)
+        status = json.loads((reference / "status.json").read_text())
+        for k in range(n_kills):
+            output = folder / f"{kind}{k}"
+            keep = shutil.ignore_patterns() if kind == "report" else shutil.ignore_patterns(place)
+            shutil.copytree(whole, output, ignore=keep)
+            if kind == "train":  # a store of its own: the run must not be found in it
+                for path in (output / "mlflow.db", output / "mlartifacts"):
+                    path.unlink() if path.is_file() else shutil.rmtree(path)
+            aim, number = aims[k % len(aims)], (signal.SIGINT if k % 3 == 2 else signal.SIGKILL)
+            part = {"training": "fit_test", "Jacobian": "jacobian"}.get(aim, "record")
+            longest = status.get(f"time/{part}_s", status["seconds"] / 2)
+            delay = draw.uniform(0, 0.2 if aim == "opening" else longest)
+            earlier = 0 if kind == "train" else len(of_experiment(output, kind))
+            words = command(output, *chosen, script=script)
+            killed = Killed(words, output / place, aim, delay, number)
+            hit[f"{kind}: {killed.stage}"] += 1
+            if kind == "train":
+                for name, content in results(killed.folder).items():
+                    assert content == expected[name], name  # with its final name it is complete
+                run(output, *chosen, "resume=true")
+                runs, again = of_experiment(output, kind), killed.folder
+                whole_record = [found.info.status for found in runs] == ["FINISHED"]
+            else:
+                before = set((output / place).glob("**/status.json"))
+                run(output, *chosen, script=script)
+                (made,) = set((output / place).glob("**/status.json")) - before
+                runs, again = of_experiment(output, kind)[earlier:], made.parent
+                *first, last = [found.info.status for found in runs]
+                ended = "FINISHED" if killed.stage == "exit" and killed.code == 0 else "KILLED"
+                # Before MLflow's run was created, there was none to be killed.
+                whole_record = last == "FINISHED" and (
+                    first == [ended] or (first == [] and killed.stage == "opening")
+                )
+            checks = {
+                "identical files": results(again) == expected,
+                "MLflow right": whole_record,
+                "points once": points_once(output, runs),
+                "ended in order": killed.as_it_should,
+            }
+            counts.update(name for name, holds in checks.items() if holds)
+            if not all(checks.values()):
+                statuses = [found.info.status for found in runs]
+                print(kind, k, aim, killed.stage, number, checks, statuses, killed.printed[-3000:],
+                      flush=True)  # fmt: skip
+            print(f"{kind} {k}: {killed.stage}", file=sys.stderr, flush=True)
+            shutil.rmtree(output)
+    stages = ", ".join(f"{n} in {name}" for name, n in sorted(hit.items()))
+    passed = ", ".join(f"{name} {counts[name]}" for name in checks)
+    print(f"{hit.total()} random moments ({stages}): of {hit.total()}, {passed}")
 
 
 def parallel(folder: Path) -> None:

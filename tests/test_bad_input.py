@@ -35,7 +35,11 @@ POSTGRES = "postgresql://nobody@nowhere/x"
         ("evaluate", "jacobian.max_memory_gb=inf", f"jacobian.max_memory_gb=inf: {FINITE}"),
         ("simulate", "simulation.placement_grid.seed=nan", f"placement_grid.seed=nan: {FINITE}"),
         ("train", "encoder=null", "encoder=null: encoder takes the name of a file in conf/encoder"),
-        ("train", "name='a", "name: Hydra cannot read the value 'a; quote it, .* \"name='a'\"$"),
+        (
+            "train",
+            "name='a",
+            "name: Hydra cannot read the value 'a; quote it, .* \"name='\\\\\\\\'a'\"$",
+        ),
         ("train", f"tracking.uri={POSTGRES}", r"psycopg .*; pip install \"jne\[postgres\]\"$"),
         ("train", "tracking.uri='http://[x'", r"tracking.uri=http://\[x: cannot open the MLflow"),
     ],

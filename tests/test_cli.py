@@ -1,12 +1,23 @@
-"""How the scripts fail: one sentence that blames the right key."""
+"""How the scripts start and fail: one sentence that blames the right key."""
 
 import errno
+import os
+import random
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+from helpers import ROOT, TINY, TINY_COHORT, status
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
 from omegaconf.errors import ConfigAttributeError
 
-from jne.cli import user_message
+from jne.cli import _options_first, never_exits, user_message
 from jne.config import StatsConfig, complaint
 from jne.errors import InputError
 from jne.utils import files
@@ -84,3 +95,94 @@ def test_renamed_keys_name_their_new_name():
     assert user_message(by_hydra).startswith(
         "tracking.required: this key is now tracking.on_unreachable (fail_at_start"
     )
+
+
+def odd_values(n: int) -> list[str]:
+    draw = random.Random(0)
+    characters = [*"ab'\"\\ ,:()[]{}=$#&;|!`~*?%\té", "${", "\\'", "it's"]
+    return ["".join(draw.choices(characters, k=draw.randint(1, 7))) for _ in range(n)]
+
+
+def test_what_to_quote_is_said_so_that_it_can_be_pasted():
+    """A shell and Hydra make of it the value that Hydra could not read."""
+    parser = OverridesParser.create()
+    n_refused = 0
+    for value in ["/data/it's", "a 'b'", '"a"b"', "x'", "(a", *odd_values(2000)]:
+        try:
+            parser.parse_overrides([f"data.root={value}"])
+        except OverrideParseException as error:
+            n_refused += 1
+            sentence = user_message(error)
+            assert sentence.startswith("data.root: Hydra cannot read the value")
+            pasted = sentence.rpartition("quote it, in the shell as ")[2]
+            (word,) = shlex.split(pasted)
+            (override,) = parser.parse_overrides([word])
+            assert (override.key_or_group, override.value()) == ("data.root", value)
+    assert n_refused > 500
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("a=1 -m b=2,3", "-m a=1 b=2,3"),
+        ("a=1 b=2 --multirun", "--multirun a=1 b=2"),
+        ("a=1 --config-dir some/folder -m ~b +c=3", "--config-dir some/folder -m a=1 ~b +c=3"),
+        ("-m a=1 --cfg job b=2", "-m --cfg job a=1 b=2"),
+    ],
+)
+def test_an_option_may_stand_anywhere(line, expected):
+    assert _options_first(line.split()) == expected.split()
+
+
+@pytest.mark.slow  # a real process: the tests themselves sort options first
+def test_a_sweep_whose_option_stands_in_the_middle(tmp_path):
+    made = subprocess.run(
+        [sys.executable, "train.py", "seed=0", "-m", "trainer.patience=0", f"output={tmp_path}"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "usage" not in made.stderr
+    assert "trainer.patience=0" in made.stdout
+
+
+@pytest.mark.parametrize("code", [0, 3, None, "text"])
+def test_a_script_whose_code_exits_fails(code):
+    with pytest.raises(InputError, match=r"code of yours called sys.exit\("):
+        never_exits(lambda _: sys.exit(code))(None)
+
+
+def test_an_output_below_proc(run_script):
+    for script in ("train.py", "evaluate.py", "simulate.py"):
+        with pytest.raises(SystemExit, match=r"output: cannot write to /proc/x \(No such file"):
+            run_script(script, "output=/proc/x")
+
+
+@pytest.mark.slow  # real processes
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "simulate.py"])
+@pytest.mark.parametrize("seconds", [1.5, 4.0, 7.0])
+def test_ctrl_c_is_one_line(finished_run, tmp_path, script, seconds):
+    """Whatever is done then: imports, a computation, the record."""
+    output = tmp_path / "outputs"
+    shutil.copytree(finished_run, output)
+    (run,) = (output / "runs").iterdir()
+    settings = {
+        "train.py": (*TINY_COHORT, *TINY, "trainer.max_epochs=99999", "trainer.patience=99999"),
+        "evaluate.py": (f"runs=[{run}]", "voxels=all", "stats.n_bootstrap=100000"),
+        "simulate.py": ("simulation=depth",),
+    }[script]
+    command = [sys.executable, script, f"output={output}", *settings]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGINT)
+    printed = process.communicate(timeout=60)
+    assert process.returncode == 130, printed
+    assert printed[1].splitlines()[-1] == "ended by Ctrl-C"
+    assert "Traceback" not in "".join(printed)
+    for path in output.glob("*/*/**/status.json"):
+        assert status(path.parent)["status"] in ("KILLED", "FINISHED")

@@ -1,25 +1,31 @@
 """How the root scripts start and how they fail: bad input gets one sentence."""
 
+import atexit
+import logging
 import os
 import re
 import secrets
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jne.config import unknown_key
 from jne.errors import InputError
 from jne.runs import sweep
-from jne.utils.files import file_name
+from jne.utils.files import file_name, not_written
+from jne.utils.signals import Stopped, in_one_line, stopped_by_signals
 
 _PACKAGE = str(Path(__file__).parent)
 
@@ -50,7 +56,8 @@ def _sweep_name(output: str, resume: bool) -> str:
 def run_script(main: Callable[[], None]) -> None:
     """Run a `hydra.main` function; exit with code 1 and one sentence where the input is at fault.
 
-    Any other exception keeps its traceback: it is a bug, and the traceback is what to report.
+    Ctrl-C and SIGTERM end it with a line and the codes 130 and 143. Any other exception keeps its
+    traceback: it is a bug, and the traceback is what to report.
     """
     # Hydra would print a shortened traceback for everything and hide the cause.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -58,16 +65,62 @@ def run_script(main: Callable[[], None]) -> None:
     # It only reads them, and copies what it reads.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     register_resolvers()
-    sys.argv[1:] = map(_with_home, sys.argv[1:])
+    sys.argv[1:] = _options_first([_with_home(word) for word in sys.argv[1:]])
+    logging.raiseExceptions = False  # what a full disk keeps out of a log is no traceback
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Python's own prints one
+    with stopped_by_signals():
+        try:
+            _run(main)
+        except Stopped as stopped:
+            print(f"ended by {stopped}", file=sys.stderr)
+            raise
+
+
+def _run(main: Callable[[], None]) -> None:
+    failure: Exception | None = None
     try:
         main()
     except Exception as error:
-        # What ended a job of a sweep is in its log and in the sweep's table.
-        if sweep.finish() is None:
-            sys.exit(f"error: {user_message(error)}")
+        failure = error
+    try:
+        all_finished = sweep.finish()
+    except Exception as error:  # a full disk, at the sweep's table
+        sys.exit(f"error: {user_message(error)}")
+    # What ended a job of a sweep is in its log and in the sweep's table.
+    if failure is not None and all_finished is None:
+        sys.exit(f"error: {user_message(failure)}")
+    if failure is not None or all_finished is False:
         sys.exit(1)
-    if sweep.finish() is False:
-        sys.exit(1)
+
+
+def never_exits(task: Callable[[DictConfig], Any]) -> Callable[[DictConfig], Any]:
+    """A script's function that fails where code of the user's, such as a data source, exits.
+
+    An exit would end all jobs of a sweep, and with code 0 as if all were well.
+    """
+
+    @wraps(task)
+    def run(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except Stopped:
+            raise
+        except SystemExit as end:
+            raise InputError("", in_one_line(end)) from end
+
+    return run
+
+
+def _options_first(words: list[str]) -> list[str]:
+    """Hydra's options before the overrides, wherever they stand: argparse takes those in one piece.
+
+    An option and its value, as in `--config-dir FOLDER`, stay together.
+    """
+    return sorted(words, key=_is_override)
+
+
+def _is_override(word: str) -> bool:
+    return not word.startswith("-") and ("=" in word or word.startswith(("~", "+")))
 
 
 def _with_home(override: str) -> str:
@@ -88,11 +141,14 @@ def user_message(error: Exception) -> str:
         return _not_a_choice(error)
     if isinstance(error, HydraException | OmegaConfBaseException):
         return _one_sentence(str(error))
-    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
-        if _raised_in_package(error):
+    told = not_written(error, "this folder")
+    if told is not None:
+        return str(told)
+    if isinstance(error, OSError) and error.filename is not None:
+        if not _raised_in_package(error):  # Hydra itself opens nothing but the run's own folder.
+            return f"output: cannot write to {error.filename} ({error.strerror})"
+        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError):
             return f"cannot open {error.filename} ({error.strerror})"
-        # Hydra itself opens nothing but the run's own folder.
-        return f"output: cannot write to {error.filename} ({error.strerror})"
     raise error
 
 
@@ -101,10 +157,15 @@ def _unreadable_override(override: str) -> str:
     key, equals, value = override.partition("=")
     if not (key and equals):
         return f"{override}: write KEY=VALUE"
-    text = QuotedString(value.strip("'\""), Quote.single).with_quotes()
-    quoted = f"{key}={text}"
-    for_shell = shlex.quote(quoted) if re.search(r'["$`!\\]', quoted) else f'"{quoted}"'
+    quoted = [f"{key}={QuotedString(value, quote).with_quotes()}" for quote in Quote]
+    for_shell = min((_for_shell(text) for text in quoted), key=len)
     return f"{key}: Hydra cannot read the value {value}; quote it, in the shell as {for_shell}"
+
+
+def _for_shell(word: str) -> str:
+    """A word in double quotes, as people write it; where that is not safe, as shlex has it."""
+    escaped = re.sub(r'(["\\])', r"\\\1", word)
+    return shlex.quote(word) if re.search("[!$`]", word) else f'"{escaped}"'
 
 
 def _not_a_choice(error: ValueError) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from jne.addresses import sqlite_address, sqlite_file
 from jne.errors import InputError
 
 # Keys that were renamed: what to write in their place.
@@ -70,7 +71,9 @@ class ScriptConfig(Section):
     @property
     def tracking_uri(self) -> str:
         """The MLflow store: the one named by `tracking.uri`, else an sqlite file below `output`."""
-        return self.tracking.uri or f"sqlite:///{self.output / 'mlflow.db'}"
+        uri = self.tracking.uri
+        file = self.output / "mlflow.db" if uri is None else sqlite_file(uri)
+        return str(uri) if file is None else sqlite_address(file)
 
     @property
     def store(self) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The prepared folder: what is written, when it is reused, and what is refused."""
 
+import os
 import re
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 from jne.data.algonauts import Algonauts
 from jne.data.arrays import Arrays
 from jne.data.nsd import NSD
-from jne.data.prepared import load
+from jne.data.prepared import load, prepared_folder
 from jne.data.splits import check_split
 from jne.data.synthetic import Synthetic
 from jne.errors import InputError
@@ -118,3 +119,49 @@ def test_a_source_of_ones_own_is_a_file_and_a_yaml(tmp_path, monkeypatch, run_sc
         run_script("train.py", "data.n_test=few", *chosen)
     with pytest.raises(SystemExit, match=r"1 test stimuli, .* at least 3; change data.n_test$"):
         run_script("train.py", "data.n_test=0.02", *chosen)
+
+
+def left_by_a_kill(root, monkeypatch):
+    """Prepare until half of it is written, and leave it as a kill -9 does."""
+    with monkeypatch.context() as patch:
+        patch.setattr("jne.utils.files.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr(Synthetic, "write", half_written)
+        with pytest.raises(RuntimeError):
+            synthetic(root)
+
+
+def half_written(self, folder):
+    (folder / "features.npy").write_bytes(b"half")
+    (folder / "of another version.npy").write_bytes(b"half")
+    raise RuntimeError
+
+
+def test_the_next_start_removes_what_a_killed_preparation_left(tmp_path, monkeypatch):
+    whole = synthetic(tmp_path / "whole").folder
+    left_by_a_kill(tmp_path / "again", monkeypatch)
+    (partial,) = (path for path in (tmp_path / "again").iterdir() if path.is_dir())
+    assert (partial / "features.npy").exists()
+    again = synthetic(tmp_path / "again").folder
+    assert [path for path in again.parent.iterdir() if path.is_dir()] == [again]
+    assert {path.name for path in again.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_folders_that_the_first_version_left_go_when_they_are_surely_dead(tmp_path):
+    """It took no lock: another process may still write to one that was just changed."""
+    name = synthetic(tmp_path / "name").folder.name
+    root = tmp_path / "root"
+    old, new, other = (root / f".{name}.{end}.tmp" for end in ("0123abcd", "4567abcd", "mine"))
+    for left in (old, new, other):
+        left.mkdir(parents=True)
+        (left / "features.npy").write_bytes(b"half")
+    for path in (old / "features.npy", old, other / "features.npy", other):
+        os.utime(path, (0, 0))
+    synthetic(root)
+    assert [path.exists() for path in (old, new, other)] == [False, True, True]
+
+
+def test_a_folder_is_named_without_being_made(tmp_path):
+    prepared = synthetic(tmp_path)
+    source = Synthetic(**prepared.provenance["settings"])
+    assert prepared_folder(source, tmp_path / "x") == tmp_path / "x" / prepared.folder.name
+    assert not (tmp_path / "x").exists()

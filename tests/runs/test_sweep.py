@@ -18,6 +18,7 @@ from helpers import ROOT, TINY, TINY_COHORT, contents, no_figures, only_run, run
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
+from jne.data.synthetic import Synthetic
 from jne.results import Results
 from jne.runs.launchers import LAUNCHERS, Launcher, launcher_of, wait_for_slurm
 from jne.training.callbacks import BestWeights, LastCheckpoint
@@ -269,6 +270,74 @@ def test_a_finished_run_is_not_repeated(finished_run, run_train, tmp_path, capsy
     run_train("trainer.max_epochs=6", "resume=true")
     assert f"already finished: {folder}" in capsys.readouterr().out.replace("\n", "")
     assert only_run(tmp_path) == folder
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    """Overrides for arrays on disk, which a test may change."""
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.standard_normal((80, 5)).astype(np.float32))
+    np.save(tmp_path / "y.npy", rng.standard_normal((80, 4)).astype(np.float32))
+    paths = (f"data.features={tmp_path / 'x.npy'}", f"data.responses={tmp_path / 'y.npy'}")
+    return ("data=arrays", *paths, "baseline=[]")
+
+
+def all_bytes(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path, capsys):
+    """Other data: it stays as it is, and the run goes to a folder beside it."""
+    with no_figures():
+        (first,) = run_train(*arrays, "resume=true")
+        before = all_bytes(first)
+        responses = np.load(tmp_path / "y.npy")
+        np.save(tmp_path / "y.npy", responses[:, :3])
+        capsys.readouterr()
+        (second,) = run_train(*arrays, "resume=true")
+        printed = capsys.readouterr().out.replace("\n", "")
+        assert run_train(*arrays, "resume=true") == []
+    assert f"the data are no longer those of {first}, which stays as it is" in printed
+    assert f"already finished: {second}" in capsys.readouterr().out.replace("\n", "")
+    assert all_bytes(first) == before
+    assert [len(Results(folder).voxels) for folder in (first, second)] == [4, 3]
+    prepared = [Path(status(folder)["prepared"]).name for folder in (first, second)]
+    assert prepared[0] != prepared[1]
+
+
+def test_a_job_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path):
+    """The sweep's table is of the data that there are now."""
+    jobs = ("-m", *arrays, "seed=0,1")
+    with no_figures():
+        first = run_train(*jobs)
+        responses = np.load(tmp_path / "y.npy")
+        np.save(tmp_path / "y.npy", responses[::-1])
+        second = run_train(*jobs, "resume=true")
+        assert run_train(*jobs, "resume=true") == []
+    assert len(first) == len(second) == 2
+    table = pd.read_csv(sweep_folder(tmp_path) / "sweep.csv")
+    assert sorted(table["run"]) == sorted(folder.name for folder in second)
+
+
+def test_a_job_that_exits_is_failed_and_the_others_run(run_train, tmp_path, monkeypatch, capsys):
+    """Also with code 0, as code of the user's may."""
+    write = Synthetic.write
+
+    def leave(self, folder):
+        if self.seed == 1:
+            sys.exit(0)
+        write(self, folder)
+
+    monkeypatch.setattr(Synthetic, "write", leave)
+    with no_figures(), pytest.raises(SystemExit) as stopped:
+        run_train("-m", "data.seed=1,2")
+    assert stopped.value.code == 1
+    assert "1 of 2 jobs are not finished" in capsys.readouterr().out
+    statuses = [
+        status(path.parent) for path in sorted(sweep_folder(tmp_path).glob("*/status.json"))
+    ]
+    assert [of["status"] for of in statuses] == ["FAILED", "FINISHED"]
+    assert statuses[0]["error"] == "code of yours called sys.exit(0)"
 
 
 def test_a_run_whose_data_changed_continues_as_another_mlflow_run(

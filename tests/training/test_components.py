@@ -216,7 +216,7 @@ def test_a_run_on_components(run_train, tmp_path):
         (whole,) = run_train(*overrides, "trainer.max_epochs=6")
         saved = tmp_path / "half.ckpt"
         keep = pytest.MonkeyPatch()
-        keep.setattr("jne.results.folder._UNTIL_FINISHED", ())
+        keep.setattr("jne.results.folder.SCRATCH", ())
         with keep.context():
             (half,) = set(run_train(*overrides, "trainer.max_epochs=3")) - {whole}
         keep.undo()

@@ -98,7 +98,9 @@ def test_every_epoch_is_brute_force(prepared, tmp_path, readout):
     assert same == (readout == "trained")
 
 
-def test_resumed_equals_uninterrupted(prepared, tmp_path):
+def test_resumed_equals_uninterrupted(prepared, tmp_path, monkeypatch):
+    """What a checkpoint holds is passed on again, and not measured again."""
+
     class Killed(BaseException):
         pass
 
@@ -109,13 +111,18 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path):
     whole = trained(prepared, tmp_path / "whole")[0].trajectory
     with pytest.raises(Killed):
         trained(prepared, tmp_path / "killed", on_epoch=lambda _: kill)
-    epochs = []
-    resumed, *_ = trained(
-        prepared, tmp_path / "killed", on_epoch=lambda _: lambda row: epochs.append(row["epoch"])
-    )
-    assert epochs[0] > 0
+    epochs, measured = [], []
+    measure = Trajectory.measure
+    monkeypatch.setattr(Trajectory, "measure", lambda *a: measured.append(a) or measure(*a))
+    note = lambda _: lambda row: epochs.append(row["epoch"])  # noqa: E731
+    resumed, *_ = trained(prepared, tmp_path / "killed", on_epoch=note)
+    assert epochs == [0, 1, 2, 3, 4]
+    assert len(measured) < 6  # and the final weights
     pd.testing.assert_frame_equal(resumed.trajectory, whole, check_exact=True)
-    over, *_ = trained(prepared, tmp_path / "killed", on_epoch=lambda _: kill)
+    measured.clear()
+    over, *_ = trained(prepared, tmp_path / "killed", on_epoch=note)
+    assert epochs[5:] == [0, 1, 2, 3, 4]
+    assert len(measured) == 1
     pd.testing.assert_frame_equal(over.trajectory, whole, check_exact=True)
 
 

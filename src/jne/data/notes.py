@@ -15,10 +15,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
-
 from jne.features.images import open_images
 from jne.utils.files import write_json
+from jne.utils.locks import locked_file
 from jne.utils.reading import UNREADABLE, reading
 
 NOTES = "checks.json"
@@ -45,7 +44,7 @@ def noted(folder: Path, name: str, find: Callable[[], _Value]) -> _Value:
     Nothing is noted in a folder that cannot be written to.
     """
     writable = os.access(folder, os.W_OK)
-    with FileLock(folder / "checks.lock") if writable else nullcontext():
+    with locked_file(folder / "checks.lock") if writable else nullcontext():
         notes = _read(folder / NOTES)
         if name not in notes:
             notes[name] = find()

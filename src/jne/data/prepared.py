@@ -211,7 +211,8 @@ class Prepared:
 def prepare(source: Source, root: Path) -> Prepared:
     """The prepared folder of a source: an earlier one where nothing has changed.
 
-    The folder's name has a digest of the source's class, settings and input files.
+    The folder's name has a digest of the source's class, settings and input files. One process at
+    a time makes it; what a killed one left is removed, or continued where the source can do so.
 
     Parameters
     ----------
@@ -228,6 +229,28 @@ def prepare(source: Source, root: Path) -> Prepared:
     InputError
         On bad input; the message names the config key.
     """
+    folder, provenance, images = _where(source, root)
+    if not (folder / "provenance.json").exists():
+        about = {"jne": __version__} | asdict(source.about)
+        with atomic_folder(folder, resume=source.resumable) as temporary:
+            if temporary is not None:
+                source.write(temporary)
+                write_json(temporary / NOTES, {"images": images, "superseded": False})
+                write_json(temporary / "provenance.json", about | provenance)
+    prepared = load(folder)
+    return replace(prepared, warnings=_warnings(source, prepared))
+
+
+def prepared_folder(source: Source, root: Path) -> Path:
+    """Where `prepare` puts the data as they are now. It is not made.
+
+    Raises InputError where an input file is missing.
+    """
+    return _where(source, root)[0]
+
+
+def _where(source: Source, root: Path) -> tuple[Path, dict[str, Any], str | None]:
+    """The folder of the data as they are now, their provenance, and the digest of their images."""
     provenance = {
         "format": _FORMAT,
         "source": f"{type(source).__module__}.{type(source).__qualname__}",
@@ -239,15 +262,7 @@ def prepare(source: Source, root: Path) -> Prepared:
     if _is_outdated(folder, source, images):
         provenance["images"] = images
         folder = root / _name(source, provenance)
-    if not (folder / "provenance.json").exists():
-        about = {"jne": __version__} | asdict(source.about)
-        with atomic_folder(folder, resume=source.resumable) as temporary:
-            if temporary is not None:
-                source.write(temporary)
-                write_json(temporary / NOTES, {"images": images, "superseded": False})
-                write_json(temporary / "provenance.json", about | provenance)
-    prepared = load(folder)
-    return replace(prepared, warnings=_warnings(source, prepared))
+    return folder, provenance, images
 
 
 def _name(source: Source, provenance: dict[str, Any]) -> str:

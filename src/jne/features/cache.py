@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from jne.utils.files import make_folder, write_json
+from jne.utils.files import make_folder, new_memmap, reserve, write_json, writing
+from jne.utils.locks import locked_file
 from jne.utils.reading import reading
 
 
@@ -43,16 +43,19 @@ def filled_cache(
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
     path = cache / f"{about['model'].replace('/', '-')}-{digest[:12]}"
     folder = make_folder(path, key="features.cache")
-    with FileLock(folder / ".lock"):
+    with locked_file(folder / ".lock", key="features.cache"), writing(folder, "features.cache"):
         if not (folder / "about.json").exists():
             _new_array(folder / "features.npy", shape, about["dtype"])
-            _new_array(folder / "done.npy", (n_images,), np.bool_)
+            new_memmap(folder / "done.npy", (n_images,), np.bool_)
             write_json(folder / "about.json", about)  # last: both arrays are there
         with reading(folder, "features.cache"):
             array = np.load(folder / "features.npy", mmap_mode="r+")
             done = np.load(folder / "done.npy", mmap_mode="r+")
         columns = array.reshape(n_images, -1)  # a view
         for batch, features in extract(np.unique(rows[~done[rows]])):
+            for row in batch:
+                start = array.offset + int(row) * columns[row].nbytes
+                reserve(folder / "features.npy", columns[row].nbytes, start)
             columns[batch] = features
             array.flush()
             done[batch] = True

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jne.utils.files import write_json
+from jne.utils.files import new_memmap, reserve, write_json, writing
 from jne.utils.reading import UNREADABLE
 
 _SAVE_SECONDS = 5.0
@@ -59,13 +59,17 @@ class ResumableArrays:
         }
         first = files[names[0]]
         self._state = first.with_name(f"{first.name}.partial.json")
-        self.arrays, self.done = self._interrupted(shape, dtype)
-        if not self.done:
-            self._state.unlink(missing_ok=True)
-            self.arrays = {
-                name: np.lib.format.open_memmap(partial, mode="w+", dtype=dtype, shape=shape)
-                for name, partial in self._partial.items()
-            }
+        with writing(first):
+            self.arrays, self.done = self._interrupted(shape, dtype)
+            for partial in self._partial.values():
+                if self.done:  # a copy of the folder may have made holes of what is not filled yet
+                    reserve(partial, partial.stat().st_size)
+            if not self.done:
+                self._state.unlink(missing_ok=True)
+                self.arrays = {
+                    name: new_memmap(partial, shape, dtype)
+                    for name, partial in self._partial.items()
+                }
 
     def advance(self, done: int) -> None:
         """Note that `done` units are complete; this is saved every few seconds."""

@@ -12,11 +12,13 @@ from hydra.types import RunMode
 
 from jne.config import ScriptConfig
 from jne.errors import InputError
-from jne.results.folder import TERMINATED, RunFolder, open_run
+from jne.results.folder import RunFolder, open_run
 from jne.runs.sweep import PARENT
-from jne.tracking import TrackedRun, track, ui_hint
+from jne.tracking import RUN_KEY, TrackedRun, close_orphaned_runs, track, ui_hint
 from jne.utils import slurm
+from jne.utils.files import writing
 from jne.utils.progress import say
+from jne.utils.signals import TERMINATED, Stopped
 
 Config = TypeVar("Config")
 Checked = TypeVar("Checked")
@@ -34,10 +36,10 @@ def open_session(
     """Yield a run's folder and its MLflow run, and set the final status of both.
 
     settings: the content of config.yaml. kind: train, report or simulation. identity: what all
-    attempts at one run have in common.
+    attempts at one run have in common. Runs in MLflow whose process has died are closed.
 
-    Raises InputError where another process is writing to the folder, or the MLflow store cannot be
-    opened.
+    Raises InputError where another process is writing to the folder, where that is no folder of
+    this run, and where the MLflow store cannot be opened.
     """
     tags = {"kind": kind, "results": str(folder), "sweep": sweep_name(), "host": gethostname()}
     job = slurm.job_id()
@@ -47,20 +49,23 @@ def open_session(
         tags["mlflow.parentRunId"] = os.environ[PARENT]
     with (
         preempted_by_slurm(),
-        open_run(folder, settings, identity) as run_folder,
+        open_run(folder, settings, identity, kind) as run_folder,
         track(
             config.store,
             config.tracking.on_unreachable,
             name,
-            tags,
+            tags | {RUN_KEY: run_folder.status["run_key"]},
             folder,
             run_folder.status.get("mlflow_run_id"),
         ) as tracked,
+        writing(folder),
     ):
         if tracked.run_id is not None:
             run_folder.note(mlflow_run_id=tracked.run_id)
         if run_folder.attempt > 1:
             tracked.tag("attempt", str(run_folder.attempt))
+        if not sweep_name() and tracked.client is not None:  # a sweep does it before its jobs
+            close_orphaned_runs(tracked.client, tracked.experiment_id)
         tracked.log_file(run_folder.path / "config.yaml")
         yield run_folder, tracked
 
@@ -70,7 +75,7 @@ def preempted_by_slurm() -> Iterator[None]:
     """Where SLURM ends the block by a signal, wait for its kill: it then requeues the job."""
     try:
         yield
-    except SystemExit as end:
+    except Stopped as end:
         if slurm.job_id() is not None and end.code == TERMINATED:
             say("everything is written; waiting for SLURM to end the job")
             slurm.wait_for_kill()

@@ -27,6 +27,7 @@ from jne.errors import InputError
 from jne.runs.experiment import Command
 from jne.runs.launchers import Launcher, launcher_of
 from jne.runs.overrides import is_bookkeeping, is_grid, jobs_of
+from jne.utils.signals import in_one_line
 
 if TYPE_CHECKING:
     from jne.tracking import TrackedRun
@@ -73,7 +74,7 @@ class SweepCallback(Callback):
     def _start(self, config: DictConfig) -> None:
         global _launched
         from jne.config import ScriptConfig
-        from jne.results.folder import locked
+        from jne.results.folder import check_parent, locked
         from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
         from jne.utils.files import make_folder
 
@@ -81,6 +82,7 @@ class SweepCallback(Callback):
         self.command = Command.of(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        check_parent(self.folder, "hydra.sweep.dir")
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store
@@ -134,7 +136,8 @@ class SweepCallback(Callback):
         n_finished = sum(status.get("status") == "FINISHED" for status in statuses)
         n_unfinished = len(statuses) - n_finished
         tracked = self._open_run()
-        tracked.log_metrics({"jobs/finished": n_finished, "jobs/not_finished": n_unfinished})
+        counts = {"jobs/finished": n_finished, "jobs/not_finished": n_unfinished}
+        tracked.log_metrics(counts, tracked.next_step("jobs/finished"))
         for file in files:
             tracked.log_file(file)
         tracked.end("FAILED" if n_unfinished else "FINISHED")
@@ -269,7 +272,7 @@ def _pointer_file(sweep: Path, job: Sequence[str]) -> Path:
 
 def _write_refused_job(path: Path, error: BaseException) -> None:
     """Make a results folder at `path` for a job that failed before it had one."""
-    from jne.results.folder import free_folder, in_one_line, move_log
+    from jne.results.folder import free_folder, move_log
     from jne.utils.files import write_json
 
     folder = free_folder(path)

@@ -94,18 +94,15 @@ def read(folder: Path) -> pd.DataFrame:
     name and the seconds that the run took.
     """
     params, metrics = [], []
-    for path in sorted(folder.glob("*/status.json")):
-        status = finished_status(path.parent)
-        if status is None or "params" not in status:
-            continue
+    for path, status in _newest(folder).items():
         try:
-            summary = metrics_of(path.parent)
+            summary = metrics_of(path)
         except InputError as error:
             say(f"left out of the table: {error}", "yellow")
             continue
         params.append(_settings(status))
         test = {key: summary[key] for key in summary if key.startswith(("r2/", "jne/"))}
-        metrics.append(test | {"run": path.parent.name, "seconds": status.get("seconds")})
+        metrics.append(test | {"run": path.name, "seconds": status.get("seconds")})
     if not params:
         return pd.DataFrame()
     varied = pd.DataFrame(params).fillna("")
@@ -116,6 +113,22 @@ def read(folder: Path) -> pd.DataFrame:
     measured = measured.reindex(columns=list(dict.fromkeys([*_MEANS, *measured])))
     table = pd.concat([varied, measured], axis=1)
     return table.sort_values("jne/mean", ascending=False, kind="stable", ignore_index=True)
+
+
+def _newest(folder: Path) -> dict[Path, dict[str, Any]]:
+    """The finished runs of a sweep, with their statuses.
+
+    Of a run that was repeated, because the data had changed, the last.
+    """
+    statuses = {path.parent: finished_status(path.parent) for path in folder.glob("*/status.json")}
+    finished = {
+        path: status for path, status in sorted(statuses.items()) if status and "params" in status
+    }
+    by_identity = {
+        status.get("identity", path): path
+        for path, status in sorted(finished.items(), key=lambda run: str(run[1].get("started")))
+    }
+    return {path: status for path, status in finished.items() if path in by_identity.values()}
 
 
 def _settings(status: dict[str, Any]) -> dict[str, object]:

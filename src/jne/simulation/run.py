@@ -7,6 +7,7 @@ import pandas as pd
 from rich.table import Table
 
 from jne.plots.style import STYLE, save
+from jne.results.folder import check_parent
 from jne.runs.session import open_session, show_locations
 from jne.simulation.base import Study, means
 from jne.simulation.config import SimulateConfig
@@ -17,6 +18,7 @@ from jne.utils.tables import write_table
 
 def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) -> None:
     """Run a study; write its tables, its scalars and its figure to `folder` and to MLflow."""
+    check_parent(folder.parent, "hydra.run.dir")
     keys = study.model_dump(mode="json")
     settings = {"simulation": {name: keys}}
     with open_session(config, settings, folder, name, "simulation") as (run_folder, tracked):

@@ -17,23 +17,26 @@ import os
 # MLflow reads these once, when it is imported below.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 # An unreachable server is noticed after a quarter of a minute; MLflow's defaults take four minutes.
+# One that takes calls and never answers is noticed before the call (`jne.tracking.store`).
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from jne.tracking.dataset import dataset_of
 from jne.tracking.journal import record
 from jne.tracking.queries import find_run, newest_runs, results_folder
-from jne.tracking.run import TrackedRun, track
+from jne.tracking.run import RUN_KEY, TrackedRun, track
 from jne.tracking.store import STORE_ERRORS, close_orphaned_runs, open_store, relocate_store
 from jne.tracking.views import save_views, ui_hint
 
 # Users need not know that MLflow creates its tables. MLflow resets these levels when it is
 # imported, so they are set afterwards.
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)
+# What a database refuses is an exception too; MLflow also prints it with its traceback.
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # nor that it checks an example
 
 __all__ = [
+    "RUN_KEY",
     "STORE_ERRORS",
     "TrackedRun",
     "close_orphaned_runs",

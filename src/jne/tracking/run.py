@@ -7,31 +7,32 @@ import shlex
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
 from jne.errors import InputError
-from jne.results.folder import ended_as, in_one_line
 from jne.tracking.dataset import dataset_input
 from jne.tracking.model import log_encoder
 from jne.tracking.names import metric_name
-from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
+from jne.tracking.store import STORE_ERRORS, TAG_LENGTH, UNRECORDED, check_answer, open_store
 from jne.tracking.views import describe_by_pictures
-from jne.utils.files import write_json
+from jne.utils.files import atomic_file, write_json
 from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
+from jne.utils.signals import ended_as, in_one_line
 
+RUN_KEY = "run_key"
+"""The tag with a run's own key, which its folder has before MLflow has the run."""
 _FLUSH_SECONDS = 2.0  # a call takes 3 to 60 ms, as long as a short epoch, so curves go in batches
 _BATCH = 1000  # metrics per call: MLflow's limit
 _PARAM_BATCH = 100  # parameters per call: MLflow's limit
-_TAG_LENGTH = 5000  # MLflow's limit
 _NAME_LENGTH = 250  # of a run: the limit in a database
 
 
@@ -67,7 +68,9 @@ class TrackedRun:
         self._offline_reason = ""
         self._pictures: list[str] = []
         self._pending: list[tuple[str, float, int, int]] = []  # name, value, time in ms, step
-        self._flushed = time.monotonic()
+        self._points: set[tuple[str, int]] = set()
+        """Name and step of each metric that MLflow or the journal has."""
+        self._flushed = self._answered = time.monotonic()
 
     @property
     def offline(self) -> bool:
@@ -77,32 +80,38 @@ class TrackedRun:
     def start(self, run_id: str | None = None) -> None:
         """Open the store and continue the run with this id, or else create a new run.
 
-        If the store cannot be opened, raises InputError or one of STORE_ERRORS, unless
+        A run whose id was lost, because a kill came after it was created, is continued by its tag
+        RUN_KEY. If the store cannot be opened, raises InputError or one of STORE_ERRORS, unless
         `on_unreachable` is continue.
         """
         journal = self._journal
         journal["run_id"] = run_id
         try:
             client, self.experiment_id = open_store(**journal["store"])
-            self.run_id = _reopen(client, run_id, journal["tags"])
-            if self.run_id is None:
+            run = _earlier_run(client, self.experiment_id, run_id, journal["tags"].get(RUN_KEY))
+            if run is None:
                 name, tags = journal["name"][:_NAME_LENGTH], resolve_tags(journal["tags"])
                 run = client.create_run(self.experiment_id, run_name=name, tags=tags)
-                self.run_id = run.info.run_id
+            else:
+                _reopen(client, run, journal["tags"])
+                self._points = _points_of(client, run)
+            self.run_id = run.info.run_id
             journal["run_id"], self.client = self.run_id, client
         except STORE_ERRORS as error:
             if self.on_unreachable != "continue":
                 raise
             self._go_offline(error)
 
-    def restart_as_new_run(self) -> None:
-        """End this run as KILLED and continue in a new one.
+    def restart_as_new_run(self, key: str) -> None:
+        """End this run as KILLED and continue in a new one, with this RUN_KEY.
 
         MLflow does not let the parameters of a run change.
         """
         self._send("set_tag", "error", "the data changed; continued as another run")
         self._send("set_terminated", "KILLED")
-        self._journal["run_id"] = None
+        self._journal |= {"run_id": None, "metrics": []}
+        self._journal["tags"][RUN_KEY] = key
+        self._pending, self._points = [], set()
         if not self.offline:
             self.start()
             self.log_params(self._journal["params"])
@@ -121,10 +130,11 @@ class TrackedRun:
         except FileNotFoundError:
             return
         except (*UNREADABLE, TypeError):
-            say(f"{path} is damaged: an earlier attempt's curves are not in MLflow", "yellow")
+            message = f"{path} is damaged: an earlier attempt's curves are not in MLflow"
+            say(message, "yellow", soft_wrap=True)
             return
         self._journal["metrics"] = metrics
-        self._pending = pending
+        self._pending = [point for point in pending if self._is_new(point[0], point[3])]
         self.flush()
         if not self.offline:
             path.unlink()
@@ -144,11 +154,11 @@ class TrackedRun:
 
     def tag(self, name: str, value: str) -> None:
         """Set a tag; a long value is cut."""
-        self._journal["tags"][name] = value[:_TAG_LENGTH]
-        self._send("set_tag", name, value[:_TAG_LENGTH])
+        self._journal["tags"][name] = value[:TAG_LENGTH]
+        self._send("set_tag", name, value[:TAG_LENGTH])
 
     def log_epoch(self, row: dict[str, float]) -> None:
-        """Add one epoch to the curves.
+        """Add one epoch to the curves, unless MLflow has it from an earlier attempt at this run.
 
         The step is the epoch, so that the curves of runs with different batch sizes line up.
         """
@@ -157,10 +167,14 @@ class TrackedRun:
         if time.monotonic() - self._flushed > _FLUSH_SECONDS:
             self.flush()
 
-    def log_metrics(self, metrics: dict[str, float]) -> None:
-        """Add metrics that have one value per run."""
-        self._add(metrics, 0)
+    def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
+        """Add metrics that have one value per run; one that MLflow has at this step stays."""
+        self._add(metrics, step)
         self.flush()
+
+    def next_step(self, name: str) -> int:
+        """The first step at which MLflow has no value of a metric yet."""
+        return max((step for key, step in self._points if key == metric_name(name)), default=-1) + 1
 
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Add a file of the results folder to the artifacts, there in `folder`.
@@ -204,11 +218,20 @@ class TrackedRun:
     def _add(self, metrics: dict[str, float], step: int) -> None:
         now = int(time.time() * 1000)
         for name, value in metrics.items():
+            if not self._is_new(name, step):
+                continue
             rounded = _rounded(value)
             self._pending.append((name, rounded, now, step))
             # JSON has no NaN and no infinity.
             written = rounded if math.isfinite(rounded) else str(rounded)
             self._journal["metrics"].append([name, written, now, step])
+
+    def _is_new(self, name: str, step: int) -> bool:
+        """Whether MLflow and the journal lack such a point; from now on, they are to have it."""
+        point = (metric_name(name), step)
+        new = point not in self._points
+        self._points.add(point)
+        return new
 
     def _send(self, call: str | Callable[..., None], *arguments: Any, **named: Any) -> None:
         """Call the MLflow client on this run; if offline, write the journal instead.
@@ -220,7 +243,10 @@ class TrackedRun:
                 getattr(self.client, call) if isinstance(call, str) else partial(call, self.client)
             )
             try:
+                if time.monotonic() - self._answered > _FLUSH_SECONDS:
+                    check_answer(self._journal["store"]["uri"])
                 send(self.run_id, *arguments, **named)
+                self._answered = time.monotonic()
                 return
             except STORE_ERRORS as error:
                 if self.on_unreachable == "fail":
@@ -239,21 +265,45 @@ def _rounded(value: float) -> float:
     return float(f"{value:.4g}") if math.isfinite(value) else value
 
 
-def _reopen(client: MlflowClient, run_id: str | None, tags: dict[str, str]) -> str | None:
-    """Set an existing run to RUNNING, with these tags, and return its id; None if there is none."""
-    if run_id is None:
+def _earlier_run(
+    client: MlflowClient, experiment_id: str, run_id: str | None, key: str | None
+) -> Run | None:
+    """The run with this id, or with this RUN_KEY; None where the store has none, or a deleted one.
+
+    It has none where it is another store than that of the earlier attempt.
+    """
+    if run_id is not None:
+        try:
+            run = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+        else:
+            if run.info.lifecycle_stage == "active":  # else deleted in the UI
+                return run
+    if key is None:
         return None
-    try:
-        run = client.get_run(run_id)
-    except MlflowException:
-        return None
-    if run.info.lifecycle_stage != "active":  # deleted in the UI
-        return None
+    runs = client.search_runs([experiment_id], f"tags.{RUN_KEY} = '{key}'", max_results=1)
+    return runs[0] if runs else None
+
+
+def _points_of(client: MlflowClient, run: Run) -> set[tuple[str, int]]:
+    """Name and step of every metric that a run has."""
+    run_id = run.info.run_id
+    return {
+        (name, point.step)
+        for name in run.data.metrics
+        for point in client.get_metric_history(run_id, name)
+    }
+
+
+def _reopen(client: MlflowClient, run: Run, tags: dict[str, str]) -> None:
+    """Set an existing run to RUNNING, with these tags."""
+    run_id = run.info.run_id
     client.update_run(run_id, status="RUNNING")
     if "error" in run.data.tags:
         client.delete_tag(run_id, "error")
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    return run_id
 
 
 @contextmanager
@@ -282,11 +332,20 @@ def track(
         tracked.flush()
     except BaseException as error:
         tracked.on_unreachable = "continue"  # an unreachable store must not hide this error
-        tracked.flush()
-        tracked.tag("error", in_one_line(error))
-        if isinstance(error, Exception) and not isinstance(error, InputError):
-            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
-            tracked.log_file(folder / "error.txt")
-        tracked.end(ended_as(error))
+        # Nor a full disk. The next start of a script then closes the run in MLflow.
+        with suppress(InputError, OSError):
+            _end_with(tracked, error)
         raise
     tracked.end("FINISHED")
+
+
+def _end_with(tracked: TrackedRun, error: BaseException) -> None:
+    """End a run with its error, and, for a bug, with the traceback in error.txt."""
+    tracked.flush()
+    tracked.tag("error", in_one_line(error))
+    if isinstance(error, Exception) and not isinstance(error, InputError):
+        path = tracked.folder / "error.txt"
+        with atomic_file(path) as temporary:
+            temporary.write_text("".join(traceback.format_exception(error)))
+        tracked.log_file(path)
+    tracked.end(ended_as(error))

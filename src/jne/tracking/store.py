@@ -3,29 +3,39 @@
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from filelock import FileLock
+import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from jne.addresses import sqlite_address, sqlite_file
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.views import save_views
-from jne.utils.files import atomic_file
+from jne.utils.files import atomic_file, make_folder
+from jne.utils.locks import locked_file
+from jne.utils.progress import say
 from jne.utils.slurm import job_ended
 
 # MLflow passes on what SQLAlchemy and sqlite raise while it opens a database.
 STORE_ERRORS = (InputError, MlflowException, OSError, SQLAlchemyError, sqlite3.Error)
 """What is raised where a store cannot be opened, or can no longer be reached."""
 
+_ANSWER_SECONDS = 10.0  # a server has for an answer
+_SILENT_SECONDS = 5.0  # after these, a process that waits says so
+_LOCK_NUMBER = 7465627  # of the lock in a PostgreSQL store; any number that nobody else takes
 ARTIFACTS = "mlartifacts"  # the folder beside an sqlite store
+TAG_LENGTH = 5000  # MLflow's limit
 UNRECORDED = "unrecorded.json"  # in a results folder: the journal of a run that went offline
 
 
@@ -41,10 +51,11 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
     check_address(uri)
     artifacts = Path(artifacts)
     with opening(uri):
-        artifacts.parent.mkdir(parents=True, exist_ok=True)
+        check_answer(uri)
+        make_folder(artifacts.parent)
         # One process at a time: two that run MLflow's first migration of a store together break
         # it for good, and two that create the same experiment fail.
-        with FileLock(artifacts.parent / ".mlflow.lock"):
+        with locked_file(artifacts.parent / ".mlflow.lock"), _alone_in_database(uri):
             _make_store(uri)
             relocate_store(uri)
             client = MlflowClient(uri)
@@ -105,9 +116,42 @@ def check_address(uri: str, *, existing: bool = False) -> None:
         raise InputError("", f"there is no MLflow store at {uri}")
 
 
-def sqlite_file(uri: str) -> Path | None:
-    """The file of an sqlite store; None for a server or another database."""
-    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+def check_answer(uri: str) -> None:
+    """Raise InputError where a server does not answer: MLflow would wait for two minutes.
+
+    One that cannot be reached at all is left to MLflow, which tries again for a while: it may be
+    starting.
+    """
+    if not uri.startswith("http"):
+        return
+    try:
+        requests.get(f"{uri.rstrip('/')}/health", timeout=_ANSWER_SECONDS)
+    except requests.Timeout as error:
+        raise InputError(
+            "tracking.uri", f"the server does not answer within {_ANSWER_SECONDS:.0f} s", uri
+        ) from error
+    except requests.RequestException:
+        return
+
+
+@contextmanager
+def _alone_in_database(uri: str) -> Iterator[None]:
+    """Keep processes on other machines, which see no lock of ours, out of a PostgreSQL store."""
+    if not uri.startswith("postgresql"):
+        yield
+        return
+    engine = create_engine(uri)
+    try:
+        with engine.connect() as connection:  # PostgreSQL releases the lock when it ends
+            start, told = time.monotonic(), False
+            while not connection.scalar(text(f"select pg_try_advisory_lock({_LOCK_NUMBER})")):
+                if time.monotonic() - start > _SILENT_SECONDS and not told:
+                    say("waiting for another process to open the MLflow store", "yellow")
+                    told = True
+                time.sleep(0.1)
+            yield
+    finally:
+        engine.dispose()
 
 
 def _make_store(uri: str) -> None:
@@ -116,9 +160,16 @@ def _make_store(uri: str) -> None:
     The file appears with all its tables: a kill between two of MLflow's migrations would break it.
     """
     database = sqlite_file(uri)
-    if database is not None and not database.exists() and database.parent.is_dir():
-        with atomic_file(database) as temporary:
-            MlflowClient(f"sqlite:///{temporary}").search_experiments(max_results=1)
+    if database is None:
+        return
+    if database.exists():
+        with closing(sqlite3.connect(database)) as connection:
+            # Of a file that is no database, MLflow would ask ten times, for two minutes.
+            connection.execute("select count(*) from sqlite_master")
+        return
+    make_folder(database.parent, "tracking.uri")
+    with atomic_file(database) as temporary:
+        MlflowClient(sqlite_address(temporary)).search_experiments(max_results=1)
 
 
 def relocate_store(uri: str) -> None:
@@ -215,7 +266,7 @@ def _close_if_orphaned(client: MlflowClient, run: Run) -> bool:
         return job_ended(tags.get("slurm_job")) and _close(client, run)
     # The lock is held until the run is closed: no other process can continue it meanwhile.
     with suppress(InputError, OSError), locked(Path(folder), wait=0.0):
-        return not _ended_offline(Path(folder)) and _close(client, run)
+        return not _ended_offline(Path(folder)) and _close(client, run, status_of(Path(folder)))
     return False
 
 
@@ -224,10 +275,17 @@ def _ended_offline(folder: Path) -> bool:
     return (folder / UNRECORDED).exists() and status_of(folder).get("status") != "RUNNING"
 
 
-def _close(client: MlflowClient, run: Run) -> bool:
-    """Set a run to KILLED, unless it has ended since it was searched for; whether it was set."""
-    if client.get_run(run.info.run_id).info.status != "RUNNING":
+def _close(client: MlflowClient, run: Run, folder_status: Mapping[str, Any] | None = None) -> bool:
+    """Set a run to KILLED, unless it has ended since it was searched for; whether it was set.
+
+    folder_status: of its results folder, which may know of an error that MLflow was not told of.
+    """
+    run_id = run.info.run_id
+    if client.get_run(run_id).info.status != "RUNNING":
         return False
-    client.set_tag(run.info.run_id, "error", "the process ended without reporting a status")
-    client.set_terminated(run.info.run_id, "KILLED")
+    status = folder_status or {}
+    failed = status.get("status") == "FAILED" and status.get("mlflow_run_id") == run_id
+    error = str(status.get("error")) if failed else "the process ended without reporting a status"
+    client.set_tag(run_id, "error", error[:TAG_LENGTH])
+    client.set_terminated(run_id, "FAILED" if failed else "KILLED")
     return True

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+import shlex
 import zlib
 from collections.abc import Sequence
 from urllib.parse import urlencode
@@ -61,18 +63,19 @@ def ui_hint(uri: str, experiment_id: str, sweep: str = "") -> tuple[str, str]:
     page = f"/#/experiments/{experiment_id}/runs?viewStateShareKey={key}&workflowType={_WORKFLOW}"
     if uri.startswith("http"):
         return "", uri.rstrip("/") + page
-    return f"jne ui {uri}", "http://127.0.0.1:5000" + page
+    return f"jne ui {shlex.quote(uri)}", "http://127.0.0.1:5000" + page
 
 
 def describe_by_pictures(client: MlflowClient, run_id: str, artifacts: Sequence[str]) -> None:
     """Show pictures in the description of a run; the UI shows the first 100 pixels, then a button.
 
-    artifacts: the paths of the pictures among the run's artifacts. A description that is not what
-    an earlier call wrote for all of them but the last is the user's, and stays.
+    artifacts: the paths of the pictures among the run's artifacts. A description that holds
+    anything else than such pictures is the user's, and stays.
     """
-    earlier, pictures = (_pictures(run_id, artifacts[:end]) for end in (-1, None))
-    found = client.get_run(run_id).data.tags.get(_DESCRIPTION, "")
-    if found == earlier != pictures:
+    pictures = _pictures(run_id, artifacts)
+    current = client.get_run(run_id).data.tags.get(_DESCRIPTION, "")
+    ours = re.fullmatch(rf"(!\[\]\(get-artifact\?[^()\s]*run_uuid={run_id}\) ?)*", current)
+    if ours and current != pictures:
         client.set_tag(run_id, _DESCRIPTION, pictures)
 
 

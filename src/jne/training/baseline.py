@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from jne.errors import InputError
 from jne.jacobian.resumable import ResumableArrays
 from jne.training.readout import N_FOLDS, cross_validation
 from jne.utils.blocks import voxel_blocks
+from jne.utils.locks import locked_file
 from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 
@@ -56,7 +56,7 @@ def _computed_once(kind: str, data: EncodingData) -> NDArray[np.float32]:
     identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     path = data.prepared.folder / f"baseline-{kind}-{identity}.npy"
     shape = (2, data.n_trained)
-    with FileLock(path.with_suffix(".lock")):
+    with locked_file(path.with_suffix(".lock")):
         if path.exists():
             try:
                 found = np.load(path)

@@ -20,7 +20,8 @@ from jne.utils.progress import training_progress
 class EpochCurves(pl.Callback):
     """Keeps one row per epoch (epoch, train/loss, val/loss, val/r2), and shows the latest.
 
-    on_epoch: called after each epoch with its row.
+    on_epoch: called after each epoch with its row; where training continues from a checkpoint,
+    first with all rows that it holds, of which the caller may know some.
     """
 
     CURVES = ("train/loss", "val/loss", "val/r2")
@@ -64,6 +65,9 @@ class EpochCurves(pl.Callback):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rows = state["rows"]
+        if self.on_epoch is not None:
+            for row in self.rows:
+                self.on_epoch(row)
 
 
 def _encoder(module: pl.LightningModule) -> nn.Module:
@@ -130,13 +134,10 @@ class LastCheckpoint(Checkpoint):
 
     At most one per `seconds`, and never more than a twentieth of the time: a full checkpoint costs
     four times the weights, which short epochs cannot afford each time.
-
-    before_save: called before each write, to pass on the epochs that the checkpoint holds: a run
-    that continues from it passes on only those that come after.
     """
 
-    def __init__(self, path: Path, seconds: float, before_save: Callable[[], None]) -> None:
-        self.path, self.seconds, self.before_save = path, seconds, before_save
+    def __init__(self, path: Path, seconds: float) -> None:
+        self.path, self.seconds = path, seconds
         self.over = False
 
     def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -149,7 +150,6 @@ class LastCheckpoint(Checkpoint):
         last = self.over or trainer.current_epoch + 1 == trainer.max_epochs
         start = time.monotonic()
         if start >= self._next or last:
-            self.before_save()
             with atomic_file(self.path) as temporary:
                 trainer.save_checkpoint(temporary)
             end = time.monotonic()

@@ -27,7 +27,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from scipy.fft import dct
 from scipy.linalg import lapack, solve_triangular
@@ -39,6 +38,7 @@ from jne.errors import InputError
 from jne.training.module import EncodingModule
 from jne.utils.blocks import voxel_blocks
 from jne.utils.files import atomic_file
+from jne.utils.locks import locked_file
 from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 from jne.utils.reading import UNREADABLE
@@ -96,7 +96,7 @@ def response_components(data: StandardisedData, own: Path | None) -> Components:
     prepared = data.prepared.folder if isinstance(data, EncodingData) else None
     if prepared is not None and not data.shuffled and data.twins is None:
         path = prepared / "components.npz"
-        lock = FileLock(path.with_suffix(".lock"))
+        lock = locked_file(path.with_suffix(".lock"))
     about = {
         "format": _FORMAT,
         "data": prepared and prepared.name,

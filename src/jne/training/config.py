@@ -130,6 +130,11 @@ class TrainConfig(ScriptConfig, FitConfig):
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool
 
+    @property
+    def prepared(self) -> Path:
+        """The folder that holds prepared data."""
+        return self.output / "prepared"
+
     def determinants(self) -> dict[str, Any]:
         """All settings that the results depend on, as plain values."""
         return self.model_dump(

@@ -80,7 +80,6 @@ def fit(
     save_to: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-    before_save: Callable[[], None] = lambda: None,
     trajectory: Trajectory | None = None,
 ) -> History:
     """Train with early stopping; afterwards the module has the weights of the best epoch.
@@ -88,7 +87,7 @@ def fit(
     readout: `ridge` then solves for the weights of the last layer (`jne.training.readout`). An
         encoder that has no other layer is not trained.
     save_to: where checkpoints are written. If it exists, training continues from there, else from
-    `checkpoint` if one is given. on_epoch, before_save: see `EpochCurves`, `LastCheckpoint`.
+    `checkpoint` if one is given. on_epoch: see `EpochCurves`.
     trajectory: follows some voxels from epoch to epoch, and measures them once more at the end.
 
     Raises InputError for a checkpoint that is damaged or of another encoder, where the validation
@@ -100,7 +99,6 @@ def fit(
         save_to=save_to,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
-        before_save=before_save,
         trajectory=trajectory,
     )
     if in_components(settings.response_space, readout, data, followed=trajectory is not None):
@@ -195,7 +193,6 @@ def _train(
     save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
-    before_save: Callable[[], None],
     trajectory: Trajectory | None,
 ) -> History:
     curves, best, patience = EpochCurves(on_epoch), BestWeights(), Patience(settings.patience)
@@ -216,7 +213,7 @@ def _train(
             keep_freed_memory()
         callbacks = [*own, patience]
         if save_to is not None:
-            callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds, before_save))
+            callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds))
         with _quiet_lightning():
             trainer = _trainer(
                 settings,

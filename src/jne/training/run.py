@@ -1,7 +1,7 @@
 """A training run: the folder it goes to, what it writes there and to MLflow, what it shows."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,14 +12,17 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from jne.data.datamodule import EncodingData
-from jne.data.prepared import Source
+from jne.data.prepared import Source, prepared_folder
 from jne.results.contents import roi_table, summarise, voxel_table, write_encoder, write_results
 from jne.results.folder import (
+    SCRATCH,
     RunFolder,
+    check_ours,
     earlier_attempts,
     finished_status,
     free_folder,
     move_log,
+    new_run_key,
 )
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
@@ -32,7 +35,7 @@ from jne.runs.session import (
     task_overrides,
 )
 from jne.runs.sweep import write_job_pointer
-from jne.tracking import TrackedRun, close_orphaned_runs, dataset_of
+from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.fit import History
@@ -66,8 +69,12 @@ class TrainingRun:
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
         if previous and Path(previous).name != prepared.name:
-            (self.path / "last.ckpt").unlink(missing_ok=True)
-            self.tracked.restart_as_new_run()
+            for name in SCRATCH:
+                (self.path / name).unlink(missing_ok=True)
+            key = new_run_key()
+            # First: if a kill comes after the new run is created, it is found by its key.
+            self.folder.note(prepared=str(prepared), run_key=key, mlflow_run_id=None)
+            self.tracked.restart_as_new_run(key)
             self.folder.note(mlflow_run_id=self.tracked.run_id)
         self.folder.note(prepared=str(prepared))
         self.tracked.log_params(sizes)
@@ -243,29 +250,50 @@ def open_training_run(config: TrainConfig, folder: Path) -> Iterator[TrainingRun
         params = short_params(config)
         run_folder.note(params=params, overrides=overrides)
         tracked.log_params(all_params(config) | params)
-        if not sweep_name() and tracked.client is not None:  # a sweep does it before its jobs
-            close_orphaned_runs(tracked.client, tracked.experiment_id)
         yield TrainingRun(config, run_folder, tracked)
 
 
-def folder_of(config: TrainConfig) -> Path:
+def folder_of(config: TrainConfig, source: Source) -> Path:
     """Where this run goes: the folder Hydra made for it, or that of an earlier attempt at it.
 
     An earlier attempt may be in Hydra's own folder, which already exists where SLURM restarts a
     job; among the runs of the same sweep; and with `resume`, or for a shard, among all single runs.
+    One that is finished stays as it is: where it had other data, this run goes to a new folder.
+
+    Raises InputError where Hydra's own folder holds a user's files.
     """
     own = hydra_folder()
-    found = earlier_attempts([own], config.identity())
-    if not found and (config.resume or sweep_name() or config.jacobian.shard):
+    check_ours(own)
+    attempts = earlier_attempts([own], config.identity())
+    folder = _to_continue(attempts, config, source)
+    if folder is None and (config.resume or sweep_name() or config.jacobian.shard):
         # Newest first: the name of a single run begins with its time.
-        found = earlier_attempts(sorted(own.parent.iterdir(), reverse=True), config.identity())
-    folder = found[0] if found else free_folder(own, config.identity())
+        siblings = sorted(own.parent.iterdir(), reverse=True)
+        attempts = earlier_attempts(siblings, config.identity())
+        folder = _to_continue(attempts, config, source)
+    if folder is None:
+        folder = free_folder(own, config.identity())
+        if attempts:
+            message = f"the data are no longer those of {attempts[0]}, which stays as it is: "
+            say(f"{message}this run goes to {folder}", "yellow", soft_wrap=True)
     if folder != own:
         move_log(folder)
         discard_if_empty(own)
     if sweep_name():
         write_job_pointer(folder)
     return folder
+
+
+def _to_continue(attempts: Sequence[Path], config: TrainConfig, source: Source) -> Path | None:
+    """The first attempt that is not finished, or is finished with the data that there are now."""
+    statuses = {path: finished_status(path) for path in attempts}
+    if not any(statuses.values()):
+        return next(iter(statuses), None)
+    now = prepared_folder(source, config.prepared).name
+    for path, status in statuses.items():
+        if status is None or Path(status.get("prepared", now)).name == now:
+            return path
+    return None
 
 
 def finished_loss(folder: Path) -> float | None:

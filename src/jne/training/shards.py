@@ -16,7 +16,7 @@ the steps of train.py, with the deviations of all: the files have the bytes of a
 import hashlib
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -59,6 +59,7 @@ from jne.training.trained import curves, read_trained, write_trained
 from jne.training.trajectory import trajectory_of
 from jne.training.twins import make_twins
 from jne.utils.files import atomic_array, make_folder, temporary_name
+from jne.utils.locks import locked_file
 from jne.utils.progress import say
 
 
@@ -69,13 +70,14 @@ def compute_shard(config: TrainConfig, source: Source) -> "Shards":
     """
     if config.tracking.on_unreachable != "continue":
         open_store(**config.store)  # a wrong address is refused before hours of work
-    shards = Shards(config)
+    shards = Shards(config, source)
     own = make_folder(shards.own)
     if sweep_name():
         write_job_pointer(own)
     done = finished_status(own)
-    if done is None or done["prepared"] != prepare(source, _prepared_in(config)).folder.name:
-        with preempted_by_slurm(), open_run(own, config.model_dump(mode="json")) as part:
+    if done is None or done["prepared"] != prepare(source, config.prepared).folder.name:
+        settings, identity = config.model_dump(mode="json"), config.identity()
+        with preempted_by_slurm(), open_run(own, settings, identity, "shard") as part:
             move_log(own)
             discard_if_empty(hydra_folder())
             part.note(shard=shards.name, overrides=task_overrides())
@@ -84,14 +86,10 @@ def compute_shard(config: TrainConfig, source: Source) -> "Shards":
     return shards
 
 
-def _prepared_in(config: TrainConfig) -> Path:
-    return config.output / "prepared"
-
-
 def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
     """The steps of train.py up to the Jacobians."""
     config = shards.config
-    prepared = prepare(source, _prepared_in(config))
+    prepared = prepare(source, config.prepared)
     data = EncodingData(
         prepared,
         batch_size=config.trainer.batch_size,
@@ -133,9 +131,9 @@ def _measure_share(
 class Shards:
     """All shards of one run, seen from one of them. A context manager around the recording."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, source: Source) -> None:
         assert config.jacobian.share is not None
-        self.config = config
+        self.config, self.source = config, source
         self.k, self.n_shards = config.jacobian.share
         self._all = range(1, self.n_shards + 1)
         self.name = f"shard {self.k}/{self.n_shards}"
@@ -163,9 +161,7 @@ class Shards:
     def train(self, module: EncodingModule, data: EncodingData) -> None:
         """Train, unless another shard has; if one is about to, wait for it."""
         config, path = self.config, self._weights(data)
-        with _locked(
-            self.path / ".train.lock", f"{self.name} waits for the shard that trains the encoder"
-        ):
+        with _training(self.path / ".train.lock", self.name):
             if path.name in {file.name for file in self.path.iterdir()}:
                 return
             history = fit(
@@ -221,11 +217,11 @@ class Shards:
 
     def settle(self) -> None:
         """Find out, and say, whether this shard is the one that records the run."""
-        with FileLock(self.path / ".check.lock"):
+        with locked_file(self.path / ".check.lock"):
             missing = [k for k in self._all if not self._is_done(k)]
             claimed = not missing and self._claim()
         if claimed or self.k in missing:  # missing itself: recorded since, and deleted
-            self.folder = folder_of(self.config)
+            self.folder = folder_of(self.config, self.source)
             self.loss = finished_loss(self.folder)
             if not claimed and self.loss is None:
                 raise InputError("jacobian.shard", f"{self.path} was deleted; run all shards again")
@@ -283,15 +279,12 @@ class Shards:
 
 
 @contextmanager
-def _locked(path: Path, waiting: str) -> Iterator[None]:
-    """Hold a lock; if another process has it, say so and wait, however long it takes."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(waiting)
-        lock.acquire(poll_interval=0.5)
-    try:
+def _training(lock: Path, shard: str) -> Iterator[None]:
+    """Hold the lock; if another shard has it, say so at once: it trains, which takes long."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked_file(lock, wait=0.0))
+        except TimeoutError:
+            say(f"{shard} waits for the shard that trains the encoder")
+            stack.enter_context(locked_file(lock))
         yield
-    finally:
-        lock.release()

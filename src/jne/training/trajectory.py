@@ -42,7 +42,7 @@ class Trajectory(pl.Callback):
     ) -> None:
         """settings: with `trajectory`, which says whose; device, precision and memory as for JNE.
 
-        on_epoch: called after each epoch with the means over the voxels.
+        on_epoch: called after each epoch with the means over the voxels, as that of `EpochCurves`.
         """
         assert settings.trajectory is not None
         self.settings, self.on_epoch = settings, on_epoch
@@ -90,11 +90,12 @@ class Trajectory(pl.Callback):
         values = self.measure(cast(nn.Module, module.encoder))
         self.epochs.append(trainer.current_epoch)
         self.values.append(values)
+        self._pass_on(self.epochs[-1], values)
+
+    def _pass_on(self, epoch: int, values: Tensor) -> None:
         if self.on_epoch is not None:
             r2, mean_jne = values.nanmean(dim=1).tolist()
-            self.on_epoch(
-                {"epoch": self.epochs[-1], "trajectory/r2": r2, "trajectory/jne": mean_jne}
-            )
+            self.on_epoch({"epoch": epoch, "trajectory/r2": r2, "trajectory/jne": mean_jne})
 
     def table(self, encoder: nn.Module, best_epoch: int) -> pd.DataFrame:
         """One row per epoch and voxel: epoch, stage, voxel, roi, r2, jne.
@@ -123,6 +124,8 @@ class Trajectory(pl.Callback):
         # A checkpoint of another run may have other voxels: these are then followed from here on.
         if np.array_equal(state["voxels"].numpy(), self.voxels):
             self.epochs, self.values = list(state["epochs"]), list(state["values"])
+            for epoch, values in zip(self.epochs, self.values, strict=True):
+                self._pass_on(epoch, values)
 
 
 def trajectory_of(

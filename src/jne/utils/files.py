@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
+import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from filelock import FileLock
 
 from jne.errors import InputError
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import DTypeLike, NDArray
 
 _NAME_BYTES = 160  # of the 255 that file systems allow: times, suffixes and numbers are added
@@ -45,6 +48,76 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a name is one that `temporary_name` gives: nobody else's file has it."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", name) is not None
+
+
+_START_AGAIN = "then start again; train.py continues with resume=true"
+_NOT_WRITTEN = {
+    errno.ENOSPC: f"no space is left on the disk of {{}}; free some, {_START_AGAIN}",
+    errno.EDQUOT: f"the quota on the disk of {{}} is used up; free some, {_START_AGAIN}",
+    errno.EFBIG: f"a file in {{}} would be larger than this process may write; raise the limit "
+    f"(ulimit -f), {_START_AGAIN}",
+    errno.EROFS: "the file system of {} is read-only; choose another folder",
+    errno.ENOLCK: "the file system of {} has no locks (flock); choose a folder on another one",
+    errno.EIO: f"the disk of {{}} does not work (input/output error); mend that, {_START_AGAIN}",
+}
+"""What to say of the errors of a file system that no check foresees; `{}` is a folder."""
+
+
+def not_written(error: BaseException, folder: Path | str, key: str = "output") -> InputError | None:
+    """The sentence where a file system is full, or failed otherwise; None for another error.
+
+    error: what was raised, perhaps in place of the error of the file system, as torch does.
+    """
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError):
+        if isinstance(cause, OSError):
+            # NumPy forgets the number: "100000 requested and 2484 written"
+            cut = cause.errno is None and re.fullmatch(r"\d+ requested and \d+ written", str(cause))
+            sentence = _NOT_WRITTEN.get(errno.ENOSPC if cut else cause.errno or 0)
+            if sentence is not None:
+                return InputError(key, sentence.format(folder))
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+@contextmanager
+def writing(path: Path, key: str = "output") -> Iterator[None]:
+    """Raise InputError, naming `key`, where the file system fails in this block.
+
+    path: the folder, or a file in it, that the block writes.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        told = not_written(error, path if path.is_dir() else path.parent, key)
+        if told is None:
+            raise
+        raise told from error
+
+
+def reserve(path: Path, n_bytes: int, start: int = 0) -> None:
+    """Have the file system set aside space for these bytes of an existing file.
+
+    A full disk is then an OSError. Otherwise memory-mapped files are made of holes, and a write to
+    one for which no space is left kills the process. Where a system cannot do so (macOS, some file
+    systems), nothing happens.
+    """
+    allocate = getattr(os, "posix_fallocate", None)
+    if allocate is None:
+        return
+    with open(path, "r+b") as file:
+        try:
+            allocate(file.fileno(), start, n_bytes)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary name to write to; rename it to `path` if nothing was raised.
@@ -52,48 +125,67 @@ def atomic_file(path: Path) -> Iterator[Path]:
     Raises InputError where the folder of `path` cannot be written to.
     """
     if not os.access(path.parent, os.W_OK):
-        raise InputError("output", f"cannot write to {path} (permission denied)")
+        reason = "permission denied" if path.parent.exists() else "its folder is gone"
+        raise InputError("output", f"cannot write to {path} ({reason})")
     temporary = temporary_name(path)
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(path):
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
-    """Yield a temporary folder; rename it to `path` if nothing was raised.
+    """Yield the folder `.NAME.partial`; rename it to `path` if nothing was raised.
 
-    If another process made `path` in the meantime, its folder stays and this one is dropped.
-
-    resume: an interrupted block's folder is yielded again, to one process at a time. A process
-    that had to wait for another gets None if `path` is complete by then.
+    Only one process at a time makes `path`, under the lock `.NAME.lock`; one that had to wait gets
+    None if `path` is complete by then. What a killed process left is removed; or, with `resume`, it
+    is yielded again.
     """
+    from jne.utils.locks import locked_file
+
     make_folder(path.parent)
-    if resume:
-        temporary = path.with_name(f".{path.name}.partial")
-        with FileLock(path.with_name(f".{path.name}.lock")):
-            if path.exists():  # completed by the process that we waited for
-                yield None
-            else:
-                temporary.mkdir(exist_ok=True)
-                for half_written in temporary.glob(".*.tmp"):  # by the interrupted block
-                    half_written.unlink()
+    temporary = path.with_name(f".{path.name}.partial")
+    with locked_file(path.with_name(f".{path.name}.lock"), keep=resume):
+        _remove_abandoned(path)
+        if path.exists():  # completed by the process that we waited for
+            yield None
+            return
+        if not resume:
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(exist_ok=True)
+        remove_half_written(temporary)
+        try:
+            with writing(path.parent):
                 yield temporary
                 os.replace(temporary, path)
-        return
-    temporary = temporary_name(path)
-    temporary.mkdir()
-    try:
-        yield temporary
-        try:
-            os.replace(temporary, path)
-        except OSError:
-            if not path.exists():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            if not resume:
+                shutil.rmtree(temporary, ignore_errors=True)
+
+
+_ABANDONED_SECONDS = 7 * 24 * 3600.0
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove folders for `path` that version 0.1.0 left when it was killed.
+
+    It took no lock. So only those go in which nothing has changed for a week.
+    """
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        if left.is_dir() and is_temporary(left.name):
+            changed = max(entry.lstat().st_mtime for entry in (left, *left.rglob("*")))
+            if time.time() - changed > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Remove the temporary files below a folder to which no other process writes."""
+    for where, _, names in os.walk(folder):
+        for name in filter(is_temporary, names):
+            Path(where, name).unlink(missing_ok=True)
 
 
 def make_folder(path: Path, key: str = "output") -> Path:
@@ -121,16 +213,27 @@ def write_array(path: Path, array: NDArray) -> None:
     """Write a numeric array as a .npy file."""
     import numpy as np  # not on top: --help needs this module, and no arrays
 
-    with atomic_file(path) as temporary, open(temporary, "wb") as file:
-        np.save(file, array, allow_pickle=False)
+    with atomic_file(path) as temporary:
+        temporary.touch()
+        reserve(temporary, max(array.nbytes, 1))
+        with open(temporary, "r+b") as file:
+            np.save(file, array, allow_pickle=False)
+            file.truncate()
 
 
 @contextmanager
 def atomic_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[NDArray]:
     """Yield a memory-mapped array to fill; it appears as the file `path` when the block ends."""
-    import numpy as np
-
     with atomic_file(path) as temporary:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        array = new_memmap(temporary, shape, dtype)
         yield array
         array.flush()
+
+
+def new_memmap(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> np.memmap:
+    """Make a .npy file of zeros, memory-mapped to be written to, with its space on the disk."""
+    import numpy as np
+
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    reserve(path, path.stat().st_size)
+    return array

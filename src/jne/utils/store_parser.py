@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from jne.addresses import sqlite_address
+
 
 def store_parser(prog: str) -> argparse.ArgumentParser:
     """The parser of `jne.tracking.__main__`. prog: the command, as its help names it."""
@@ -11,7 +13,7 @@ def store_parser(prog: str) -> argparse.ArgumentParser:
         description="What can be done with an MLflow store between runs.",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    default = f"sqlite:///{Path('outputs/mlflow.db').absolute()}"
+    default = sqlite_address(Path("outputs/mlflow.db"))
     command = commands.add_parser("record", help="record runs that could not reach MLflow")
     command.add_argument("folders", nargs="+", type=Path, help="results folders")
     command.add_argument("--uri", help="a store other than the run's own")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.analysis.noise_ceiling import ncsnr_of
-from jne.utils.files import atomic_file
+from jne.utils.files import atomic_file, new_memmap
 from jne.utils.progress import stage_progress
 
 _PER_STATE = 100  # stimuli between two saved states
@@ -100,7 +100,7 @@ def average_repeats(
         sums = Sums.load(state)
     else:
         sums = Sums.zero(n_voxels)
-        np.lib.format.open_memmap(path, "w+", np.float32, (n_stimuli, n_voxels)).flush()
+        new_memmap(path, (n_stimuli, n_voxels), np.float32).flush()
         sums.save(state)
     with stage_progress() as progress:
         task = progress.add_task("betas", total=n_stimuli, unit="stimuli", completed=sums.done)
