@@ -15,8 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from jne.analysis.hierarchy import trend
 from jne.analysis.inference import knockoff_q
 from jne.errors import InputError
+from jne.evaluation.chosen import chosen_subjects
 from jne.evaluation.report import collect_findings, sentences
-from jne.evaluation.run import chosen_subjects
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.subjects import by_subject

@@ -11,11 +11,15 @@ from typing import Any
 import pandas as pd
 
 from jne import __version__
+from jne.data.contents import combined
 from jne.evaluation import html
 from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.same_data import contents, value_of
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, SectionResults
-from jne.evaluation.subjects import Subject, has_twins, is_linear
+from jne.evaluation.subjects import Subject
 from jne.evaluation.voxels import SubjectData
+from jne.results import Results
+from jne.results.contents import is_linear
 
 Key = tuple[Section, str | None]
 """A section and a subject; None for all subjects together."""
@@ -92,6 +96,8 @@ def build_page(
                 if (shown := _section(result, subjects, figures, findings))
             ],
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
+            "left_out": [line for data in subjects for line in data.subject.left_out],
+            "data_warnings": _data_warnings([data.subject for data in subjects]),
             "settings": _settings(subjects[0].config),
             "data": _data([data.subject for data in subjects]),
             "folder": folder,
@@ -188,16 +194,19 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
     rows = []
     for subject in subjects:
         for run in subject.runs:
-            linear = is_linear(run)
+            linear = is_linear(run.voxels)
             rows.append(
                 {
                     "subject": subject.name,
                     "encoder": "linear" if linear else "nonlinear",
-                    "control": "twins" if has_twins(run) else "-",
+                    "control": run.config["control"]["kind"].replace("none", "-"),
                     "activation": "-" if linear else run.config["activation"],
                     "placement": "-" if linear else run.config["placement"],
                     "seed": str(run.config["seed"]),
                     "data": run.config["data"]["name"],
+                    "digest": _digest(run),
+                    "features": value_of(run, "features.name") or "-",
+                    "layer": str(_layer(run)),
                     "test stimuli": str(len(run.stimuli)),
                     "voxels": str(len(run.voxels)),
                     "epochs": str(len(run.epochs)),
@@ -206,6 +215,28 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _digest(run: Results) -> str:
+    """The first characters of the run's tag `match_contents`; a dash where it recorded none."""
+    recorded = contents(run)
+    return combined(recorded)[:8] if recorded else "-"
+
+
+def _layer(run: Results) -> Any:
+    layers = [value_of(run, key) for key in ("data.layer", "features.layer")]
+    return next((layer for layer in layers if layer is not None), "-")
+
+
+def _data_warnings(subjects: Sequence[Subject]) -> list[str]:
+    """What the runs warn of in their data, each sentence once, with the subjects that have it."""
+    names: dict[str, dict[str, None]] = {}
+    for subject in subjects:
+        for run in subject.runs:
+            warnings = run.summary.get("data_warnings", [])
+            for warning in warnings if isinstance(warnings, list) else []:
+                names.setdefault(str(warning), {})[subject.name] = None
+    return [f"{', '.join(of)}: {warning}" for warning, of in names.items()]
 
 
 def _data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:

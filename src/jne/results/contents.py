@@ -121,6 +121,12 @@ def voxel_table(
     return table.assign(**nonlinearity)
 
 
+def is_linear(voxels: pd.DataFrame) -> bool:
+    """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
+    deviation = voxels["mean_deviation"].dropna()
+    return len(deviation) > 0 and not deviation.any()
+
+
 def baselines(voxels: pd.DataFrame) -> list[str]:
     """The columns of a voxel table that hold the test R2 of a baseline: r2_ridge, r2_kernel."""
     return [name for name in ("r2_ridge", "r2_kernel") if name in voxels]

@@ -11,9 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source
-from jne.results.contents import roi_table, summarise, voxel_table, write_encoder, write_results
+from jne.results.contents import (
+    is_linear,
+    roi_table,
+    summarise,
+    voxel_table,
+    write_encoder,
+    write_results,
+)
 from jne.results.folder import (
     RunFolder,
     earlier_attempts,
@@ -38,7 +46,7 @@ from jne.training.config import TrainConfig
 from jne.training.fit import History
 from jne.training.measure import Nonlinearity, Scores
 from jne.training.module import EncodingModule
-from jne.training.params import all_params, short_params
+from jne.training.params import all_params, match_of, short_params
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
@@ -69,7 +77,8 @@ class TrainingRun:
             (self.path / "last.ckpt").unlink(missing_ok=True)
             self.tracked.restart_as_new_run()
             self.folder.note(mlflow_run_id=self.tracked.run_id)
-        self.folder.note(prepared=str(prepared))
+        self._contents = contents_of(data.prepared)
+        self.folder.note(prepared=str(prepared), contents=self._contents)
         self.tracked.log_params(sizes)
         self.tracked.log_input(dataset_of(data.prepared))
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
@@ -150,6 +159,9 @@ class TrainingRun:
             "memory/peak_gb": peak_memory_gb(),
         }
         self._log(summary["metrics"] | durations, drawn)
+        match = match_of(self.config, self._contents, is_linear(voxels))
+        for name, value in match.tags().items():
+            self.tracked.tag(name, value)
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
         self.folder.note(val_loss=history.best_loss)
         self._show(regions)

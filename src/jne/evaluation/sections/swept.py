@@ -76,7 +76,7 @@ class Swept(Section):
 def _by_value(data: SubjectData) -> pd.DataFrame:
     rows = []
     for value, run in data.subject.variations.items():
-        voxels = run.voxels[data.voxels["analysed"].to_numpy()]
+        voxels = run.voxels.assign(roi=data.voxels["roi"])[data.voxels["analysed"].to_numpy()]
         for roi, chosen in by_region(voxels, data.rois):
             low, middle, high = chosen["jne"].quantile([0.25, 0.5, 0.75])
             rows.append(
