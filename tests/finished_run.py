@@ -36,12 +36,13 @@ def write_run(
     features_config: dict[str, Any] | None = None,
     contents: dict[str, str] | None = None,
     shift: float = 0.0,
+    ridge: float = -0.1,
 ) -> Results:
     """A results folder of an encoder with random weights; voxel CONSTANT was not trained on.
 
     stimuli: further columns of the stimulus table. data: further keys of the config section.
     features_config: the section `features`. contents: digests of the data, as train.py records
-    them. shift: of all responses.
+    them. shift: of all responses. ridge: how much higher the R² of ridge regression is.
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(seed)
@@ -78,6 +79,7 @@ def write_run(
         }
     )
     voxels["r2"] = prediction.r2_score(responses, predictions)
+    voxels["r2_ridge"] = voxels["r2"] + ridge
     resampled = prediction.bootstrap_r2(responses, predictions, 20)
     voxels["p"] = prediction.bootstrap_p(resampled)
     voxels["p_fdr"] = prediction.fdr(voxels["p"].to_numpy())

@@ -7,6 +7,7 @@ same_data         whether two runs are on the same data
 voxels            one voxel table per subject, and what the sections share
 second_test       how a stored encoder does on other stimuli
 missing_variants  JNE of the variants that a run did not store
+claims            when a difference of JNE is a finding about the brain
 sections          what the report shows: one module per section
 report            the HTML page and its findings
 run               what is written to the report's folder and to MLflow

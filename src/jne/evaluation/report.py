@@ -39,7 +39,9 @@ def collect_findings(
             tables = result.by_subject[data.name]
             found[result.section, data.name] = result.section.findings(data, tables)
         if len(subjects) > 1:
-            found[result.section, None] = result.section.findings_across(result.tables)
+            across = result.section.findings_across(subjects, result.tables)
+            said = [line for (_, name), lines in found.items() if name is None for line in lines]
+            found[result.section, None] = [line for line in across if line not in said]
     return found
 
 

@@ -77,7 +77,7 @@ class Section:
         """Figures of several subjects together, by names that `figures` does not use."""
         return {}
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         """What the tables of all subjects show together, in sentences."""
         return []
 

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jne.analysis import hierarchy
+from jne.evaluation.claims import of_regions, unclaimed, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
 from jne.evaluation.voxels import SubjectData, measure_label
 from jne.plots.panels import name_groups, violins
@@ -83,16 +84,20 @@ class Hierarchy(Section):
         jne = tables["trend"].iloc[0]
         if not np.isfinite(jne.tau):
             return []
+        if sentence := unclaimed(data, of_regions(data)):
+            return sentence
         verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
         return [
             f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
             f"{_significant_steps(tables['pairwise'])}{_extremes(tables)}."
         ]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         jne = tables["trend"].query("measure == 'jne'")
         across = jne[jne["subject"] == ALL_SUBJECTS]
         each = jne.loc[(jne["subject"] != ALL_SUBJECTS) & jne["tau"].notna(), "tau"]
+        if across["tau"].notna().any() and (sentence := unclaimed_across(subjects, of_regions)):
+            return sentence
         return [
             f"All subjects: JNE rises from tier to tier in {(each > 0).sum()} of {len(each)} "
             f"(mean Kendall's tau {tau:.2f}, combined {p_text(p)}, Stouffer)."

@@ -97,7 +97,7 @@ class Nonlinear(Section):
             ]
         return ["; ".join(clauses) + "."]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "nonlinear" not in tables:
             return []
         rows = tables["nonlinear"]

@@ -65,7 +65,7 @@ class Performance(Section):
             f"{int(whole.n_analysed)} of {int(whole.n_voxels)} voxels analysed."
         ]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["performance"]
         whole = table[table["roi"] == WHOLE_BRAIN].groupby("encoder", sort=False)["r2_mean"]
         parts = [

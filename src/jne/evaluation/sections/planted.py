@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.claims import of_regions, why_unclaimed
 from jne.evaluation.sections.base import Section, Tables, by_group
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import name_groups
@@ -66,7 +67,7 @@ class Planted(Section):
             f"(95 % interval {whole.mean_low:.2f} to {whole.mean_high:.2f})"
         ]
         rois = table[table["level"] == "roi"].dropna(subset="mean_share")
-        if len(rois) > 1:
+        if len(rois) > 1 and not why_unclaimed(data, of_regions(data)):
             order = rois["mean_share"].to_numpy().argsort()
             low, high = rois.iloc[order[0]], rois.iloc[order[-1]]
             sentences[0] += (
