@@ -34,7 +34,9 @@ def evaluate(composed: DictConfig) -> None:
         report.write_tables(data, results)
         figures = report.draw(data, results)
         findings = collect_findings(data, results)
-        page = build_page(data, results, figures, findings, folder, report.voxel_table)
+        page = build_page(
+            data, results, figures, findings, folder, report.voxel_table, report.files
+        )
         report.finish(page, findings)
 
 

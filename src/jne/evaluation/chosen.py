@@ -72,8 +72,8 @@ class Newest:
         older = self.recorded.newest_without_tags()
         if older is not None:
             self._leave_out(
-                f"{older} and what else an earlier version recorded, of which nothing says what "
-                f"belongs together; name such runs by runs=[FOLDER,...]"
+                f"{older}, and what else an earlier version recorded, which did not say which runs "
+                f"belong together; name such runs by runs=[FOLDER,...]"
             )
         if not chosen:
             wanted = self.recorded.filter

@@ -27,6 +27,8 @@ Figures = Mapping[Key, Mapping[str, Path]]
 """PNG files by figure name."""
 Findings = Mapping[Key, list[str]]
 """What the tables show, in sentences."""
+Files = Mapping[Section, Mapping[str, list[str]]]
+"""The other files of a section, by what they hold."""
 
 
 def collect_findings(
@@ -66,19 +68,18 @@ def build_page(
     findings: Findings,
     folder: Path,
     voxel_table: str = "voxels.csv",
+    files: Files | None = None,
 ) -> str:
     """The HTML page.
 
     folder: the report's folder, which the page mentions. voxel_table: the file in it with one row
-    per voxel.
+    per voxel. files: what else is in it.
     """
+    files = files or {}
     data_sets = list(dict.fromkeys(data.subject.data_set for data in subjects))
     of = ", ".join(data.name for data in subjects)
     if len(data_sets) > 1:
         of = f"{len(subjects)} subjects"
-    other_files: dict[str, str] = {}
-    for result in results:
-        other_files |= result.section.files
     brain = None
     if any(data.may_have_positions for data in subjects):
         from jne.evaluation.viewer import viewer  # nilearn takes seconds to import
@@ -95,7 +96,7 @@ def build_page(
             "sections": [
                 shown
                 for result in results
-                if (shown := _section(result, subjects, figures, findings))
+                if (shown := _section(result, subjects, figures, findings, files))
             ],
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
             "left_out": [line for data in subjects for line in data.subject.left_out],
@@ -103,7 +104,7 @@ def build_page(
             "settings": _settings(subjects[0].config),
             "data": _data([data.subject for data in subjects]),
             "folder": folder,
-            "files": other_files,
+            "files": [other for of_section in files.values() for other in of_section.items()],
             "voxel_table": voxel_table,
         }
     )
@@ -125,7 +126,11 @@ def _headline(subjects: Sequence[SubjectData], findings: Findings) -> dict[str, 
 
 
 def _section(
-    result: SectionResults, subjects: Sequence[SubjectData], figures: Figures, findings: Findings
+    result: SectionResults,
+    subjects: Sequence[SubjectData],
+    figures: Figures,
+    findings: Findings,
+    files: Files,
 ) -> dict[str, Any] | None:
     """A section as the template takes it; None where it has neither tables nor figures."""
     section = result.section
@@ -177,7 +182,7 @@ def _section(
         "subjects": blocks,
         "caveats": section.caveats(subjects, result.tables),
         "files": list(result.tables),
-        "others": section.files,
+        "others": list(files.get(section, {}).items()),
     }
 
 

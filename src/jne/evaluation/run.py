@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.html import DPI
 from jne.evaluation.report import Figures, Findings, Key, sentences
-from jne.evaluation.sections.base import SectionResults, concat_subjects
+from jne.evaluation.sections.base import Section, SectionResults, concat_subjects
 from jne.evaluation.subjects import Subject
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
@@ -61,6 +61,8 @@ class Report:
         self.folder, self.tracked = folder, tracked
         self.voxel_table = "voxels.csv"
         """The file of the voxel table, below tables/. It is too large for MLflow."""
+        self.files: dict[Section, dict[str, list[str]]] = {}
+        """The other files of each section, by what they hold."""
         self._taken: set[Path] = set()
 
     def write_tables(
@@ -78,7 +80,9 @@ class Report:
                 write_table(file, table)
                 self.tracked.log_file(file, "tables")
             for data in subjects:
-                result.section.write_files(data, path)
+                for name, description in result.section.write_files(data, path).items():
+                    names = self.files.setdefault(result.section, {}).setdefault(description, [])
+                    names += [name] if name not in names else []
             metrics |= result.section.scalars(result.tables)
         metrics = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
         write_json(path / "summary.json", {"metrics": metrics})

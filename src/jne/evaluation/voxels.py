@@ -53,7 +53,7 @@ class SubjectData:
     analysed        whether the voxel enters the tests
     jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
     jne_low, jne_high      95 % interval of JNE over the test stimuli
-    jne_half1, jne_half2   JNE of two random halves of the test stimuli
+    jne_half1, jne_half2   JNE of two halves of the test stimuli, of a typical random split
     jne_control, jne_twin  with a run of control=twins, its JNE of the voxel and of its linear twin,
     r2_twin, w             R² of the twin, and W, the difference of both JNE
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
@@ -215,7 +215,9 @@ def _voxel_table(
     table["jne_low"], table["jne_high"] = reliability.jne_interval(
         deviation, config.stats.n_bootstrap, config.seed
     )
-    table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
+    table["jne_half1"], table["jne_half2"] = reliability.split_halves(
+        deviation, config.seed, among=table["analysed"].to_numpy()
+    )
     table = table.assign(**second_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))

@@ -31,8 +31,6 @@ class Section:
     """By figure name."""
     headings: Mapping[str, str] = {}
     """Headings of table columns on the page; by default the column's name, without underscores."""
-    files: Mapping[str, str] = {}
-    """What `write_files` writes: file name and description, for the end of the page."""
     docs: str = "evaluation.md"
     """The document that explains the method."""
     headline: bool = False
@@ -54,8 +52,12 @@ class Section:
         """Figures by name, in the order of the page. They are drawn and written with STYLE."""
         return {}
 
-    def write_files(self, data: SubjectData, folder: Path) -> None:
-        """Write other files of one subject into the report's folder."""
+    def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
+        """Write other files of one subject into the report's folder.
+
+        Returns what each of them holds, by their names in the folder, for the page.
+        """
+        return {}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         """What the tables of one subject show, in sentences. The report adds the subject's name."""

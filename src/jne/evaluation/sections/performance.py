@@ -42,7 +42,7 @@ class Performance(Section):
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (
             "Scores of the predictions of the test stimuli, over all voxels of a region. The "
-            "voxels analysed are those that enter the tests of JNE below. Ridge regression, with a "
+            "voxels analysed are those that enter the tests of JNE. Ridge regression, with a "
             "penalty per voxel, is the baseline of every run."
         )
 

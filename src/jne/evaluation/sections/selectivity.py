@@ -39,10 +39,6 @@ class Selectivity(Section):
         "examples": "The stimuli nearest the centre of each cluster in the t-SNE, the cluster with "
         "the highest JNE-SS first.",
     }
-    files: Mapping[str, str] = {
-        "moj_SUBJECT.npy": "MoJ, the mean JNE-SS by stimulus cluster and voxel, in the order of "
-        "tables/voxels.csv",
-    }
 
     def tables(self, data: SubjectData) -> Tables:
         clusters, settings = data.clusters, data.config.selectivity
@@ -92,8 +88,11 @@ class Selectivity(Section):
                 say(sentence, style="yellow", highlight=False)
         return figures
 
-    def write_files(self, data: SubjectData, folder: Path) -> None:
-        write_array(folder / f"moj_{data.file_name}.npy", _moj(data).astype(np.float32))
+    def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
+        name = f"moj_{data.file_name}.npy"
+        write_array(folder / name, _moj(data).astype(np.float32))
+        return {name: "MoJ, the mean JNE-SS by stimulus cluster and voxel, in the order of the "
+                      "table of voxels"}  # fmt: skip
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         preferred = tables["preferences"].query("preferred")
