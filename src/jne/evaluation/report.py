@@ -101,7 +101,9 @@ def build_page(
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
             "left_out": [line for data in subjects for line in data.subject.left_out],
             "data_warnings": _data_warnings([data.subject for data in subjects]),
-            "settings": _settings(subjects[0].config),
+            "settings": " ".join(
+                [_settings(subjects[0].config), *filter(None, (d.reported_note for d in subjects))]
+            ),
             "data": _data([data.subject for data in subjects]),
             "folder": folder,
             "files": [other for of_section in files.values() for other in of_section.items()],
@@ -138,18 +140,22 @@ def _section(
     def shown_findings(name: str | None) -> list[str]:
         return [] if section.headline else findings.get((section, name), [])
 
-    def pictures(name: str | None) -> list[dict[str, Any]]:
+    def pictures(name: str | None, data: SubjectData | None = None) -> list[dict[str, Any]]:
         of = "all subjects" if name is None else name
-        return [
-            html.figure(path, section.captions.get(key, key), f"{section.title}: {key} of {of}")
-            for key, path in figures.get((section, name), {}).items()
-        ]
+        shown = []
+        for key, path in figures.get((section, name), {}).items():
+            caption = section.captions.get(key, key)
+            if data is not None and key in section.regional:
+                note = data.shown_note(section.regional[key])
+                caption += f" Shown: {note}." if note else ""
+            shown.append(html.figure(path, caption, f"{section.title}: {key} of {of}"))
+        return shown
 
     blocks = []
     for data in subjects:
         tables = result.by_subject[data.name]
         page_tables = section.page_tables(data, tables)
-        drawn = pictures(data.name)
+        drawn = pictures(data.name, data)
         if page_tables or drawn:
             blocks.append(
                 {

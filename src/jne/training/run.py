@@ -16,6 +16,7 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source
 from jne.results.contents import (
     is_linear,
+    regions_in_mlflow,
     roi_table,
     summarise,
     voxel_table,
@@ -50,6 +51,8 @@ from jne.training.params import all_params, match_of, short_params
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
+
+_MAX_ROWS = 50  # ROIs in the table on the terminal
 
 
 class TrainingRun:
@@ -112,7 +115,8 @@ class TrainingRun:
         voxels = voxel_table(
             data.prepared.voxels, data.voxel_status, data.kept, trained, nonlinearity.columns
         )
-        summary = summarise(voxels, self.config.stats.alpha)
+        regions = roi_table(voxels)
+        summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
             "train/best_epoch": history.best_epoch,
             "train/epochs": len(history.epochs),
@@ -140,7 +144,6 @@ class TrainingRun:
             module.encoder,
             {name: getattr(data, name) for name in scaling},
         )
-        regions = roi_table(voxels)
         write_table(self.path / "rois.csv", regions)
         drawn = figures.draw_run(
             self.folder.figures,
@@ -197,7 +200,11 @@ class TrainingRun:
         for heading in ("voxels", *columns):
             longest = max(map(len, heading.split()))  # a heading breaks between words alone
             table.add_column(heading, justify="right", min_width=longest)
-        for _, row in regions.iterrows():
+        shown = regions
+        if len(regions) - 1 > _MAX_ROWS:
+            strongest = regions[:-1].nlargest(_MAX_ROWS, "jne").index
+            shown = regions.loc[[*strongest, regions.index[-1]]]
+        for _, row in shown.iterrows():
             if row["roi"] == "all":
                 table.add_section()
             values = (
@@ -206,8 +213,22 @@ class TrainingRun:
             )
             table.add_row(row["roi"], str(row["n_voxels"]), *values)
         print_table(table)
+        say_what_is_shown(regions)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
+
+
+def say_what_is_shown(regions: pd.DataFrame) -> None:
+    """Say which of many ROIs are in the table on the terminal, and which in MLflow."""
+    n_rois, in_mlflow = len(regions) - 1, regions_in_mlflow(regions)
+    if n_rois > _MAX_ROWS:
+        say(f"the {_MAX_ROWS} of {n_rois} ROIs with the highest mean JNE; rois.csv has all")
+    if len(in_mlflow) < n_rois:
+        say(
+            f"of {n_rois} ROIs, MLflow has metrics of {', '.join(in_mlflow) or 'none'}; "
+            f"rois.csv (in MLflow: tables/rois.csv) has all",
+            soft_wrap=True,
+        )
 
 
 def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:

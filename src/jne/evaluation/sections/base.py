@@ -29,6 +29,8 @@ class Section:
     title: str
     captions: Mapping[str, str] = {}
     """By figure name."""
+    regional: Mapping[str, int] = {}
+    """The most ROIs that a figure shows, by figure name. The page says so where there are more."""
     headings: Mapping[str, str] = {}
     """Headings of table columns on the page; by default the column's name, without underscores."""
     docs: str = "evaluation.md"
@@ -157,8 +159,9 @@ def with_subject_column(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def by_region(table: pd.DataFrame, rois: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and rows of the whole brain, then of each ROI."""
     yield WHOLE_BRAIN, table
+    rows = table.groupby("roi").indices
     for roi in rois:
-        yield roi, table[table["roi"] == roi]
+        yield roi, table.iloc[rows.get(roi, [])]
 
 
 def by_group(data: SubjectData, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

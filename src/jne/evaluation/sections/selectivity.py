@@ -14,7 +14,7 @@ from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.claims import why_unclaimed
 from jne.evaluation.sections.base import Section, Tables, by_region
-from jne.evaluation.voxels import SubjectData
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.features.images import Images, open_images
 from jne.plots.style import short, subplots
 from jne.utils.files import write_array
@@ -39,6 +39,7 @@ class Selectivity(Section):
         "examples": "The stimuli nearest the centre of each cluster in the t-SNE, the cluster with "
         "the highest JNE-SS first.",
     }
+    regional: Mapping[str, int] = {"mom": MAX_SHOWN}
 
     def tables(self, data: SubjectData) -> Tables:
         clusters, settings = data.clusters, data.config.selectivity

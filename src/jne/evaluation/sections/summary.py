@@ -62,13 +62,13 @@ class Summary(Section):
         return ""
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note)}
+        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note())}
 
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         table = tables["summary"]
         each = [table[table["subject"] == data.name] for data in subjects]
         shown = list(dict.fromkeys(roi for data in subjects for roi in data.shown))
-        return {"group": _figure(each, shown, subjects[0].shown_note)}
+        return {"group": _figure(each, shown, subjects[0].shown_note())}
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["summary"]

@@ -25,6 +25,7 @@ class Swept(Section):
         "swept_group": "The same for all subjects: a thin line per subject, a thick one for their "
         "mean.",
     }
+    regional: Mapping[str, int] = {"swept": _MAX_PANELS}
     headings: Mapping[str, str] = {
         "jne": "median JNE",
         "jne_q25": "quartiles from",
