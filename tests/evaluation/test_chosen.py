@@ -355,3 +355,16 @@ def test_the_page_shows_data_features_layer_control_and_what_was_left_out(record
     first_screen = page[page.index("<header>") : page.index("</header>")]
     assert shown in first_screen
     assert shown in runs
+
+
+def test_subjects_with_other_features_or_encoders_are_named(recorded, capsys):
+    first = {"name": "clip", "layer": 7, "path": "/a"}
+    recorded.add("s2", "nonlinear", subject="subj02", features_config=first | {"layer": 3})
+    recorded.add("s3", "nonlinear", subject="subj03", features_config=first | {"path": "/b"})
+    recorded.add("s4", "nonlinear", subject="subj04", features_config=first, activation="gelu")
+    recorded.add("s1", "nonlinear", features_config=first)
+    assert recorded.chosen()[1] == []
+    said = capsys.readouterr().out
+    assert "The run of subj02 is unlike that of subj01: features.layer=3 instead of 7." in said
+    assert "The run of subj04 is unlike that of subj01: activation=gelu instead of relu" in said
+    assert "subj03" not in said

@@ -7,7 +7,7 @@ from pathlib import Path
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.same_data import other_data, other_settings
-from jne.evaluation.subjects import Subject, by_subject, has_twins
+from jne.evaluation.subjects import Subject, by_subject, has_twins, unlike_subjects
 from jne.results import Results
 from jne.results.contents import is_linear
 from jne.results.folder import finished_status
@@ -21,25 +21,29 @@ _MAX_LEFT_OUT = 5  # sentences on runs that were left out
 
 
 def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
-    """The subjects with their runs, after saying which of the newest runs were left out.
+    """The subjects with their runs, after saying which were left out and how subjects differ.
 
     Raises InputError where a run that `runs` names cannot be read, where runs do not belong
     together, and where no run is left.
     """
+    left_out: list[str] = []
     if isinstance(config.runs, str):
         newest = Newest(TrainingRuns(*open_store(**config.store), config.filter))
-        subjects = by_subject(newest.runs(config.runs == "newest_of_all_data"), config.by)
-        for line in newest.left_out:
-            say(f"left out: {line}", style="yellow", soft_wrap=True, highlight=False)
-        return [replace(subjects[0], left_out=newest.left_out), *subjects[1:]]
-    if config.filter:
+        runs = newest.runs(config.runs == "newest_of_all_data")
+        left_out = newest.left_out
+    elif config.filter:
         raise InputError(
             "filter",
             "a filter selects among runs=newest; leave out filter or runs",
             value=config.filter,
         )
-    folders = [folder for name in config.runs for folder in _named_folders(config, name)]
-    return by_subject([Results(folder) for folder in folders], config.by)
+    else:
+        folders = [folder for name in config.runs for folder in _named_folders(config, name)]
+        runs = [Results(folder) for folder in folders]
+    subjects = by_subject(runs, config.by)
+    for line in (*(f"left out: {reason}" for reason in left_out), *unlike_subjects(subjects)):
+        say(line, style="yellow", soft_wrap=True, highlight=False)
+    return [replace(subjects[0], left_out=left_out), *subjects[1:]]
 
 
 class Newest:

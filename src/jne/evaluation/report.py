@@ -16,7 +16,7 @@ from jne.evaluation import html
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.same_data import contents, value_of
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, SectionResults
-from jne.evaluation.subjects import Subject
+from jne.evaluation.subjects import Subject, unlike_subjects
 from jne.evaluation.voxels import SubjectData
 from jne.results import Results
 from jne.results.contents import is_linear
@@ -242,14 +242,15 @@ def _layer(run: Results) -> Any:
 
 
 def _data_warnings(subjects: Sequence[Subject]) -> list[str]:
-    """What the runs warn of in their data, each sentence once, with the subjects that have it."""
+    """What the runs say of their data, each sentence once, and in what subjects differ."""
     names: dict[str, dict[str, None]] = {}
     for subject in subjects:
         for run in subject.runs:
             warnings = run.summary.get("data_warnings", [])
             for warning in warnings if isinstance(warnings, list) else []:
                 names.setdefault(str(warning), {})[subject.name] = None
-    return [f"{', '.join(of)}: {warning}" for warning, of in names.items()]
+    warnings = [f"{', '.join(of)}: {warning}" for warning, of in names.items()]
+    return [*warnings, *unlike_subjects(subjects)]
 
 
 def _data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ _NOT_LEARNED = (
     *("jacobian.", "stats."),
     *("features.cache", "trainer.checkpoint_seconds", "data.image_features"),
 )
+# Of features: where they are and how they are computed, not what they are
+_WHERE_FEATURES_ARE = ("path", "ids", "batch_size", "device", "cache")
 
 
 def other_data(first: Results, other: Results, may_differ: Iterable[str] = ()) -> str:
@@ -49,6 +51,17 @@ def is_of_features(key: str) -> bool:
 def other_settings(first: Results, other: Results) -> str:
     """The settings by which the other run is no repeat of the first; empty where it is one."""
     return ", ".join(_change(first, other, key) for key in differing_keys(first, other))
+
+
+def unlike(first: Results, other: Results) -> str:
+    """The settings in which runs of two subjects differ though their data may; empty for none."""
+    keys = [
+        key
+        for key in differing_keys(first, other)
+        if key not in ("subject", "data") and key.split(".")[-1] not in _WHERE_FEATURES_ARE
+    ]
+    keys = [key for key in keys if key == "data.layer" or not key.startswith("data.")]
+    return ", ".join(_change(first, other, key) for key in keys)
 
 
 def contents(run: Results) -> dict[str, str]:

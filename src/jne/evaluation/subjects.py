@@ -1,10 +1,11 @@
 """Which runs belong together: per subject a nonlinear run; beside it a linear one, and others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from jne.errors import InputError
-from jne.evaluation.same_data import differing_keys, is_of_features, other_data
+from jne.evaluation.same_data import differing_keys, is_of_features, other_data, unlike
 from jne.results import Results
 from jne.results.contents import is_linear
 
@@ -75,6 +76,19 @@ def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     if by is None:
         return [_subject(name, group) for name, group in grouped.items()]
     return [_varied(name, group, by) for name, group in grouped.items()]
+
+
+def unlike_subjects(subjects: Sequence[Subject]) -> list[str]:
+    """A sentence on each subject whose encoder or features are not those of the first."""
+    first = subjects[0]
+    differences = {
+        subject.name: unlike(first.nonlinear, subject.nonlinear) for subject in subjects[1:]
+    }
+    return [
+        f"The run of {name} is unlike that of {first.name}: {difference}."
+        for name, difference in differences.items()
+        if difference
+    ]
 
 
 def _varied(name: str, runs: list[Results], by: str) -> Subject:
