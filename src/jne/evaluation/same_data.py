@@ -22,7 +22,7 @@ _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
 # that repeats `features`
 _NOT_LEARNED = (
     *("jacobian.", "stats."),
-    *("features.cache", "trainer.checkpoint_seconds", "data.image_features"),
+    *("features.cache", "trainer.checkpoint_seconds", "data.image_features", "data.leaks"),
 )
 # Of features: where they are and how they are computed, not what they are
 _WHERE_FEATURES_ARE = ("path", "ids", "batch_size", "device", "cache")

@@ -2,7 +2,8 @@
 
     config.yaml       the resolved config, written first
     status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
-                      durations, peak memory, and what a restart recognises the run by
+                      durations, peak memory, digests of the data, and what a restart recognises the
+                      run by
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
     voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
                       ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
