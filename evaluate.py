@@ -17,9 +17,10 @@ from jne.utils.machine import imports_without_gc
 def evaluate(composed: DictConfig) -> None:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
+        from jne.evaluation.chosen import chosen_subjects
         from jne.evaluation.config import check_config
         from jne.evaluation.report import build_page, collect_findings
-        from jne.evaluation.run import chosen_subjects, open_report
+        from jne.evaluation.run import open_report
         from jne.evaluation.sections import SECTIONS, evaluate_sections
         from jne.evaluation.voxels import voxel_tables
         from jne.runs.session import check_or_discard_folder, hydra_folder
@@ -34,7 +35,9 @@ def evaluate(composed: DictConfig) -> None:
         report.write_tables(data, results)
         figures = report.draw(data, results)
         findings = collect_findings(data, results)
-        page = build_page(data, results, figures, findings, folder, report.voxel_table)
+        page = build_page(
+            data, results, figures, findings, folder, report.voxel_table, report.files
+        )
         report.finish(page, findings)
 
 

@@ -33,10 +33,16 @@ def write_run(
     stimuli: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     images: Path | None = None,
+    features_config: dict[str, Any] | None = None,
+    contents: dict[str, str] | None = None,
+    shift: float = 0.0,
+    ridge: float = -0.1,
 ) -> Results:
     """A results folder of an encoder with random weights; voxel CONSTANT was not trained on.
 
     stimuli: further columns of the stimulus table. data: further keys of the config section.
+    features_config: the section `features`. contents: digests of the data, as train.py records
+    them. shift: of all responses. ridge: how much higher the R² of ridge regression is.
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(seed)
@@ -58,7 +64,7 @@ def write_run(
     deviation[:, trained], gain[:, trained] = measured["l1"], measured["gain"]
     shape[:, trained] = measured["shape"]
     predictions[:, trained] = encoder(torch.tensor(features)).detach().numpy()
-    responses[:, trained] = predictions[:, trained] + 0.1 * rng.standard_normal((N_STIMULI, 14))
+    responses[:, trained] = shift + _signal(features) + 0.1 * rng.standard_normal((N_STIMULI, 14))
     jne = nonlinearity.jne(deviation)
     voxels = pd.DataFrame(
         {
@@ -73,6 +79,7 @@ def write_run(
         }
     )
     voxels["r2"] = prediction.r2_score(responses, predictions)
+    voxels["r2_ridge"] = voxels["r2"] + ridge
     resampled = prediction.bootstrap_r2(responses, predictions, 20)
     voxels["p"] = prediction.bootstrap_p(resampled)
     voxels["p_fdr"] = prediction.fdr(voxels["p"].to_numpy())
@@ -91,10 +98,12 @@ def write_run(
         "placement": placement,
         "encoder": encoder_config,
         "data": {"_target_": "jne.data.arrays.Arrays", "name": "made"} | (data or {}),
+        "features": features_config or {},
     }
     make_folder(path)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    write_json(path / "status.json", {"status": "FINISHED"})
+    recorded = {} if contents is None else {"contents": contents}
+    write_json(path / "status.json", {"status": "FINISHED"} | recorded)
     width = len(trained)
     scaling = {
         "feature_mean": torch.zeros(N_FEATURES),
@@ -131,6 +140,13 @@ def write_run(
         images=images,
     )
     return Results(path)
+
+
+def _signal(features: np.ndarray) -> np.ndarray:
+    """What the first nonlinear run predicts; the responses are the same in all runs."""
+    torch.manual_seed(0)
+    encoder = ResidualEncoder(N_FEATURES, N_VOXELS - 1, hidden_width=8, activation="relu")
+    return encoder(torch.tensor(features)).detach().numpy()
 
 
 def evaluate_config(output: Path, *overrides: str) -> EvaluateConfig:

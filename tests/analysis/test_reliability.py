@@ -34,20 +34,24 @@ def test_missing_voxels_stay_missing():
 def test_halves_share_no_stimulus():
     marked = np.zeros((11, 3))
     marked[:, 0] = np.arange(11)
-    first, second = reliability.split_halves(marked, 0)
+    first, second = reliability.split_halves(marked, 0, n_splits=1)
     order = np.random.default_rng(0).permutation(11)
     assert first[0] == pytest.approx(np.std(order[:5]))
     assert second[0] == pytest.approx(np.std(order[5:]))
 
 
+def split_half_r(deviation):
+    return reliability.correlation(*reliability.split_halves(deviation, 0))
+
+
 def test_split_half_of_noise_and_of_signal():
     rng = np.random.default_rng(3)
     noise = rng.normal(size=(60, 500))
-    assert abs(reliability.split_half_r(noise, 10, 0)) < 0.15
+    assert abs(split_half_r(noise)) < 0.15
     spread = np.linspace(1, 5, 500)
     # A standard deviation from n normal values has variance sigma^2 / (2 (n - 1)).
     expected = spread.var() / (spread.var() + np.square(spread).mean() / (2 * 29))
-    assert reliability.split_half_r(noise * spread, 10, 0) == pytest.approx(expected, abs=0.02)
+    assert split_half_r(noise * spread) == pytest.approx(expected, abs=0.02)
 
 
 def test_across_seeds():
@@ -64,9 +68,13 @@ def test_correlation_leaves_missing_voxels_out():
     assert np.isnan(reliability.correlation(x, np.ones(5)))
 
 
-def test_split_half_equals_each_split_on_its_own():
+def test_the_halves_are_those_of_the_median_split():
     deviation = np.random.default_rng(2).gamma(2.0, size=(31, 40)) * np.linspace(0.2, 3, 40)
-    halves = [reliability.split_halves(deviation, 5 + split) for split in range(4)]
-    expected = np.mean([np.corrcoef(*pair)[0, 1] for pair in halves])
-    assert reliability.split_half_r(deviation, 4, 5) == pytest.approx(expected, rel=1e-9)
-    assert np.isnan(reliability.split_half_r(np.ones((31, 40)), 4, 5))
+    among = np.arange(40) % 3 > 0
+    splits = [reliability.split_halves(deviation, 5 + k, n_splits=1) for k in range(7)]
+    r = [np.corrcoef(first[among], second[among])[0, 1] for first, second in splits]
+    expected = splits[int(np.flatnonzero(r == np.median(r))[0])]
+    halves = reliability.split_halves(deviation, 5, n_splits=7, among=among)
+    np.testing.assert_array_equal(halves, expected)
+    constant = reliability.split_halves(np.ones((31, 40)), 5)
+    np.testing.assert_array_equal(constant, np.zeros((2, 40)))

@@ -69,3 +69,22 @@ def test_a_volume_is_drawn(subjects, tmp_path):
     assert 'data-ready="true"' in dom
     assert "Click a voxel" in dom
     assert [line for line in console if "Uncaught" in line] == []
+
+
+def test_a_table_that_is_saved_holds_no_formula(subjects, tmp_path):
+    run = subjects[0].subject.nonlinear
+    formulas = ["=1+1", "@SUM(A1)", "'=2", "+3", "V1", "-"]
+    run.voxels["roi"] = [formulas[k % 6] for k in range(len(run.voxels))]
+    config = evaluate_config(tmp_path, "variants=[l1]")
+    page = page_of(voxel_tables(by_subject([run]), config), tmp_path)
+    click = """<script>
+      const show = (blob) => { blob.text().then((text) => document.body.append(text)); };
+      URL.createObjectURL = (blob) => { show(blob); return "#"; };
+      document.querySelector("#summary [data-act=csv]").click();
+    </script>"""
+    page.write_text(page.read_text() + click)
+    dom, _ = shown(page)
+    saved = dom[dom.rindex("region,tier") :]
+    rows = [line.split(",")[0] for line in saved.splitlines()[2:8]]
+    assert sorted(rows) == sorted(["'=1+1", "'@SUM(A1)", "''=2", "'+3", "V1", "-"])
+    assert re.search(r"^V1,[^,]*,\d", saved, re.MULTILINE), "numbers stay as they are"

@@ -1,6 +1,7 @@
 """Several data sets in one report."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -144,3 +145,20 @@ def test_data_that_are_not_described_as_they_should_be_are_refused(tmp_path, abo
     write_json(run.path / "data.json", about)
     with pytest.raises(ValueError, match=r"data\.json must hold"):
         Results(run.path)
+
+
+def test_nothing_is_said_where_the_encoder_of_a_subject_is_below_ridge(several):
+    pair = {"measure": ["jne"], "data_set_1": ["a"], "data_set_2": ["b"], "rho": [0.7]}
+    out = {"measure": ["jne"] * 2, "left_out": ["a", "b"], "rho": [0.6, 0.7], "tau": [0.5, 0.4]}
+    tables = {"agreement": pd.DataFrame(pair), "left_out": pd.DataFrame(out)}
+    assert DataSets().findings_across(several, tables) == [
+        "Between subjects of different data sets, JNE by area of HCP_MMP1 correlates at 0.70 on "
+        "average (Spearman).",
+        "Left out one by one, data sets correlate with the others at 0.60 to 0.70, above 0 in 2 of "
+        "2; it rises from tier to tier in 2 of 2.",
+    ]
+    b = several[2]
+    below = b.voxels.assign(r2_ridge=b.voxels["r2_nonlinear"] + 0.1)
+    changed = [*several[:2], replace(b, voxels=below), several[3]]
+    (sentence,) = DataSets().findings_across(changed, tables)
+    assert sentence.startswith("Nothing is claimed over subjects: in b subj01, JNE describes")

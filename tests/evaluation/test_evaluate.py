@@ -19,8 +19,8 @@ from scipy import stats
 from sklearn.metrics import r2_score
 
 from jne.analysis.nonlinearity import jne
+from jne.evaluation.chosen import chosen_subjects
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.run import chosen_subjects
 from jne.evaluation.sections import SECTIONS, Section
 from jne.plots.style import subplots
 from jne.results import Results

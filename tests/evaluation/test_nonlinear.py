@@ -15,8 +15,8 @@ from statsmodels.stats.proportion import proportion_confint
 from jne.analysis.hierarchy import trend
 from jne.analysis.inference import knockoff_q
 from jne.errors import InputError
+from jne.evaluation.chosen import chosen_subjects
 from jne.evaluation.report import collect_findings, sentences
-from jne.evaluation.run import chosen_subjects
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.subjects import by_subject
@@ -119,7 +119,7 @@ def test_over_subjects_voxels_are_counted_together(tmp_path, plain, config):
     table = result.tables["nonlinear"].query("group == 'EBA'").set_index("subject")
     assert table.loc["all", "n_nonlinear"] == 10
     assert table.loc["all", "share"] == 1
-    assert result.section.findings_across(result.tables)[0].startswith("All subjects: ")
+    assert result.section.findings_across(subjects, result.tables)[0].startswith("All subjects: ")
 
 
 def test_without_twins_there_is_one_line(plain, config):

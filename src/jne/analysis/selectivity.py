@@ -13,6 +13,7 @@ from sklearn.cluster import KMeans
 from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
+from jne.analysis.hierarchy import members
 from jne.analysis.prediction import fdr
 from jne.utils.blocks import voxel_blocks
 
@@ -138,8 +139,7 @@ def mean_over_regions(values: NDArray, roi: NDArray, order: Sequence[str]) -> pd
         The column `all`, then one per ROI; NaN for an ROI without voxels.
     """
     means = {WHOLE_BRAIN: values.mean(axis=1, dtype=np.float64)}
-    for name in order:
-        chosen = np.flatnonzero(roi == name)
+    for name, chosen in zip(order, members(roi, order), strict=True):
         means[name] = values[:, chosen].mean(axis=1, dtype=np.float64) if len(chosen) else np.nan
     return pd.DataFrame(means)
 

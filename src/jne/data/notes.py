@@ -2,7 +2,8 @@
 
     {"images": digest of the images' names, sizes and dates, null where none are in a folder
      "superseded": whether this version of the program reads the same inputs otherwise
-     "rows_1": what jne.data.leaks finds}
+     "rows_1": what jne.data.leaks finds
+     "contents": digests of the arrays and tables (jne.data.contents)}
 
 A folder of an earlier version gets it when it is first used.
 """

@@ -11,11 +11,15 @@ from typing import Any
 import pandas as pd
 
 from jne import __version__
+from jne.data.contents import combined
 from jne.evaluation import html
 from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.same_data import contents, value_of
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, SectionResults
-from jne.evaluation.subjects import Subject, has_twins, is_linear
+from jne.evaluation.subjects import Subject, unlike_subjects
 from jne.evaluation.voxels import SubjectData
+from jne.results import Results
+from jne.results.contents import is_linear
 
 Key = tuple[Section, str | None]
 """A section and a subject; None for all subjects together."""
@@ -23,6 +27,8 @@ Figures = Mapping[Key, Mapping[str, Path]]
 """PNG files by figure name."""
 Findings = Mapping[Key, list[str]]
 """What the tables show, in sentences."""
+Files = Mapping[Section, Mapping[str, list[str]]]
+"""The other files of a section, by what they hold."""
 
 
 def collect_findings(
@@ -35,7 +41,9 @@ def collect_findings(
             tables = result.by_subject[data.name]
             found[result.section, data.name] = result.section.findings(data, tables)
         if len(subjects) > 1:
-            found[result.section, None] = result.section.findings_across(result.tables)
+            across = result.section.findings_across(subjects, result.tables)
+            said = [line for (_, name), lines in found.items() if name is None for line in lines]
+            found[result.section, None] = [line for line in across if line not in said]
     return found
 
 
@@ -60,19 +68,18 @@ def build_page(
     findings: Findings,
     folder: Path,
     voxel_table: str = "voxels.csv",
+    files: Files | None = None,
 ) -> str:
     """The HTML page.
 
     folder: the report's folder, which the page mentions. voxel_table: the file in it with one row
-    per voxel.
+    per voxel. files: what else is in it.
     """
+    files = files or {}
     data_sets = list(dict.fromkeys(data.subject.data_set for data in subjects))
     of = ", ".join(data.name for data in subjects)
     if len(data_sets) > 1:
         of = f"{len(subjects)} subjects"
-    other_files: dict[str, str] = {}
-    for result in results:
-        other_files |= result.section.files
     brain = None
     if any(data.may_have_positions for data in subjects):
         from jne.evaluation.viewer import viewer  # nilearn takes seconds to import
@@ -89,13 +96,17 @@ def build_page(
             "sections": [
                 shown
                 for result in results
-                if (shown := _section(result, subjects, figures, findings))
+                if (shown := _section(result, subjects, figures, findings, files))
             ],
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
-            "settings": _settings(subjects[0].config),
+            "left_out": [line for data in subjects for line in data.subject.left_out],
+            "data_warnings": _data_warnings([data.subject for data in subjects]),
+            "settings": " ".join(
+                [_settings(subjects[0].config), *filter(None, (d.reported_note for d in subjects))]
+            ),
             "data": _data([data.subject for data in subjects]),
             "folder": folder,
-            "files": other_files,
+            "files": [other for of_section in files.values() for other in of_section.items()],
             "voxel_table": voxel_table,
         }
     )
@@ -117,7 +128,11 @@ def _headline(subjects: Sequence[SubjectData], findings: Findings) -> dict[str, 
 
 
 def _section(
-    result: SectionResults, subjects: Sequence[SubjectData], figures: Figures, findings: Findings
+    result: SectionResults,
+    subjects: Sequence[SubjectData],
+    figures: Figures,
+    findings: Findings,
+    files: Files,
 ) -> dict[str, Any] | None:
     """A section as the template takes it; None where it has neither tables nor figures."""
     section = result.section
@@ -125,18 +140,22 @@ def _section(
     def shown_findings(name: str | None) -> list[str]:
         return [] if section.headline else findings.get((section, name), [])
 
-    def pictures(name: str | None) -> list[dict[str, Any]]:
+    def pictures(name: str | None, data: SubjectData | None = None) -> list[dict[str, Any]]:
         of = "all subjects" if name is None else name
-        return [
-            html.figure(path, section.captions.get(key, key), f"{section.title}: {key} of {of}")
-            for key, path in figures.get((section, name), {}).items()
-        ]
+        shown = []
+        for key, path in figures.get((section, name), {}).items():
+            caption = section.captions.get(key, key)
+            if data is not None and key in section.regional:
+                note = data.shown_note(section.regional[key])
+                caption += f" Shown: {note}." if note else ""
+            shown.append(html.figure(path, caption, f"{section.title}: {key} of {of}"))
+        return shown
 
     blocks = []
     for data in subjects:
         tables = result.by_subject[data.name]
         page_tables = section.page_tables(data, tables)
-        drawn = pictures(data.name)
+        drawn = pictures(data.name, data)
         if page_tables or drawn:
             blocks.append(
                 {
@@ -169,7 +188,7 @@ def _section(
         "subjects": blocks,
         "caveats": section.caveats(subjects, result.tables),
         "files": list(result.tables),
-        "others": section.files,
+        "others": list(files.get(section, {}).items()),
     }
 
 
@@ -188,16 +207,19 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
     rows = []
     for subject in subjects:
         for run in subject.runs:
-            linear = is_linear(run)
+            linear = is_linear(run.voxels)
             rows.append(
                 {
                     "subject": subject.name,
                     "encoder": "linear" if linear else "nonlinear",
-                    "control": "twins" if has_twins(run) else "-",
+                    "control": run.config["control"]["kind"].replace("none", "-"),
                     "activation": "-" if linear else run.config["activation"],
                     "placement": "-" if linear else run.config["placement"],
                     "seed": str(run.config["seed"]),
                     "data": run.config["data"]["name"],
+                    "digest": _digest(run),
+                    "features": value_of(run, "features.name") or "-",
+                    "layer": str(_layer(run)),
                     "test stimuli": str(len(run.stimuli)),
                     "voxels": str(len(run.voxels)),
                     "epochs": str(len(run.epochs)),
@@ -206,6 +228,29 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(rows)
+
+
+def _digest(run: Results) -> str:
+    """The first characters of the run's tag `match_contents`; a dash where it recorded none."""
+    recorded = contents(run)
+    return combined(recorded)[:8] if recorded else "-"
+
+
+def _layer(run: Results) -> Any:
+    layers = [value_of(run, key) for key in ("data.layer", "features.layer")]
+    return next((layer for layer in layers if layer is not None), "-")
+
+
+def _data_warnings(subjects: Sequence[Subject]) -> list[str]:
+    """What the runs say of their data, each sentence once, and in what subjects differ."""
+    names: dict[str, dict[str, None]] = {}
+    for subject in subjects:
+        for run in subject.runs:
+            warnings = run.summary.get("data_warnings", [])
+            for warning in warnings if isinstance(warnings, list) else []:
+                names.setdefault(str(warning), {})[subject.name] = None
+    warnings = [f"{', '.join(of)}: {warning}" for warning, of in names.items()]
+    return [*warnings, *unlike_subjects(subjects)]
 
 
 def _data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:

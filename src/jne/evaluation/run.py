@@ -1,4 +1,4 @@
-"""The runs that a report reads, and what it writes to its folder and to MLflow."""
+"""What a report writes to its folder and to MLflow."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,72 +9,19 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.html import DPI
 from jne.evaluation.report import Figures, Findings, Key, sentences
-from jne.evaluation.sections.base import SectionResults, concat_subjects
-from jne.evaluation.subjects import Subject, by_subject, has_twins, is_linear
+from jne.evaluation.sections.base import Section, SectionResults, concat_subjects
+from jne.evaluation.subjects import Subject
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
-from jne.results import Results
-from jne.results.folder import RunFolder, finished_status
-from jne.runs.choice import RUN_SEPARATOR
+from jne.results.folder import RunFolder
 from jne.runs.session import open_session
-from jne.tracking import TrackedRun, newest_runs, open_store, results_folder
+from jne.tracking import TrackedRun
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say, stage_progress
-from jne.utils.reading import reading
-from jne.utils.tables import read_table, write_large_table, write_table
-
-
-def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
-    """The runs that `runs` names, by subject. Raises InputError where one cannot be read."""
-    if isinstance(config.runs, str):
-        of_all = config.runs == "newest_of_all_data"
-        folders = newest_runs(*open_store(**config.store), config.filter, of_all)
-    elif config.filter:
-        raise InputError(
-            "filter",
-            "a filter selects among runs=newest; leave out filter or runs",
-            value=config.filter,
-        )
-    else:
-        folders = [folder for name in config.runs for folder in _named_folders(config, name)]
-    return by_subject([Results(folder) for folder in folders], config.by)
-
-
-def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
-    """A results folder, given by its path or by the MLflow id of its run; or those of a sweep."""
-    path = Path(name)
-    if path.suffix == ".csv":
-        return _chosen_folders(path)
-    if path.is_dir():
-        finished = [folder for folder in sorted(path.iterdir()) if finished_status(folder)]
-        return [path] if (path / "status.json").exists() or not finished else finished
-    client, _ = open_store(**config.store)
-    return [results_folder(client, name)]
-
-
-def _chosen_folders(file: Path) -> list[Path]:
-    """The runs that a sweep chose by their validation loss, from its best.csv.
-
-    Of a linear encoder, or with control=twins, only the first seed counts: a report has one such
-    run per subject.
-    """
-    with reading(file, "runs"):
-        table = read_table(file)
-    if "runs" not in table:
-        raise InputError("runs", f"{file} has no column 'runs'; name the best.csv of a sweep")
-    named = [names for names in table["runs"].dropna().astype(str) if names]
-    if not named:
-        raise InputError("runs", f"{file} names no run")
-    folders: list[Path] = []
-    for names in named:
-        of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]
-        first = Results(of_setting[0])
-        folders += of_setting[:1] if is_linear(first) or has_twins(first) else of_setting
-    return folders
+from jne.utils.tables import write_large_table, write_table
 
 
 @contextmanager
@@ -89,7 +36,8 @@ def open_report(
         ]
         for subject in subjects
     }
-    settings = config.model_dump(mode="json") | {"read": read}
+    left_out = [line for subject in subjects for line in subject.left_out]
+    settings = config.model_dump(mode="json") | {"read": read, "left_out": left_out}
     name = f"report_{'_'.join(read)}"
     with open_session(config, settings, folder, name, "report") as (run_folder, tracked):
         tracked.log_params(
@@ -113,6 +61,8 @@ class Report:
         self.folder, self.tracked = folder, tracked
         self.voxel_table = "voxels.csv"
         """The file of the voxel table, below tables/. It is too large for MLflow."""
+        self.files: dict[Section, dict[str, list[str]]] = {}
+        """The other files of each section, by what they hold."""
         self._taken: set[Path] = set()
 
     def write_tables(
@@ -130,7 +80,9 @@ class Report:
                 write_table(file, table)
                 self.tracked.log_file(file, "tables")
             for data in subjects:
-                result.section.write_files(data, path)
+                for name, description in result.section.write_files(data, path).items():
+                    names = self.files.setdefault(result.section, {}).setdefault(description, [])
+                    names += [name] if name not in names else []
             metrics |= result.section.scalars(result.tables)
         metrics = {name: float(value) for name, value in metrics.items() if np.isfinite(value)}
         write_json(path / "summary.json", {"metrics": metrics})

@@ -1,26 +1,21 @@
 """Which runs belong together: per subject a nonlinear run; beside it a linear one, and others."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
 from jne.errors import InputError
+from jne.evaluation.same_data import differing_keys, is_of_features, other_data, unlike
 from jne.results import Results
+from jne.results.contents import is_linear
 
 ALL_SUBJECTS = "all"
 """In the column `subject` of tables, for rows over all subjects."""
 
-# Keys in which repeats of a run may differ
-_BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
-# What is measured, how it is tested and what is refused, not what was learned
-_MEASUREMENT = ("jacobian.", "stats.", "data.leaks")
-
 
 @dataclass(frozen=True)
 class Subject:
-    """A subject and its runs, all on the same voxels and test stimuli."""
+    """A subject and its runs, all on the same data; of a sweep over features, but for these."""
 
     name: str
     nonlinear: Results
@@ -33,6 +28,8 @@ class Subject:
     """The config key in which `variations` differ; empty where there are none."""
     variations: dict[str, Results] = field(default_factory=dict)
     """One run per value of the key `by`, in order, `nonlinear` among them."""
+    left_out: list[str] = field(default_factory=list)
+    """Which runs were not read, and why: a sentence each."""
 
     @property
     def data_set(self) -> str:
@@ -43,12 +40,6 @@ class Subject:
     def runs(self) -> list[Results]:
         named = [self.nonlinear, self.linear, *self.seeds, self.twins, *self.variations.values()]
         return list({run.path: run for run in named if run is not None}.values())
-
-
-def is_linear(run: Results) -> bool:
-    """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
-    deviation = run.voxels["mean_deviation"].dropna()
-    return len(deviation) > 0 and not deviation.any()
 
 
 def has_twins(run: Results) -> bool:
@@ -68,7 +59,7 @@ def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
 
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
     the seed, the twins and `by`, several linear runs or several with twins, or runs on different
-    voxels or test stimuli, and where one of several subjects is called `all`.
+    data, and where one of several subjects is called `all`.
     """
     several = len({run.config["data"]["name"] for run in runs}) > 1
     grouped: dict[str, list[Results]] = {}
@@ -87,15 +78,30 @@ def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     return [_varied(name, group, by) for name, group in grouped.items()]
 
 
+def unlike_subjects(subjects: Sequence[Subject]) -> list[str]:
+    """A sentence on each subject whose encoder or features are not those of the first."""
+    first = subjects[0]
+    differences = {
+        subject.name: unlike(first.nonlinear, subject.nonlinear) for subject in subjects[1:]
+    }
+    return [
+        f"The run of {name} is unlike that of {first.name}: {difference}."
+        for name, difference in differences.items()
+        if difference
+    ]
+
+
 def _varied(name: str, runs: list[Results], by: str) -> Subject:
     """The subject whose runs differ in the key `by`."""
     for run in runs[1:]:
-        _check_same_test(runs[0], run)
+        _check_same_data(runs[0], run, by)
     variations: dict[str, list[Results]] = {}
     for run in sorted(runs, key=lambda run: _position(_value(run, by))):
         variations.setdefault(str(_value(run, by)), []).append(run)
-    plain = [run for run in runs if not has_twins(run) and (by == "encoder" or not is_linear(run))]
-    nonlinear = [run for run in plain if not is_linear(run)]
+    plain = [
+        run for run in runs if not has_twins(run) and (by == "encoder" or not is_linear(run.voxels))
+    ]
+    nonlinear = [run for run in plain if not is_linear(run.voxels)]
     if len({str(_value(run, by)) for run in plain}) < 2 or not nonlinear:
         raise InputError(
             "by",
@@ -104,7 +110,7 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
         )
     best = min(nonlinear, key=lambda run: run.epochs["val/loss"].min())
     for run in nonlinear:
-        other = [key for key in _differing_keys(best, run) if not _is_part(key, by)]
+        other = [key for key in differing_keys(best, run) if not _is_part(key, by)]
         if other:
             raise InputError(
                 "by",
@@ -113,7 +119,7 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
                 value=by,
             )
     same = variations[str(_value(best, by))]
-    linear = [run for run in runs if is_linear(run) and not has_twins(run)]
+    linear = [run for run in runs if is_linear(run.voxels) and not has_twins(run)]
     if len(linear) == 1 and by in ("activation", "placement", "encoder"):
         same = [*(run for run in same if run is not linear[0]), *linear]
     subject = _subject(name, [best, *(run for run in same if run is not best)])
@@ -128,7 +134,7 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
 def _value(run: Results, key: str) -> Any:
     """The value of a dotted config key. Raises InputError where a run's config has no such key."""
     if key == "encoder":
-        return "linear" if is_linear(run) else "nonlinear"
+        return "linear" if is_linear(run.voxels) else "nonlinear"
     found: Any = run.config
     for part in key.split("."):
         if not isinstance(found, dict) or part not in found:
@@ -145,17 +151,16 @@ def _position(value: Any) -> tuple[bool, float, str]:
 
 def _is_part(key: str, by: str) -> bool:
     """Whether a differing key is `by`, holds it, or repeats it, as encoder.activation does."""
-    repeats = {"encoder.label": True, "data.image_features": by.startswith("features.")}
     same_name = key.split(".")[-1] == by.split(".")[-1]
-    return by == key or by.startswith(f"{key}.") or same_name or repeats.get(key, False)
+    return by == key or by.startswith(f"{key}.") or same_name or key == "encoder.label"
 
 
 def _subject(name: str, runs: list[Results]) -> Subject:
     for run in runs[1:]:
-        _check_same_test(runs[0], run)
-    linear = [run for run in runs if is_linear(run) and not has_twins(run)]
-    twins = [run for run in runs if has_twins(run) and not is_linear(run)]
-    nonlinear = [run for run in runs if not is_linear(run) and not has_twins(run)]
+        _check_same_data(runs[0], run)
+    linear = [run for run in runs if is_linear(run.voxels) and not has_twins(run)]
+    twins = [run for run in runs if has_twins(run) and not is_linear(run.voxels)]
+    nonlinear = [run for run in runs if not is_linear(run.voxels) and not has_twins(run)]
     if not nonlinear and not linear:
         raise InputError(
             "runs",
@@ -169,7 +174,7 @@ def _subject(name: str, runs: list[Results]) -> Subject:
             f"{linear[0].path}, whose JNE is 0",
         )
     for other in (*nonlinear[1:], *twins):
-        differing = _differing_keys(nonlinear[0], other)
+        differing = differing_keys(nonlinear[0], other)
         if differing:
             raise InputError(
                 "runs",
@@ -196,41 +201,18 @@ def _only(runs: list[Results], kind: str, subject: str) -> Results | None:
     return runs[0] if runs else None
 
 
-def _check_same_test(first: Results, other: Results) -> None:
-    if not _equal(first.stimuli["stimulus"], other.stimuli["stimulus"]):
-        what = "test stimuli"
-    elif not _equal(first.voxels["voxel"], other.voxels["voxel"]):
-        what = "voxels"
-    elif _is_shuffled(first) != _is_shuffled(other):
-        what = "pairings of stimuli and responses (control=shuffle)"
-    else:
-        return
-    raise InputError(
-        "runs",
-        f"the runs of {first.config['subject']} in {first.path} and {other.path} have "
-        f"different {what}; evaluate them separately",
-    )
+def _check_same_data(first: Results, other: Results, by: str = "") -> None:
+    """by: the key of a sweep; one over features has other features in every run."""
+    different = other_data(first, other, ("features",) if is_of_features(by) else ())
+    if not different and _is_shuffled(first) != _is_shuffled(other):
+        different = "pairings of stimuli and responses (control=shuffle)"
+    if different:
+        raise InputError(
+            "runs",
+            f"the runs of {first.config['subject']} in {first.path} and {other.path} have "
+            f"different {different}; evaluate them separately",
+        )
 
 
 def _is_shuffled(run: Results) -> bool:
     return run.config["control"]["kind"] == "shuffle"
-
-
-def _equal(first: pd.Series, other: pd.Series) -> bool:
-    return len(first) == len(other) and bool(np.all(first.to_numpy() == other.to_numpy()))
-
-
-def _differing_keys(first: Results, other: Results) -> list[str]:
-    """The config keys in which two runs learned differently."""
-    keys = sorted((first.config.keys() | other.config.keys()).difference(_BOOKKEEPING))
-    found = []
-    for key in keys:
-        a, b = first.config.get(key), other.config.get(key)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-            found += [f"{key}.{name}" for name in names]
-        else:
-            found.append(key)
-    return [key for key in found if not key.startswith(_MEASUREMENT)]

@@ -24,12 +24,14 @@ from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
 from jne.results.contents import baselines, twin_q
-from jne.roi import TIERS, check_known, ordered, rois_of, tier_of
+from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
 from jne.utils.files import file_name
-from jne.utils.progress import stage_progress
+from jne.utils.progress import say, stage_progress
 
 MAX_SHOWN = 24
 """ROIs in a figure: more names could not be read."""
+MAX_REPORTED = 1000
+"""ROIs in tables and tests, as many as the finest parcellations have."""
 
 _SHARE = "nonlinear_share"
 _OF_PLANTED_TWINS = ("linear_power", _SHARE, f"{_SHARE}_low", f"{_SHARE}_high")
@@ -53,7 +55,7 @@ class SubjectData:
     analysed        whether the voxel enters the tests
     jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
     jne_low, jne_high      95 % interval of JNE over the test stimuli
-    jne_half1, jne_half2   JNE of two random halves of the test stimuli
+    jne_half1, jne_half2   JNE of two halves of the test stimuli, of a typical random split
     jne_control, jne_twin  with a run of control=twins, its JNE of the voxel and of its linear twin,
     r2_twin, w             R² of the twin, and W, the difference of both JNE
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
@@ -64,7 +66,7 @@ class SubjectData:
     found_10, ...          whether the planted twin of that share, in percent, would be found
     """
     rois: list[str]
-    """The ROIs reported, in order."""
+    """The ROIs reported, in order: at most MAX_REPORTED, unless the config names more."""
     clusters: Clusters
     """Clusters of the test stimuli; the same for subjects with the same test features."""
 
@@ -98,19 +100,31 @@ class SubjectData:
             return self.rois
         measure = "w" if "w" in self.voxels else "jne"
         reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
-        median = reported.median()[reported.count() >= hierarchy.MIN_VOXELS]
-        return [str(roi) for roi in median.nlargest(MAX_SHOWN).index]
+        median, enough = reported.median(), reported.count() >= hierarchy.MIN_VOXELS
+        chosen = median[enough] if enough.any() else median
+        return [str(roi) for roi in chosen.nlargest(MAX_SHOWN).index]
 
     @property
-    def shown_note(self) -> str:
-        """What a figure says where it does not show all ROIs; empty where it does."""
-        if len(self.shown) == len(self.rois):
+    def reported_note(self) -> str:
+        """What the page says where not all ROIs are reported though none was named."""
+        n_rois = len(ordered(self.voxels["roi"]))
+        if self.config.rois is not None or len(self.rois) == n_rois:
             return ""
-        measure = "W" if "w" in self.voxels else "JNE"
         return (
-            f"the {len(self.shown)} of {len(self.rois)} regions with the highest median {measure}; "
-            "the tables have all"
+            f"Of {n_rois} ROIs of {self.name}, the {len(self.rois)} with the highest median JNE "
+            f"are reported; rois=[...] names others."
         )
+
+    def shown_note(self, most: int = MAX_SHOWN) -> str:
+        """What is said of a figure of at most so many ROIs; empty where it shows all."""
+        n = min(len(self.shown), most)
+        if n == len(self.rois):
+            return ""
+        which = f"the first {n} of {len(self.rois)} regions"
+        if len(self.rois) > MAX_SHOWN:
+            measure = "W" if "w" in self.voxels else "JNE"
+            which = f"the {n} of {len(self.rois)} regions with the highest median {measure}"
+        return f"{which}; the tables have all"
 
     def n_nonlinear(self, voxels: pd.DataFrame) -> int:
         """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
@@ -181,10 +195,25 @@ def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
             f"the tables; rename it in the data and train again",
         )
     if config.rois is None:
-        return present
+        return _strongest(run, present)
     chosen = {roi for name in config.rois for roi in rois_of(name, "HCP_MMP1" in run.voxels)}
     check_known([name for name in config.rois if name not in TIERS], present, "rois")
     return [roi for roi in present if roi in chosen]
+
+
+def _strongest(run: Results, rois: list[str]) -> list[str]:
+    """All ROIs; of too many, after saying so, those of the paper and those with the highest JNE."""
+    if len(rois) <= MAX_REPORTED:
+        return rois
+    say(
+        f"{run.path} has {len(rois)} ROIs: the report is on the {MAX_REPORTED} with the highest "
+        f"median JNE; rois=[...] names others",
+        style="yellow",
+        soft_wrap=True,
+    )
+    median = run.voxels.groupby("roi")["jne"].median().reindex(rois)
+    median[[roi in ROIS for roi in rois]] = np.inf
+    return ordered(median.nlargest(MAX_REPORTED).index)
 
 
 def _stimulus_clusters(run: Results, config: EvaluateConfig) -> Clusters:
@@ -215,7 +244,9 @@ def _voxel_table(
     table["jne_low"], table["jne_high"] = reliability.jne_interval(
         deviation, config.stats.n_bootstrap, config.seed
     )
-    table["jne_half1"], table["jne_half2"] = reliability.split_halves(deviation, config.seed)
+    table["jne_half1"], table["jne_half2"] = reliability.split_halves(
+        deviation, config.seed, among=table["analysed"].to_numpy()
+    )
     table = table.assign(**second_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))

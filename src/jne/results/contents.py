@@ -2,7 +2,8 @@
 
     config.yaml       the resolved config, written first
     status.json       RUNNING, then FINISHED, FAILED (with the error) or KILLED; versions, host,
-                      durations, peak memory, and what a restart recognises the run by
+                      durations, peak memory, digests of the data, and what a restart recognises the
+                      run by
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
     voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
                       ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
@@ -11,7 +12,7 @@
                       jne_beside_planted, jne_planted_0 and so on by the share in percent,
                       nonlinear_share, nonlinear_share_low, nonlinear_share_high
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
-    epochs.csv        the training curves
+    epochs.csv        the training curves; epochs count from 0, as in MLflow, and from 1 in figures
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
                       encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
                       followed voxel
@@ -121,6 +122,12 @@ def voxel_table(
     return table.assign(**nonlinearity)
 
 
+def is_linear(voxels: pd.DataFrame) -> bool:
+    """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
+    deviation = voxels["mean_deviation"].dropna()
+    return len(deviation) > 0 and not deviation.any()
+
+
 def baselines(voxels: pd.DataFrame) -> list[str]:
     """The columns of a voxel table that hold the test R2 of a baseline: r2_ridge, r2_kernel."""
     return [name for name in ("r2_ridge", "r2_kernel") if name in voxels]
@@ -143,23 +150,42 @@ def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
     discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
     region in which few are.
     """
-    columns = ["r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"]
-    measured = voxels.assign(jne_ss_mean=np.square(voxels["jne"]))  # mean_i JNE-SS = JNE^2
+    names = ["r2", *baselines(voxels), *measures(voxels)]
+    columns = {name: voxels[name].to_numpy() for name in names}
+    columns["jne_ss_mean"] = np.square(columns["jne"])  # mean_i JNE-SS = JNE^2
+    twins = voxels[["jne", *_draws(voxels)]] if "w" in voxels else None
+    rows_of = voxels.groupby("roi").indices
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
-        chosen = measured if roi == "all" else measured[measured["roi"] == roi]
-        rows.append({"roi": roi, "n_voxels": len(chosen), **chosen[columns].mean()})
-        if "w" in voxels:
-            q = twin_q(chosen)
+        chosen = np.arange(len(voxels)) if roi == "all" else rows_of[roi]
+        means = {name: _mean(values[chosen]) for name, values in columns.items()}
+        rows.append({"roi": roi, "n_voxels": len(chosen), **means})
+        if twins is not None:
+            q = twin_q(twins.iloc[chosen])
             rows[-1]["nonlinear"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
     return pd.DataFrame(rows)
 
 
-def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
+def _mean(values: NDArray) -> float:
+    """The mean of the values that are not NaN; NaN where there is none."""
+    there = values[~np.isnan(values)]
+    return there.sum() / len(there) if len(there) else np.nan
+
+
+def regions_in_mlflow(regions: pd.DataFrame) -> list[str]:
+    """The ROIs whose means are metrics in MLflow: of many, those of the paper.
+
+    regions: as `roi_table` returns it.
+    """
+    names = [roi for roi in regions["roi"] if roi != "all"]
+    return names if len(names) <= _MAX_ROI_METRICS else [roi for roi in ROIS if roi in names]
+
+
+def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None = None) -> dict:
     """The scalars of a run by their names in MLflow, and the counts of voxels left out.
 
-    alpha: significant below this. A scalar that is not finite is left out: JSON and MLflow's
-    charts have no place for NaN.
+    alpha: significant below this. regions: what `roi_table` returns, where it was computed. A
+    scalar that is not finite is left out: JSON and MLflow's charts have no place for NaN.
     """
     r2, jne = voxels["r2"], voxels["jne"]
     metrics = {
@@ -175,10 +201,8 @@ def summarise(voxels: pd.DataFrame, alpha: float) -> dict:
         "mean_deviation/mean": voxels["mean_deviation"].mean(),
         **(_of_w(voxels) if "w" in voxels else {}),
     }
-    regions = roi_table(voxels).set_index("roi").drop(index="all")
-    paper = [roi for roi in ROIS if roi in regions.index]
-    if len(regions) > _MAX_ROI_METRICS:
-        regions = regions.loc[paper]
+    regions = roi_table(voxels) if regions is None else regions
+    regions = regions.set_index("roi").loc[regions_in_mlflow(regions)]
     for column in ("r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"):
         section = column.removesuffix("_mean")
         metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
@@ -209,6 +233,12 @@ def _of_w(voxels: pd.DataFrame) -> dict[str, float]:
 
 def twin_q(voxels: pd.DataFrame) -> NDArray[np.float64]:
     """q of `jne.analysis.inference` over the rows of a voxel table with twins, (V,)."""
-    draws = [name for name in voxels if re.fullmatch(r"jne_twin_\d+", str(name))] or ["jne_twin"]
-    twins = voxels[draws].to_numpy(dtype=np.float64).T
+    twins = voxels[_draws(voxels)].to_numpy(dtype=np.float64).T
     return knockoff_q(knockoff_w(voxels["jne"].to_numpy(), twins), len(twins))
+
+
+def _draws(voxels: pd.DataFrame) -> list[str]:
+    """The columns with the JNE of a voxel's twins."""
+    return [name for name in map(str, voxels) if re.fullmatch(r"jne_twin_\d+", name)] or [
+        "jne_twin"
+    ]

@@ -23,7 +23,14 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
 
 from jne.tracking.dataset import dataset_of
 from jne.tracking.journal import record
-from jne.tracking.queries import find_run, newest_runs, results_folder
+from jne.tracking.queries import (
+    PLAIN,
+    Match,
+    RecordedRun,
+    TrainingRuns,
+    find_run,
+    results_folder,
+)
 from jne.tracking.run import RUN_KEY, TrackedRun, track
 from jne.tracking.store import STORE_ERRORS, close_orphaned_runs, open_store, relocate_store
 from jne.tracking.views import save_views, ui_hint
@@ -36,13 +43,16 @@ logging.getLogger("alembic").setLevel(logging.WARNING)
 logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # nor that it checks an example
 
 __all__ = [
+    "PLAIN",
     "RUN_KEY",
     "STORE_ERRORS",
+    "Match",
+    "RecordedRun",
     "TrackedRun",
+    "TrainingRuns",
     "close_orphaned_runs",
     "dataset_of",
     "find_run",
-    "newest_runs",
     "open_store",
     "record",
     "relocate_store",

@@ -1,5 +1,11 @@
-"""Runs found in an MLflow store."""
+"""Runs found in an MLflow store.
 
+evaluate.py asks for the runs that belong together by tags, which the store itself can search: a run
+with all its metrics takes ten milliseconds to load, and a store may hold thousands.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -8,6 +14,118 @@ from mlflow.exceptions import MlflowException
 
 from jne.errors import InputError
 from jne.tracking.store import STORE_ERRORS, open_store
+
+_PAGE = 100  # runs; the first pages are smaller, because the first run is mostly the one
+_MAX_CONDITIONS = 40  # each joins a table, and sqlite joins 64 at most
+
+
+@dataclass(frozen=True)
+class Match:
+    """What a finished training run is found by. All but the role are digests."""
+
+    role: str
+    """nonlinear, linear, twins (nonlinear, with linear twins), or other, which no report reads."""
+    data_set: str
+    """Of the name of the data."""
+    subject: str
+    """Of the names of the data and the subject."""
+    settings: str
+    """Of all parameters but the seed and the control."""
+    seed: str
+    contents: str
+    """Of the responses, features, stimuli and voxels: those of `jne.data.contents`."""
+
+    def tags(self) -> dict[str, str]:
+        """As the tags of a run."""
+        return {_tag(name): value for name, value in asdict(self).items()}
+
+
+_FIELDS = tuple(field.name for field in fields(Match))
+
+
+@dataclass(frozen=True)
+class RecordedRun:
+    """A finished training run in the store."""
+
+    name: str
+    folder: Path
+    """Its results folder."""
+    match: Match
+
+
+PLAIN = "tags.match_role LIKE '%linear'"
+"""The condition on runs without a null: linear or nonlinear."""
+
+
+class TrainingRuns:
+    """The finished training runs of an experiment, asked for few at a time."""
+
+    def __init__(self, client: MlflowClient, experiment_id: str, filter_string: str = "") -> None:
+        """filter_string: further conditions, in MLflow's filter syntax; '' for none."""
+        self.client, self.experiment_id, self.filter = client, experiment_id, filter_string
+
+    def newest_first(self, *others: str, **values: str) -> Iterator[RecordedRun]:
+        """The runs whose match has these values, the newest first.
+
+        others: further conditions in MLflow's syntax. Raises InputError where MLflow cannot read
+        the filter, and where the store can no longer be reached.
+        """
+        equal = (f"tags.{_tag(name)} = '{value}'" for name, value in values.items())
+        for run in self._search(*equal, *others):
+            tags = {name: run.data.tags.get(_tag(name), "") for name in _FIELDS}
+            if all(map(str.isalnum, tags.values())):  # else somebody has edited them
+                yield RecordedRun(run.info.run_name, Path(run.data.tags["results"]), Match(**tags))
+
+    def newest_of_each(self, name: str, *others: str, **values: str) -> Iterator[RecordedRun]:
+        """The newest of these runs for each value of a field of their match, the newest first."""
+        seen: dict[str, None] = {}
+        while len(seen) < _MAX_CONDITIONS:
+            unseen = [f"tags.{_tag(name)} != '{value}'" for value in seen]
+            run = next(self.newest_first(*unseen, *others, **values), None)
+            if run is None:
+                return
+            seen[getattr(run.match, name)] = None
+            yield run
+        for run in self.newest_first(*unseen, *others, **values):  # one by one from here on
+            if (value := getattr(run.match, name)) not in seen:
+                seen[value] = None
+                yield run
+
+    def newest_without_tags(self) -> Path | None:
+        """The results folder of the newest run of a version that wrote no tags."""
+        run = next(self._search("tags.kind = 'train'", f"tags.{_tag('role')} IS NULL"), None)
+        return None if run is None else Path(run.data.tags["results"])
+
+    def _search(self, *conditions: str) -> Iterator[Run]:
+        wanted = ["attributes.status = 'FINISHED'", *conditions]
+        if self.filter:
+            wanted.append(self.filter)
+        token, size = None, 1
+        while True:
+            try:
+                page = self.client.search_runs(
+                    [self.experiment_id],
+                    " and ".join(wanted),
+                    max_results=size,
+                    order_by=["attributes.start_time DESC"],
+                    page_token=token,
+                )
+            except MlflowException as error:
+                if not self.filter:
+                    raise InputError(
+                        "tracking.uri", f"cannot search the MLflow store ({error})"
+                    ) from error
+                raise InputError(
+                    "filter", f"MLflow cannot read it ({error})", value=self.filter
+                ) from error
+            yield from page
+            token, size = page.token, min(10 * size, _PAGE)
+            if not token:
+                return
+
+
+def _tag(name: str) -> str:
+    return f"match_{name}"
 
 
 def find_run(store: dict[str, str], kind: str, sweep: str) -> str | None:
@@ -22,76 +140,6 @@ def find_run(store: dict[str, str], kind: str, sweep: str) -> str | None:
     except STORE_ERRORS:
         return None
     return found[0].info.run_id if found else None
-
-
-def newest_runs(
-    client: MlflowClient, experiment_id: str, filter_string: str, of_all_data: bool = False
-) -> list[Path]:
-    """The results folders of the newest linear and nonlinear training run of each subject.
-
-    Only finished runs on the data of the newest run count, without null controls. A nonlinear run
-    comes with the newest run of each other seed whose other parameters are equal, and with the
-    newest such run with control=twins. filter_string: in MLflow's filter syntax; '' for none.
-    of_all_data: whether runs on any data count, and the newest of each data set are found.
-
-    Raises InputError where no run is left or MLflow cannot read the filter.
-    """
-    conditions = (
-        "attributes.status = 'FINISHED'",
-        "tags.kind = 'train'",
-        "params.shuffle = 'False'",
-        "params.encoder != 'ridge'",  # a baseline; every run has it
-        filter_string,
-    )
-    try:
-        found = client.search_runs(
-            [experiment_id],
-            " and ".join(filter(None, conditions)),
-            max_results=5000,
-            order_by=["attributes.start_time DESC"],
-        )
-    except MlflowException as error:
-        raise InputError(
-            "filter", f"MLflow cannot read it ({error})", value=filter_string
-        ) from error
-    plain = [run for run in found if not _has_twins(run)]
-    if not plain:
-        key, value = ("filter", filter_string) if filter_string else ("runs", "newest")
-        raise InputError(key, "no finished training run in the MLflow experiment", value)
-    data = plain[0].data.params["data"]
-    newest: dict[tuple[str, ...], Run] = {}
-    for run in plain:
-        params = run.data.params
-        if params["data"] != data and not of_all_data:
-            continue
-        encoder = (params["data"], params["subject"], params["encoder"])
-        first = newest.setdefault(encoder, run)
-        if params["encoder"] != "linear" and _equal_but_for_seed(run, first):
-            newest.setdefault((*encoder, params["seed"]), run)
-    for run in filter(_has_twins, found):
-        encoder = tuple(run.data.params[key] for key in ("data", "subject", "encoder"))
-        if encoder in newest and _equal_but_for_seed(run, newest[encoder]):
-            newest.setdefault((*encoder, "twins"), run)
-    by_subject = sorted(
-        newest.values(), key=lambda run: (run.data.params["data"], run.data.params["subject"])
-    )
-    return list(dict.fromkeys(Path(run.data.tags["results"]) for run in by_subject))
-
-
-def _equal_but_for_seed(first: Run, second: Run) -> bool:
-    """Parameters that only one of them has do not count: earlier versions recorded fewer."""
-    settings, other = _settings(first), _settings(second)
-    return all(other.get(key, value) == value for key, value in settings.items())
-
-
-def _settings(run: Run) -> dict[str, str]:
-    """The parameters without the seed and the control, which earlier versions did not have."""
-    params = run.data.params
-    return {key: params[key] for key in params if key != "seed" and key.split(".")[0] != "control"}
-
-
-def _has_twins(run: Run) -> bool:
-    return run.data.params.get("control") == "twins"
 
 
 def results_folder(client: MlflowClient, run_id: str) -> Path:

@@ -1,4 +1,7 @@
-"""The figures of a training run, drawn from its tables and arrays alone."""
+"""The figures of a training run, drawn from its tables and arrays alone.
+
+Epochs are counted from 1 here, as on the terminal; epochs.csv and trajectory.csv count from 0.
+"""
 
 from pathlib import Path
 
@@ -9,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from jne.plots.panels import name_groups, violins
@@ -16,6 +20,7 @@ from jne.plots.style import COLOURS, OTHER_COLOUR, STYLE, TIER_COLOURS, save, sh
 from jne.roi import TIERS, ordered
 
 _MAX_LINES = 24  # in one panel
+_MAX_ROIS = 50  # thousands of names take matplotlib minutes, and nobody can read them
 _MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
 
 
@@ -57,12 +62,12 @@ def overview(voxels: pd.DataFrame) -> Figure:
     """
     figure, axes = subplots(figsize=(7.6, 0.8))
     means = voxels.groupby("roi")["jne"].mean()
-    rois = ordered(voxels["roi"]) or [""]
+    rois, note = _shown(voxels)
     values = [means.get(roi, voxels["jne"].mean()) for roi in rois]
     axes.bar(range(len(rois)), values, color=[COLOURS.get(roi, OTHER_COLOUR) for roi in rois])
     axes.set_ylabel("JNE", fontsize=7, labelpad=2)
     axes.set_title(
-        f"mean JNE by ROI; over all voxels JNE {voxels['jne'].mean():.3f}, "
+        f"mean JNE by ROI{note}; over all voxels JNE {voxels['jne'].mean():.3f}, "
         f"test R² {voxels['r2'].mean():.3f}",
         fontsize=7,
         pad=12,
@@ -77,14 +82,26 @@ def overview(voxels: pd.DataFrame) -> Figure:
     return figure
 
 
+def _shown(voxels: pd.DataFrame) -> tuple[list[str], str]:
+    """The ROIs that a figure shows, in order, and what it says where these are not all."""
+    rois = ordered(voxels["roi"])
+    if len(rois) <= _MAX_ROIS:
+        return rois or [""], ""
+    median = voxels.loc[voxels["roi"] != "", ["roi", "jne"]].groupby("roi")["jne"].median()
+    strongest = [str(roi) for roi in median.nlargest(_MAX_ROIS).index]
+    return ordered(strongest), f", the {_MAX_ROIS} of {len(rois)} ROIs with the highest median"
+
+
 def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
     figure, (left, right) = subplots(1, 2, figsize=(6.8, 2.6), layout="constrained")
-    left.plot(epochs["epoch"], epochs["train/loss"], color="#0072B2", label="train")
-    left.plot(epochs["epoch"], epochs["val/loss"], color="#D55E00", label="validation")
-    right.plot(epochs["epoch"], epochs["val/r2"], color="#D55E00")
+    number = epochs["epoch"] + 1
+    left.plot(number, epochs["train/loss"], color="#0072B2", label="train")
+    left.plot(number, epochs["val/loss"], color="#D55E00", label="validation")
+    right.plot(number, epochs["val/r2"], color="#D55E00")
     for axes in (left, right):
-        axes.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
+        axes.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
         axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(ylabel="mean squared error", title="Loss")
     _say_weights_kept(left, best_epoch)
     left.legend()
@@ -95,7 +112,7 @@ def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
 def _say_weights_kept(axes: Axes, best_epoch: int) -> None:
     axes.annotate(
         "weights kept",
-        (best_epoch, 1),
+        (best_epoch + 1, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-3, -2),
         textcoords="offset points",
@@ -116,6 +133,7 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
     rois = ordered(table["roi"])
     groups = rois if 0 < len(rois) <= _MAX_LINES else ["all"]
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
+    table = table.assign(epoch=table["epoch"] + 1)
     training, final = (table[table["stage"] == stage] for stage in ("training", "final"))
     last = training["epoch"].max() if len(training) else 0
     figure, panels = subplots(1, 2, figsize=(7.6, 3), layout="constrained")
@@ -139,11 +157,11 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
                 elinewidth=0.6,
                 color=colour,
             )
-        panel.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
+        panel.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
         panel.axhline(0, color="#999999", lw=0.5)
         panel.set_xlabel("epoch (points: the saved encoder)")
         ticks = panel.get_xticks()
-        panel.set_xticks(ticks[(ticks >= 0) & (ticks <= last) & (ticks % 1 == 0)])
+        panel.set_xticks(ticks[(ticks >= 1) & (ticks <= last) & (ticks % 1 == 0)])
     panels[0].set(ylabel="JNE", title="JNE by epoch")
     panels[1].set(ylabel="R² on the test stimuli", title="Test R² by epoch")
     _say_weights_kept(panels[0], best_epoch)
@@ -180,12 +198,12 @@ def r2_distribution(voxels: pd.DataFrame) -> Figure:
 def jne_by_roi(voxels: pd.DataFrame) -> Figure:
     """JNE of each voxel by ROI, and below it the mean deviation."""
     measured = voxels.dropna(subset=["jne"])
-    rois = ordered(measured["roi"]) or [""]
+    rois, note = _shown(measured)
     width = max(3.2, 1.2 + 0.42 * len(rois))
     figure, axes = subplots(2, 1, figsize=(width, 4.4), sharex=True, layout="constrained")
     for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
         violins(panel, [measured.loc[measured["roi"] == roi, column] for roi in rois], rois)
-    axes[0].set(ylabel="JNE", title="JNE by ROI (line: median)")
+    axes[0].set(ylabel="JNE", title=f"JNE by ROI (line: median){note}")
     axes[1].set(ylabel="mean deviation", title="Mean deviation of the Jacobians")
     name_groups(axes[1], rois)
     handles = [
@@ -201,11 +219,14 @@ def jne_by_roi(voxels: pd.DataFrame) -> Figure:
 def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     """JNE-SS: stimuli in rows by their mean, voxels in columns by ROI and then by JNE."""
     figure, axes = subplots(figsize=(6.8, 3.2), layout="constrained")
-    rois = ordered(voxels["roi"])
+    rois, note = _shown(voxels)
+    if note:
+        shown = np.flatnonzero(voxels["roi"].isin(rois))
+        voxels, jne_ss = voxels.iloc[shown], jne_ss[:, shown]
     rank = voxels["roi"].map({roi: i for i, roi in enumerate(rois)}).fillna(len(rois))
     measured = np.flatnonzero(voxels["jne"].notna())
     order = measured[np.lexsort((voxels["jne"].iloc[measured], rank.iloc[measured]))]
-    axes.set(xlabel="voxels", ylabel="test stimuli", title="JNE-SS")
+    axes.set(xlabel="voxels", ylabel="test stimuli", title=f"JNE-SS{note}")
     if not len(order):
         return figure
     group = -(-len(order) // _MAX_COLUMNS)
@@ -228,11 +249,12 @@ def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     for edge in edges[1:-1]:
         axes.axvline(edge, color="white", lw=0.6)
     names = [*map(short, rois), "other"]
-    if rois:
+    if rois != [""]:
         axes.set_xticks(
             (edges[:-1] + edges[1:]) / 2,
             [names[int(i)] for i in sizes.index],
             rotation=90 if len(sizes) > 12 else 0,
+            fontsize=5 if len(sizes) > 30 else None,
         )
         axes.set_xlabel("voxels by ROI, then by JNE")
     axes.set_ylabel("test stimuli by mean JNE-SS")

@@ -1,7 +1,12 @@
-"""The parameters of a training run in MLflow."""
+"""The parameters of a training run in MLflow, and the tags by which evaluate.py finds it."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
+from jne.data.contents import combined
+from jne.tracking import Match
 from jne.training.config import TrainConfig
 
 
@@ -37,6 +42,37 @@ def all_params(config: TrainConfig) -> dict[str, object]:
     del settings["name"]  # the run's own name
     settings["data"].pop("image_features", None)  # repeats `features`
     return _flat(settings, "")
+
+
+def match_of(config: TrainConfig, contents: Mapping[str, str], linear: bool) -> Match:
+    """What evaluate.py finds the run by.
+
+    contents: as `contents_of` returns it. linear: whether the Jacobian is the same everywhere.
+    """
+    params = all_params(config) | short_params(config)
+    role = "linear" if linear else "nonlinear"
+    if config.control.kind == "twins" and not linear:
+        role = "twins"
+    elif config.control.kind != "none" or params["encoder"] == "ridge":  # every run has ridge
+        role = "other"
+    settings = {
+        name: value
+        for name, value in params.items()
+        if name not in ("seed", "shuffle") and name.split(".")[0] != "control"
+    }
+    data_set = config.data["name"]
+    return Match(
+        role=role,
+        data_set=_digest(data_set),
+        subject=_digest([data_set, config.subject]),
+        settings=_digest(settings),
+        seed=str(config.seed),
+        contents=combined(contents),
+    )
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flat(settings: dict[str, Any], prefix: str) -> dict[str, object]:

@@ -11,9 +11,18 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
-from jne.results.contents import roi_table, summarise, voxel_table, write_encoder, write_results
+from jne.results.contents import (
+    is_linear,
+    regions_in_mlflow,
+    roi_table,
+    summarise,
+    voxel_table,
+    write_encoder,
+    write_results,
+)
 from jne.results.folder import (
     SCRATCH,
     RunFolder,
@@ -41,10 +50,12 @@ from jne.training.config import TrainConfig
 from jne.training.fit import History
 from jne.training.measure import Nonlinearity, Scores
 from jne.training.module import EncodingModule
-from jne.training.params import all_params, short_params
+from jne.training.params import all_params, match_of, short_params
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
+
+_MAX_ROWS = 50  # ROIs in the table on the terminal
 
 
 class TrainingRun:
@@ -76,7 +87,8 @@ class TrainingRun:
             self.folder.note(prepared=str(prepared), run_key=key, mlflow_run_id=None)
             self.tracked.restart_as_new_run(key)
             self.folder.note(mlflow_run_id=self.tracked.run_id)
-        self.folder.note(prepared=str(prepared))
+        self._contents = contents_of(data.prepared)
+        self.folder.note(prepared=str(prepared), contents=self._contents)
         self.tracked.log_params(sizes)
         self.tracked.log_input(dataset_of(data.prepared))
         left_out = pd.Series(data.voxel_status).value_counts().drop("ok")
@@ -112,7 +124,8 @@ class TrainingRun:
         voxels = voxel_table(
             data.prepared.voxels, data.voxel_status, data.kept, trained, nonlinearity.columns
         )
-        summary = summarise(voxels, self.config.stats.alpha)
+        regions = roi_table(voxels)
+        summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
             "train/best_epoch": history.best_epoch,
             "train/epochs": len(history.epochs),
@@ -142,7 +155,6 @@ class TrainingRun:
             module.encoder,
             {name: getattr(data, name) for name in scaling},
         )
-        regions = roi_table(voxels)
         write_table(self.path / "rois.csv", regions)
         drawn = figures.draw_run(
             self.folder.figures,
@@ -161,6 +173,9 @@ class TrainingRun:
             "memory/peak_gb": peak_memory_gb(),
         }
         self._log(summary["metrics"] | durations, drawn)
+        match = match_of(self.config, self._contents, is_linear(voxels))
+        for name, value in match.tags().items():
+            self.tracked.tag(name, value)
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
         self.folder.note(val_loss=history.best_loss)
         self._show(regions)
@@ -196,7 +211,11 @@ class TrainingRun:
         for heading in ("voxels", *columns):
             longest = max(map(len, heading.split()))  # a heading breaks between words alone
             table.add_column(heading, justify="right", min_width=longest)
-        for _, row in regions.iterrows():
+        shown = regions
+        if len(regions) - 1 > _MAX_ROWS:
+            strongest = regions[:-1].nlargest(_MAX_ROWS, "jne").index
+            shown = regions.loc[[*strongest, regions.index[-1]]]
+        for _, row in shown.iterrows():
             if row["roi"] == "all":
                 table.add_section()
             values = (
@@ -205,8 +224,22 @@ class TrainingRun:
             )
             table.add_row(row["roi"], str(row["n_voxels"]), *values)
         print_table(table)
+        say_what_is_shown(regions)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
+
+
+def say_what_is_shown(regions: pd.DataFrame) -> None:
+    """Say which of many ROIs are in the table on the terminal, and which in MLflow."""
+    n_rois, in_mlflow = len(regions) - 1, regions_in_mlflow(regions)
+    if n_rois > _MAX_ROWS:
+        say(f"the {_MAX_ROWS} of {n_rois} ROIs with the highest mean JNE; rois.csv has all")
+    if len(in_mlflow) < n_rois:
+        say(
+            f"of {n_rois} ROIs, MLflow has metrics of {', '.join(in_mlflow) or 'none'}; "
+            f"rois.csv (in MLflow: tables/rois.csv) has all",
+            soft_wrap=True,
+        )
 
 
 def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:

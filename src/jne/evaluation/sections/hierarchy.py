@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jne.analysis import hierarchy
+from jne.evaluation.claims import of_regions, unclaimed, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
-from jne.evaluation.voxels import SubjectData, measure_label
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData, measure_label
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import short, subplots
 from jne.roi import TIERS
@@ -29,6 +30,7 @@ class Hierarchy(Section):
         "JNE. A dot marks a share significantly above one half (one-sided Mann-Whitney test, "
         "Holm).",
     }
+    regional: Mapping[str, int] = {"jne": MAX_SHOWN, "pairwise": MAX_SHOWN}
     headings: Mapping[str, str] = {
         "mean_low": "95 % from",
         "mean_high": "to",
@@ -83,16 +85,20 @@ class Hierarchy(Section):
         jne = tables["trend"].iloc[0]
         if not np.isfinite(jne.tau):
             return []
+        if sentence := unclaimed(data, of_regions(data)):
+            return sentence
         verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
         return [
             f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
             f"{_significant_steps(tables['pairwise'])}{_extremes(tables)}."
         ]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         jne = tables["trend"].query("measure == 'jne'")
         across = jne[jne["subject"] == ALL_SUBJECTS]
         each = jne.loc[(jne["subject"] != ALL_SUBJECTS) & jne["tau"].notna(), "tau"]
+        if across["tau"].notna().any() and (sentence := unclaimed_across(subjects, of_regions)):
+            return sentence
         return [
             f"All subjects: JNE rises from tier to tier in {(each > 0).sum()} of {len(each)} "
             f"(mean Kendall's tau {tau:.2f}, combined {p_text(p)}, Stouffer)."
@@ -122,7 +128,8 @@ class Hierarchy(Section):
 def _levels(data: SubjectData) -> list[tuple[str, NDArray, list[str]]]:
     """For ROIs and tiers: the level, the name at each analysed voxel, the names in order."""
     roi = data.analysed["roi"].to_numpy()
-    tier = np.where(np.isin(roi, data.rois), data.analysed["tier"].to_numpy(), "")
+    reported = data.analysed["roi"].isin(data.rois)
+    tier = np.where(reported, data.analysed["tier"].to_numpy(), "")
     return [("roi", roi, data.rois), ("tier", tier, [name for name in TIERS if name in tier])]
 
 
@@ -242,7 +249,8 @@ def _superiority(pairwise: pd.DataFrame) -> Figure:
     figure, axes = subplots(
         1,
         len(sizes),
-        figsize=(1.9 + 0.27 * sum(sizes), 0.9 + 0.27 * max(sizes)),
+        # Few regions leave the colour bar and its label their room.
+        figsize=(max(3.4, 1.9 + 0.27 * sum(sizes)), max(2.9, 0.9 + 0.27 * max(sizes))),
         width_ratios=sizes,
         squeeze=False,
         layout="constrained",

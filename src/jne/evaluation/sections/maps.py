@@ -10,6 +10,8 @@ from jne.evaluation.measures import MEASURES, measures_of
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 
+_FORMATS = {".nii.gz": "NIfTI", ".func.gii": "GIFTI", ".dscalar.nii": "CIFTI"}
+
 
 class Maps(Section):
     title = "Maps"
@@ -17,10 +19,6 @@ class Maps(Section):
         f"map_{measure.name}": f"{measure.label} of every voxel that has one, significant or not. "
         "The scale starts at 0; negative values are drawn as 0."
         for measure in MEASURES
-    }
-    files: Mapping[str, str] = {
-        "maps/": "maps of all measures where voxels have a position in a brain, with the names of "
-        "BIDS derivatives: NIfTI, GIFTI, and for fsLR CIFTI",
     }
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -47,14 +45,14 @@ class Maps(Section):
                 )
         return drawn
 
-    def write_files(self, data: SubjectData, folder: Path) -> None:
+    def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
         if not data.may_have_positions:
-            return
+            return {}
         from jne.plots import brain_files, meshes
 
         run = data.subject.nonlinear
         if meshes.why_not_placed(data.voxels, run.space):
-            return
+            return {}
         folder = folder / "maps"
         label = brain_files.subject_label(data.name)
         if (folder / f"sub-{label}").exists():  # of a subject whose name gives the same label
@@ -63,8 +61,9 @@ class Maps(Section):
         brain_files.describe_dataset(
             folder, {measure.name: measure.description for measure in measures}
         )
+        written: list[Path] = []
         for measure in measures:
-            brain_files.write_maps(
+            written += brain_files.write_maps(
                 folder,
                 label,
                 measure.name,
@@ -73,3 +72,7 @@ class Maps(Section):
                 run.space,
                 str(run.config["data"].get("space", "")),
             )
+        formats = [
+            name for end, name in _FORMATS.items() if any(p.name.endswith(end) for p in written)
+        ]
+        return {"maps/": f"maps of all measures, named as BIDS derivatives: {', '.join(formats)}"}

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group
-from jne.evaluation.voxels import SubjectData
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
 from jne.roi import TIERS
@@ -29,6 +29,7 @@ class Nonlinear(Section):
         "nonlinear": "W of the analysed voxels (line: median), and the share of voxels that are "
         "nonlinear, with Wilson's 95 % interval.",
     }
+    regional: Mapping[str, int] = {"nonlinear": MAX_SHOWN}
     headings: Mapping[str, str] = {
         "n_nonlinear": "nonlinear",
         "share_low": "95 % from",
@@ -97,7 +98,7 @@ class Nonlinear(Section):
             ]
         return ["; ".join(clauses) + "."]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "nonlinear" not in tables:
             return []
         rows = tables["nonlinear"]
@@ -214,7 +215,7 @@ def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
         name: voxels["w"] for kind, name, voxels in by_group(data, _tested(data)) if kind == level
     }
     shown = table[table["level"] == level].set_index("group").loc[names]
-    width = max(3.2, 1.2 + 0.42 * len(names))
+    width = max(4.2, 1.2 + 0.42 * len(names))  # room for the title
     figure, (above, below) = subplots(
         2, 1, figsize=(width, 4.0), sharex=True, layout="constrained", height_ratios=[1.4, 1]
     )

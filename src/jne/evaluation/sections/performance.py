@@ -42,7 +42,7 @@ class Performance(Section):
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (
             "Scores of the predictions of the test stimuli, over all voxels of a region. The "
-            "voxels analysed are those that enter the tests of JNE below. Ridge regression, with a "
+            "voxels analysed are those that enter the tests of JNE. Ridge regression, with a "
             "penalty per voxel, is the baseline of every run."
         )
 
@@ -65,7 +65,7 @@ class Performance(Section):
             f"{int(whole.n_analysed)} of {int(whole.n_voxels)} voxels analysed."
         ]
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["performance"]
         whole = table[table["roi"] == WHOLE_BRAIN].groupby("encoder", sort=False)["r2_mean"]
         parts = [

@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.claims import of_regions, why_unclaimed
 from jne.evaluation.sections.base import Section, Tables, by_group
-from jne.evaluation.voxels import SubjectData
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
 
@@ -25,6 +26,7 @@ class Planted(Section):
         "and the share of voxels that the test would have found, had they been nonlinear by a "
         "known share.",
     }
+    regional: Mapping[str, int] = {"planted": MAX_SHOWN}
     headings: Mapping[str, str] = {
         "mean_share": "mean nonlinear share",
         "mean_low": "95 % from",
@@ -66,7 +68,7 @@ class Planted(Section):
             f"(95 % interval {whole.mean_low:.2f} to {whole.mean_high:.2f})"
         ]
         rois = table[table["level"] == "roi"].dropna(subset="mean_share")
-        if len(rois) > 1:
+        if len(rois) > 1 and not why_unclaimed(data, of_regions(data)):
             order = rois["mean_share"].to_numpy().argsort()
             low, high = rois.iloc[order[0]], rois.iloc[order[-1]]
             sentences[0] += (
@@ -132,7 +134,7 @@ def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     names = data.shown or [WHOLE_BRAIN]
     shown = table.set_index("group").loc[names]
     at = np.arange(len(names))
-    width = max(3.2, 1.2 + 0.42 * len(names))
+    width = max(5.0, 1.2 + 0.42 * len(names))  # room for the title
     figure, (above, below) = subplots(2, 1, figsize=(width, 4.0), sharex=True, layout="constrained")
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
     mean = shown["mean_share"].to_numpy()

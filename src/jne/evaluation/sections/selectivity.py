@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from jne.analysis import selectivity
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
-from jne.evaluation.sections.base import Section, Tables
-from jne.evaluation.voxels import SubjectData
+from jne.evaluation.claims import why_unclaimed
+from jne.evaluation.sections.base import Section, Tables, by_region
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.features.images import Images, open_images
 from jne.plots.style import short, subplots
 from jne.utils.files import write_array
@@ -38,10 +39,7 @@ class Selectivity(Section):
         "examples": "The stimuli nearest the centre of each cluster in the t-SNE, the cluster with "
         "the highest JNE-SS first.",
     }
-    files: Mapping[str, str] = {
-        "moj_SUBJECT.npy": "MoJ, the mean JNE-SS by stimulus cluster and voxel, in the order of "
-        "tables/voxels.csv",
-    }
+    regional: Mapping[str, int] = {"mom": MAX_SHOWN}
 
     def tables(self, data: SubjectData) -> Tables:
         clusters, settings = data.clusters, data.config.selectivity
@@ -91,8 +89,11 @@ class Selectivity(Section):
                 say(sentence, style="yellow", highlight=False)
         return figures
 
-    def write_files(self, data: SubjectData, folder: Path) -> None:
-        write_array(folder / f"moj_{data.file_name}.npy", _moj(data).astype(np.float32))
+    def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
+        name = f"moj_{data.file_name}.npy"
+        write_array(folder / name, _moj(data).astype(np.float32))
+        return {name: "MoJ, the mean JNE-SS by stimulus cluster and voxel, in the order of the "
+                      "table of voxels"}  # fmt: skip
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         preferred = tables["preferences"].query("preferred")
@@ -101,14 +102,31 @@ class Selectivity(Section):
         if preferred.empty:
             return ["JNE-SS is not significantly higher for any cluster of stimuli."]
         preferred = preferred.sort_values("ratio", ascending=False)
-        regions = preferred["roi"].replace(WHOLE_BRAIN, "all voxels")
+        reasons = {
+            roi: why_unclaimed(data, rows)
+            for roi, rows in by_region(data.voxels, list(preferred["roi"].unique()))
+        }
+        claimed = preferred[preferred["roi"].map(reasons) == ""]
+        regions = claimed["roi"].replace(WHOLE_BRAIN, "all voxels")
         parts = [
             f"{region} ({', '.join(clusters[:3])})"
-            for region, clusters in preferred["cluster"].groupby(regions, sort=False)
+            for region, clusters in claimed["cluster"].groupby(regions, sort=False)
         ]
-        more = f" and {len(parts) - _MAX_NAMED} more" if len(parts) > _MAX_NAMED else ""
-        named = ", ".join(parts[:_MAX_NAMED])
-        return [f"JNE-SS is significantly higher for some stimuli: {named}{more}."]
+        without = [roi for roi in preferred["roi"].unique() if reasons[roi]]
+        sentences = []
+        if parts:
+            sentences.append(f"JNE-SS is significantly higher for some stimuli: {_named(parts)}.")
+        if without:
+            sentences.append(
+                f"Of the stimuli of {_named(without)} nothing is claimed, where JNE describes the "
+                f"training, not the brain ({without[0]}: {reasons[without[0]]})."
+            )
+        return sentences
+
+
+def _named(parts: list[str]) -> str:
+    more = len(parts) - _MAX_NAMED
+    return ", ".join(parts[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _moj(data: SubjectData) -> NDArray[np.float64]:

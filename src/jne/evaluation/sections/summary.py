@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from jne.analysis import inference
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.claims import of_regions, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
@@ -61,21 +62,23 @@ class Summary(Section):
         return ""
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note)}
+        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note())}
 
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         table = tables["summary"]
         each = [table[table["subject"] == data.name] for data in subjects]
         shown = list(dict.fromkeys(roi for data in subjects for roi in data.shown))
-        return {"group": _figure(each, shown, subjects[0].shown_note)}
+        return {"group": _figure(each, shown, subjects[0].shown_note())}
 
-    def findings_across(self, tables: Tables) -> list[str]:
+    def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["summary"]
         across = table[(table["subject"] == ALL_SUBJECTS) & (table["roi"] != WHOLE_BRAIN)]
         across = across[across["n_above"].notna() & (across["n_subjects"] > 1)]
         steady = across[across["n_above"] == across["n_subjects"]]
         if steady.empty:
             return []
+        if unclaimed := unclaimed_across(subjects, of_regions):
+            return unclaimed
         names = ", ".join(steady.sort_values("jne", ascending=False)["roi"].iloc[:6])
         return [
             f"In every subject, the median JNE of {names} is above that of the whole brain "

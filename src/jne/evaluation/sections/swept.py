@@ -25,6 +25,7 @@ class Swept(Section):
         "swept_group": "The same for all subjects: a thin line per subject, a thick one for their "
         "mean.",
     }
+    regional: Mapping[str, int] = {"swept": _MAX_PANELS}
     headings: Mapping[str, str] = {
         "jne": "median JNE",
         "jne_q25": "quartiles from",
@@ -76,7 +77,7 @@ class Swept(Section):
 def _by_value(data: SubjectData) -> pd.DataFrame:
     rows = []
     for value, run in data.subject.variations.items():
-        voxels = run.voxels[data.voxels["analysed"].to_numpy()]
+        voxels = run.voxels.assign(roi=data.voxels["roi"])[data.voxels["analysed"].to_numpy()]
         for roi, chosen in by_region(voxels, data.rois):
             low, middle, high = chosen["jne"].quantile([0.25, 0.5, 0.75])
             rows.append(

@@ -1,0 +1,126 @@
+"""Whether two runs are on the same data: else no number of one says anything beside the other's.
+
+The contents decide, not names: ids of stimuli and voxels are row numbers where the user gave none.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jne.data.contents import PARTS
+from jne.plots.style import short
+from jne.results import Results
+from jne.utils.blocks import voxel_blocks
+
+_WORDS = {"stimuli": "stimuli or splits"}
+# Keys in which repeats of a run may differ
+_BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
+# Sections that say what is measured and how it is tested, keys that no result depends on, and one
+# that repeats `features`
+_NOT_LEARNED = (
+    *("jacobian.", "stats."),
+    *("features.cache", "trainer.checkpoint_seconds", "data.image_features", "data.leaks"),
+)
+# Of features: where they are and how they are computed, not what they are
+_WHERE_FEATURES_ARE = ("path", "ids", "batch_size", "device", "cache")
+
+
+def other_data(first: Results, other: Results, may_differ: Iterable[str] = ()) -> str:
+    """What differs in the data of the other run, and by which settings; empty for the same data.
+
+    may_differ: of PARTS, those that do not count.
+    """
+    parts = [part for part in _differing_parts(first, other) if part not in may_differ]
+    if not parts:
+        return ""
+    keys = [key for key in differing_keys(first, other) if key.startswith(("data.", "features."))]
+    reasons = [_change(first, other, key) for key in keys]
+    if all(map(is_of_features, keys)) and (not keys or parts != ["features"]):
+        reasons.append("a file has changed")
+    return f"{' and '.join(_WORDS.get(part, part) for part in parts)} ({', '.join(reasons)})"
+
+
+def is_of_features(key: str) -> bool:
+    """Whether a config key says which features: features.layer, data.features, data.layer."""
+    return "feature" in key or key.endswith("layer")
+
+
+def other_settings(first: Results, other: Results) -> str:
+    """The settings by which the other run is no repeat of the first; empty where it is one."""
+    return ", ".join(_change(first, other, key) for key in differing_keys(first, other))
+
+
+def unlike(first: Results, other: Results) -> str:
+    """The settings in which runs of two subjects differ though their data may; empty for none."""
+    keys = [
+        key
+        for key in differing_keys(first, other)
+        if key not in ("subject", "data") and key.split(".")[-1] not in _WHERE_FEATURES_ARE
+    ]
+    keys = [key for key in keys if key == "data.layer" or not key.startswith("data.")]
+    return ", ".join(_change(first, other, key) for key in keys)
+
+
+def contents(run: Results) -> dict[str, str]:
+    """The digests of the run's data; {} for a run that did not record them."""
+    recorded = run.status.get("contents")
+    if not isinstance(recorded, dict):
+        return {}
+    return {part: str(recorded.get(part)) for part in PARTS}
+
+
+def _differing_parts(first: Results, other: Results) -> list[str]:
+    recorded = contents(first), contents(other)
+    if all(recorded):
+        return [part for part in PARTS if recorded[0][part] != recorded[1][part]]
+    # What the folders have: the test stimuli, standardised by the training stimuli
+    same = {
+        **{name: _equal_arrays(first.array(name), other.array(name)) for name in PARTS[:2]},
+        "stimuli": _equal_columns(first.stimuli["stimulus"], other.stimuli["stimulus"]),
+        "voxels": _equal_columns(first.voxels["voxel"], other.voxels["voxel"]),
+    }
+    return [part for part in PARTS if not same[part]]
+
+
+def _equal_arrays(first: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
+    return first.shape == other.shape and all(
+        np.array_equal(first[:, columns], other[:, columns], equal_nan=True)
+        for columns in voxel_blocks(first.shape[1])
+    )
+
+
+def _equal_columns(first: pd.Series, other: pd.Series) -> bool:
+    return len(first) == len(other) and bool(np.all(first.to_numpy() == other.to_numpy()))
+
+
+def differing_keys(first: Results, other: Results) -> list[str]:
+    """The config keys in which two runs learned differently."""
+    keys = sorted((first.config.keys() | other.config.keys()).difference(_BOOKKEEPING))
+    differing = []
+    for key in keys:
+        a, b = first.config.get(key), other.config.get(key)
+        if a == b:
+            continue
+        if isinstance(a, dict) and isinstance(b, dict):
+            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
+            differing += [f"{key}.{name}" for name in names]
+        else:
+            differing.append(key)
+    return [key for key in differing if not key.startswith(_NOT_LEARNED)]
+
+
+def _change(first: Results, other: Results, key: str) -> str:
+    """KEY=VALUE instead of VALUE."""
+    values = [short(str(value_of(run, key)), 60) for run in (other, first)]
+    return f"{key}={values[0]} instead of {values[1]}"
+
+
+def value_of(run: Results, key: str) -> Any:
+    """The value of a dotted config key; None where the config has no such key."""
+    value: Any = run.config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value
