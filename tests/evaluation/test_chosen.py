@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from finished_run import evaluate_config, write_run
 from helpers import compose_train, no_figures, status
