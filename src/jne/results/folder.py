@@ -1,6 +1,5 @@
 """A run's folder while it is written: its lock, its status, earlier attempts at the same run."""
 
-import json
 import logging
 import platform
 import secrets
@@ -22,6 +21,7 @@ from jne import __version__
 from jne.errors import InputError
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.machine import peak_memory_gb
+from jne.utils.plain import read_json
 from jne.utils.reading import UNREADABLE
 
 _WAIT_SECONDS = 5.0
@@ -167,7 +167,7 @@ def locked(path: Path, wait: float) -> Iterator[None]:
 def status_of(path: Path) -> dict[str, Any]:
     """The content of status.json in a run's folder; {} where there is none that can be read."""
     try:
-        status = json.loads((path / "status.json").read_text())
+        status = read_json(path / "status.json")
     except UNREADABLE:
         return {}
     return status if isinstance(status, dict) else {}
@@ -180,7 +180,7 @@ def metrics_of(path: Path) -> dict[str, float]:
     """
     file = path / "summary.json"
     try:
-        metrics = json.loads(file.read_text())["metrics"]
+        metrics = read_json(file)["metrics"]
         return {str(name): float(value) for name, value in metrics.items()}
     except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError("", f"{file} cannot be read: it is missing or damaged") from error
