@@ -19,9 +19,14 @@ from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
-from jne.errors import InputError
-from jne.results.weights import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint
+from jne.training.checkpoint import (
+    FirstBatch,
+    check_progress,
+    continuing,
+    read_checkpoint,
+    restore_finished,
+)
 from jne.training.components import (
     ComponentModule,
     component_data,
@@ -41,13 +46,6 @@ Measured = TypeVar("Measured")
 # A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
 # voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
 _FULL_DECAY = 1000
-_CHECKPOINT = {
-    "epoch": int,
-    "global_step": int,
-    "callbacks": dict,
-    "optimizer_states": list,
-    "loops": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -179,11 +177,14 @@ def _train(
     own = [curves, best, *([] if trajectory is None else [trajectory])]
     if save_to is not None and save_to.exists():
         checkpoint = save_to
-    saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
-    if not _restore(saved, module, own, settings.max_epochs):
+    saved = read_checkpoint(checkpoint, module) if checkpoint else {}
+    first = FirstBatch()
+    with continuing(checkpoint, first):
+        if restore_finished(saved, module, own, settings.max_epochs):
+            return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
         if data.batch_bytes > 2**26:
             keep_freed_memory()
-        callbacks = [*own, EarlyStopping("val/loss", patience=settings.patience)]
+        callbacks = [*own, first, EarlyStopping("val/loss", patience=settings.patience)]
         if save_to is not None:
             callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds, before_save))
         with _quiet_lightning():
@@ -194,6 +195,8 @@ def _train(
                 enable_checkpointing=save_to is not None,
                 accumulate_grad_batches=data.n_parts,
             )
+            if checkpoint:
+                check_progress(saved, trainer)
             trainer.fit(module, data, ckpt_path=checkpoint)
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
 
@@ -254,41 +257,3 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         warnings.filterwarnings("ignore", message="The `srun` command is available")
         yield
-
-
-def _restore(
-    saved: dict[str, Any],
-    module: EncodingModule,
-    callbacks: list[pl.Callback],
-    max_epochs: int,
-) -> bool:
-    """Whether training is over in this checkpoint; if so, restore callbacks and best weights.
-
-    Lightning would train one more epoch before it stops again.
-    """
-    states = saved.get("callbacks", {})
-    rows = states.get(EpochCurves.state_key, {}).get("rows", ())
-    if not states.get("LastCheckpoint", {}).get("over") and len(rows) < max_epochs:
-        return False
-    for callback in callbacks:
-        if callback.state_key in states:  # a checkpoint of another run may have no trajectory
-            callback.load_state_dict(states[callback.state_key])
-    module.encoder.load_state_dict(states["BestWeights"]["weights"])
-    return True
-
-
-def _checked_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
-    """The content of a checkpoint. Raises InputError if it is damaged or another encoder's."""
-    checkpoint = load_weights(path)
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    saved = checkpoint.get("state_dict")
-    if not isinstance(saved, dict) or expected != {
-        name: tuple(getattr(value, "shape", ("none",))) for name, value in saved.items()
-    }:
-        raise InputError("checkpoint", f"{path} holds another encoder than this config describes")
-    for key, kind in _CHECKPOINT.items():
-        if not isinstance(checkpoint.get(key), kind):
-            raise InputError(
-                "checkpoint", f"{path} is not a whole checkpoint of Lightning: no {key}"
-            )
-    return checkpoint
