@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -17,6 +18,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jne.config import unknown_key
+from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError
 from jne.runs import sweep
 from jne.utils.files import file_name
@@ -58,13 +60,14 @@ def run_script(main: Callable[[], None]) -> None:
     # It only reads them, and copies what it reads.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     register_resolvers()
-    sys.argv[1:] = map(_with_home, sys.argv[1:])
+    sys.argv[1:] = map(_without_credentials, map(_with_home, sys.argv[1:]))
+    sys.excepthook = _print_exception
     try:
         main()
     except Exception as error:
         # What ended a job of a sweep is in its log and in the sweep's table.
         if sweep.finish() is None:
-            sys.exit(f"error: {user_message(error)}")
+            sys.exit(f"error: {hide_credentials(user_message(error))}")
         sys.exit(1)
     if sweep.finish() is False:
         sys.exit(1)
@@ -74,6 +77,19 @@ def _with_home(override: str) -> str:
     """KEY=~/PATH with the home folder: the shell leaves it, and Hydra's grammar has no ~."""
     key, equals, value = override.partition("=")
     return f"{key}{equals}{os.path.expanduser(value)}"
+
+
+def _without_credentials(override: str) -> str:
+    """tracking.uri without a password, which Hydra would print and write."""
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") != "tracking.uri":
+        return override
+    address = value.strip("'\"")
+    return f"{key}{equals}{value.replace(address, without_credentials(address))}"
+
+
+def _print_exception(*error: Any) -> None:
+    sys.stderr.write(hide_credentials("".join(traceback.format_exception(*error))))
 
 
 def user_message(error: Exception) -> str:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from jne.credentials import without_credentials
 from jne.errors import InputError
 
 # Keys that were renamed: what to write in their place.
@@ -46,7 +47,7 @@ class Section(BaseModel):
 class TrackingConfig(Section):
     """conf/tracking: the MLflow store."""
 
-    uri: str | None
+    uri: Annotated[str, AfterValidator(without_credentials)] | None
     experiment: str = Field(min_length=1)
     on_unreachable: Literal["fail_at_start", "fail", "continue"]
     nested: bool

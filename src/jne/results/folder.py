@@ -18,6 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from jne import __version__
+from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.machine import peak_memory_gb
@@ -195,7 +196,7 @@ def in_one_line(error: BaseException) -> str:
     """What ended a run, for its status and its tag in MLflow."""
     if isinstance(error, SystemExit) and error.code == TERMINATED:
         return "SIGTERM"
-    return f"{type(error).__name__}: {error}"
+    return hide_credentials(f"{type(error).__name__}: {error}")
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """One MLflow run from start to end."""
 
-import json
 import math
 import os
 import shlex
@@ -17,6 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
+from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.results.folder import ended_as, in_one_line
 from jne.tracking.dataset import dataset_input
@@ -25,6 +25,7 @@ from jne.tracking.names import metric_name
 from jne.tracking.store import STORE_ERRORS, UNRECORDED, open_store
 from jne.tracking.views import describe_by_pictures
 from jne.utils.files import write_json
+from jne.utils.plain import read_json
 from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
 
@@ -116,7 +117,7 @@ class TrackedRun:
         """
         path = self.folder / UNRECORDED
         try:
-            metrics = json.loads(path.read_text())["metrics"]
+            metrics = read_json(path)["metrics"]
             pending = [(str(n), float(value), int(ms), int(step)) for n, value, ms, step in metrics]
         except FileNotFoundError:
             return
@@ -229,7 +230,8 @@ class TrackedRun:
         write_json(self.folder / UNRECORDED, self._journal)
 
     def _go_offline(self, error: Exception) -> None:
-        self.client, self._offline_reason = None, str(error).splitlines()[0][:200]
+        reason = hide_credentials(str(error).splitlines()[0])
+        self.client, self._offline_reason = None, reason[:200]
         message = f"MLflow: {self._offline_reason}; continuing without MLflow"
         say(message, style="yellow", soft_wrap=True)
 
@@ -285,7 +287,8 @@ def track(
         tracked.flush()
         tracked.tag("error", in_one_line(error))
         if isinstance(error, Exception) and not isinstance(error, InputError):
-            (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+            text = "".join(traceback.format_exception(error))
+            (folder / "error.txt").write_text(hide_credentials(text))
             tracked.log_file(folder / "error.txt")
         tracked.end(ended_as(error))
         raise

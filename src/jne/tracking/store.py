@@ -15,6 +15,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
+from jne.credentials import with_credentials
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.views import save_views
@@ -47,7 +48,7 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
         with FileLock(artifacts.parent / ".mlflow.lock"):
             _make_store(uri)
             relocate_store(uri)
-            client = MlflowClient(uri)
+            client = MlflowClient(with_credentials(uri))
             found = client.get_experiment_by_name(experiment)
             if found is not None:
                 return client, found.experiment_id

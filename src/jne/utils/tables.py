@@ -21,8 +21,8 @@ _MAX_CSV_ROWS = 50_000
 _MAX_BYTES, _MAX_HEADER = 2**30, 2**16
 # Columns of text that may be empty from top to bottom, which pandas would read as numbers.
 _TEXT = ("roi", "tier", "category", "hemisphere", "image")
-# What spreadsheets skip before a formula, and the wide forms that some take for = + - @
-_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+# Also what spreadsheets skip before a formula, and the wide forms of = + - @; a sign alone is none
+_FORMULA = re.compile("(?s)'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

@@ -1,0 +1,68 @@
+"""Addresses of MLflow stores without the user and the password in them.
+
+These go to the environment of this process instead, where MLflow, the drivers of PostgreSQL and the
+processes that it starts look for them. So what is shown, recorded or passed on does not have them.
+"""
+
+import os
+import re
+from urllib.parse import parse_qsl, unquote, urlencode
+
+_VARIABLES = {
+    r"https?": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
+    r"postgresql(\+psycopg2?)?": ("PGUSER", "PGPASSWORD"),
+}
+_WHOLE = "JNE_STORE"  # the address of a store whose driver does not look into the environment
+_CREDENTIALS = re.compile(
+    r"((?:mysql|mssql|postgres(?:ql)?)(?:\+\w+)?://)\S*@"  # whose passwords may hold a slash
+    r"|(\b[a-z][\w+.-]*://)[^\s/?#]*@"
+    r"|([?&]password=)[^\s&'\"]*"
+)
+
+
+def hide_credentials(text: str) -> str:
+    """A text without `user:password@` in the addresses in it: what is shown, logged or recorded."""
+    return _CREDENTIALS.sub(lambda match: next(filter(None, match.groups())), text)
+
+
+def without_credentials(uri: str) -> str:
+    """The address of a store without user and password, which go to the environment."""
+    bare, user, password = _parts(uri)
+    if not (user or password):
+        return bare
+    names = next((n for scheme, n in _VARIABLES.items() if re.match(f"{scheme}://", uri)), None)
+    if names is None:
+        os.environ[_WHOLE] = uri
+    else:
+        os.environ |= {n: v for n, v in zip(names, (user, password), strict=True) if v}
+    return bare
+
+
+def with_credentials(bare: str) -> str:
+    """The address to connect to, of a store whose address `without_credentials` made."""
+    whole = os.environ.get(_WHOLE, "")
+    return whole if whole and _parts(whole)[0] == bare else bare
+
+
+def from_environment(bare: str) -> None:
+    """Take user and password from MLFLOW_TRACKING_URI, if that is the address of the same store."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    if _parts(uri)[0] == bare:
+        without_credentials(uri)
+
+
+def _parts(uri: str) -> tuple[str, str, str]:
+    """An address without user and password, and these, decoded."""
+    scheme, separator, rest = uri.partition("://")
+    # A password in the address of a database may hold a slash, by SQLAlchemy's rules.
+    end = re.search(r"[/?#]" if scheme.startswith("http") else r"\?", rest)
+    place, query = (rest, "") if end is None else (rest[: end.start()], rest[end.start() :])
+    named, _, host = place.rpartition("@")
+    if not separator or not re.match(r"[^:/]*(:|$)", named):
+        named, host = "", place
+    user, _, password = map(unquote, named.partition(":"))
+    given = dict(parse_qsl(query.removeprefix("?")))
+    if "password" in given:  # as libpq takes it
+        password, user = given.pop("password"), given.pop("user", user)
+        query = f"?{urlencode(given)}" if given else ""
+    return f"{scheme}{separator}{host}{query}", user, password
