@@ -115,6 +115,8 @@ def _source(run: Results, config: EvaluateConfig) -> Source:
 def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
     """Raise InputError where the features are not those that the encoder was trained on."""
     trained_on = run.config.get("features", {})
+    if not isinstance(trained_on, dict):
+        raise InputError("", f"{run.path / 'config.yaml'} must hold the section features")
     encoder = f"the encoder of {run.config['subject']} in {run.path} was trained on"
     if any(trained_on.get(name) != chosen.get(name) for name in ("_target_", "name")):
         raise InputError(

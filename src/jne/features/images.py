@@ -85,7 +85,7 @@ class ZipImages(Images):
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, "images"):
-            self._archive = zipfile.ZipFile(regular_file(path))
+            self._archive = zipfile.ZipFile(regular_file(path, key="images"))
         self.names = _image_names(self._archive.namelist())
 
     def _open(self, i: int) -> Image.Image:
@@ -104,7 +104,7 @@ class Hdf5Images(Images):
     def __init__(self, path: Path, dataset: str = "imgBrick") -> None:
         self.path = path
         with reading(path, "images"):
-            data = open_hdf5(path).get(dataset)
+            data = open_hdf5(path, "images").get(dataset)
         if not isinstance(data, h5py.Dataset):
             raise InputError("images", f"{path} has no dataset {dataset}")
         if data.ndim != 4 or data.shape[3] != 3 or data.dtype != "uint8":

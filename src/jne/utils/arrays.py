@@ -36,7 +36,7 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
                 _check_size(member.file_size, member.compress_size, path, config_key)
                 array = archive[name]
         elif path.suffix in (".h5", ".hdf5", ".hdf", ".mat"):
-            with open_hdf5(path) as file:
+            with open_hdf5(path, config_key) as file:
                 names: list[str] = []
                 file.visititems(
                     lambda name, item: (

@@ -12,9 +12,9 @@ from jne.errors import InputError
 from jne.utils.plain import regular_file
 
 
-def open_hdf5(path: Path) -> Any:
-    """An `h5py.File` to read from. Raises InputError where it is no regular file."""
-    return h5py.File(regular_file(path), "r")
+def open_hdf5(path: Path, key: str) -> Any:
+    """An `h5py.File` to read from. Raises InputError, naming `key`, where it is no regular file."""
+    return h5py.File(regular_file(path, key=key), "r")
 
 
 def check_own(dataset: Any, path: Path, key: str) -> Any:

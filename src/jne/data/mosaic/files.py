@@ -149,7 +149,7 @@ class SubjectFile:
 def open_subject(path: Path, name: str, subject: str) -> Iterator[SubjectFile]:
     """The file of a subject, open. Raises InputError for one that cannot be read."""
     with reading(path, "data.root"):
-        file = open_hdf5(path)
+        file = open_hdf5(path, "data.root")
     with file:
         yield SubjectFile(path, file, name, subject)
 

@@ -29,7 +29,7 @@ def open_image(path: Path) -> Any:
     """An image, whose array nibabel reads when it is asked for."""
     with reading_image(path):
         # nibabel itself reports a missing permission as an unknown format
-        regular_file(path).open("rb").close()
+        regular_file(path, key="data.root").open("rb").close()
         return nib.load(path)
 
 

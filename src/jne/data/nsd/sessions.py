@@ -47,7 +47,7 @@ class Hdf5Session:
 
     def __init__(self, path: Path, shape: tuple[int, ...], places: Places) -> None:
         self._path, self._n_trials = path, shape[0]
-        with reading(path, "data.root"), open_hdf5(path) as file:
+        with reading(path, "data.root"), open_hdf5(path, "data.root") as file:
             betas = check_own(file["betas"], path, "data.root")
             check_shape(path, betas.shape, shape)
             self._dtype, self._depth = betas.dtype, (betas.chunks or (0, 1))[1]
@@ -90,7 +90,7 @@ class Hdf5Session:
         self, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
     ) -> NDArray[Any]:
         betas = np.empty((len(z), self._n_trials), self._dtype)
-        with open_hdf5(self._path) as file:
+        with open_hdf5(self._path, "data.root") as file:
             # Whole slices, as many as a chunk has: each chunk is read once.
             for start in np.unique(z // self._depth) * self._depth:
                 slices = file["betas"][:, start : start + self._depth]
