@@ -7,6 +7,7 @@ one that has the apostrophe already; `read_table` takes it off again. Numbers st
 
 import csv
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,8 +80,9 @@ def read_table(path: Path) -> pd.DataFrame:
 def _check_text(path: Path) -> None:
     """Raise InputError where a file is made to keep pandas busy: of zeros, or without an end."""
     with open(path, "rb") as file:
-        endless = len(file.readline(_MAX_HEADER)) == _MAX_HEADER
-        if endless or any(b"\0" in part for part in iter(lambda: file.read(2**24), b"")):
+        header = file.readline(_MAX_HEADER)
+        rows = iter(lambda: file.read(2**24), b"")
+        if len(header) == _MAX_HEADER or any(b"\0" in part for part in chain([header], rows)):
             raise InputError("", f"{path} cannot be read (it is no table)")
 
 
