@@ -224,4 +224,4 @@ def addresses(place: str) -> Iterator[tuple[str, str]]:
     yield f"postgresql://joe:a/{PASSWORD}@{place}", f"postgresql://{place}"
     yield f"postgresql://joe:a@{PASSWORD}@{place}", f"postgresql://{place}"
     yield f"postgresql://{place}?user=joe&password={PASSWORD}", f"postgresql://{place}"
-    yield f"postgresql://{PASSWORD}@{place}", f"postgresql://{place}"
+    yield f"postgresql://{PASSWORD}@{place}", f"postgresql://{place}"  # a user is hidden, too

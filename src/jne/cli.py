@@ -82,10 +82,14 @@ def _with_home(override: str) -> str:
 def _without_credentials(override: str) -> str:
     """tracking.uri without a password, which Hydra would print and write."""
     key, equals, value = override.partition("=")
-    if key.lstrip("+") != "tracking.uri":
-        return override
-    address = value.strip("'\"")
-    return f"{key}{equals}{value.replace(address, without_credentials(address))}"
+    if key.lstrip("+") == "tracking.uri":
+        addresses = [value.strip("'\"")]
+    else:  # in a whole section, tracking={uri: ...}
+        is_section = key.lstrip("+") == "tracking"
+        addresses = re.findall(r"[a-z][\w+.-]*://[^\s'\",}]+", value) if is_section else []
+    for address in addresses:
+        value = value.replace(address, without_credentials(address))
+    return f"{key}{equals}{value}"
 
 
 def _print_exception(*error: Any) -> None:

@@ -12,7 +12,8 @@ _VARIABLES = {
     r"https?": ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"),
     r"postgresql(\+psycopg2?)?": ("PGUSER", "PGPASSWORD"),
 }
-_WHOLE = "JNE_STORE"  # the address of a store whose driver does not look into the environment
+_STORE = "JNE_STORE"  # the whole address of the store that they are for
+
 _CREDENTIALS = re.compile(
     r"((?:mysql|mssql|postgres(?:ql)?)(?:\+\w+)?://)\S*@"  # whose passwords may hold a slash
     r"|(\b[a-z][\w+.-]*://)[^\s/?#]*@"
@@ -27,21 +28,30 @@ def hide_credentials(text: str) -> str:
 
 def without_credentials(uri: str) -> str:
     """The address of a store without user and password, which go to the environment."""
-    bare, user, password = _parts(uri)
-    if not (user or password):
-        return bare
-    names = next((n for scheme, n in _VARIABLES.items() if re.match(f"{scheme}://", uri)), None)
-    if names is None:
-        os.environ[_WHOLE] = uri
-    else:
-        os.environ |= {n: v for n, v in zip(names, (user, password), strict=True) if v}
+    bare, *given = _parts(uri)
+    if any(given):
+        os.environ[_STORE] = uri
+        os.environ |= {name: v for name, v in zip(_variables(uri), given, strict=False) if v}
     return bare
 
 
 def with_credentials(bare: str) -> str:
-    """The address to connect to, of a store whose address `without_credentials` made."""
-    whole = os.environ.get(_WHOLE, "")
-    return whole if whole and _parts(whole)[0] == bare else bare
+    """The address to connect to, of a store whose address `without_credentials` made.
+
+    User and password of another store leave the environment: they are for that one alone.
+    """
+    whole = os.environ.get(_STORE, "")
+    if not whole or _parts(whole)[0] == bare:
+        return whole if whole and not _variables(whole) else bare
+    for name in (_STORE, *_variables(whole)):
+        os.environ.pop(name, None)
+    return bare
+
+
+def _variables(uri: str) -> tuple[str, ...]:
+    """Where the driver of a store looks for user and password; nowhere by default."""
+    named = (names for scheme, names in _VARIABLES.items() if re.match(f"{scheme}://", uri))
+    return next(named, ())
 
 
 def from_environment(bare: str) -> None:
