@@ -277,6 +277,28 @@ def test_errors_that_name_the_address(tmp_path, store, capfd, monkeypatch):
     assert PASSWORD.encode() not in Path(store.removeprefix("sqlite:///")).read_bytes()
 
 
+@pytest.mark.slow  # real processes
+@pytest.mark.parametrize("launcher", ["submitit_local", "cores"])
+def test_jobs_in_other_processes(server, tmp_path, launcher):
+    """The files that they are started with, and that they leave, do not hold it; they have it."""
+    mine = tmp_path / "conf" / "tracking" / "mine.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text(yaml.safe_dump(SETTINGS | {"uri": server.address, "log_model": False}))
+    jobs = [f"hydra/launcher={launcher}", "data.n_test=-1,-2"]
+    for number, given in enumerate(
+        (
+            [f"tracking.uri={server.address}", "tracking.on_unreachable=continue"],
+            [f"--config-dir={mine.parents[1]}", "tracking=mine"],
+        )
+    ):
+        home = tmp_path / f"outputs{number}"
+        command = [sys.executable, "train.py", "-m", *given, f"output={home}", *jobs]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert len(list(home.rglob("status.json"))) == 2, ended.stderr
+        assert_not_in(home, ended.stdout, ended.stderr)
+    assert set(server.seen) == {LOGIN}
+
+
 @pytest.mark.slow  # a real server behind one that asks for the password
 def test_with_the_password_everything_works(server, tmp_path, capfd):
     with socket.socket() as free:

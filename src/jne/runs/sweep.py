@@ -23,7 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from jne.credentials import hide_credentials
+from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError
 from jne.runs.experiment import Command
 from jne.runs.launchers import Launcher, launcher_of
@@ -85,8 +85,7 @@ class SweepCallback(Callback):
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store
-        if not OmegaConf.is_interpolation(config.tracking, "uri"):
-            config.tracking.uri = script.tracking.uri  # Hydra writes this config to multirun.yaml
+        _drop_credentials(config)  # which Hydra writes to multirun.yaml
         try:
             # Before the jobs start: two processes must not make one store.
             client, experiment_id = open_store(**self.store)
@@ -206,6 +205,7 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
             return
+        _drop_credentials(job_return.cfg)  # which some launchers write to a file
         name = f"{config.hydra.job.num} {config.name}"
         if job_return.status.name == "COMPLETED":
             if self.launcher.shares_terminal:
@@ -230,6 +230,12 @@ def finish() -> bool | None:
     os.environ.pop(PARENT, None)
     with _folder_lock:
         return launched.finish() if launched is not None else None
+
+
+def _drop_credentials(config: DictConfig) -> None:
+    """Take the password out of an address that a config file holds."""
+    if config.tracking.uri and not OmegaConf.is_interpolation(config.tracking, "uri"):
+        config.tracking.uri = without_credentials(config.tracking.uri)
 
 
 def write_job_pointer(folder: Path, job: Sequence[str] | None = None) -> None:
