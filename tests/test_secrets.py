@@ -214,6 +214,16 @@ def test_a_store_that_refuses(server, tmp_path, capfd, script):
     assert set(server.seen) == {LOGIN}
 
 
+def test_a_shown_config(server, tmp_path, capfd, monkeypatch):
+    """--cfg job --resolve prints what the environment has, too."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
+    for uri in (server.address, "${oc.env:MLFLOW_TRACKING_URI}"):
+        run_quietly(tmp_path, uri, "train.py", "--cfg=job", "--resolve")
+        printed = "".join(capfd.readouterr())
+        assert f"uri: http://127.0.0.1:{server.server_port}" in printed
+        assert_not_in(tmp_path, printed)
+
+
 @pytest.mark.parametrize("override", ["tracking.uri={}(", "+tracking.uri='{}", "tracking.uri=[{}]",
                                       "tracking={{uri: '{}'}}", "tracking.uri={}:x"])  # fmt: skip
 def test_an_address_that_cannot_be_read(server, tmp_path, capfd, override):
@@ -316,7 +326,11 @@ def test_with_the_password_everything_works(server, tmp_path, capfd):
             with suppress(OSError), urlopen(f"http://127.0.0.1:{server.to}/health"):
                 break
             time.sleep(0.1)
-        run_quietly(home, "x", "train.py", *TINY_COHORT, *TINY, uri, "tracking.log_model=true")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MLFLOW_TRACKING_URI", server.address)
+            from_environment = "tracking.uri=${oc.env:MLFLOW_TRACKING_URI}"
+            model = "tracking.log_model=true"
+            run_quietly(home, "x", "train.py", *TINY_COHORT, *TINY, from_environment, model)
         folder = only_run(home)
         assert status(folder)["status"] == "FINISHED"
         assert not run_quietly(home, "x", "train.py", *TINY_COHORT, *TINY, uri,

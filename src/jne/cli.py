@@ -60,6 +60,8 @@ def run_script(main: Callable[[], None]) -> None:
     # It only reads them, and copies what it reads.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     register_resolvers()
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        os.environ["MLFLOW_TRACKING_URI"] = without_credentials(os.environ["MLFLOW_TRACKING_URI"])
     sys.argv[1:] = map(_without_credentials, map(_with_home, sys.argv[1:]))
     sys.excepthook = _print_exception
     try:
