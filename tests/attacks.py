@@ -192,7 +192,8 @@ def journals(secret: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         ("params", {"a": [1]}), ("metrics", [["a", "x", 0, 0]]), ("metrics", [[]]),
         ("status", "UP"), ("inputs", [{"name": "x"}]), ("inputs", [3]), ("model", "yes please"),
         ("run_id", 5), ("store", {"uri": "x", "experiment": "y", "artifacts": []}),
-        ("name", None),
+        ("name", None), ("metrics", [["a", 1, 10**18 * 9, 0]]), ("metrics", [["a", 1, 0, -1]]),
+        ("name", "\ud800"), ("params", {"\ud800": "x"}), ("tags", {"a": float("nan")}),
     ):  # fmt: skip
         yield f"{key} is {value!r}", {key: value}
 

@@ -1,10 +1,10 @@
 """Records a run that could not reach MLflow, from the journal in its results folder."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from mlflow.entities import Metric
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from jne.credentials import from_environment, without_credentials
 from jne.errors import InputError
@@ -67,6 +67,9 @@ def record(folder: Path, uri: str | None = None) -> str:
     return tracked.run_id
 
 
+Time = Annotated[int, Field(ge=0, lt=2**62)]  # milliseconds, or a step: what a database holds
+
+
 class _Store(BaseModel):
     uri: str
     experiment: str
@@ -82,7 +85,7 @@ class _Journal(BaseModel):
     tags: dict[str, str]
     params: dict[str, str]
     inputs: list[dict[str, str]] = []
-    metrics: list[tuple[str, float | str, int, int]]
+    metrics: list[tuple[str, float | str, Time, Time]]
     files: list[tuple[str, str | None]]
     model: bool = False
     status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]

@@ -7,6 +7,7 @@ are bounded before anything goes through them, so that a file cannot keep its re
 
 import json
 import math
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ _MAX_JSON = 2**26  # bytes
 _MAX_YAML = 2**19  # of a config; a hundred times what a run writes
 _MAX_YAML_VALUES = 50_000
 _MAX_SCALAR = 2**14  # of YAML, which reads 1:11:11... as a number, in quadratic time
+_HALF_A_SIGN = re.compile("[\ud800-\udfff]")  # JSON can name one: \\ud800
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where libyaml is
 
 
@@ -107,13 +109,21 @@ def not_plain(value: Any) -> str:
     """What a value is, if not text, true, false, null or a number that 64 bits can hold."""
     if isinstance(value, int) and abs(value) >= 2**64:
         return "a number of more than 64 bits"
+    if isinstance(value, str) and _HALF_A_SIGN.search(value):
+        return "half a sign, which no file can hold"
     return "" if isinstance(value, str | int | float | None) else type(value).__name__
+
+
+def _not_written(value: Any) -> str:
+    """Also numbers that JSON does not have, and that no config and no status holds."""
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    return not_plain(value) if is_finite else "a number that is not finite"
 
 
 def check_plain(
     value: Any,
     path: Path,
-    refused: Callable[[Any], str] = not_plain,
+    refused: Callable[[Any], str] = _not_written,
     keys: tuple[type, ...] = (str,),
     max_values: float = _MAX_VALUES,
 ) -> Any:
@@ -129,7 +139,7 @@ def check_plain(
         for item in level:
             if isinstance(item, dict):
                 for name in item:
-                    if type(name) not in keys:
+                    if type(name) not in keys or refused(name):
                         raise InputError("", f"{path} must hold text as keys, found {name!r:.60}")
                 below += item.values()
             elif isinstance(item, list | tuple):
