@@ -129,6 +129,9 @@ def test_an_address_has_no_password_but_its_driver_does(uri, bare):
     assert with_credentials(bare) == bare
     assert with_credentials("http://elsewhere") == "http://elsewhere"
     assert not any(name in os.environ for name in names)  # they are for that store alone
+    without_credentials(uri)
+    without_credentials(f"mysql://joe:{PASSWORD}@elsewhere/db")
+    assert not any(name in os.environ for name in names)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ def without_credentials(uri: str) -> str:
     """The address of a store without user and password, which go to the environment."""
     bare, *given = _parts(uri)
     if any(given):
+        _forget()
         os.environ[_STORE] = uri
         os.environ |= {name: v for name, v in zip(_variables(uri), given, strict=False) if v}
     return bare
@@ -43,9 +44,13 @@ def with_credentials(bare: str) -> str:
     whole = os.environ.get(_STORE, "")
     if not whole or _parts(whole)[0] == bare:
         return whole if whole and not _variables(whole) else bare
-    for name in (_STORE, *_variables(whole)):
-        os.environ.pop(name, None)
+    _forget()
     return bare
+
+
+def _forget() -> None:
+    for name in (*_variables(os.environ.get(_STORE, "")), _STORE):
+        os.environ.pop(name, None)
 
 
 def _variables(uri: str) -> tuple[str, ...]:
