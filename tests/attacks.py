@@ -1,4 +1,8 @@
-"""Files that try to run something when they are read: each would make the folder `trace`."""
+"""What a stranger's files try: to run something, to pass on files of the machine, or a password.
+
+A generator yields what is tried, and how: a function of the folder or the file that it changes.
+What runs would make the folder `trace`.
+"""
 
 import json
 import os
@@ -9,8 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from damage import FILES
 
 from jne.results import Results
+
+Change = Callable[[Path], object]
 
 EVIL = "import os\nos.makedirs({trace!r}, exist_ok=True)\n"
 HUB = "import os\ndef load(**_):\n    os.makedirs({trace!r}, exist_ok=True)\n"
@@ -139,3 +146,83 @@ def read_all(folder: Path) -> None:
         run.array(name)
     run.encoder()
     json.dumps(run.status)
+
+
+# --- files of the machine -------------------------------------------------------------------------
+
+OPTIONAL = ("trajectory.csv", "space.json", "images.json", "data.json")
+
+
+def links(secret: Path) -> Iterator[tuple[str, str, Change]]:
+    """What, the file of a results folder, and the change: a link to `secret`, outside of it."""
+
+    def link(name: str, target: Path, to_folder: bool = False) -> Change:
+        def change(folder: Path) -> None:
+            (folder / name).unlink(missing_ok=True)
+            if to_folder:
+                (folder / "inner").symlink_to(target.parent)
+                target_ = Path("inner", target.name)
+            else:
+                target_ = target
+            (folder / name).symlink_to(target_)
+
+        return change
+
+    for name in (*FILES, *OPTIONAL):
+        yield f"{name} is a link to a file", name, link(name, secret)
+    yield "voxels.csv below a link", "voxels.csv", link("voxels.csv", secret, to_folder=True)
+    relative = Path("..") / secret.parent.name / secret.name
+    yield "status.json is a relative link", "status.json", link("status.json", relative)
+
+
+def journals(secret: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What, and the entries of unrecorded.json by which a folder tries to pass on `secret`.
+
+    The folder has links: `inner` to the folder of `secret`, `link` to itself.
+    """
+    for file in (
+        "../outside/secret.txt", str(secret), "figures/../../outside/secret.txt", "link",
+        "inner/secret.txt", "inner", ".", "figures", "..", "", "figures/inner", "figures/link",
+    ):  # fmt: skip
+        yield f"the file {file!r}", {"files": [[file, None]]}
+    yield "a pipe", {"files": [["pipe", None]]}
+    yield "a file that is not there", {"files": [["nothing", None]]}
+    for key, value in (
+        ("files", [3]), ("files", ["x"]), ("files", [[1, 2, 3]]), ("tags", {"a": {}}), ("tags", []),
+        ("params", {"a": [1]}), ("metrics", [["a", "x", 0, 0]]), ("metrics", [[]]),
+        ("status", "UP"), ("inputs", [{"name": "x"}]), ("inputs", [3]), ("model", "yes please"),
+        ("run_id", 5), ("store", {"uri": "x", "experiment": "y", "artifacts": []}),
+        ("name", None), ("metrics", [["a", 1, 10**18 * 9, 0]]), ("metrics", [["a", 1, 0, -1]]),
+        ("name", "\ud800"), ("params", {"\ud800": "x"}), ("tags", {"a": float("nan")}),
+    ):  # fmt: skip
+        yield f"{key} is {value!r}", {key: value}
+
+
+def foreign_configs(traps: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What, and keys of the section `data` of config.yaml that try to be made or resolved."""
+    hub = {"_target_": "torch.hub.load", "repo_or_dir": str(traps), "model": "load"}
+    nested = hub | {"source": "local", "trust_repo": True}
+    for key in ("space", "zscore"):
+        yield f"{key} is made", {key: nested}
+        yield f"{key} is made, in a list", {key: [nested]}
+        yield f"{key} reads the environment", {key: "${oc.env:JNE_TEST_SECRET}"}
+        yield f"{key} refers to the config", {key: "${subject}"}
+        yield f"{key} is a number", {key: 7}
+    yield "space is a path", {"space": "../../elsewhere"}
+
+
+# --- passwords ------------------------------------------------------------------------------------
+
+PASSWORD = "s3cr3t-Pa55"
+
+
+def addresses(place: str) -> Iterator[tuple[str, str]]:
+    """An address of a store with a password, and the same without it. place: HOST:PORT/PATH."""
+    for scheme in ("http", "https", "postgresql", "postgresql+psycopg", "mysql+pymysql"):
+        yield f"{scheme}://joe:{PASSWORD}@{place}", f"{scheme}://{place}"
+    yield f"http://:{PASSWORD}@{place}", f"http://{place}"
+    yield f"http://joe:{PASSWORD}%40x@{place}", f"http://{place}"
+    yield f"postgresql://joe:a/{PASSWORD}@{place}", f"postgresql://{place}"
+    yield f"postgresql://joe:a@{PASSWORD}@{place}", f"postgresql://{place}"
+    yield f"postgresql://{place}?user=joe&password={PASSWORD}", f"postgresql://{place}"
+    yield f"postgresql://{PASSWORD}@{place}", f"postgresql://{place}"  # a user is hidden, too

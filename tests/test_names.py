@@ -24,6 +24,7 @@ from jne.results import Results
 from jne.tracking import record
 from jne.tracking.names import metric_name
 from jne.utils.files import file_name
+from jne.utils.tables import read_table
 
 ODD = {
     "slash": "a/b",
@@ -192,7 +193,7 @@ def test_tables_hold_the_names_as_they_are(odd_run):
     _, folder, report, _ = odd_run
     assert Results(folder).voxels["roi"].tolist() == list(np.repeat(list(ODD.values()), 4))
     for name in ("mom", "preferences"):
-        table = pd.read_csv(report / "tables" / f"{name}.csv")
+        table = read_table(report / "tables" / f"{name}.csv")
         assert set(table["roi"]) == {*ODD.values(), "all"}
         assert set(table["cluster"]) <= set(ODD.values())
 

@@ -1,8 +1,11 @@
 """Nothing that is read runs: a folder, a checkpoint or a journal that tries to leaves no trace."""
 
+import ast
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,19 +13,26 @@ import torch
 from attacks import (
     Pickled,
     encoder_configs,
+    foreign_configs,
+    journals,
     lay_traps,
+    links,
     pickles,
     read_all,
     write_config,
     write_encoder_config,
 )
-from finished_run import write_run
+from bombs import within
+from finished_run import evaluate_config, write_run
 from helpers import TINY, TINY_COHORT, run_quietly
 
+import jne
 from jne.errors import InputError
+from jne.evaluation.second_test import second_test
 from jne.results import Results
-from jne.tracking import record
+from jne.tracking import open_store, record
 from jne.utils.arrays import read_array
+from jne.utils.instantiate import instantiate
 
 
 @pytest.fixture(scope="module")
@@ -139,17 +149,196 @@ def test_a_users_files_are_never_unpickled(scene, tmp_path, store, kind):
         read_array(path, None, "data.features", "data.features_key")
 
 
-def test_a_journal_sends_no_file_from_elsewhere(scene, tmp_path, store):
-    """unrecorded.json names files of its folder; one outside would be copied to the store."""
-    folder = scene[0]
-    secret = tmp_path / "secret.txt"
-    secret.write_text("secret")
+def test_nothing_of_a_runs_config_is_made_for_a_second_test_set(scene, tmp_path, monkeypatch):
+    """data.space, data.zscore and subject go into the source of the second test set."""
+    folder, traps, trace = scene
+    monkeypatch.setenv("JNE_TEST_SECRET", "secret of the machine")
+    config = evaluate_config(tmp_path, "test=nsd_synthetic", f"test.root={tmp_path}")
+    nsd = {"_target_": "jne.data.nsd.NSD", "name": "nsd", "space": "func1pt8mm", "zscore": "run"}
+    tried = [(what, {"data": nsd | keys}) for what, keys in foreign_configs(traps)]
+    tried += [(f"the subject {name!r}", {"subject": name, "data": nsd}) for name in NAMES]
+    tried += [("features are a list", {"features": [1], "data": nsd})]
+    for what, sections in tried:
+        own = {"subject": "subj01", "features": dict(config.features)}
+        for section, settings in (own | sections).items():
+            write_config(folder, section, settings)
+        with pytest.raises(InputError, match=r"config\.yaml must hold") as refused:
+            second_test(Results(folder), config, lambda _: None)
+        assert "secret of the machine" not in str(refused.value), what
+        assert not trace.exists(), what
+
+
+NAMES = ("../../elsewhere", "/etc", "a/b", "..", "${oc.env:JNE_TEST_SECRET}")
+
+
+def test_a_config_of_the_user_is_made_and_what_is_read_is_an_argument(scene, monkeypatch):
+    """The very same values: made where the user wrote them, text where they were read."""
+    _, traps, trace = scene
+    monkeypatch.setenv("JNE_TEST_SECRET", "secret of the machine")
+    hub = {"_target_": "torch.hub.load", "repo_or_dir": str(traps), "model": "load"}
+    nested, word = hub | {"source": "local", "trust_repo": True}, "${oc.env:JNE_TEST_SECRET}"
+    settings = {"_target_": "builtins.dict"}
+    made = instantiate(settings, "x", {"a": nested, "b": word})
+    assert made == {"a": nested, "b": word}
+    assert not trace.exists()
+    assert instantiate(settings | {"b": word}, "x") == {"b": "secret of the machine"}
+    instantiate(settings | {"a": nested}, "x")
+    assert trace.exists()
+    trace.rmdir()
+
+
+def test_a_trusted_package_leads_to_no_other(scene):
+    """What it imported is not its own."""
+    folder, traps, trace = scene
+    (traps / "good.py").write_text("import os, torch\nfrom os import mkdir\n")
+    nested = {"_target_": "good.mkdir", "_args_": [str(trace)]}
+    for target in ("good.os.mkdir", "good.mkdir", "good.torch.hub.load", "good.os", "good.nothing"):
+        write_encoder_config(folder, {"_target_": target, "_args_": [str(trace)]})
+        with pytest.raises(InputError, match=rf"names '{target}'"):
+            Results(folder).encoder(["good."])
+    write_encoder_config(folder, {"_target_": "jne.encoders.ResidualEncoder", "activation": nested})
+    with pytest.raises(InputError, match=r"names 'good.mkdir'"):
+        Results(folder).encoder(["good."])
+
+
+# --- files of the machine ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def secret(tmp_path):
+    path = tmp_path / "outside" / "secret.txt"
+    path.parent.mkdir()
+    path.write_text("subject,secret\n1,2\n")
+    return path
+
+
+def test_no_file_of_a_folder_is_a_link_to_elsewhere(run, tmp_path, secret):
+    folder = tmp_path / "run"
+    changes = list(links(secret))
+    for what, name, change in changes:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(run, folder)
+        change(folder)
+        with pytest.raises(InputError, match=rf"{name} is a link that leads out of") as refused:
+            read_all(folder)
+        assert "subject" not in str(refused.value), what
+        assert "\n" not in str(refused.value), what
+    assert len(changes) > 15
+
+
+def test_a_journal_sends_regular_files_of_its_folder_alone(run, tmp_path, store, secret):
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    (folder / "inner").symlink_to(secret.parent)
+    (folder / "link").symlink_to(secret)
+    (folder / "figures").mkdir()
+    (folder / "figures" / "inner").symlink_to(secret.parent)
+    (folder / "figures" / "link").symlink_to(secret)
+    os.mkfifo(folder / "pipe")
+    artifacts = tmp_path / "artifacts"
     journal = {
-        "store": {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")},
-        "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [], "status": "FINISHED",
+        "store": {"uri": store, "experiment": "journals", "artifacts": str(artifacts)},
+        "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [], "files": [],
+        "status": "FINISHED",
     }  # fmt: skip
-    for file in ("../secret.txt", str(secret), "figures/../../secret.txt"):
-        text = json.dumps(journal | {"files": [[file, None]]})
-        (folder / "unrecorded.json").write_text(text)
-        with pytest.raises(InputError, match=r"unrecorded.json names .*secret.txt.*outside"):
+    for what, entries in journals(secret):
+        (folder / "unrecorded.json").write_text(json.dumps(journal | entries))
+        with within(60), pytest.raises(InputError, match=r"unrecorded\.json|/run") as refused:
             record(folder)
+        assert "\n" not in str(refused.value), what
+        assert not artifacts.exists(), what
+    (folder / "encoder.pt").unlink()
+    (folder / "encoder.pt").symlink_to(secret)
+    (folder / "unrecorded.json").write_text(json.dumps(journal | {"model": True}))
+    with pytest.raises(InputError, match="outside the folder"):
+        record(folder)
+
+
+def test_a_journal_does_not_change_another_run_of_the_store(run, tmp_path, store):
+    """With --uri the store is the user's, the journal may be anybody's."""
+    client, experiment_id = open_store(store, "journals", tmp_path / "artifacts")
+    other = client.create_run(experiment_id, run_name="mine").info.run_id
+    client.set_terminated(other, "FINISHED")
+    shutil.copytree(run, tmp_path / "run")
+    journal = {
+        "store": {"uri": "http://127.0.0.1:9", "experiment": "journals", "artifacts": "x"},
+        "name": "theirs", "run_id": other, "tags": {"mlflow.runName": "theirs"}, "params": {},
+        "metrics": [], "files": [], "status": "FAILED",
+    }  # fmt: skip
+    (tmp_path / "run" / "unrecorded.json").write_text(json.dumps(journal))
+    assert record(tmp_path / "run", store) != other
+    assert client.get_run(other).info.run_name == "mine"
+    assert client.get_run(other).info.status == "FINISHED"
+
+
+# --- what could make or resolve a value ----------------------------------------------------------
+
+CONFIG = "the config that Hydra composed from conf/ and the command line"
+CALLS = {
+    "__init__.py: __getattr__": "a name of this package",
+    "simulation/__init__.py: __getattr__": "a name of this package",
+    "cli.py: register_resolvers": "functions of this package",
+    "config.py: validated": CONFIG,
+    "encoders/__init__.py: build_encoder": "the section `encoder` of the config, and two sizes",
+    "evaluation/second_test.py: _source": "the section `test` of the config; words of a run's own "
+    "config are arguments, which are passed on as they are",
+    "runs/experiment.py: write_experiment": "the overrides of a job of the user's sweep; the file "
+    "is written, not resolved",
+    "runs/experiment.py: _content": "the overrides of a job of the user's sweep, from its "
+    "status.json; they are parsed, not resolved",
+    "runs/halving.py: sweep": CONFIG,
+    "runs/halving.py: _composed": CONFIG,
+    "runs/halving.py: _short": CONFIG,
+    "runs/overrides.py: grid": "the overrides of the command line",
+    "runs/sweep.py: _start": CONFIG,
+    "simulation/config.py: check_config": CONFIG,
+    "training/config.py: check_config": CONFIG,
+    "training/module.py: build_optimizer": CONFIG,
+    "training/module.py: __init__": CONFIG,
+    "utils/instantiate.py: instantiate": "what its callers in this table give it",
+    "utils/trusted.py: _located": "the name of a class, checked before; of harmless packages and "
+    "of those that the user trusts",
+    "__main__.py: _run": "a script of this package",
+}
+"""Every function that makes, resolves or imports what a value names: where that value comes from.
+
+Nothing that was read from a folder, a checkpoint or a store may come to one of them, but for
+`jne.utils.trusted`. A new call needs a line here.
+"""
+
+
+def test_nothing_that_is_read_comes_to_what_makes_objects():
+    package = Path(jne.__file__).parent
+    named = set()
+    for path in package.rglob("*.py"):
+        if path.relative_to(package).parts[0] in ("conf", "train.py", "evaluate.py", "simulate.py"):
+            continue  # of a wheel: the scripts
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef) and any(map(_makes, ast.walk(function))):
+                inner = [f for f in ast.walk(function) if isinstance(f, ast.FunctionDef)]
+                if not any(any(map(_makes, ast.walk(f))) for f in inner[1:]):
+                    named.add(f"{path.relative_to(package)}: {function.name}")
+    assert named == set(CALLS)
+
+
+_METHODS = {
+    "instantiate", "build_encoder", "import_module", "resolve_name", "locate", "get_class",
+    "get_object", "full_load", "unsafe_load",
+}  # fmt: skip
+_FUNCTIONS = {*_METHODS, "hydra_instantiate", "eval", "exec", "__import__"}
+
+
+def _makes(node: ast.AST) -> bool:
+    """Whether a node calls something that makes, resolves or imports what its argument names."""
+    if not isinstance(node, ast.Call):
+        return False
+    called = node.func
+    if isinstance(called, ast.Name):
+        return called.id in _FUNCTIONS
+    if not isinstance(called, ast.Attribute):
+        return False
+    of_config = isinstance(called.value, ast.Name) and called.value.id in _CONFIG_CLASSES
+    return called.attr in _METHODS or (of_config and called.attr != "is_interpolation")
+
+
+_CONFIG_CLASSES = ("OmegaConf", "OverridesParser")

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jne.config import unknown_key
+from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError
 from jne.runs import sweep
 from jne.utils.files import file_name, not_written
@@ -65,7 +66,11 @@ def run_script(main: Callable[[], None]) -> None:
     # It only reads them, and copies what it reads.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     register_resolvers()
-    sys.argv[1:] = _options_first([_with_home(word) for word in sys.argv[1:]])
+    if "MLFLOW_TRACKING_URI" in os.environ:
+        os.environ["MLFLOW_TRACKING_URI"] = without_credentials(os.environ["MLFLOW_TRACKING_URI"])
+    words = [_without_credentials(_with_home(word)) for word in sys.argv[1:]]
+    sys.argv[1:] = _options_first(words)
+    sys.excepthook = _print_exception
     logging.raiseExceptions = False  # what a full disk keeps out of a log is no traceback
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Python's own prints one
     with stopped_by_signals():
@@ -85,10 +90,10 @@ def _run(main: Callable[[], None]) -> None:
     try:
         all_finished = sweep.finish()
     except Exception as error:  # a full disk, at the sweep's table
-        sys.exit(f"error: {user_message(error)}")
+        sys.exit(f"error: {hide_credentials(user_message(error))}")
     # What ended a job of a sweep is in its log and in the sweep's table.
     if failure is not None and all_finished is None:
-        sys.exit(f"error: {user_message(failure)}")
+        sys.exit(f"error: {hide_credentials(user_message(failure))}")
     if failure is not None or all_finished is False:
         sys.exit(1)
 
@@ -127,6 +132,23 @@ def _with_home(override: str) -> str:
     """KEY=~/PATH with the home folder: the shell leaves it, and Hydra's grammar has no ~."""
     key, equals, value = override.partition("=")
     return f"{key}{equals}{os.path.expanduser(value)}"
+
+
+def _without_credentials(override: str) -> str:
+    """tracking.uri without a password, which Hydra would print and write."""
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") == "tracking.uri":
+        addresses = [value.strip("'\"")]
+    else:  # in a whole section, tracking={uri: ...}
+        is_section = key.lstrip("+") == "tracking"
+        addresses = re.findall(r"[a-z][\w+.-]*://[^\s'\",}]+", value) if is_section else []
+    for address in addresses:
+        value = value.replace(address, without_credentials(address))
+    return f"{key}{equals}{value}"
+
+
+def _print_exception(*error: Any) -> None:
+    sys.stderr.write(hide_credentials("".join(traceback.format_exception(*error))))
 
 
 def user_message(error: Exception) -> str:

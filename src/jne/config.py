@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from jne.addresses import sqlite_address, sqlite_file
+from jne.credentials import without_credentials
 from jne.errors import InputError
 
 # Keys that were renamed: what to write in their place.
@@ -47,7 +48,7 @@ class Section(BaseModel):
 class TrackingConfig(Section):
     """conf/tracking: the MLflow store."""
 
-    uri: str | None
+    uri: Annotated[str, AfterValidator(without_credentials)] | None
     experiment: str = Field(min_length=1)
     on_unreachable: Literal["fail_at_start", "fail", "continue"]
     nested: bool

@@ -3,13 +3,15 @@
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
 
+from jne.credentials import hide_credentials
+
 
 class InputError(ValueError):
     """Bad input or configuration: which key is at fault, and what to change, in one sentence.
 
     key: the config key, such as data.n_val, or the argument of a function; empty where the message
     names a file and no key leads to it. message: begins after the key. value: what the key holds,
-    where the sentence repeats it. As text: `KEY=VALUE: MESSAGE`.
+    where the sentence repeats it. As text: `KEY=VALUE: MESSAGE`, without passwords.
     """
 
     def __init__(self, key: str, message: str, value: object = ...) -> None:
@@ -18,9 +20,9 @@ class InputError(ValueError):
 
     def __str__(self) -> str:
         if not self.key:
-            return self.message
+            return hide_credentials(self.message)
         given = "" if self.value is ... else f"={self.value}"
-        return f"{self.key}{given}: {self.message}"
+        return hide_credentials(f"{self.key}{given}: {self.message}")
 
     def at(self, key: str) -> "InputError":
         """The same complaint about another key: what a function calls an argument has a key."""

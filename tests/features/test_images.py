@@ -50,9 +50,12 @@ def test_a_corrupt_image_is_named(pictures):
     ],
 )
 def test_unreadable_containers_are_named(pictures, monkeypatch, function, name):
+    path = pictures[0].with_name(name)
+    if path.suffix:
+        path.touch()
     deny(monkeypatch, function, name)
     with pytest.raises(InputError, match=f"images: .*{name} cannot be read .Permission denied"):
-        open_images(pictures[0].with_name(name))
+        open_images(path)
 
 
 def test_containers_of_something_else_are_refused(tmp_path):

@@ -36,6 +36,7 @@ from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.images import Images, open_images
 from jne.utils.files import atomic_folder, file_name, write_array, write_json
+from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
@@ -150,7 +151,7 @@ class Prepared:
     def space(self) -> dict[str, Any] | None:
         """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
         path = self.folder / "space.json"
-        return json.loads(path.read_text()) if path.exists() else None
+        return read_json(path) if path.exists() else None
 
     def offset(self, name: str) -> NDArray[np.float64] | None:
         """What was subtracted from each column before it became float32 (`jne.data.centring`).
@@ -312,11 +313,11 @@ def load(folder: Path) -> Prepared:
         check_voxel_table(voxels, "data", str(folder / "voxels.csv"))
         prepared = Prepared(
             folder=folder,
-            features=np.load(folder / "features.npy", mmap_mode="r"),
-            responses=np.load(folder / "responses.npy", mmap_mode="r"),
+            features=np.load(regular_file(folder / "features.npy", folder), mmap_mode="r"),
+            responses=np.load(regular_file(folder / "responses.npy", folder), mmap_mode="r"),
             stimuli=read_table(folder / "stimuli.csv"),
             voxels=voxels,
-            provenance=json.loads((folder / "provenance.json").read_text()),
+            provenance=read_json(folder / "provenance.json"),
         )
     _check_whole(prepared)
     return prepared

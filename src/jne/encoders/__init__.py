@@ -56,7 +56,8 @@ def build_encoder(config: Mapping[str, Any], n_features: int, n_voxels: int) -> 
         If it cannot be made; the message names the section.
     """
     settings = {key: value for key, value in config.items() if key != "label"}
-    encoder = instantiate(settings, "encoder", n_features=n_features, n_voxels=n_voxels)
+    sizes = {"n_features": n_features, "n_voxels": n_voxels}
+    encoder = instantiate(settings, "encoder", sizes) if "_target_" in settings else None
     if not isinstance(encoder, nn.Module):
         raise InputError(
             "encoder._target_",

@@ -22,9 +22,9 @@ from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import SETTINGS, jacobian_deviation, variant_column, variant_file
 from jne.jacobian.resumable import fingerprint
 from jne.results import Results
-from jne.results.weights import load_weights
 from jne.utils.files import make_folder, write_array
 from jne.utils.reading import UNREADABLE
+from jne.utils.tensors import load_tensors
 
 
 def missing_variants(
@@ -61,7 +61,7 @@ def missing_variants(
 
 
 def _digest(run: Results, features: NDArray, trained: NDArray, outputs: NDArray) -> str:
-    saved = load_weights(run.path / "encoder.pt")
+    saved = load_tensors(run.path / "encoder.pt")
     weights = [torch.atleast_1d(tensor) for tensor in saved["weights"].values()]
     arrays = [torch.from_numpy(array) for array in (features, trained, outputs)]
     config = json.dumps(saved["config"], sort_keys=True)  # the activation is not in the weights

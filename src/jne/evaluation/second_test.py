@@ -18,11 +18,14 @@ from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.missing_variants import deviations
 from jne.jacobian.variants import DEFAULT
 from jne.results import Results
-from jne.results.weights import load_weights
+from jne.utils.files import file_name
 from jne.utils.instantiate import instantiate
+from jne.utils.tensors import load_tensors
 
 _SPACES = {"jne.data.nsd.NSD": None, "jne.data.algonauts.Algonauts": "fsaverage"}
 """The data whose encoders can be tested: the space of their voxels; None: in the config."""
+_WORDS = {"space": ("func1pt8mm", "func1mm", "fsaverage"), "zscore": ("run", "session", "none")}
+"""What the config of a run may say of its data; it may be anybody's."""
 # Where features are and how they are computed, not what they are
 _NOT_COMPARED = ("path", "ids", "key", "checkpoint", "batch_size", "device", "cache", "dtype")
 
@@ -96,19 +99,24 @@ def _source(run: Results, config: EvaluateConfig) -> Source:
             value=name,
         )
     _check_features(run, config.features)
-    return instantiate(
-        config.test,
-        "test",
-        subject=subject,
-        space=_SPACES[data["_target_"]] or data.get("space"),
-        zscore=data.get("zscore", "session"),
-        voxel_table=str(run.path / "voxels.csv"),
-    )
+    of_run = {
+        "space": _SPACES[data["_target_"]] or data.get("space"),
+        "zscore": data.get("zscore", "session"),
+    }
+    for key, words in _WORDS.items():
+        if of_run[key] not in words:
+            raise InputError("", f"{run.path / 'config.yaml'} must hold a word as data.{key}")
+    if file_name(subject) != subject:  # it becomes part of paths
+        raise InputError("", f"{run.path / 'config.yaml'} must hold a name as subject")
+    table = str(run.path / "voxels.csv")
+    return instantiate(config.test, "test", {"subject": subject, "voxel_table": table} | of_run)
 
 
 def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
     """Raise InputError where the features are not those that the encoder was trained on."""
     trained_on = run.config.get("features", {})
+    if not isinstance(trained_on, dict):
+        raise InputError("", f"{run.path / 'config.yaml'} must hold the section features")
     encoder = f"the encoder of {run.config['subject']} in {run.path} was trained on"
     if any(trained_on.get(name) != chosen.get(name) for name in ("_target_", "name")):
         raise InputError(
@@ -128,7 +136,7 @@ def _standardised(
     run: Results, prepared: Prepared
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Features (N, D), responses (N, V') by the training stimuli; the trained voxels (V',)."""
-    saved = load_weights(run.path / "encoder.pt")
+    saved = load_tensors(run.path / "encoder.pt")
     mean, scale = saved["feature_mean"].numpy(), saved["feature_scale"].numpy()
     if prepared.features.shape[1] != len(mean):
         raise InputError(

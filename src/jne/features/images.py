@@ -1,6 +1,7 @@
 """Images in a folder, a zip or an HDF5 dataset, read by number; each has a name."""
 
 import io
+import math
 import os
 import zipfile
 from abc import ABC, abstractmethod
@@ -12,11 +13,18 @@ import h5py
 from PIL import Image, UnidentifiedImageError
 
 from jne.errors import InputError
+from jne.utils.hdf5 import check_own, open_hdf5
+from jne.utils.plain import regular_file
 from jne.utils.reading import UNREADABLE, reading
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+# PIL goes by the content. It would hand some other kinds to programs of the machine.
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "GIF")
+_MAX_BYTES = 2**28  # of a file in a zip, and of what HDF5 unpacks at once
+_MAX_PIXELS = 89_478_485  # above which PIL warns
+_MAX_IMAGES = 10_000_000
 # PIL raises SyntaxError for some damaged files, zipfile RuntimeError for encrypted ones.
-_UNDECODABLE = (*UNREADABLE, SyntaxError, RuntimeError)
+_UNDECODABLE = (*UNREADABLE, Image.DecompressionBombError, SyntaxError, RuntimeError)
 
 
 class Images(ABC):
@@ -31,7 +39,10 @@ class Images(ABC):
     def read(self, i: int) -> Image.Image:
         """Image i in RGB. Raises InputError, naming the image, where it cannot be decoded."""
         try:
-            return self._open(i).convert("RGB")
+            image = self._open(i)
+            if image.width * image.height > _MAX_PIXELS:  # PIL itself refuses twice as many
+                raise ValueError(f"it has {image.width} x {image.height} pixels")
+            return image.convert("RGB")
         except _UNDECODABLE as error:
             reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
             raise InputError(
@@ -59,7 +70,7 @@ class FolderImages(Images):
                 self.names = _image_names(file.relative_to(path).as_posix() for file in files)
 
     def _open(self, i: int) -> Image.Image:
-        return Image.open(self.path / self.names[i])
+        return Image.open(regular_file(self.path / self.names[i]), formats=_FORMATS)
 
     def fingerprint(self) -> list[Any]:
         with reading(self.path, "images"):
@@ -76,11 +87,14 @@ class ZipImages(Images):
     def __init__(self, path: Path) -> None:
         self.path = path
         with reading(path, "images"):
-            self._archive = zipfile.ZipFile(path)
+            self._archive = zipfile.ZipFile(regular_file(path, key="images"))
         self.names = _image_names(self._archive.namelist())
 
     def _open(self, i: int) -> Image.Image:
-        return Image.open(io.BytesIO(self._archive.read(self.names[i])))
+        member = self._archive.getinfo(self.names[i])
+        if member.file_size > _MAX_BYTES:
+            raise ValueError(f"it has {member.file_size / 1e6:.0f} MB")
+        return Image.open(io.BytesIO(self._archive.read(member)), formats=_FORMATS)
 
     def fingerprint(self) -> list[Any]:
         return [[name, self._archive.getinfo(name).CRC] for name in self.names]
@@ -92,7 +106,7 @@ class Hdf5Images(Images):
     def __init__(self, path: Path, dataset: str = "imgBrick") -> None:
         self.path = path
         with reading(path, "images"):
-            data = h5py.File(path, "r").get(dataset)
+            data = open_hdf5(path, "images").get(dataset)
         if not isinstance(data, h5py.Dataset):
             raise InputError("images", f"{path} has no dataset {dataset}")
         if data.ndim != 4 or data.shape[3] != 3 or data.dtype != "uint8":
@@ -100,6 +114,13 @@ class Hdf5Images(Images):
                 "images",
                 f"dataset {dataset} of {path} must be (n, height, width, 3) of uint8, "
                 f"found {data.shape} of {data.dtype}",
+            )
+        check_own(data, path, "images")
+        n_images, *size, _ = data.shape
+        at_once = math.prod(data.chunks or (1, *size, 3))
+        if n_images > _MAX_IMAGES or math.prod(size) > _MAX_PIXELS or at_once > _MAX_BYTES:
+            raise InputError(
+                "images", f"dataset {dataset} of {path} is too large ({data.shape}) to be images"
             )
         self._data = data
         self.names = [str(i) for i in range(len(data))]

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 
 from jne.errors import InputError
+from jne.utils.plain import regular_file
+from jne.utils.tensors import check_archive
 
 
 def load_weights(module: nn.Module, path: Path, prefix: str, model: str) -> None:
@@ -44,11 +46,14 @@ def _read_state(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            state: Any = load_file(path)
+            state: Any = load_file(regular_file(path))
         else:
+            check_archive(regular_file(path))
             state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise InputError("features.checkpoint", f"no such file: {path}") from error
+    except InputError as error:
+        raise error.at("features.checkpoint") from error
     except OSError as error:
         reason = error.strerror or error
         raise InputError("features.checkpoint", f"{path} cannot be read ({reason})") from error

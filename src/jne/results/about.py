@@ -1,10 +1,10 @@
 """Whose data a run was on: the file data.json of a results folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from jne.errors import InputError
+from jne.utils.plain import read_json
 from jne.utils.reading import reading
 
 
@@ -17,7 +17,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     if not path.exists():  # of an earlier version
         return {"citation": "", "licence": "", "links": []}
     with reading(path, "runs"):
-        about = json.loads(path.read_text())
+        about = read_json(path)
     if not _is_whole(about):
         raise InputError("", f"{path} must hold texts as `citation` and `licence`, and `links`")
     if not all(link.startswith("https://") for link in about["links"]):

@@ -1,6 +1,5 @@
 """A run's folder while it is written: its lock, its status, earlier attempts at the same run."""
 
-import json
 import logging
 import platform
 import secrets
@@ -28,6 +27,7 @@ from jne.utils.files import (
 )
 from jne.utils.locks import in_use, locked_file
 from jne.utils.machine import peak_memory_gb
+from jne.utils.plain import read_json
 from jne.utils.reading import UNREADABLE
 from jne.utils.signals import ended_as, in_one_line, stopped_by_signals
 
@@ -252,7 +252,7 @@ def locked(path: Path, wait: float) -> Iterator[None]:
 def status_of(path: Path) -> dict[str, Any]:
     """The content of status.json in a run's folder; {} where there is none that can be read."""
     try:
-        status = json.loads((path / "status.json").read_text())
+        status = read_json(path / "status.json")
     except UNREADABLE:
         return {}
     return status if isinstance(status, dict) else {}
@@ -265,7 +265,7 @@ def metrics_of(path: Path) -> dict[str, float]:
     """
     file = path / "summary.json"
     try:
-        metrics = json.loads(file.read_text())["metrics"]
+        metrics = read_json(file)["metrics"]
         return {str(name): float(value) for name, value in metrics.items()}
     except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError("", f"{file} cannot be read: it is missing or damaged") from error

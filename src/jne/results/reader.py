@@ -5,24 +5,24 @@ numbers, tensors and plain values are read; nothing in it is unpickled or run (d
 N test stimuli, D features, V voxels, V' of them trained on.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import pandas as pd
-import yaml
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.about import read_about
-from jne.results.weights import build_saved, load_weights
+from jne.results.weights import build_saved
 from jne.utils.blocks import voxel_blocks
+from jne.utils.plain import read_json, read_yaml, regular_file
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
+from jne.utils.tensors import is_scale, load_tensors
 
 if TYPE_CHECKING:
     import xarray
@@ -131,13 +131,7 @@ class Results:
         return status
 
     def _read_config(self) -> dict[str, Any]:
-        def load(path: Path) -> Any:
-            try:
-                return yaml.safe_load(path.read_text())
-            except yaml.YAMLError as error:
-                raise ValueError(" ".join(str(error).split())) from error
-
-        config = self._read("config.yaml", load)
+        config = self._read("config.yaml", read_yaml)
         if not isinstance(config, dict):
             self._refuse("config.yaml", "the config of the run, keys with values")
         if isinstance(config.get("shuffle"), bool):  # as version 0.1.0 wrote it
@@ -255,7 +249,7 @@ class Results:
 
     def _read_encoder(self) -> dict[str, Any]:
         """The content of encoder.pt: config, weights and scaling."""
-        saved = load_weights(self.path / "encoder.pt")
+        saved = self._read("encoder.pt", load_tensors)
         if not isinstance(saved.get("config"), dict) or not isinstance(saved.get("weights"), dict):
             self._refuse("encoder.pt", "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
@@ -263,26 +257,28 @@ class Results:
         if self._n_draws:
             n_outputs += self._n_draws * int(self.voxels["r2_twin"].notna().sum())
         for name in _SCALING:
-            expected = (n_features if name.startswith("feature") else n_outputs,)
-            found = saved.get(name)
-            if not isinstance(found, Tensor) or tuple(found.shape) != expected:
-                self._refuse("encoder.pt", f"`{name}`, a tensor of shape {expected}")
+            size = n_features if name.startswith("feature") else n_outputs
+            if not is_scale(saved.get(name), size):
+                self._refuse("encoder.pt", f"`{name}`, a tensor of shape ({size},)")
         return saved
 
     # --- files ---
 
     def _read_json(self, name: str) -> dict[str, Any]:
-        content = self._read(name, lambda path: json.loads(path.read_text()))
+        content = self._read(name, read_json)
         if not isinstance(content, dict):
             self._refuse(name, "names with values")
         return content
 
     def _read(self, name: str, load: Callable[[Path], Any]) -> Any:
+        """What `load` makes of a file of the folder: a regular one, wherever its links lead."""
         path = self.path / name
         try:
-            return load(path)
+            return load(regular_file(path, self.path))
         except FileNotFoundError as error:
             raise InputError("", f"{self.path} is not a whole results folder: no {name}") from error
+        except InputError:
+            raise
         except UNREADABLE as error:
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
             raise InputError("", f"{path} cannot be read ({reason or 'it is damaged'})") from error

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import yaml
+from jne.utils.plain import read_yaml
 
 _TUNED = ("encoder.", "optimizer.", "trainer.")  # sections of the config that are chosen among
 _ENCODER = ("encoder._target_", "encoder.label", "encoder.activation", "encoder.placement")
@@ -103,7 +103,7 @@ def candidates(folders: Iterable[Path]) -> list[Candidate]:
         status = finished_status(folder)
         if status is None or not isinstance(status.get("val_loss"), float):
             continue
-        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config = read_yaml(folder / "config.yaml")
         label = config["encoder"].get("label", config["encoder"]["_target_"].rpartition(".")[2])
         label = f"{config['subject']} {label}"
         loss, overrides = status["val_loss"], tuple(status["overrides"])

@@ -11,6 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from jne.config import ScriptConfig
+from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.results.folder import RunFolder, open_run
 from jne.runs.sweep import PARENT
@@ -121,4 +122,4 @@ def sweep_name() -> str:
 
 def task_overrides() -> list[str]:
     """The overrides of this job, as on the command line."""
-    return list(HydraConfig.get().overrides.task)
+    return list(map(hide_credentials, HydraConfig.get().overrides.task))

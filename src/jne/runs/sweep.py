@@ -23,6 +23,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError
 from jne.runs.experiment import Command
 from jne.runs.launchers import Launcher, launcher_of
@@ -65,7 +66,7 @@ class SweepCallback(Callback):
             sys.exit(f"error: {' '.join(str(error).split())}")
         except Exception:
             # Hydra would turn it into a warning, and the jobs would run without a record.
-            traceback.print_exc()
+            sys.stderr.write(hide_credentials(traceback.format_exc()))
             sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -86,6 +87,7 @@ class SweepCallback(Callback):
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
         script = ScriptConfig.model_validate({"tracking": tracking, "output": config.output})
         self.store = script.store
+        _drop_credentials(config)  # which Hydra writes to multirun.yaml
         try:
             # Before the jobs start: two processes must not make one store.
             client, experiment_id = open_store(**self.store)
@@ -94,7 +96,7 @@ class SweepCallback(Callback):
             save_views(client, experiment_id, self.folder.name)
         except STORE_ERRORS as error:
             if script.tracking.on_unreachable != "continue":
-                sys.exit(f"error: {str(error).splitlines()[0]}")
+                sys.exit(f"error: {hide_credentials(str(error).splitlines()[0])}")
         _folder_lock.enter_context(locked(make_folder(self.folder), wait=1.0))
         if script.tracking.nested:
             self.parent = self._open_run().run_id
@@ -206,6 +208,7 @@ class SweepCallback(Callback):
     def on_job_end(self, config: DictConfig, job_return: Any, **kwargs: Any) -> None:
         if config.hydra.mode != RunMode.MULTIRUN:
             return
+        _drop_credentials(job_return.cfg)  # which some launchers write to a file
         name = f"{config.hydra.job.num} {config.name}"
         if job_return.status.name == "COMPLETED":
             if self.launcher.shares_terminal:
@@ -215,8 +218,9 @@ class SweepCallback(Callback):
         if not job_pointer().exists():
             _write_refused_job(Path(config.hydra.runtime.output_dir), error)
         # Hydra shows only the first failure of a sweep.
-        bug = None if isinstance(error, InputError) else error
-        _log.error("job %s: %s", name, error, exc_info=bug)
+        is_input = isinstance(error, InputError)
+        text = str(error) if is_input else "".join(traceback.format_exception(error))
+        _log.error("job %s: %s", name, hide_credentials(text))
 
 
 def finish() -> bool | None:
@@ -229,6 +233,12 @@ def finish() -> bool | None:
     os.environ.pop(PARENT, None)
     with _folder_lock:
         return launched.finish() if launched is not None else None
+
+
+def _drop_credentials(config: DictConfig) -> None:
+    """Take the password out of an address that a config file holds."""
+    if config.tracking.uri and not OmegaConf.is_interpolation(config.tracking, "uri"):
+        config.tracking.uri = without_credentials(config.tracking.uri)
 
 
 def write_job_pointer(folder: Path, job: Sequence[str] | None = None) -> None:
@@ -278,7 +288,7 @@ def _write_refused_job(path: Path, error: BaseException) -> None:
     folder = free_folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     move_log(folder)
-    overrides = list(HydraConfig.get().overrides.task)
+    overrides = list(map(hide_credentials, HydraConfig.get().overrides.task))
     failed = {"status": "FAILED", "error": in_one_line(error), "overrides": overrides}
     write_json(folder / "status.json", failed)
     write_job_pointer(folder)

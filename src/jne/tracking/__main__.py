@@ -8,6 +8,7 @@ import sys
 
 from mlflow import MlflowClient
 
+from jne.credentials import hide_credentials, with_credentials, without_credentials
 from jne.tracking.journal import record
 from jne.tracking.store import (
     STORE_ERRORS,
@@ -23,20 +24,21 @@ def main(prog: str = "python -m jne.tracking") -> None:
     arguments = store_parser(prog).parse_args()
     try:
         if arguments.command == "record":
+            uri = arguments.uri and without_credentials(arguments.uri)
             for folder in arguments.folders:
-                print(f"{folder}: recorded as {record(folder, arguments.uri)}")
+                print(f"{folder}: recorded as {record(folder, uri)}")
         elif arguments.command == "close":
-            _close(arguments.uri, arguments.experiment)
+            _close(without_credentials(arguments.uri), arguments.experiment)
         else:
-            _open_ui(arguments.uri, arguments.port)
+            _open_ui(without_credentials(arguments.uri), arguments.port)
     except STORE_ERRORS as error:
-        sys.exit(f"error: {str(error).splitlines()[0]}")
+        sys.exit(f"error: {hide_credentials(str(error).splitlines()[0])}")
 
 
 def _close(uri: str, experiment: str) -> None:
     check_address(uri, existing=True)
     with opening(uri):
-        client = MlflowClient(uri)
+        client = MlflowClient(with_credentials(uri))
         found = client.get_experiment_by_name(experiment)
     closed = close_orphaned_runs(client, found.experiment_id) if found else []
     print(f"{len(closed)} runs closed{': ' if closed else ''}{', '.join(closed)}")
@@ -47,8 +49,10 @@ def _open_ui(uri: str, port: str) -> None:
     relocate_store(uri)
     # With one worker and no job runners it needs a fifth of the memory.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
+    # Not an argument: everybody on the machine can see those of a process.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = with_credentials(uri)
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", port]
-    os.execv(sys.executable, [*command, "--backend-store-uri", uri])
+    os.execv(sys.executable, command)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Records a run that could not reach MLflow, from the journal in its results folder."""
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from mlflow.entities import Metric
+from pydantic import BaseModel, Field
 
+from jne.credentials import from_environment, without_credentials
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.dataset import dataset_input
@@ -13,7 +14,8 @@ from jne.tracking.model import MODEL_FILES
 from jne.tracking.run import TrackedRun
 from jne.tracking.store import ARTIFACTS, UNRECORDED, sqlite_file
 from jne.utils.files import write_json
-from jne.utils.reading import UNREADABLE
+from jne.utils.plain import read_json, regular_file
+from jne.utils.reading import UNREADABLE, reading
 
 
 def record(folder: Path, uri: str | None = None) -> str:
@@ -30,65 +32,82 @@ def record(folder: Path, uri: str | None = None) -> str:
         raise InputError("", f"{folder} holds no run that is still to be recorded")
     with locked(folder, wait=1.0):
         journal = _read_journal(folder)
-        store = journal["store"]
+        store = journal.store
+        own = without_credentials(store.uri)  # of a journal of an earlier version
+        # Of a folder from somebody else, the id could be that of any run in another store.
+        run_id = journal.run_id if uri in (None, own) else None
+        store.uri = uri or own
+        from_environment(store.uri)
         if uri:
             beside = (sqlite_file(uri) or folder).absolute()
-            store |= {"uri": uri, "artifacts": str(beside.parent / ARTIFACTS)}
-        # The folder may have been moved since the journal was written.
-        tags = journal["tags"] | {"results": str(folder.absolute())}
-        tracked = TrackedRun(folder, store, "fail", journal["name"], tags)
-        tracked.start(journal["run_id"])
-        assert tracked.run_id is not None  # with "fail", an unreachable store has raised
-        # If the store is lost again, the next attempt continues with this run.
-        write_json(path, journal | {"run_id": tracked.run_id})
-        tracked.log_params(journal["params"])
-        for dataset in journal["inputs"]:
-            tracked.log_input(dataset)
-        for file, artifact_folder in journal["files"]:
-            tracked.log_file(folder / file, artifact_folder)
-        if journal["model"]:
-            tracked.log_model()
+            store.artifacts = str(beside.parent / ARTIFACTS)
         status = status_of(folder)  # {} for the run of a whole sweep
         # No process holds the folder's lock: a run that is still RUNNING there was killed.
-        tracked.end(status.get("status", journal["status"]).replace("RUNNING", "KILLED"))
+        ended = str(status.get("status", journal.status)).replace("RUNNING", "KILLED")
+        if ended not in ("FINISHED", "FAILED", "KILLED"):
+            raise InputError("", f"{folder / 'status.json'} must hold `status`, that of a run")
+        # The folder may have been moved since the journal was written.
+        tags = journal.tags | {"results": str(folder.absolute())}
+        tracked = TrackedRun(folder, store.model_dump(), "fail", journal.name, tags)
+        tracked.start(run_id)
+        assert tracked.run_id is not None  # with "fail", an unreachable store has raised
+        # If the store is lost again, the next attempt continues with this run.
+        write_json(path, journal.model_dump() | {"run_id": tracked.run_id})
+        tracked.log_params(dict(journal.params))
+        for dataset in journal.inputs:
+            tracked.log_input(dataset)
+        for file, artifact_folder in journal.files:
+            tracked.log_file(folder / file, artifact_folder)
+        if journal.model:
+            tracked.log_model()
+        tracked.end(ended)
         tracked.replay_journal()  # last, because it deletes the journal
         if status:
             write_json(folder / "status.json", status | {"mlflow_run_id": tracked.run_id})
     return tracked.run_id
 
 
-_JOURNAL: dict[str, type] = {
-    "store": dict,
-    "name": str,
-    "tags": dict,
-    "params": dict,
-    "inputs": list,
-    "metrics": list,
-    "files": list,
-    "model": bool,
-    "status": str,
-}
+Time = Annotated[int, Field(ge=0, lt=2**62)]  # milliseconds, or a step: what a database holds
 
 
-def _read_journal(folder: Path) -> dict[str, Any]:
+class _Store(BaseModel):
+    uri: str
+    experiment: str
+    artifacts: str
+
+
+class _Journal(BaseModel):
+    """What `TrackedRun` writes. Journals of version 0.1.0 have neither inputs nor a model."""
+
+    store: _Store
+    name: str
+    run_id: str | None = None
+    tags: dict[str, str]
+    params: dict[str, str]
+    inputs: list[dict[str, str]] = []
+    metrics: list[tuple[str, float | str, Time, Time]]
+    files: list[tuple[str, str | None]]
+    model: bool = False
+    status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
+
+
+def _read_journal(folder: Path) -> _Journal:
     """The journal in a results folder, which may come from anybody. Raises InputError."""
     path = folder / UNRECORDED
+    with reading(path, ""):
+        content: Any = read_json(path)
     try:
-        # Journals of version 0.1.0 have neither inputs nor a model.
-        journal = {"inputs": [], "model": False} | json.loads(path.read_text())
-        if not all(isinstance(journal[key], kind) for key, kind in _JOURNAL.items()):
-            raise TypeError
-        for name, value, when, step in journal["metrics"]:
-            Metric(str(name), float(value), int(when), int(step))
-        for dataset in journal["inputs"]:
+        journal = _Journal.model_validate(content)
+        for name, value, when, step in journal.metrics:
+            Metric(name, float(value), when, step)
+        for dataset in journal.inputs:
             dataset_input(dataset)
-        files = [Path(folder, str(file)) for file, _ in journal["files"]]
-        files += [folder / file for file in MODEL_FILES if journal["model"]]
-        if not {"uri", "experiment", "artifacts"} <= set(journal["store"]):
-            raise KeyError
     except (*UNREADABLE, TypeError, AttributeError) as error:
         raise InputError("", f"{path} is damaged, so this run cannot be recorded") from error
-    for file in files:
+    files = [folder / file for file, _ in journal.files]
+    for file in (*files, *(folder / name for name in MODEL_FILES if journal.model)):
         if not file.resolve().is_relative_to(folder.resolve()):
             raise InputError("", f"{path} names {file}, a file outside the folder; it is not sent")
+        with reading(file, ""):
+            regular_file(file)
     return journal

@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from jne import __version__
 from jne.encoders import RawEncoder
 from jne.errors import InputError
-from jne.results.weights import build_saved, load_weights
+from jne.results.weights import build_saved
 from jne.utils.reading import UNREADABLE
 from jne.utils.tables import read_table
+from jne.utils.tensors import is_scale, load_tensors
 
 MODEL_FILES = ("encoder.pt", "voxels.csv")
 """The files of a results folder that a model consists of."""
@@ -44,7 +45,7 @@ def _load_pyfunc(path: str, model_config: Mapping[str, Any] | None = None) -> Ra
 
 def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
     """The content of encoder.pt, and which voxels (V,) it is for. Raises InputError."""
-    saved = load_weights(folder / "encoder.pt")
+    saved = load_tensors(folder / "encoder.pt", folder)
     try:
         voxels = read_table(folder / "voxels.csv")
         trained = (voxels["status"] == "ok").to_numpy()
@@ -54,7 +55,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
         fits = isinstance(saved["config"], dict) and isinstance(saved["weights"], dict)
         for side, size in (("feature", n_features), ("response", n_outputs)):
             for name in (f"{side}_mean", f"{side}_scale"):
-                fits = fits and saved[name].shape == (size,)
+                fits = fits and is_scale(saved[name], size)
     except (*UNREADABLE, TypeError, AttributeError):
         fits = False
     if not fits:

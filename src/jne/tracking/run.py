@@ -1,6 +1,5 @@
 """One MLflow run from start to end."""
 
-import json
 import math
 import os
 import shlex
@@ -17,6 +16,7 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 
+from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.tracking.dataset import dataset_input
 from jne.tracking.model import log_encoder
@@ -24,6 +24,7 @@ from jne.tracking.names import metric_name
 from jne.tracking.store import STORE_ERRORS, TAG_LENGTH, UNRECORDED, check_answer, open_store
 from jne.tracking.views import describe_by_pictures
 from jne.utils.files import atomic_file, write_json
+from jne.utils.plain import read_json
 from jne.utils.progress import say
 from jne.utils.reading import UNREADABLE
 from jne.utils.signals import ended_as, in_one_line
@@ -125,7 +126,7 @@ class TrackedRun:
         """
         path = self.folder / UNRECORDED
         try:
-            metrics = json.loads(path.read_text())["metrics"]
+            metrics = read_json(path)["metrics"]
             pending = [(str(n), float(value), int(ms), int(step)) for n, value, ms, step in metrics]
         except FileNotFoundError:
             return
@@ -255,7 +256,8 @@ class TrackedRun:
         write_json(self.folder / UNRECORDED, self._journal)
 
     def _go_offline(self, error: Exception) -> None:
-        self.client, self._offline_reason = None, str(error).splitlines()[0][:200]
+        reason = hide_credentials(str(error).splitlines()[0])
+        self.client, self._offline_reason = None, reason[:200]
         message = f"MLflow: {self._offline_reason}; continuing without MLflow"
         say(message, style="yellow", soft_wrap=True)
 
@@ -346,6 +348,7 @@ def _end_with(tracked: TrackedRun, error: BaseException) -> None:
     if isinstance(error, Exception) and not isinstance(error, InputError):
         path = tracked.folder / "error.txt"
         with atomic_file(path) as temporary:
-            temporary.write_text("".join(traceback.format_exception(error)))
+            text = "".join(traceback.format_exception(error))
+            temporary.write_text(hide_credentials(text))
         tracked.log_file(path)
     tracked.end(ended_as(error))

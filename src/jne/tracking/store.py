@@ -19,6 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from jne.addresses import sqlite_address, sqlite_file
+from jne.credentials import with_credentials
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.views import save_views
@@ -58,7 +59,7 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
         with locked_file(artifacts.parent / ".mlflow.lock"), _alone_in_database(uri):
             _make_store(uri)
             relocate_store(uri)
-            client = MlflowClient(uri)
+            client = MlflowClient(with_credentials(uri))
             found = client.get_experiment_by_name(experiment)
             if found is not None:
                 return client, found.experiment_id
@@ -140,7 +141,7 @@ def _alone_in_database(uri: str) -> Iterator[None]:
     if not uri.startswith("postgresql"):
         yield
         return
-    engine = create_engine(uri)
+    engine = create_engine(with_credentials(uri))
     try:
         with engine.connect() as connection:  # PostgreSQL releases the lock when it ends
             start, told = time.monotonic(), False

@@ -64,10 +64,18 @@ class EpochCurves(pl.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        for number, row in enumerate(state["rows"]):
+            whole = row.keys() == {"epoch", *self.CURVES} and all(map(_is_number, row.values()))
+            if not whole or row["epoch"] != number:
+                raise ValueError("its curves are damaged")
         self.rows = state["rows"]
         if self.on_epoch is not None:
             for row in self.rows:
                 self.on_epoch(row)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _encoder(module: pl.LightningModule) -> nn.Module:
@@ -107,7 +115,14 @@ class BestWeights(pl.Callback):
         return {"epoch": self.epoch, "loss": self.loss, "weights": self.weights}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if not (type(state["epoch"]) is int and _is_number(state["loss"])):
+            raise ValueError("its best epoch is damaged")
         self.epoch, self.loss, self.weights = state["epoch"], state["loss"], state["weights"]
+
+    def on_fit_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        shapes = {name: value.shape for name, value in _encoder(module).state_dict().items()}
+        if self.weights and {n: value.shape for n, value in self.weights.items()} != shapes:
+            raise ValueError("its best weights are of another encoder")
 
 
 class Patience(EarlyStopping):
@@ -159,7 +174,7 @@ class LastCheckpoint(Checkpoint):
         return {"over": self.over}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.over = state["over"]
+        self.over = bool(state["over"])
 
 
 class AfterTest(pl.Callback):

@@ -19,8 +19,14 @@ from torch.nn.functional import mse_loss
 from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
-from jne.results.weights import load_weights
 from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint, Patience
+from jne.training.checkpoint import (
+    FirstBatch,
+    check_progress,
+    continuing,
+    read_checkpoint,
+    restore_finished,
+)
 from jne.training.components import (
     ComponentModule,
     component_data,
@@ -43,13 +49,6 @@ _FULL_DECAY = 1000
 # Times the loss of predicting the mean. Single epochs stay below 1.5, a dozen stimuli below 4; a
 # learning rate a hundred times too large gives 300 and more.
 _DIVERGED = 10.0
-_CHECKPOINT = {
-    "epoch": int,
-    "global_step": int,
-    "callbacks": dict,
-    "optimizer_states": list,
-    "loops": dict,
-}
 
 
 @dataclass(frozen=True)
@@ -200,18 +199,20 @@ def _train(
     continued = save_to is not None and save_to.exists()
     if continued:
         checkpoint = save_to
-    saved = _checked_checkpoint(checkpoint, module) if checkpoint else {}
-    if _restore(saved, module, own, patience, settings.max_epochs):
-        if not continued:
-            say(
-                f"checkpoint: training was over in it after {len(curves.rows)} epochs; a larger "
-                f"trainer.patience or trainer.max_epochs would continue it",
-                style="yellow",
-            )
-    else:
+    saved = read_checkpoint(checkpoint, module) if checkpoint else {}
+    first = FirstBatch()
+    with continuing(checkpoint, first):
+        if restore_finished(saved, module, own, patience, settings.max_epochs):
+            if not continued:
+                say(
+                    f"checkpoint: training was over in it after {len(curves.rows)} epochs; a "
+                    f"larger trainer.patience or trainer.max_epochs would continue it",
+                    style="yellow",
+                )
+            return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
         if data.batch_bytes > 2**26:
             keep_freed_memory()
-        callbacks = [*own, patience]
+        callbacks = [*own, first, patience]
         if save_to is not None:
             callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds))
         with _quiet_lightning():
@@ -222,6 +223,8 @@ def _train(
                 enable_checkpointing=save_to is not None,
                 accumulate_grad_batches=data.n_parts,
             )
+            if checkpoint:
+                check_progress(saved, trainer)
             trainer.fit(module, data, ckpt_path=checkpoint)
     return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
 
@@ -278,44 +281,3 @@ def _quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
         warnings.filterwarnings("ignore", message="The `srun` command is available")
         yield
-
-
-def _restore(
-    saved: dict[str, Any],
-    module: EncodingModule,
-    callbacks: list[pl.Callback],
-    patience: Patience,
-    max_epochs: int,
-) -> bool:
-    """Whether training is over in this checkpoint; if so, restore callbacks and best weights.
-
-    Lightning would train one more epoch before it stops again.
-    """
-    states = saved.get("callbacks", {})
-    rows = states.get(EpochCurves.state_key, {}).get("rows", ())
-    over = states.get("LastCheckpoint", {}).get("over")
-    over = over and not patience.would_continue(states[Patience.state_key])
-    if not over and len(rows) < max_epochs:
-        return False
-    for callback in callbacks:
-        if callback.state_key in states:  # a checkpoint of another run may have no trajectory
-            callback.load_state_dict(states[callback.state_key])
-    module.encoder.load_state_dict(states["BestWeights"]["weights"])
-    return True
-
-
-def _checked_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
-    """The content of a checkpoint. Raises InputError if it is damaged or another encoder's."""
-    checkpoint = load_weights(path)
-    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    saved = checkpoint.get("state_dict")
-    if not isinstance(saved, dict) or expected != {
-        name: tuple(getattr(value, "shape", ("none",))) for name, value in saved.items()
-    }:
-        raise InputError("checkpoint", f"{path} holds another encoder than this config describes")
-    for key, kind in _CHECKPOINT.items():
-        if not isinstance(checkpoint.get(key), kind):
-            raise InputError(
-                "checkpoint", f"{path} is not a whole checkpoint of Lightning: no {key}"
-            )
-    return checkpoint

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import nn
 
-from jne.results.weights import load_weights
 from jne.training.fit import History
 from jne.utils.files import atomic_file
+from jne.utils.tensors import load_tensors
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
@@ -29,7 +29,7 @@ def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
 
 def read_trained(path: Path, encoder: nn.Module) -> History:
     """Give the encoder the weights in the file. Raises InputError where it cannot be read."""
-    saved = load_weights(path)
+    saved = load_tensors(path, bounded=False)
     encoder.load_state_dict(saved["weights"])
     penalty, followed = saved["readout_penalty"], saved["trajectory"]
     return History(

@@ -123,9 +123,13 @@ class Trajectory(pl.Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         # A checkpoint of another run may have other voxels: these are then followed from here on.
         if np.array_equal(state["voxels"].numpy(), self.voxels):
-            self.epochs, self.values = list(state["epochs"]), list(state["values"])
-            for epoch, values in zip(self.epochs, self.values, strict=True):
-                self._pass_on(epoch, values)
+            epochs, values = state["epochs"], state["values"]
+            shape = (len(epochs), 2, len(self.voxels)) if epochs else (0,)
+            if tuple(values.shape) != shape or any(type(epoch) is not int for epoch in epochs):
+                raise ValueError("its trajectory is damaged")
+            self.epochs, self.values = list(epochs), list(values)
+            for epoch, at_epoch in zip(self.epochs, self.values, strict=True):
+                self._pass_on(epoch, at_epoch)
 
 
 def trajectory_of(

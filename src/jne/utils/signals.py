@@ -4,6 +4,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from jne.credentials import hide_credentials
+
 TERMINATED = 128 + signal.SIGTERM  # exit code
 _NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
@@ -49,4 +51,4 @@ def in_one_line(error: BaseException) -> str:
         return str(error)
     if isinstance(error, SystemExit):
         return f"code of yours called sys.exit({error.code!r})"
-    return f"{type(error).__name__}: {error}"
+    return hide_credentials(f"{type(error).__name__}: {error}")

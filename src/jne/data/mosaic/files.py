@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.errors import InputError
 from jne.utils.fslr import N_GRAYORDINATES
+from jne.utils.hdf5 import check_own, open_hdf5
 from jne.utils.reading import reading
 
 _FOLDER = Path("fMRIPrepv23_2_0", "task_fMRI", "betas", "GLMsinglev1_2")  # in the bucket
@@ -65,6 +66,7 @@ class SubjectFile:
             self._refuse("has no group `betas` with trials")
         if not isinstance(listed, h5py.Dataset) or listed.dtype.kind not in "iu":
             self._refuse("has no dataset `nan_indices_all` of integers")
+        check_own(listed, self.path, "data.root")
         self.listed_invalid: NDArray[np.int64] = np.asarray(listed, dtype=np.int64).ravel()
         """The grayordinates that the file says are not defined in some trial."""
         if ((self.listed_invalid < 0) | (self.listed_invalid >= N_GRAYORDINATES)).any():
@@ -94,6 +96,7 @@ class SubjectFile:
             self._refuse(f"has the trial {key} of shape {shape}, expected ({N_GRAYORDINATES},)")
         if item.dtype not in (np.float32, np.float64):
             self._refuse(f"has the trial {key} of {item.dtype}, expected float32 or float64")
+        check_own(item, self.path, "data.root")
         attributes = item.attrs
         absent = [name for name in _ATTRIBUTES if name not in attributes]
         if absent:
@@ -132,6 +135,7 @@ class SubjectFile:
                 )
             if stored.shape != (N_GRAYORDINATES,):
                 self._refuse(f"has {name} of shape {stored.shape}, expected ({N_GRAYORDINATES},)")
+            check_own(stored, self.path, "data.root")
             percent = np.asarray(stored, dtype=np.float64)
         if np.nanmin(percent, initial=0) < 0 or np.nanmax(percent, initial=0) > 100:
             self._refuse(f"has {name} with values outside 0 to 100 percent")
@@ -145,7 +149,7 @@ class SubjectFile:
 def open_subject(path: Path, name: str, subject: str) -> Iterator[SubjectFile]:
     """The file of a subject, open. Raises InputError for one that cannot be read."""
     with reading(path, "data.root"):
-        file = h5py.File(path, "r")
+        file = open_hdf5(path, "data.root")
     with file:
         yield SubjectFile(path, file, name, subject)
 

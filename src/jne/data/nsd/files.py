@@ -11,6 +11,7 @@ from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
 
 from jne.errors import InputError
+from jne.utils.plain import regular_file
 from jne.utils.reading import reading
 
 
@@ -27,7 +28,8 @@ def reading_image(path: Path) -> Iterator[None]:
 def open_image(path: Path) -> Any:
     """An image, whose array nibabel reads when it is asked for."""
     with reading_image(path):
-        path.open("rb").close()  # nibabel itself reports a missing permission as an unknown format
+        # nibabel itself reports a missing permission as an unknown format
+        regular_file(path, key="data.root").open("rb").close()
         return nib.load(path)
 
 

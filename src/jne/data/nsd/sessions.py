@@ -8,12 +8,12 @@ they are, they are read from where they lie in the file; all other layouts are r
 from pathlib import Path
 from typing import Any, Protocol
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from jne.data.nsd.files import check_shape, open_image, reading_image
 from jne.utils.files import write_array
+from jne.utils.hdf5 import check_own, open_hdf5
 from jne.utils.reading import reading
 
 VOXELS_AT_ONCE = 512  # their trials in float64, and what is computed of them, stay in the cache
@@ -47,8 +47,8 @@ class Hdf5Session:
 
     def __init__(self, path: Path, shape: tuple[int, ...], places: Places) -> None:
         self._path, self._n_trials = path, shape[0]
-        with reading(path, "data.root"), h5py.File(path, "r") as file:
-            betas = file["betas"]
+        with reading(path, "data.root"), open_hdf5(path, "data.root") as file:
+            betas = check_own(file["betas"], path, "data.root")
             check_shape(path, betas.shape, shape)
             self._dtype, self._depth = betas.dtype, (betas.chunks or (0, 1))[1]
             offsets = _chunk_offsets(betas)
@@ -90,7 +90,7 @@ class Hdf5Session:
         self, z: NDArray[np.int64], y: NDArray[np.int64], x: NDArray[np.int64]
     ) -> NDArray[Any]:
         betas = np.empty((len(z), self._n_trials), self._dtype)
-        with h5py.File(self._path, "r") as file:
+        with open_hdf5(self._path, "data.root") as file:
             # Whole slices, as many as a chunk has: each chunk is read once.
             for start in np.unique(z // self._depth) * self._depth:
                 slices = file["betas"][:, start : start + self._depth]
