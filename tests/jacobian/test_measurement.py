@@ -209,6 +209,7 @@ X = np.ones((N, 3), dtype=np.float32)
         (Forward(torch.tanh), np.array([["a"]]), "features: must be an array of real numbers"),
         (Forward(torch.tanh), X + 0j, "features: must be an array of real numbers"),
         (Forward(torch.tanh), torch.ones(4, 3, dtype=torch.cfloat), "found complex ones"),
+        (Forward(torch.tanh), [[1], [2, 3]], "features: its rows are not of one length"),
         (Forward(torch.tanh), X[0], r"features: must be \(n_stimuli, ...\), found shape \(3,\)"),
         (Forward(torch.tanh), X[:, :0], r"found shape \(7, 0\)"),
         (Forward(torch.tanh), np.float32(3), r"found shape \(\)"),
@@ -248,6 +249,7 @@ def test_what_cannot_be_measured_is_refused_in_a_sentence(module, features, mess
     [
         ({"device": "gpu"}, "device=gpu: write cpu, cuda or cuda:1"),
         ({"voxels": [0, 3]}, "voxels: must be indices of the encoder's 3 outputs"),
+        ({"voxels": []}, "voxels: must be indices of the encoder's 3 outputs"),
         ({"max_memory_gb": 0}, "max_memory_gb=0: too small"),
     ],
 )

@@ -144,7 +144,10 @@ class _Flat(nn.Module):
 
 def _checked(features: Tensor | NDArray, dtype: torch.dtype) -> Tensor:
     if not isinstance(features, Tensor):
-        array = np.asarray(features)
+        try:
+            array = np.asarray(features)
+        except ValueError as error:
+            raise InputError("features", "its rows are not of one length") from error
         if array.dtype.kind not in "fiu":
             raise InputError(
                 "features", f"must be an array of real numbers, found {_kind(features)}"

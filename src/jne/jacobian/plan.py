@@ -26,6 +26,11 @@ _SMALLEST_BLOCK = 64
 _VOXEL_BLOCK_IN_GROUPS = 512  # where each block takes memory from a group
 
 
+def _check_chosen(outputs: Tensor, n: int) -> None:
+    if not len(outputs) or ((outputs < -n) | (outputs >= n)).any():
+        raise InputError("voxels", f"must be indices of the encoder's {n} outputs")
+
+
 class Job:
     """The checked inputs, on the device of the computation.
 
@@ -73,6 +78,7 @@ class Job:
             self.readout = readout.weight.detach()
             self.path = None if path is None else path.weight.detach()
             if chosen is not None:
+                _check_chosen(chosen, len(self.readout))
                 self.readout = self.readout[chosen]
                 self.path = None if self.path is None else self.path[chosen]
             self.v, self.h = self.readout.shape
@@ -89,8 +95,7 @@ class Job:
             self.autograd = ModuleJacobians(self.module, x)
             n_outputs = self.autograd.n_outputs
             self.outputs = torch.arange(n_outputs) if chosen is None else chosen
-            if ((self.outputs < -n_outputs) | (self.outputs >= n_outputs)).any():
-                raise InputError("voxels", f"must be indices of the encoder's {n_outputs} outputs")
+            _check_chosen(self.outputs, n_outputs)
             self.v = len(self.outputs)
             self.h, self.constant = 0, is_linear_layer(encoder)
             self._structure = repr(encoder)
