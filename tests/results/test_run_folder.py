@@ -163,8 +163,16 @@ def test_the_status_has_space_where_the_disk_is_full(tmp_path, monkeypatch):
     assert status(tmp_path)["status"] == "FAILED"
 
 
+@pytest.fixture
+def as_in_a_terminal():
+    """A shell that runs the tests in its background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_ends_a_run_in_order(tmp_path, number, code):
+def test_a_signal_ends_a_run_in_order(tmp_path, number, code, as_in_a_terminal):
     with pytest.raises(Stopped) as stopped, open_run(tmp_path, {}):
         os.kill(os.getpid(), number)
     assert stopped.value.code == code
