@@ -1,5 +1,6 @@
 """How the root scripts start and how they fail: bad input gets one sentence."""
 
+import argparse
 import atexit
 import logging
 import os
@@ -65,6 +66,8 @@ def run_script(main: Callable[[], None]) -> None:
     # For --help, Hydra copies the store of its own configs a hundred times, half a second in all.
     # It only reads them, and copies what it reads.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+    # Twenty lines, of which none says more than the sentence after them.
+    argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]
     register_resolvers()
     if "MLFLOW_TRACKING_URI" in os.environ:
         os.environ["MLFLOW_TRACKING_URI"] = without_credentials(os.environ["MLFLOW_TRACKING_URI"])
