@@ -558,7 +558,7 @@ LINES = (
     ("train.py", "features=timm data=synthetic"),
     ("train.py", "hydra.run.dir=."),
     ("train.py", "hydra.run.dir=/proc"),
-    ("train.py", "hydra/launcher=slurm"),
+    ("train.py", "-m hydra/launcher=slrum seed=0"),
     ("evaluate.py", "runs=[/nowhere]"),
     ("evaluate.py", "runs=newest output=/nowhere"),
     ("evaluate.py", "output=/proc/x"),
