@@ -28,16 +28,16 @@ from jne.analysis.nonlinearity import jne
 from jne.analysis.prediction import r2_score
 from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
+from jne.data.folds import N_FOLDS
 from jne.data.prepared import prepare
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import RidgeCV
+from jne.fitting.baseline import baseline_columns
+from jne.fitting.fit import fit
+from jne.fitting.readout import PENALTIES as READOUT_PENALTIES
 from jne.jacobian import jacobian_deviation
-from jne.training.baseline import baseline_columns
+from jne.stages import Stages
 from jne.training.config import check_config
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
-from jne.training.readout import N_FOLDS
-from jne.training.readout import PENALTIES as READOUT_PENALTIES
 from jne.utils.machine import peak_memory_gb
 
 CONF = str(Path(__file__).parents[1] / "conf")
@@ -46,29 +46,24 @@ N_JACOBIANS = 100
 
 def run(folder: Path, *overrides: str) -> pd.DataFrame:
     """The voxel table with r2_ridge, r2_trained, r2 and jne."""
-    import pytorch_lightning as pl
-
     with initialize_config_dir(CONF, version_base="1.3"):
         config, source = check_config(compose("train", [f"output={folder}", *overrides]))
     data = EncodingData(
         prepare(source, folder / "prepared"), batch_size=config.trainer.batch_size, seed=config.seed
     )
     table = data.prepared.voxels.iloc[data.kept].copy()
-    table["r2_ridge"] = baseline_columns(["ridge"], data)["r2_ridge"]
+    table["r2_ridge"] = baseline_columns(["ridge"], data, Stages(folder / "stages"))["r2_ridge"]
     features, responses = data.split("test")
     for readout, column in (("trained", "r2_trained"), ("ridge", "r2")):
-        pl.seed_everything(config.seed, verbose=False)
         encoder = config.encoder | {"linear_path": readout == "ridge"}
-        module = EncodingModule(data.n_features, data.n_trained, encoder, config.optimizer)
         start = time.monotonic()
-        checkpoint = folder / f"{time.time_ns()}.ckpt"
-        history = fit(module, data, config.trainer, readout=readout, save_to=checkpoint)
+        settings = config.model_copy(update={"encoder": encoder, "readout": readout})
+        fitted = fit(data, settings)
         seconds = time.monotonic() - start
-        module.encoder.eval()
-        predictions = module.encoder(features).detach().numpy()
+        predictions = fitted.encoder(features).detach().numpy()
         table[column] = r2_score(responses.numpy(), predictions)
-    table["jne"] = jne(jacobian_deviation(module.encoder, features[:N_JACOBIANS]))
-    print(f"  {len(history.epochs)} epochs, {seconds:.0f} s with the readout")
+    table["jne"] = jne(jacobian_deviation(fitted.encoder, features[:N_JACOBIANS]))
+    print(f"  {len(fitted.history.epochs)} epochs, {seconds:.0f} s with the readout")
     return table
 
 

@@ -26,10 +26,10 @@ from jne.data import synthetic
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.data.synthetic import Synthetic
+from jne.fitting.callbacks import BestWeights
+from jne.fitting.module import EncodingModule
 from jne.jacobian import jacobian_deviation
 from jne.roi import ROIS, TIERS, tier_of
-from jne.training.callbacks import BestWeights
-from jne.training.module import EncodingModule
 from jne.utils.machine import peak_memory_gb
 
 N_SETS = 100

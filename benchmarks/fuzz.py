@@ -114,7 +114,7 @@ SENSIBLE = {
     ("subject", "'[/red]'"), ("tracking.experiment", "'[/red]'"), ("output", "'[/red]'"),
     ("name", "nan"), ("name", "inf"), ("name", "-1"), ("name", "1e400"), ("variants", "[]"),
     ("jacobian.voxels", "[]"), ("rois", "[]"), ("encoder", "{}"), ("optimizer", "{}"),
-    ("tracking.uri", "''"), ("jacobian.trajectory", "null"),
+    ("tracking.uri", "''"), ("jacobian.trajectory", "null"), ("simulation", "{}"),
 }  # fmt: skip
 
 
@@ -544,8 +544,8 @@ LINES = (
     ("train.py", "name='a b,c"),
     ("train.py", "name=it's"),
     ("train.py", "name=a:b:c,"),
-    ("train.py", "--config-dir=/nowhere seed=0"),
-    ("train.py", "--config-dir /nowhere -m seed=0"),
+    ("train.py", "--config-dir=/no/such/folder seed=0"),
+    ("train.py", "--config-dir /no/such/folder -m seed=0"),
     ("train.py", "--confg job"),
     ("train.py", "seed"),
     ("train.py", "output=/proc/x"),
@@ -559,8 +559,8 @@ LINES = (
     ("train.py", "hydra.run.dir=."),
     ("train.py", "hydra.run.dir=/proc"),
     ("train.py", "-m hydra/launcher=slrum seed=0"),
-    ("evaluate.py", "runs=[/nowhere]"),
-    ("evaluate.py", "runs=newest output=/nowhere"),
+    ("evaluate.py", "runs=[/no/such/folder]"),
+    ("evaluate.py", "runs=newest"),
     ("evaluate.py", "output=/proc/x"),
     ("simulate.py", "simulation=nothing"),
     ("simulate.py", "output=/proc/x"),

@@ -22,8 +22,9 @@ from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.results.contents import twin_q
+from jne.stages import Stages
 from jne.training.config import check_config
-from jne.training.voxels import trained_voxels
+from jne.training.steps import fit_and_measure
 
 CONF = str(Path(__file__).parents[1] / "conf")
 SPLITS = range(5)
@@ -44,7 +45,7 @@ def units(root: str, split: int, shuffle: bool, overrides: list[str]) -> pd.Data
             seed=config.seed,
             shuffle=shuffle,
         )
-        table = trained_voxels(config, data, folder)
+        table = fit_and_measure(data, config, Stages(folder / "stages"), folder).voxels()
     return table.assign(q=twin_q(table))
 
 

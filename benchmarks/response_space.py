@@ -28,10 +28,9 @@ from jne.analysis.prediction import r2_score
 from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.fitting.fit import fit
 from jne.jacobian import jacobian_deviation
 from jne.training.config import check_config
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
 
 CONF = str(Path(__file__).parents[1] / "conf")
 SEEDS, SPACES = (0, 1, 2), ("voxels", "components")
@@ -40,28 +39,24 @@ N_JACOBIANS, EVERY = 100, 5
 
 def run(folder: Path, seed: int, space: str, overrides: list[str]) -> pd.DataFrame:
     """R2 of all voxels, JNE of every fifth."""
-    import pytorch_lightning as pl
-
     words = [f"output={folder}", f"seed={seed}", f"trainer.response_space={space}", *overrides]
     with initialize_config_dir(CONF, version_base="1.3"):
         config, source = check_config(compose("train", words))
     prepared = prepare(source, folder / "prepared")
     data = EncodingData(prepared, batch_size=config.trainer.batch_size, seed=seed)
-    pl.seed_everything(seed, verbose=False)
-    module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
     start = time.monotonic()
-    checkpoint = folder / f"{time.time_ns()}.ckpt"
-    history = fit(module, data, config.trainer, readout=config.readout, save_to=checkpoint)
+    fitted = fit(data, config)
     seconds = time.monotonic() - start
     features, responses = data.split("test")
     with torch.no_grad():
-        predictions = module.encoder.eval()(features).numpy()
+        predictions = fitted.encoder(features).numpy()
     table = prepared.voxels.iloc[data.kept].copy()
     table["r2"] = r2_score(responses.numpy(), predictions)
     some = np.arange(0, len(table), EVERY)
-    deviation = jacobian_deviation(module.encoder, features[:N_JACOBIANS], voxels=some)
+    deviation = jacobian_deviation(fitted.encoder, features[:N_JACOBIANS], voxels=some)
     table["jne"] = np.nan
     table.iloc[some, -1] = jne(deviation)
+    history = fitted.history
     losses = history.epochs["val/loss"]
     print(
         f"  {space} seed {seed}: R2 {table['r2'].mean():.4f}, JNE {table['jne'].mean():.4f}, best "

@@ -56,7 +56,6 @@ def results(folder: Path) -> dict[str, bytes]:
         "status.json",
         "train.log",
         "evaluate.log",
-        "last.ckpt",
         "config.yaml",
         "report.html",
         "error.txt",
@@ -78,10 +77,11 @@ def stage(folder: Path) -> str:
         return "opening"
     for name, file in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
                        ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
-                       ("training", "last.ckpt"), ("writing", "tables"),
-                       ("writing", "table.csv")):  # fmt: skip
+                       ("writing", "tables"), ("writing", "table.csv")):  # fmt: skip
         if (folder / file).exists():
             return name
+    if any(folder.parents[1].glob("stages/fit/.*.partial/last.ckpt")):
+        return "training"
     return "preparing" if status["kind"] == "train" and "prepared" not in status else "computing"
 
 
@@ -158,7 +158,8 @@ def kill(folder: Path) -> None:
         status = json.loads((reference / "status.json").read_text())
         for k in range(n_kills):
             output = folder / f"{kind}{k}"
-            keep = shutil.ignore_patterns() if kind == "report" else shutil.ignore_patterns(place)
+            fresh = {"report": (), "train": (place, "stages")}.get(kind, (place,))
+            keep = shutil.ignore_patterns(*fresh)
             shutil.copytree(whole, output, ignore=keep)
             if kind == "train":  # a store of its own: the run must not be found in it
                 for path in (output / "mlflow.db", output / "mlartifacts"):

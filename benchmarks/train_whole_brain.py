@@ -24,9 +24,9 @@ import torch
 
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Prepared
-from jne.training.callbacks import BestWeights, EpochCurves
-from jne.training.components import ComponentModule, component_data, response_components
-from jne.training.module import EncodingModule
+from jne.fitting.callbacks import BestWeights, EpochCurves
+from jne.fitting.components import ComponentModule, component_data, response_components
+from jne.fitting.module import EncodingModule
 from jne.utils.files import atomic_array
 from jne.utils.machine import keep_freed_memory, peak_memory_gb
 

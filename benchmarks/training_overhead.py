@@ -21,10 +21,10 @@ from torch.nn.functional import mse_loss
 from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.fitting.fit import train_module
+from jne.fitting.module import EncodingModule
 from jne.tracking import track
-from jne.training.config import TrainerConfig, check_config
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
+from jne.training.config import TrainConfig, check_config
 
 EPOCHS, PAIRS = 20, 5
 CONF = Path(__file__).parents[1] / "conf"
@@ -51,20 +51,14 @@ def bare_loop(data: EncodingData, module: EncodingModule) -> float:
 
 
 def lightning(
-    data: EncodingData, module: EncodingModule, settings: TrainerConfig, folder: Path
+    data: EncodingData, module: EncodingModule, config: TrainConfig, folder: Path
 ) -> float:
     store = {"uri": f"sqlite:///{folder}/mlflow.db", "experiment": "overhead"}
     store["artifacts"] = str(folder / "artifacts")
     with track(store, "fail", "fit", {}, folder) as tracked:
         start = time.perf_counter()
-        fit(
-            module,
-            data,
-            settings,
-            readout="trained",
-            save_to=folder / "last.ckpt",
-            on_epoch=tracked.log_epoch,
-        )
+        save_to = folder / "last.ckpt"
+        train_module(module, data, config, save_to=save_to, on_epoch=tracked.log_epoch)
         seconds = time.perf_counter() - start
     (folder / "last.ckpt").unlink()
     return seconds
@@ -82,7 +76,8 @@ def main() -> None:
         )
 
         sizes = data.features.shape[1], len(data.kept)
-        settings = config.trainer.model_copy(update={"max_epochs": EPOCHS, "patience": EPOCHS})
+        trainer = config.trainer.model_copy(update={"max_epochs": EPOCHS, "patience": EPOCHS})
+        settings = config.model_copy(update={"trainer": trainer, "readout": "trained"})
 
         def module() -> EncodingModule:
             torch.manual_seed(0)

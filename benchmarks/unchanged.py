@@ -122,7 +122,7 @@ def main(revision: str, v4: str | None) -> None:
 
     output = home / "continued"
     process = start(old_tree, LONG, output)
-    while not list(output.glob("runs/*/last.ckpt")) and process.poll() is None:
+    while not list(output.rglob("last.ckpt")) and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

@@ -189,22 +189,25 @@ def child(script: str, out: str, arguments: list[str]) -> None:
     stages = Stages()
     if script == "train.py":
         from jne.data import datamodule, prepared
-        from jne.training import baseline, fit, measure, module, run, twins
+        from jne.fitting import fit, module
+        from jne.measuring import nonlinearity
+        from jne.nulls import twins
+        from jne.training import run, steps
 
         for where, function, name in (
             (prepared, "prepare", "prepare"),
             (datamodule.EncodingData, "__init__", "survey of the responses"),
-            (baseline, "baseline_columns", "ridge baseline"),
-            (twins, "make_twins", "linear twins"),
+            (twins, "baseline_columns", "ridge baseline"),
+            (twins.TwinParts, "twins", "linear twins"),
             (module.EncodingModule, "__init__", "initial weights"),
             (fit, "response_components", "components"),
             (fit, "_train", "training"),
             (fit, "refit_readout", "ridge readout"),
-            (fit, "test", "test predictions"),
-            (measure, "score_test", "R2 and p"),
-            (measure, "_arrays", "Jacobians"),
-            (measure, "_twin_columns", "Jacobians of twins"),
-            (measure, "measure_nonlinearity", "JNE and JNE-SS"),
+            (steps, "fit_and_test", "test predictions"),
+            (steps, "score_test", "R2 and p"),
+            (nonlinearity, "_arrays", "Jacobians"),
+            (nonlinearity, "_twin_columns", "Jacobians of twins"),
+            (steps, "measure_nonlinearity", "JNE and JNE-SS"),
             (run.TrainingRun, "save", "results"),
         ):
             stages.time(where, function, name)

@@ -66,7 +66,7 @@ def encoder_configs(traps: Path, trace: Path) -> Iterator[tuple[str, Any]]:
     yield (
         "a Lightning module",
         {
-            "_target_": "jne.training.module.EncodingModule",
+            "_target_": "jne.fitting.module.EncodingModule",
             "encoder": nested,
         },
     )

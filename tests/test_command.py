@@ -89,8 +89,8 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("jne ", {"train", "evaluate", "simulate", "open", "ui", "record", "close"}),
-        ("jne ev", {"train", "evaluate", "simulate", "open", "ui", "record", "close"}),
+        ("jne ", {"train", "evaluate", "simulate", "open", "stages", "ui", "record", "close"}),
+        ("jne ev", {"train", "evaluate", "simulate", "open", "stages", "ui", "record", "close"}),
         ("jne train encoder=", {"encoder=linear", "encoder=nonlinear", "encoder=ridge"}),
         ("jne simulate simulation=d", {"simulation=depth"}),
         ("jne ui sq", set()),

@@ -27,7 +27,7 @@ __version__ = "0.1.0"
 # Loaded on first use: `import jne` alone must not cost the seconds that torch takes.
 _PUBLIC = {
     "JNERegressor": "jne.estimator",
-    "MeasureJNE": "jne.training.jne_callback",
+    "MeasureJNE": "jne.measuring.callback",
     "Measurement": "jne.jacobian.measurement",
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+import time
 import webbrowser
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,7 +25,8 @@ _STORE = {
     "close": "close, as KILLED, runs whose process has died",
 }
 _OPEN = {"open": "open the newest report, or that of a folder: jne open [FOLDER]"}
-_COMMANDS = _SCRIPTS | _OPEN | _STORE
+_STAGES = {"stages": "what is kept for further runs, who uses it, and delete what no run uses"}
+_COMMANDS = _SCRIPTS | _OPEN | _STAGES | _STORE
 _PAGES = ("report.html", "figures/overview.png")  # of a report, of a training run
 
 
@@ -45,6 +47,9 @@ def main() -> None:
     command = parser.parse_args(sys.argv[1:2] or ["--help"]).command
     if command == "open":
         _open(sys.argv[2:])
+        return
+    if command == "stages":
+        _stages(sys.argv[2:])
         return
     for package in ("hydra", "mlflow", "pytorch_lightning"):
         if find_spec(package) is None:
@@ -94,6 +99,42 @@ def _open(arguments: list[str]) -> None:
     print(page)
     if not webbrowser.open(page.absolute().as_uri()):
         print("no browser was found; open this file in one", file=sys.stderr)
+
+
+def _stages(arguments: list[str]) -> None:
+    """Print what is stored below a folder; with --prune, delete what no run uses."""
+    parser = argparse.ArgumentParser(
+        prog="jne stages",
+        description="Trained encoders, baselines, twins and prepared data that runs share: their "
+        "size and age, and the runs that use them.",
+    )
+    parser.add_argument("output", nargs="?", type=Path, default=Path("outputs"))
+    parser.add_argument("--prune", action="store_true", help="delete what no run uses")
+    chosen = parser.parse_args(arguments)
+    from jne.stages import prune, stored
+
+    stages = stored(chosen.output)
+    deleted = prune(stages) if chosen.prune else []
+    for stage in deleted if chosen.prune else stages:
+        name = f"{stage.path.parent.name}/{stage.path.name}"
+        first, *more = sorted(folder.name for folder in stage.users) or ["no run"]
+        users = f"{first} and {len(more)} more" if more else first
+        state = "" if stage.is_whole else ", interrupted"
+        days = (time.time() - stage.made) / 86400
+        print(f"{_size(stage.n_bytes):>9}  {days:5.1f} days  {name}{state}: {users}")
+    unused = [stage for stage in stages if not stage.users]
+    if chosen.prune:
+        print(f"{len(deleted)} deleted, {_size(sum(stage.n_bytes for stage in deleted))}")
+    else:
+        print(
+            f"{len(stages)} stages, {_size(sum(stage.n_bytes for stage in stages))}; no run uses "
+            f"{len(unused)}, {_size(sum(stage.n_bytes for stage in unused))}"
+            + (", which --prune deletes" if unused else "")
+        )
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e9:.2f} GB" if n_bytes >= 1e8 else f"{n_bytes / 1e6:.2f} MB"
 
 
 def _complete() -> None:

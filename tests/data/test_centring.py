@@ -14,10 +14,11 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.encoders import RawEncoder
 from jne.errors import InputError
+from jne.nulls.config import ControlConfig
+from jne.nulls.twins import TwinParts
 from jne.results.contents import write_encoder
+from jne.stages import Stages
 from jne.tracking.model import _signature
-from jne.training.config import ControlConfig
-from jne.training.twins import make_twins
 from jne.utils.blocks import voxel_blocks
 
 FAR = 1e8  # of which float32 keeps multiples of 8
@@ -81,7 +82,8 @@ def test_twins_of_a_far_voxel_are_in_its_units(recorded):
     folder, _, y, source = recorded
     np.save(folder / "y.npy", y + FAR)
     data = EncodingData(prepare(source(), folder / "p"), batch_size=None, seed=0)
-    data.add_twins(make_twins(data, ControlConfig(kind="twins"), 0, folder / "twins.npy"))
+    parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(folder / "stages"))
+    data = data.with_twins(parts.twins())
     assert data.response_mean.dtype == torch.float64
     np.testing.assert_allclose(data.response_mean - FAR, np.tile(y.mean(axis=0), 2), atol=0.5)
 

@@ -8,7 +8,7 @@ import torch
 from jne.data.datamodule import Batches, EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
-from jne.training.module import EncodingModule
+from jne.fitting.module import EncodingModule
 
 
 def test_standardisation_uses_only_the_training_rows(recorded):

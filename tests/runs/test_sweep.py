@@ -19,9 +19,9 @@ from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
 from jne.data.synthetic import Synthetic
+from jne.fitting.callbacks import BestWeights, LastCheckpoint
 from jne.results import Results
 from jne.runs.launchers import LAUNCHERS, Launcher, launcher_of, wait_for_slurm
-from jne.training.callbacks import BestWeights, LastCheckpoint
 from jne.utils.slurm import job_ended
 
 
@@ -234,16 +234,17 @@ def test_an_interrupted_run_gives_the_results_of_a_whole_one(
         with pytest.raises(Interrupted):
             run_train("trainer.max_epochs=6")
     (folder,) = (tmp_path / "runs").iterdir()
-    assert (folder / "last.ckpt").exists()
+    (fit,) = (path for path in (tmp_path / "stages" / "fit").iterdir() if path.is_dir())
+    assert (fit / "last.ckpt").exists() == (stage in ("training", "trained"))
     epochs = []
     if stage != "training":
         monkeypatch.setattr(
-            "jne.training.module.EncodingModule.training_step", lambda *_: epochs.append(1)
+            "jne.fitting.module.EncodingModule.training_step", lambda *_: epochs.append(1)
         )
     run_train("trainer.max_epochs=6", "resume=true")
     assert not epochs
     assert contents(folder) == expected
-    assert not (folder / "last.ckpt").exists()
+    assert not list(tmp_path.rglob("last.ckpt"))
     assert list((tmp_path / "runs").iterdir()) == [folder]
 
 
@@ -255,6 +256,7 @@ def test_training_that_stopped_early_is_not_continued(run_train, tmp_path, monke
     assert len(Results(whole).epochs) < 200
     expected = contents(whole)
     shutil.rmtree(whole)
+    shutil.rmtree(tmp_path / "stages")
     with monkeypatch.context() as patch:
         patch.setattr(BestWeights, "on_fit_end", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -424,7 +426,7 @@ def test_a_killed_run_continues(tmp_path):
     killed = tmp_path / "killed"
     process = subprocess.Popen([*command, f"output={killed}"], cwd=ROOT, stdout=subprocess.PIPE)
     deadline = time.monotonic() + 60
-    while not list(killed.glob("runs/*/last.ckpt")) and time.monotonic() < deadline:
+    while not list(killed.rglob("last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
     process.wait()
@@ -514,7 +516,7 @@ def test_a_requeued_job_continues_by_itself(slurm, tmp_path, uninterrupted):
         [*command, *LONG, *ON_SLURM, limit], cwd=ROOT, stdout=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("sweeps/*/*/last.ckpt")) and time.monotonic() < deadline:
+    while not list(tmp_path.rglob("last.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     query = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
     job = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]

@@ -66,7 +66,7 @@ def kill_at(patch: pytest.MonkeyPatch, target: str, calls: int = 1) -> None:
     ("target", "calls"),
     [
         ("jne.results.folder.RunFolder.note", 1),  # the run is created, and not yet noted
-        ("jne.training.callbacks.LastCheckpoint.on_train_epoch_end", 3),
+        ("jne.fitting.callbacks.LastCheckpoint.on_train_epoch_end", 3),
         pytest.param("jne.training.run.summarise", 1, marks=pytest.mark.slow),
         pytest.param("jne.tracking.run.TrackedRun.log_model", 1, marks=pytest.mark.slow),
         ("jne.training.run.show_locations", 1),  # all is sent
@@ -105,7 +105,7 @@ def test_a_run_whose_store_was_replaced_has_its_whole_curves_in_the_new_one(
     shutil.copy(store.removeprefix("sqlite:///"), other)
     settings = ("trainer.max_epochs=6", "name=replaced")
     with monkeypatch.context() as patch, no_figures():
-        kill_at(patch, "jne.training.callbacks.BestWeights.on_fit_end")
+        kill_at(patch, "jne.fitting.callbacks.BestWeights.on_fit_end")
         with pytest.raises(Died):
             run_train(*settings)
     first = status(only_run(tmp_path))["mlflow_run_id"]

@@ -236,7 +236,7 @@ def test_a_run_whose_server_is_killed_can_be_recorded_later(tmp_path):
                *TINY_COHORT, *TINY, "trainer.max_epochs=1500", "trainer.patience=1500"]  # fmt: skip
     with server():
         run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        while not list(output.glob("runs/*/last.ckpt")) and run.poll() is None:
+        while not list(output.rglob("last.ckpt")) and run.poll() is None:
             time.sleep(0.1)
     printed = run.communicate(timeout=120)[0]
     assert run.returncode == 0, printed

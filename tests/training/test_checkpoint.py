@@ -13,10 +13,11 @@ from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
-from jne.training.config import JacobianConfig, TrainerConfig
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
-from jne.training.trajectory import Trajectory
+from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.fit import train_module
+from jne.fitting.module import EncodingModule
+from jne.measuring.config import JacobianConfig
+from jne.measuring.trajectory import Trajectory
 
 TRAINER = TrainerConfig(
     max_epochs=3, patience=5, batch_size=None, precision="32-true", accelerator="cpu",
@@ -46,7 +47,10 @@ def train(prepared, max_epochs=4, optimizer=ADAM, **settings):
     )  # fmt: skip
     followed = Trajectory(data, jacobian, 0)
     trainer = TRAINER.model_copy(update={"max_epochs": max_epochs})
-    history = fit(module, data, trainer, readout="trained", trajectory=followed, **settings)
+    config = FitConfig(
+        encoder=encoder, optimizer=optimizer, readout="trained", trainer=trainer, seed=0
+    )
+    history = train_module(module, data, config, trajectory=followed, **settings)
     return history, module
 
 

@@ -15,19 +15,22 @@ from jne.data.prepared import load, prepare
 from jne.encoders import ResidualEncoder
 from jne.encoders.ridge import RidgeSolver
 from jne.errors import InputError
-from jne.results import Results
-from jne.training import components as module
-from jne.training.components import (
+from jne.fitting import components as module
+from jne.fitting.components import (
     ComponentModule,
     copy_hidden,
     copy_outputs,
-    in_components,
     response_components,
+    train_on_components,
 )
-from jne.training.config import ControlConfig, TrainerConfig, check_config
-from jne.training.fit import fit
-from jne.training.module import EncodingModule, build_optimizer
-from jne.training.twins import make_twins
+from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.fit import train_module
+from jne.fitting.module import EncodingModule, build_optimizer
+from jne.nulls.config import ControlConfig
+from jne.nulls.twins import TwinParts
+from jne.results import Results
+from jne.stages import Stages
+from jne.training.config import check_config
 
 OUTPUTS = ["readout", "linear_path"]
 COMPONENTS = ("trainer.response_space=components", "data.voxels_per_roi=12", "data.n_train=60")
@@ -74,7 +77,7 @@ def encoders(data, found):
 
 def test_components_have_the_products_of_the_responses(data, tmp_path):
     _, y = split(data, "train")
-    z = torch.from_numpy(response_components(data, tmp_path / "own.npz").train).double()
+    z = torch.from_numpy(response_components(data, Stages(tmp_path)).train).double()
     assert z.shape == (40, 39)  # centred responses: a stimulus is minus the sum of the others
     torch.testing.assert_close(z @ z.T / 39, y @ y.T / 90, rtol=1e-5, atol=1e-5)
     assert (z.square().mean(dim=0) - 1).abs().max() < 0.5  # none is large or small
@@ -101,7 +104,7 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
     data = standardised(prepared)
     if repeats > 1:
         data = data.with_responses(np.tile(data.responses[:].numpy(), repeats))
-    found = response_components(data, tmp_path / "own.npz")
+    found = response_components(data, Stages(tmp_path))
     assert found.train.shape[1] == (39 if repeats == 1 else 30)
     small, large = encoders(data, found)
     x, y = split(data, "train")
@@ -120,7 +123,7 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
 @pytest.mark.parametrize("decay", [0.0, 0.01])
 def test_sgd_takes_the_same_path_in_both_spaces(data, tmp_path, decay):
     """Where the readout of components learns V / K times slower: W' W / V = w' w / K."""
-    found = response_components(data, tmp_path / "own.npz")
+    found = response_components(data, Stages(tmp_path))
     small, large = encoders(data, found)
     x, y = split(data, "train")
     z = torch.from_numpy(found.train).double()
@@ -164,7 +167,7 @@ def test_a_decay_that_is_no_term_of_the_loss_is_left_alone():
 @pytest.mark.parametrize("same", [True, False])
 def test_weight_decay_does_not_depend_on_the_number_of_voxels(data, monkeypatch, same):
     """Every voxel three times over has the same loss, so the same hidden layers."""
-    monkeypatch.setattr("jne.training.fit._FULL_DECAY", 90 if same else 1000)
+    monkeypatch.setattr("jne.fitting.fit._FULL_DECAY", 90 if same else 1000)
     settings = TrainerConfig(
         max_epochs=20, patience=20, batch_size=None, precision="32-true", accelerator="cpu",
         checkpoint_seconds=0, response_space="voxels",
@@ -180,27 +183,32 @@ def test_weight_decay_does_not_depend_on_the_number_of_voxels(data, monkeypatch,
     thrice.encoder.readout.load_state_dict(tiled)
     three_times = data.with_responses(np.tile(data.responses[:].numpy(), 3))
     for trained, on in ((once, data), (thrice, three_times)):
-        fit(trained, on, settings, readout="ridge")
+        config = FitConfig(
+            encoder=encoder, optimizer=adam, readout="ridge", trainer=settings, seed=0
+        )
+        train_module(trained, on, config)
     hidden = [m.encoder.get_submodule("hidden.2").weight for m in (once, thrice)]
     error = (hidden[1] - hidden[0]).norm() / hidden[0].norm()
     assert error < 1e-5 if same else error > 5e-3
 
 
-def test_blocks_and_a_damaged_file_change_nothing(data, tmp_path, monkeypatch):
-    first = response_components(data, tmp_path / "own.npz")
-    path = data.prepared.folder / "components.npz"
-    saved = path.read_bytes()
-    path.write_bytes(saved[:1000])
+def test_blocks_change_nothing_and_a_damaged_file_is_named(data, tmp_path, monkeypatch):
+    first = response_components(data, Stages(tmp_path))
+    (path,) = tmp_path.glob("components/*/components.npz")
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match=rf"^{path} cannot be read"):
+        response_components(data, Stages(tmp_path))
     monkeypatch.setattr(module, "_ROWS_AT_ONCE", 7)
-    again = response_components(data, tmp_path / "own.npz")
+    again = response_components(data, Stages(tmp_path / "again"))
     np.testing.assert_allclose(again.train, first.train, atol=1e-4)
     np.testing.assert_allclose(again.val, first.val, atol=1e-4)
 
 
 def test_twins_have_components_of_their_own(data, tmp_path):
-    alone = response_components(data, tmp_path / "own.npz")
-    data.add_twins(make_twins(data, ControlConfig(kind="twins"), 0, tmp_path / "twins.npy"))
-    found = response_components(data, tmp_path / "own.npz")
+    alone = response_components(data, Stages(tmp_path))
+    parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(tmp_path))
+    data = data.with_twins(parts.twins())
+    found = response_components(data, Stages(tmp_path))
     _, y = split(data, "train")
     z = torch.from_numpy(found.train).double()
     torch.testing.assert_close(z @ z.T / z.shape[1], y @ y.T / 180, rtol=1e-5, atol=1e-5)
@@ -215,17 +223,18 @@ def test_a_run_on_components(run_train, tmp_path):
     with no_figures():
         (whole,) = run_train(*overrides, "trainer.max_epochs=6")
         saved = tmp_path / "half.ckpt"
-        keep = pytest.MonkeyPatch()
-        keep.setattr("jne.results.folder.SCRATCH", ())
-        with keep.context():
-            (half,) = set(run_train(*overrides, "trainer.max_epochs=3")) - {whole}
-        keep.undo()
-        assert (half / "last.npz").exists()
-        (half / "last.ckpt").rename(saved)
+
+        def keep(path, *_):
+            path.with_name("last.ckpt").rename(saved)
+            raise InputError("", "that is enough")
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("jne.fitting.fit.write_trained", keep)
+            with pytest.raises(SystemExit, match="that is enough"):
+                run_train(*overrides, "trainer.max_epochs=3")
         again = run_train(*overrides, "trainer.max_epochs=6", f"checkpoint={saved}")
-        (resumed,) = set(again) - {whole, half}
+        (resumed,) = set(again) - {whole}
     assert contents(resumed) == contents(whole)
-    assert not list(whole.glob("*.npz"))
     run = Results(whole)
     encoder = run.encoder()
     y, x = run.array("responses"), torch.tensor(np.array(run.array("features")))
@@ -236,29 +245,19 @@ def test_a_run_on_components(run_train, tmp_path):
 
 def test_size_chooses_the_space(data, monkeypatch):
     chosen = [
-        in_components(space, readout, data, followed=False)
+        train_on_components(space, readout, data, followed=False)
         for space in ("auto", "voxels", "components")
         for readout in ("ridge", "trained")
     ]
     assert chosen == [False] * 4 + [True] * 2
     monkeypatch.setattr(module, "_MANY_VOXELS", 90)
-    assert not in_components("auto", "ridge", data, followed=False)  # 90 voxels, 40 stimuli
+    assert not train_on_components("auto", "ridge", data, followed=False)  # 90 voxels, 40 stimuli
     monkeypatch.setattr(module, "_PER_STIMULUS", 2)
-    assert in_components("auto", "ridge", data, followed=False)
-    assert not in_components("auto", "trained", data, followed=False)
-    assert not in_components("auto", "ridge", data, followed=True)
+    assert train_on_components("auto", "ridge", data, followed=False)
+    assert not train_on_components("auto", "trained", data, followed=False)
+    assert not train_on_components("auto", "ridge", data, followed=True)
     with pytest.raises(InputError, match=r"^jacobian\.trajectory: needs"):
-        in_components("components", "ridge", data, followed=True)
-
-
-def test_only_what_is_new_changes_the_identity_of_a_run(tmp_path):
-    def identity(*overrides):
-        return check_config(compose_train(tmp_path, *overrides))[0].identity()
-
-    assert identity("trainer.response_space=voxels") != identity()
-    trained = identity("readout=trained")
-    assert identity("readout=trained", "trainer.response_space=voxels") == trained
-    assert identity("readout=trained", "trainer.response_space=components") != trained
+        train_on_components("components", "ridge", data, followed=True)
 
 
 def test_components_need_a_linear_readout(run_train, monkeypatch):
@@ -281,8 +280,10 @@ def test_the_r2_of_the_curves_means_the_same_in_every_training(data, kind):
     encoder = {"_target_": "jne.encoders.RidgeRegression"} if kind == "ridge" else config.encoder
     trained = EncodingModule(data.n_features, data.n_outputs, encoder, config.optimizer)
     space = "components" if kind == "components" else "voxels"
-    settings = config.trainer.model_copy(update={"response_space": space, "max_epochs": 3})
-    history = fit(trained, data, settings, readout="ridge" if kind == "ridge" else "trained")
+    trainer = config.trainer.model_copy(update={"response_space": space, "max_epochs": 3})
+    readout = "ridge" if kind == "ridge" else "trained"
+    settings = config.model_copy(update={"trainer": trainer, "readout": readout})
+    history = train_module(trained, data, settings)
     x, y = split(data, "val")
     with torch.no_grad():
         predictions = trained.encoder(x.float()).double()

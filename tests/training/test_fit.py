@@ -1,19 +1,25 @@
 """Training that diverges, or goes on from a checkpoint in which it was over."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import compose_train
+from helpers import TINY, TINY_COHORT, compose_train, no_figures, status
+from mlflow import MlflowClient
 
 from jne import JNERegressor
 from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
+from jne.fitting.fit import fit, train_module
+from jne.fitting.module import EncodingModule
+from jne.measuring.nonlinearity import check_measurable
+from jne.measuring.trajectory import trajectory_of
+from jne.results import Results
+from jne.stages import Stages
 from jne.training.config import check_config
-from jne.training.fit import fit
-from jne.training.measure import check_measurable
-from jne.training.module import EncodingModule
+from jne.training.steps import Targets, load_data
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +41,9 @@ def train(data, config, *, lr=3e-3, readout="ridge", checkpoint=None, save_to=No
     torch.manual_seed(0)
     optimizer = config.optimizer | {"lr": lr}
     module = EncodingModule(data.n_features, data.n_outputs, config.encoder, optimizer)
-    settings = config.trainer.model_copy(update={"checkpoint_seconds": 0, **settings})
-    history = fit(module, data, settings, readout=readout, checkpoint=checkpoint, save_to=save_to)
+    trainer = config.trainer.model_copy(update={"checkpoint_seconds": 0, **settings})
+    settings = config.model_copy(update={"trainer": trainer, "readout": readout})
+    history = train_module(module, data, settings, checkpoint=checkpoint, save_to=save_to)
     return module, history
 
 
@@ -90,7 +97,7 @@ class BatchMean(torch.nn.Sequential):
 
 
 def test_what_cannot_be_measured_is_refused_before_training(run_train, monkeypatch):
-    monkeypatch.setattr("jne.training.fit._train", lambda *_, **__: pytest.fail("it was trained"))
+    monkeypatch.setattr("jne.fitting.fit._train", lambda *_, **__: pytest.fail("it was trained"))
     own = "{_target_: tests.training.test_fit.BatchMean, label: mine}"
     with pytest.raises(SystemExit, match=r"^error: encoder: must give a stimulus the same"):
         run_train("~encoder", f"+encoder={own}")
@@ -108,3 +115,47 @@ def test_the_check_leaves_the_encoder_as_it_is(data, config):
     assert all(parameter.requires_grad for parameter in encoder.parameters())
     assert torch.equal(torch.get_rng_state(), random)
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, monkeypatch):
+    """Another run of the same encoder finds it, with its curves, and has its numbers."""
+    with no_figures():
+        (first,) = run_train("control=planted", "control.planted=[0.3]")
+        monkeypatch.setattr("jne.fitting.fit.train_module", lambda *_, **__: 1 / 0)
+        more = ("jacobian.variants=[l1,l2]", "stats.alpha=0.01", "baseline=[]", "name=other")
+        made = run_train("control=planted", "control.planted=[0.3]", *more)
+    (second,) = set(made) - {first}
+    assert (first / "encoder.pt").read_bytes() == (second / "encoder.pt").read_bytes()
+    assert (first / "epochs.csv").read_bytes() == (second / "epochs.csv").read_bytes()
+    ours, theirs = Results(second).voxels, Results(first).voxels
+    for column in ("r2", "jne", "w", "nonlinear_share"):
+        np.testing.assert_array_equal(ours[column], theirs[column])
+    used = status(first)["stages"]
+    assert sorted(name.partition("/")[0] for name in used) == [
+        "baseline", "fit", "fit", "twins", "twins",
+    ]  # fmt: skip
+    assert set(status(second)["stages"]) == {name for name in used if "baseline" not in name}
+    client = MlflowClient(store)
+    for folder in (first, second):  # the curves are those of the training, whoever trained
+        history = client.get_metric_history(status(folder)["mlflow_run_id"], "val/loss")
+        expected = Results(folder).epochs["val/loss"]
+        np.testing.assert_allclose([point.value for point in history], expected)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "seed=1", "optimizer.lr=0.01", "trainer.max_epochs=2", "encoder.hidden_width=8",
+        "data.n_train=79", "control=shuffle", "control=twins", "readout=trained",
+        "trainer.batch_size=16", "jacobian.trajectory=2",
+    ],
+)  # fmt: skip
+def test_what_changes_the_encoder_is_part_of_its_name(tmp_path, override):
+    names = []
+    for overrides in ((), (override,)):
+        config, source = check_config(compose_train(tmp_path, *TINY_COHORT, *TINY, *overrides))
+        stages = Stages(tmp_path / "stages")
+        targets = Targets.from_config(load_data(source, config), config, stages)
+        followed = trajectory_of(targets.data, config.jacobian, config.seed)
+        names.append(fit(targets.data, config, stages, trajectory=followed).identity)
+    assert names[0] != names[1]

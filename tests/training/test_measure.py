@@ -1,25 +1,25 @@
-"""Scores and metrics of a run: a new one is one row, and attempts at one run are recognised."""
+"""Scores and metrics of a run: a new one is one row."""
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import compose_train, no_figures
+from helpers import no_figures
 
 from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import pearson_r
 from jne.jacobian import jacobian_deviation
+from jne.measuring import nonlinearity, scores
 from jne.results import Results
-from jne.training import measure
-from jne.training.config import check_config
+from jne.training import steps
 
 
 def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
     """They become columns of voxels.csv, the metric also for each variant."""
-    scores = {**measure.SCORES, "r": pearson_r}
-    metrics = {**measure.METRICS, "largest": lambda deviation: np.max(deviation, axis=0)}
-    monkeypatch.setattr(measure, "SCORES", scores)
-    monkeypatch.setattr(measure, "METRICS", metrics)
+    more = {**scores.SCORES, "r": pearson_r}
+    metrics = {**nonlinearity.METRICS, "largest": lambda deviation: np.max(deviation, axis=0)}
+    monkeypatch.setattr(scores, "SCORES", more)
+    monkeypatch.setattr(nonlinearity, "METRICS", metrics)
     with no_figures():
         (folder,) = run_train("jacobian.variants=[l1,l2]")
     run = Results(folder)
@@ -30,27 +30,6 @@ def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
     np.testing.assert_allclose(
         run.voxels["largest_l2"], run.array("deviation_l2").max(axis=0), rtol=1e-6
     )
-
-
-@pytest.mark.parametrize(
-    ("overrides", "identity"),
-    [
-        (
-            (
-                "stats.p_value=plus_one",
-                "readout=trained",
-                "baseline=[]",
-                "encoder.linear_path=false",
-            ),
-            "b9322563aef060c7",
-        ),
-        (("experiment=paper", "baseline=[]"), "1c94f57f68c68420"),
-    ],
-)
-def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):
-    """The identities that version 0.1.0 wrote: a change would leave its unfinished runs alone."""
-    config, _ = check_config(compose_train(tmp_path, *overrides))
-    assert config.identity() == identity
 
 
 @pytest.mark.parametrize("voxels", ["all", "[V1]"])
@@ -75,17 +54,17 @@ def test_gain_and_shape_are_columns(run_train, voxels):
 def test_steps_of_a_run_return_what_the_next_one_uses(run_train, monkeypatch):
     """The nonlinearity that train.py gets is what the results folder holds."""
     returned = []
-    original = measure.measure_nonlinearity
+    original = steps.measure_nonlinearity
 
     def kept(*arguments):
         returned.append(original(*arguments))
         return returned[-1]
 
-    monkeypatch.setattr(measure, "measure_nonlinearity", kept)
+    monkeypatch.setattr(steps, "measure_nonlinearity", kept)
     with no_figures():
         (folder,) = run_train()
-    (nonlinearity,) = returned
+    (measured,) = returned
     run = Results(folder)
-    assert nonlinearity.jne_ss.shape == nonlinearity.deviation.shape == (20, 30)
-    columns = pd.DataFrame(nonlinearity.columns)
+    assert measured.jne_ss.shape == measured.deviation.shape == (20, 30)
+    columns = pd.DataFrame(measured.columns)
     pd.testing.assert_frame_equal(columns, run.voxels[list(columns)], rtol=1e-6, check_dtype=False)

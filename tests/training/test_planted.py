@@ -10,19 +10,14 @@ from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.encoders import ResidualEncoder
+from jne.fitting.fit import Fitted
+from jne.nulls.config import ControlConfig
+from jne.nulls.planted import planted_twins
+from jne.nulls.twins import TwinParts
 from jne.results import Results
-from jne.training.config import ControlConfig
-from jne.training.planted import _plant
-from jne.training.twins import TwinParts
+from jne.stages import Stages
 
 PLANTED = "control.planted=[0.2,0.5]"
-
-
-class Config:
-    """The two keys that planting reads."""
-
-    seed = 0
-    control = ControlConfig(kind="twins", planted=[0.2, 0.5])
 
 
 @pytest.fixture(scope="module")
@@ -37,12 +32,11 @@ def data(tmp_path_factory):
 def test_a_planted_twin_has_the_nonlinear_share_that_was_planted(data, tmp_path):
     torch.manual_seed(0)
     encoder = ResidualEncoder(64, 12, hidden_width=32)
-    twins, power = _plant(data, encoder, Config, tmp_path / "planted.npy")
+    parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(tmp_path))
+    twins, power = planted_twins(parts, Fitted(encoder, None, "fit/0"), [0.2, 0.5])
     assert twins.n_draws == 3
     raw = twins.responses * twins.scale.numpy() + twins.mean.numpy()
-    raw = (raw - data.response_mean.repeat(3).numpy()) / data.response_scale.repeat(3).numpy()
-    parts = TwinParts(data, ControlConfig(kind="twins"), 0)
-    ((linear, noise),) = parts.of(slice(0, 12))
+    ((linear, noise),) = parts.parts(slice(0, 12), 1)
     linear, noise = linear.double().numpy(), noise.double().numpy()
     np.testing.assert_allclose(raw[:, :12], linear + noise, atol=1e-4)
     rows = parts.rows

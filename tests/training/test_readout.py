@@ -13,12 +13,15 @@ from torch import nn
 
 from jne import Results, jacobian_deviation
 from jne.data.datamodule import EncodingData
+from jne.data.folds import cross_validation
 from jne.data.prepared import load
 from jne.encoders import ResidualEncoder, RidgeRegression
 from jne.encoders.ridge import PENALTIES as FINE
 from jne.errors import InputError
-from jne.training.baseline import baseline_columns
-from jne.training.readout import PENALTIES, cross_validation, last_layer, refit_readout
+from jne.fitting import baseline
+from jne.fitting.baseline import baseline_columns
+from jne.fitting.readout import PENALTIES, last_layer, refit_readout
+from jne.stages import Stages
 
 
 @pytest.fixture(scope="module")
@@ -53,22 +56,15 @@ def test_the_baseline_is_himalayas(run, data):
     assert run.voxels["r2_kernel"].notna().all()
 
 
-def test_a_baseline_is_computed_once_and_again_where_it_is_damaged(run, data, monkeypatch):
-    first = baseline_columns(["ridge"], data)
-    (file,) = data.prepared.folder.glob("baseline-ridge-*.npy")
-    file.write_bytes(file.read_bytes()[:-5])
-    again = baseline_columns(["ridge"], data)
-    np.testing.assert_array_equal(again["r2_ridge"], first["r2_ridge"])
-    monkeypatch.setattr("jne.training.baseline._KINDS", {})  # nothing is computed any more
-    np.testing.assert_array_equal(baseline_columns(["ridge"], data)["r2_ridge"], first["r2_ridge"])
+def test_a_baseline_is_computed_once(data, tmp_path, monkeypatch):
+    first = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
+    monkeypatch.setattr("jne.fitting.baseline._KINDS", {})  # nothing is computed any more
+    again = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
+    np.testing.assert_array_equal(again, first)
 
 
-def test_a_killed_baseline_continues(run, data, monkeypatch):
-    from jne.training import baseline
-
-    expected = baseline_columns(["ridge"], data)["r2_ridge"]
-    (file,) = data.prepared.folder.glob("baseline-ridge-*.npy")
-    file.unlink()
+def test_a_killed_baseline_continues(data, tmp_path, monkeypatch):
+    expected = baseline_columns(["ridge"], data, Stages(tmp_path / "whole"))["r2_ridge"]
     monkeypatch.setattr(baseline, "_VOXELS_AT_ONCE", 7)
     calls = []
 
@@ -85,19 +81,17 @@ def test_a_killed_baseline_continues(run, data, monkeypatch):
 
     monkeypatch.setattr(baseline, "_KINDS", {"ridge": killed})
     with pytest.raises(KeyboardInterrupt):
-        baseline_columns(["ridge"], data)
-    assert not file.exists()
-    found = baseline_columns(["ridge"], data)["r2_ridge"]
+        baseline_columns(["ridge"], data, Stages(tmp_path))
+    assert not list(tmp_path.glob("baseline/[!.]*"))
+    found = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
     assert len(calls) == 3 + 3  # of 30 voxels in blocks of 7, two were complete
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, monkeypatch):
-    for file in data.prepared.folder.glob("baseline-kernel-*.npy"):
-        file.unlink()
-    monkeypatch.setattr("jne.training.baseline.memory_bytes", lambda: 1000)
+def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("jne.fitting.baseline.memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"baseline=kernel: needs about .* leave it out"):
-        baseline_columns(["kernel"], data)
+        baseline_columns(["kernel"], data, Stages(tmp_path))
 
 
 @pytest.mark.parametrize("linear_path", [True, False])
@@ -196,7 +190,7 @@ class Twice(nn.Module):
 
 
 def test_what_enters_the_last_layer_is_found_without_predicting_all_responses(data, monkeypatch):
-    monkeypatch.setattr("jne.training.readout._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("jne.fitting.readout._ROWS_AT_ONCE", 7)
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     encoder = Twice(data.n_features).train()
     readout, entered = last_layer(encoder, data, rows)

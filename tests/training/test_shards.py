@@ -25,6 +25,7 @@ from helpers import (
 from mlflow import MlflowClient
 
 from jne.errors import InputError
+from jne.fitting import fit
 from jne.results import Results
 from jne.training import shards
 from jne.training.config import check_config
@@ -175,16 +176,18 @@ def test_a_killed_shard_continues_and_a_done_one_is_not_repeated(
 
             return compute(*arguments, progress=watched, **settings)
 
-    from jne.training.measure import jacobian_deviation as compute
+    from jne.measuring.nonlinearity import jacobian_deviation as compute
 
-    monkeypatch.setattr("jne.training.measure.jacobian_deviation", Interrupted.jacobian_deviation)
+    monkeypatch.setattr(
+        "jne.measuring.nonlinearity.jacobian_deviation", Interrupted.jacobian_deviation
+    )
     with pytest.raises(Killed):
         run_shard("1/2")
     assert status(shard_folder(tmp_path) / "1of2")["status"] == "KILLED"
     assert not recorded(tmp_path)
     trainings = count()
-    fit = shards.fit
-    monkeypatch.setattr(shards, "fit", lambda *a, **k: next(trainings) or fit(*a, **k))
+    train = fit.train_module
+    monkeypatch.setattr(fit, "train_module", lambda *a, **k: next(trainings) or train(*a, **k))
     run_shard("1/2")
     assert shares[7] == pytest.approx(8 / 20)  # of the stimuli
     n_computed = len(shares)

@@ -126,7 +126,7 @@ def test_constant_and_missing_voxels_are_kept_as_nan(run_train, tmp_path):
 def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
     """Stopped after 3 of 6 epochs and continued: the same curves, weights and JNE, bit for bit."""
     (whole,) = run_train("trainer.max_epochs=6")
-    from jne.training.callbacks import LastCheckpoint
+    from jne.fitting.callbacks import LastCheckpoint
 
     saved = tmp_path / "kept.ckpt"
     original = LastCheckpoint.on_train_epoch_end

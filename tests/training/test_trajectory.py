@@ -15,11 +15,13 @@ from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
+from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.fit import train_module
+from jne.fitting.module import EncodingModule
+from jne.measuring.config import JacobianConfig
+from jne.measuring.trajectory import Trajectory, followed_voxels
 from jne.results import Results
-from jne.training.config import JacobianConfig, TrainerConfig, check_config
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
-from jne.training.trajectory import Trajectory, followed_voxels
+from jne.training.config import check_config
 
 TRAINER = TrainerConfig(
     max_epochs=5, patience=5, batch_size=32, precision="32-true", accelerator="cpu",
@@ -52,10 +54,12 @@ def trained(prepared, folder, readout="ridge", on_epoch=None, max_epochs=5, traj
     module = EncodingModule(data.n_features, data.n_outputs, encoder, optimizer)
     followed = Trajectory(data, settings(trajectory), 0, on_epoch and on_epoch(module))
     folder.mkdir(exist_ok=True)
-    history = fit(
-        module, data, TRAINER.model_copy(update={"max_epochs": max_epochs}), readout=readout,
-        save_to=folder / "last.ckpt", trajectory=followed,
-    )  # fmt: skip
+    trainer = TRAINER.model_copy(update={"max_epochs": max_epochs})
+    config = FitConfig(
+        encoder=encoder, optimizer=optimizer, readout=readout, trainer=trainer, seed=0
+    )
+    save_to = folder / "last.ckpt"
+    history = train_module(module, data, config, save_to=save_to, trajectory=followed)
     return history, module, data
 
 

@@ -14,12 +14,13 @@ from jne.analysis.inference import knockoff_q, knockoff_w
 from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.fitting.baseline import baseline_columns
+from jne.fitting.readout import cross_validation
+from jne.nulls.config import ControlConfig
+from jne.nulls.twins import TwinParts, _order
 from jne.results import Results
 from jne.results.contents import twin_q
-from jne.training.baseline import baseline_columns
-from jne.training.config import ControlConfig
-from jne.training.readout import cross_validation
-from jne.training.twins import _order, make_twins
+from jne.stages import Stages
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +39,14 @@ def data(prepared):
 
 def twins_of(data, path, seed=0, **control):
     control = ControlConfig(kind="twins", **control)
-    return make_twins(data, control, seed, path / "twins.npy")
+    return TwinParts(data, control, seed, Stages(path)).twins()
 
 
-def raw(twins):
+def raw(data, twins):
     """Before they were standardised, in the units of the data."""
-    return twins.responses * twins.scale.numpy() + twins.mean.numpy()
+    units = data.with_twins(twins)
+    mean, scale = units.response_mean[data.n_trained :], units.response_scale[data.n_trained :]
+    return twins.responses * scale.numpy() + mean.numpy()
 
 
 def test_a_twin_is_its_definition(data, tmp_path):
@@ -51,7 +54,7 @@ def test_a_twin_is_its_definition(data, tmp_path):
     twins = twins_of(data, tmp_path)
     x, y = data.features.double().numpy(), data.responses[:].double().numpy()
     rows, test = np.r_[data.rows["train"], data.rows["val"]], data.rows["test"]
-    penalty = baseline_columns(["ridge"], data)["ridge_penalty"]
+    penalty = baseline_columns(["ridge"], data, Stages(tmp_path))["ridge_penalty"]
     folds = cross_validation(data)
     x = x - x[rows].mean(axis=0)
 
@@ -80,7 +83,7 @@ def test_a_twin_is_its_definition(data, tmp_path):
         noise = np.empty_like(real)
         noise[receivers] = residuals[order]
         unit = data.response_scale[v].item()
-        twin = (raw(twins)[:, v] - data.response_mean[v].item()) / unit - y[rows, v].mean()
+        twin = (raw(data, twins)[:, v] - data.response_mean[v].item()) / unit - y[rows, v].mean()
         c = fitted @ (twin - noise) / (fitted @ fitted)
         np.testing.assert_allclose(twin, c * fitted + noise, atol=1e-3)
         if abs(c - 1) > 1e-4:  # else there is no linear signal to be scaled
@@ -98,9 +101,10 @@ def test_a_twin_is_its_definition(data, tmp_path):
 
 def test_twins_depend_on_the_seed_alone(data, tmp_path, monkeypatch):
     first = twins_of(data, tmp_path, draws=2).responses
-    for name, value in (("training.twins._VOXELS_AT_ONCE", 5), ("data.responses._IN_MEMORY", 0)):
+    for name, value in (("nulls.twins._VOXELS_AT_ONCE", 5), ("data.responses._IN_MEMORY", 0)):
         monkeypatch.setattr(f"jne.{name}", value)
-    again = twins_of(EncodingData(data.prepared, batch_size=None, seed=0), tmp_path, draws=2)
+    data = EncodingData(data.prepared, batch_size=None, seed=0)
+    again = twins_of(data, tmp_path / "again", draws=2)
     np.testing.assert_allclose(again.responses, first, atol=1e-4)
     assert not np.allclose(first[:, :12], first[:, 12:], atol=0.1)  # another draw
     assert not np.allclose(twins_of(data, tmp_path, seed=1).responses, first[:, :12], atol=0.1)
@@ -119,7 +123,7 @@ def test_a_share_of_the_voxels_gets_the_same_twins(data, tmp_path):
 def test_twins_follow_the_voxels_in_every_batch_and_block(data, tmp_path):
     real = data.responses[:]
     twins = twins_of(data, tmp_path, draws=2)
-    data.add_twins(twins)
+    data = data.with_twins(twins)
     both = torch.cat([real, torch.from_numpy(np.array(twins.responses))], dim=1)
     assert data.responses.shape == both.shape == (125, 36)
     assert (data.n_trained, data.n_outputs) == (12, 36)

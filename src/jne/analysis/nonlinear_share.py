@@ -13,17 +13,17 @@ from numpy.typing import NDArray
 N_LIKE = 30
 """How many planted twins, those of the voxels with the nearest linear power, make a curve."""
 CONFIDENCE = 0.9
-MOST_OF_NOISE = 0.95
+MAX_NOISE_CONVERTED = 0.95
 """The share of a voxel's noise that its planted twins may turn into signal."""
 
 
 def largest_share(linear_power: NDArray) -> NDArray:
-    """The nonlinear share at which MOST_OF_NOISE of the noise would be signal.
+    """The nonlinear share at which MAX_NOISE_CONVERTED of the noise would be signal.
 
     linear_power: share of the variance that is linear, any shape. A voxel of linear power L and
     nonlinear share a has the nonlinear power L a / (1 - a), and 1 - L is all there is.
     """
-    signal = linear_power + MOST_OF_NOISE * (1 - linear_power)
+    signal = linear_power + MAX_NOISE_CONVERTED * (1 - linear_power)
     return 1 - linear_power / signal
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pytorch_lightning as pl
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.data.centring import with_offset
+from jne.data.contents import combined, contents_of
 from jne.data.prepared import Prepared
 from jne.data.responses import (
     Responses,
@@ -105,6 +106,9 @@ class StandardisedData(pl.LightningDataModule):
     data: float32, the means float64 where there are offsets.
     """
 
+    identity: Mapping[str, Any]
+    """Plain values that stand for the data in a store of stages."""
+
     def __init__(
         self,
         features: NDArray,
@@ -119,10 +123,10 @@ class StandardisedData(pl.LightningDataModule):
         features_key: str = "features",
     ) -> None:
         super().__init__()
-        self.rows, self.seed, self.shuffled = rows, seed, shuffle
+        self.rows, self.identity = rows, {}
         if not len(rows["train"]):  # of a second test set, which is for evaluate.py
             raise InputError("data", "there is no stimulus to train on")
-        self.batch_size = batch_size or len(self.rows["train"])
+        self.batch_size, self.seed = batch_size or len(self.rows["train"]), seed
         features = np.asarray(features, dtype=np.float32)
         train, values = self.rows["train"], responses
         trained = features[train]
@@ -152,14 +156,19 @@ class StandardisedData(pl.LightningDataModule):
         self.twins: Twins | None = None
         self._set_batch_bytes()
 
-    def add_twins(self, twins: Twins) -> None:
-        """Train on twins, too: from here on, their T outputs follow those of the real voxels."""
-        assert self.twins is None
+    def with_twins(self, twins: Twins) -> Self:
+        """The same data with twins, whose T outputs follow those of the real voxels."""
         assert isinstance(self.responses, Responses)
-        self.twins, self.responses = twins, WithTwins(self.responses, twins.responses)
-        self.response_mean = torch.cat([self.response_mean, twins.mean])
-        self.response_scale = torch.cat([self.response_scale, twins.scale])
-        self._set_batch_bytes()
+        other = copy(self)
+        other.twins, other.responses = twins, WithTwins(self.responses, twins.responses)
+        owner = np.tile(twins.voxels, twins.n_draws)
+        mean = self.response_mean[owner] + twins.mean * self.response_scale[owner]
+        other.response_mean = torch.cat([self.response_mean, mean])
+        scale = twins.scale * self.response_scale[owner]
+        other.response_scale = torch.cat([self.response_scale, scale])
+        other.identity = {**self.identity, "twins": twins.identity}
+        other._set_batch_bytes()
+        return other
 
     def with_responses(self, values: NDArray[np.float32]) -> Self:
         """The same stimuli with other responses (N, K), which are not standardised."""
@@ -187,6 +196,16 @@ class StandardisedData(pl.LightningDataModule):
     def n_outputs(self) -> int:
         """The encoder's number of outputs: V', or V' + T with twins."""
         return self.responses.shape[1]
+
+    def all_voxels(self, values: NDArray, chosen: NDArray | None = None) -> NDArray:
+        """Values (..., V') of the trained voxels, or of those `chosen` among them, as (..., V).
+
+        NaN for all others.
+        """
+        trained = self.kept if chosen is None else self.kept[chosen]
+        everything = np.full((*values.shape[:-1], len(self.voxel_status)), np.nan, values.dtype)
+        everything[..., trained] = values
+        return everything
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Standardised (features, responses) of a split."""
@@ -232,3 +251,5 @@ class EncodingData(StandardisedData):
             features_key=prepared.features_key,
         )
         self.prepared = prepared
+        contents = combined(contents_of(prepared))
+        self.identity = {"contents": contents, "order": seed if shuffle else None}

@@ -72,7 +72,9 @@ class Twins:
     """(N, T), standardised by the training stimuli."""
     mean: Tensor
     scale: Tensor
-    """(T,), of the training stimuli, in the units of the data."""
+    """(T,), of the training stimuli, in units of the standardised responses of their owners."""
+    identity: str
+    """Stands for them in a store of stages."""
 
     def per_draw(self, values: NDArray, n_voxels: int) -> NDArray[np.float64]:
         """Values (T,) as (n_draws, n_voxels); NaN for voxels without a twin."""

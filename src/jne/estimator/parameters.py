@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from jne.config import Device, Section, Seed, complaint
 from jne.encoders import activated_layers
-from jne.training.config import TrainerConfig
+from jne.fitting.config import FitConfig, TrainerConfig
 
 _OPTIMIZERS = {"adam": "torch.optim.Adam", "adamw": "torch.optim.AdamW"}
 
@@ -55,23 +55,27 @@ class Parameters(Section):
         activated_layers(self.placement, self.n_hidden)
         return self
 
-    def encoder(self) -> dict[str, Any]:
-        """train.py's section `encoder`."""
-        keys = {"hidden_width", "n_hidden", "bias", "linear_path", "activation", "placement"}
-        return {"_target_": "jne.encoders.ResidualEncoder", **self.model_dump(include=keys)}
-
-    def optimization(self) -> dict[str, Any]:
-        """train.py's section `optimizer`."""
-        values = self.model_dump(include={"lr", "weight_decay"})
-        return {"_target_": _OPTIMIZERS[self.optimizer], **values, "fused": True}
-
-    def trainer(self) -> TrainerConfig:
-        """train.py's section `trainer`."""
-        keys = {"max_epochs", "patience", "batch_size", "precision"}
-        return TrainerConfig(
-            **self.model_dump(include=keys),
-            accelerator="cpu" if self.device == "cpu" else "gpu",
-            checkpoint_seconds=0,
+    def config(self) -> FitConfig:
+        """The same in the config of train.py."""
+        encoder = {"hidden_width", "n_hidden", "bias", "linear_path", "activation", "placement"}
+        optimizer, trainer = {"lr", "weight_decay"}, {"max_epochs", "patience", "batch_size"}
+        return FitConfig(
+            encoder={
+                "_target_": "jne.encoders.ResidualEncoder",
+                **self.model_dump(include=encoder),
+            },
+            optimizer={
+                "_target_": _OPTIMIZERS[self.optimizer],
+                **self.model_dump(include=optimizer),
+                "fused": True,
+            },
+            readout=self.readout,
+            trainer=TrainerConfig(
+                **self.model_dump(include=trainer | {"precision"}),
+                accelerator="cpu" if self.device == "cpu" else "gpu",
+                checkpoint_seconds=0,
+            ),
+            seed=self.random_state,
         )
 
 

@@ -19,10 +19,9 @@ from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
+from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
 from jne.jacobian.measurement import FEWEST_STIMULI
-from jne.training.fit import fit as train
-from jne.training.module import EncodingModule
 from jne.utils.progress import without_progress
 
 _FEWEST_TO_TRAIN = 2
@@ -175,19 +174,14 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             response_offset=response_offset,
             features_key="X",
         )
-        cuda = [] if settings.device == "cpu" else [torch.device(settings.device)]
-        with torch.random.fork_rng(cuda), without_progress():
-            torch.manual_seed(settings.random_state)
-            module = EncodingModule(
-                data.n_features, data.n_outputs, settings.encoder(), settings.optimization()
-            )
+        with without_progress():
             try:
-                history = train(module, data, settings.trainer(), readout=settings.readout)
+                fitted = train(data, settings.config())
             except InputError as error:  # which names a key of train.py
                 raise error.at(error.key.rpartition(".")[2]) from error
-        self.encoder_: nn.Module = module.encoder.to("cpu").eval()
-        self.epochs_: pd.DataFrame = history.epochs
-        self.best_epoch_: int = history.best_epoch
+        self.encoder_: nn.Module = fitted.encoder
+        self.epochs_: pd.DataFrame = fitted.history.epochs
+        self.best_epoch_: int = fitted.history.best_epoch
         scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
         trained = data.voxel_status == "ok"
         self._model = RawEncoder(

@@ -29,8 +29,7 @@
     data.json         citation, licence and links of the data
     figures/          PNG
 
-While a run is being written there are also .lock, held by the process that writes, last.ckpt,
-twins.npy, last.npz, planted.npy, planted.ckpt, planted.npz and *.partial.
+While a run is being written there are also .lock, held by the process that writes, and *.partial.
 
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.

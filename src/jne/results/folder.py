@@ -32,15 +32,6 @@ from jne.utils.reading import UNREADABLE
 from jne.utils.signals import ended_as, in_one_line, stopped_by_signals
 
 _WAIT_SECONDS = 5.0
-SCRATCH = (
-    "last.ckpt",
-    "last.npz",
-    "twins.npy",
-    "planted.ckpt",
-    "planted.npz",
-    "planted.npy",
-)
-"""Files that a finished run can do without."""
 _KEPT = ("mlflow_run_id", "run_key", "prepared", "params")  # facts that later attempts take over
 _SPARE, _SPARE_BYTES = ".spare", 2**16
 
@@ -133,8 +124,6 @@ def open_run(
                 folder.end(ended_as(error), in_one_line(error))
             raise
         folder.end("FINISHED")
-        for name in SCRATCH:
-            (path / name).unlink(missing_ok=True)
 
 
 def is_ours(path: Path) -> bool:

@@ -46,6 +46,11 @@ class Study(Section, ABC):
             By their names in MLflow.
         """
 
+    @property
+    def stages_used(self) -> dict[str, str]:
+        """As of `jne.stages.Stages`, of a study that keeps what it computes."""
+        return {}
+
     def figure(self, table: pd.DataFrame) -> Figure | None:
         """A figure of the table, drawn and saved in the style of `jne.plots`.
 

@@ -5,8 +5,6 @@ table is kept: a study that is stopped, or asked for more cohorts, goes on from 
 there. docs/inference.md
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Sequence
 from itertools import product
@@ -17,18 +15,20 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import Field, field_validator
+from pydantic import Field, PrivateAttr, field_validator
 from scipy.stats import binom, ttest_ind
 
 from jne.data.cells import Cells, Noise
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.measuring.config import JacobianConfig
 from jne.plots.style import subplots
 from jne.results.contents import twin_q
 from jne.simulation.base import Progress, Study
 from jne.simulation.labels import COLOURS
-from jne.training.config import FitConfig, JacobianConfig
-from jne.training.voxels import trained_voxels
+from jne.stages import Stages
+from jne.training.config import MethodConfig
+from jne.training.steps import fit_and_measure
 from jne.utils.files import make_folder
 from jne.utils.progress import without_progress
 from jne.utils.tables import read_table, write_table
@@ -36,14 +36,15 @@ from jne.utils.tables import read_table, write_table
 Share = Annotated[float, Field(ge=0, le=1)]
 _COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q")
 _OF_PLANTED = ("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high")
+_FILE = "voxels.csv"
 _CLAIM = 0.05  # p below which a rise from tier to tier is claimed
 _POWER_RATE = 0.1
 
 
-class Calibration(Study, FitConfig):
+class Calibration(Study, MethodConfig):
     """P(W > 0) of linear voxels, false discoveries, power, and the nonlinear share against alpha.
 
-    The keys that `FitConfig` has are those of train.py, those of the cohorts those of `data=cells`.
+    The keys of `MethodConfig` are those of train.py, those of the cohorts those of `data=cells`.
     """
 
     folder: Path
@@ -57,6 +58,15 @@ class Calibration(Study, FitConfig):
     shared_noise: Share
     n_features: int = Field(ge=64)
     n_test: int = Field(ge=2)
+
+    _stages: Stages = PrivateAttr()
+
+    def model_post_init(self, _: object) -> None:
+        self._stages = Stages(self.folder)
+
+    @property
+    def stages_used(self) -> dict[str, str]:
+        return self._stages.used
 
     @field_validator("jacobian")
     @classmethod
@@ -91,17 +101,15 @@ class Calibration(Study, FitConfig):
             n_test=self.n_test,
         )
         config = self.model_copy(update={"seed": seed})
-        settings = [source.model_dump(mode="json"), _settings(config)]
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
-        folder = make_folder(self.folder)
-        path = folder / f"{digest}.csv"
-        if not path.exists():
-            working = make_folder(folder / digest)
+        about = {"source": source.model_dump(mode="json"), "settings": _settings(config)}
+
+        def write(folder: Path) -> None:
+            working = make_folder(folder / "working")
             with without_progress():
-                table = train_cohort(source, config, working)
-            write_table(path, table)
+                write_table(folder / _FILE, train_cohort(source, config, working))
             shutil.rmtree(working)
-        return read_table(path)
+
+        return read_table(self._stages.make("cohort", about, write) / _FILE)
 
     def _groups(self, table: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         """Name and voxels of each structure of noise and number of training stimuli."""
@@ -156,14 +164,14 @@ class Calibration(Study, FitConfig):
         return figure
 
 
-def train_cohort(source: Cells, config: FitConfig, folder: Path) -> pd.DataFrame:
+def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFrame:
     """The voxels of a cohort trained with twins: _COLUMNS, and with planted twins _OF_PLANTED.
 
     folder: for what a restart goes on from.
     """
     prepared = prepare(source, folder / "prepared")
     data = EncodingData(prepared, batch_size=config.trainer.batch_size, seed=config.seed)
-    table = trained_voxels(config, data, folder)
+    table = fit_and_measure(data, config, Stages(folder / "stages"), folder).voxels()
     table["q"] = twin_q(table)
     return table[[*_COLUMNS, *(name for name in _OF_PLANTED if name in table)]]
 
@@ -226,9 +234,9 @@ def claims(voxels: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "share"])
 
 
-def _settings(config: FitConfig) -> dict[str, Any]:
-    """The keys of FitConfig as plain values: what a cohort's table depends on."""
-    plain = config.model_dump(mode="json", include=set(FitConfig.model_fields))
+def _settings(config: MethodConfig) -> dict[str, Any]:
+    """The keys of MethodConfig as plain values: what a cohort's table depends on."""
+    plain = config.model_dump(mode="json", include=set(MethodConfig.model_fields))
     del plain["trainer"]["checkpoint_seconds"]
     del plain["jacobian"]["max_memory_gb"], plain["jacobian"]["shard"]
     return plain

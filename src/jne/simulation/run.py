@@ -27,6 +27,8 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
             task = progress.add_task(name, total=100, unit="%")
             table = study.run(lambda done: progress.update(task, completed=round(100 * done)))
             progress.update(task, completed=100)
+        if study.stages_used:
+            run_folder.note(stages=study.stages_used)
         metrics = {key: float(value) for key, value in study.summary(table).items()}
         cells = means(table)
         write_table(folder / "table.csv", table)

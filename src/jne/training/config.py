@@ -1,122 +1,33 @@
 """The config of train.py, checked before any data is opened."""
 
-import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import Field
 
-from jne.config import Accelerator, Device, ScriptConfig, Section, Seed, StatsConfig, validated
+from jne.config import ScriptConfig, StatsConfig, validated
 from jne.data.prepared import Source
 from jne.encoders import build_encoder
 from jne.errors import InputError
 from jne.features import OwnFeatures
-from jne.jacobian import Precision
-from jne.jacobian.variants import DEFAULT, check_variant
-from jne.training.module import build_optimizer
+from jne.fitting.config import FitConfig
+from jne.fitting.module import build_optimizer
+from jne.measuring.config import JacobianConfig
+from jne.nulls.config import ControlConfig
+from jne.stages import digest_of
 from jne.utils.instantiate import instantiate
 
 
-class TrainerConfig(Section):
-    """conf/trainer"""
-
-    max_epochs: int = Field(ge=1)
-    patience: int = Field(ge=1)
-    batch_size: int | None = Field(ge=1)
-    precision: Literal["32-true", "bf16-mixed"]
-    accelerator: Accelerator
-    checkpoint_seconds: float = Field(ge=0)
-    # Optional, for config files from before there was this key
-    response_space: Literal["auto", "voxels", "components"] = "auto"
-
-
-_VOXELS = ("all", "significant")
-
-
-def _number_or_rois(value: object) -> object:
-    if isinstance(value, str):  # a single ROI, written without brackets
-        return [value]
-    number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
-    names = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-    if value is None or number or names:
-        return value
-    raise ValueError("input should be a number of voxels from 1 up, names of ROIs, or null")
-
-
-def _shard(value: object) -> object:
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value) if isinstance(value, str) else None
-    if found and 1 <= int(found[1]) <= int(found[2]):
-        return f"{int(found[1])}/{int(found[2])}"
-    raise ValueError("input should be null or k/K, such as 2/4 for the second of four shards")
-
-
-class JacobianConfig(Section):
-    """conf/jacobian"""
-
-    voxels: Annotated[
-        Literal["all", "significant"] | list[str],
-        # A single ROI may be written without brackets: jacobian.voxels=V1
-        BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _VOXELS else v),
-    ]
-    variants: list[Annotated[str, AfterValidator(check_variant)]]
-    precision: Precision
-    device: Device
-    max_memory_gb: float = Field(gt=0)
-    # Optional, for config files from before there were these keys
-    trajectory: Annotated[int | list[str] | None, BeforeValidator(_number_or_rois)] = None
-    shard: Annotated[str | None, BeforeValidator(_shard)] = None
-
-    @property
-    def share(self) -> tuple[int, int] | None:
-        """(k, K) of `shard`."""
-        if self.shard is None:
-            return None
-        k, n_shards = self.shard.split("/")
-        return int(k), int(n_shards)
-
-    @field_validator("variants")
-    @classmethod
-    def _has_default(cls, variants: list[str]) -> list[str]:
-        if DEFAULT not in variants:
-            raise ValueError(f"{DEFAULT} must be among them: JNE is defined by it")
-        return variants
-
-
-class ControlConfig(Section):
-    """conf/control: what stands against the run, so that its numbers have a null."""
-
-    kind: Literal["none", "shuffle", "twins"]
-    draws: int = Field(1, ge=1, le=1000)
-    share: float = Field(1.0, gt=0, le=1)
-    planted: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=list)
-
-    @field_validator("planted")
-    @classmethod
-    def _ascending(cls, planted: list[float]) -> list[float]:
-        if sorted(set(planted)) != planted:
-            raise ValueError("must be in ascending order, each share once")
-        return planted
-
-
-class FitConfig(Section):
+class MethodConfig(FitConfig):
     """The keys that say how an encoder is trained and measured, whatever the data."""
 
-    encoder: dict[str, Any]
-    optimizer: dict[str, Any]
-    readout: Literal["ridge", "trained"]
-    trainer: TrainerConfig
     jacobian: JacobianConfig
     stats: StatsConfig
-    seed: Seed
     control: ControlConfig
 
 
-class TrainConfig(ScriptConfig, FitConfig):
+class TrainConfig(ScriptConfig, MethodConfig):
     """conf/train.yaml; `data`, `encoder` and `optimizer` name a class by `_target_`."""
 
     name: str = Field(min_length=1)
@@ -135,6 +46,11 @@ class TrainConfig(ScriptConfig, FitConfig):
         """The folder that holds prepared data."""
         return self.output / "prepared"
 
+    @property
+    def stages(self) -> Path:
+        """The folder of the store of stages."""
+        return self.output / "stages"
+
     def determinants(self) -> dict[str, Any]:
         """All settings that the results depend on, as plain values."""
         return self.model_dump(
@@ -150,28 +66,7 @@ class TrainConfig(ScriptConfig, FitConfig):
 
     def identity(self) -> str:
         """A digest of all settings that the results depend on: attempts at one run share it."""
-        settings = self.determinants()
-        # In the words of version 0.1.0, so that its unfinished runs are recognised.
-        p_value = settings["stats"].pop("p_value")
-        settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
-        settings["shuffle"] = self.control.kind == "shuffle"
-        if self.control.kind != "twins":
-            del settings["control"]
-        # What stands for the only way there was, before there was a choice
-        as_before = ("auto", "voxels") if self.readout == "trained" else ("auto",)
-        if self.trainer.response_space in as_before:
-            del settings["trainer"]["response_space"]
-        for section, key, value in (
-            (settings, "readout", "trained"),
-            (settings, "baseline", []),
-            (settings["data"], "noise_ceiling_unit", None),
-            (settings["encoder"], "linear_path", False),
-            (settings.get("control", {}), "planted", []),
-            (settings["jacobian"], "trajectory", None),
-        ):
-            if section.get(key, ...) == value:
-                del section[key]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        return digest_of(self.determinants())
 
     @property
     def layer(self) -> int | None:

@@ -19,12 +19,10 @@ from jne.results.contents import (
     regions_in_mlflow,
     roi_table,
     summarise,
-    voxel_table,
     write_encoder,
     write_results,
 )
 from jne.results.folder import (
-    SCRATCH,
     RunFolder,
     check_ours,
     earlier_attempts,
@@ -44,13 +42,12 @@ from jne.runs.session import (
     task_overrides,
 )
 from jne.runs.sweep import write_job_pointer
+from jne.stages import Stages
 from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
-from jne.training.fit import History
-from jne.training.measure import Nonlinearity, Scores
-from jne.training.module import EncodingModule
 from jne.training.params import all_params, match_of, short_params
+from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
@@ -63,6 +60,7 @@ class TrainingRun:
 
     def __init__(self, config: TrainConfig, folder: RunFolder, tracked: TrackedRun) -> None:
         self.config, self.folder, self.tracked = config, folder, tracked
+        self.stages = Stages(config.stages)
         self._started = self._data_ready = time.monotonic()
 
     @property
@@ -80,8 +78,6 @@ class TrainingRun:
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
         if previous and Path(previous).name != prepared.name:
-            for name in SCRATCH:
-                (self.path / name).unlink(missing_ok=True)
             key = new_run_key()
             # First: if a kill comes after the new run is created, it is found by its key.
             self.folder.note(prepared=str(prepared), run_key=key, mlflow_run_id=None)
@@ -103,27 +99,16 @@ class TrainingRun:
         self._data_ready = time.monotonic()
 
     def save(
-        self,
-        source: Source,
-        data: EncodingData,
-        module: EncodingModule,
-        history: History,
-        baseline: Mapping[str, NDArray[np.float32]],
-        scores: Scores,
-        nonlinearity: Nonlinearity,
+        self, source: Source, outcome: Outcome, baseline: Mapping[str, NDArray[np.float32]]
     ) -> float:
         """Write, draw and log all results, and show the table by ROI.
 
-        baseline: columns (V',) of `jne.training.baseline`.
+        baseline: columns (V',) of `jne.fitting.baseline`.
         Returns the best validation loss, which sweepers of hyperparameters minimise.
         """
         measured = time.monotonic()
-        trained: dict[str, NDArray] = {**scores.columns, **baseline}
-        if history.readout_penalty is not None:
-            trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
-        voxels = voxel_table(
-            data.prepared.voxels, data.voxel_status, data.kept, trained, nonlinearity.columns
-        )
+        data, scores, nonlinearity = outcome.data, outcome.scores, outcome.nonlinearity
+        history, voxels = outcome.fitted.history, outcome.voxels(baseline)
         regions = roi_table(voxels)
         summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
@@ -140,8 +125,8 @@ class TrainingRun:
             trajectory=history.trajectory,
             arrays={
                 "features": data.split("test")[0].numpy(),
-                "responses": _all_voxels(scores.responses, data),
-                "predictions": _all_voxels(scores.predictions, data),
+                "responses": data.all_voxels(scores.responses),
+                "predictions": data.all_voxels(scores.predictions),
             },
             summary=summary,
             space=data.prepared.space,
@@ -152,7 +137,7 @@ class TrainingRun:
         write_encoder(
             self.path,
             self.config.encoder,
-            module.encoder,
+            outcome.fitted.encoder,
             {name: getattr(data, name) for name in scaling},
         )
         write_table(self.path / "rois.csv", regions)
@@ -177,7 +162,7 @@ class TrainingRun:
         for name, value in match.tags().items():
             self.tracked.tag(name, value)
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
-        self.folder.note(val_loss=history.best_loss)
+        self.folder.note(val_loss=history.best_loss, stages=self.stages.used)
         self._show(regions)
         return history.best_loss
 
@@ -240,16 +225,6 @@ def say_what_is_shown(regions: pd.DataFrame) -> None:
             f"rois.csv (in MLflow: tables/rois.csv) has all",
             soft_wrap=True,
         )
-
-
-def _all_voxels(values: NDArray[np.float32], data: EncodingData) -> NDArray[np.float32]:
-    """(N, V') values of the trained voxels as (N, V), NaN for the others."""
-    n_voxels = len(data.voxel_status)
-    if values.shape[1] == n_voxels:
-        return values
-    everything = np.full((len(values), n_voxels), np.nan, dtype=np.float32)
-    everything[:, data.kept] = values
-    return everything
 
 
 def _percent(share: float) -> str:

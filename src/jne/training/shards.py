@@ -4,33 +4,39 @@ The jobs, shards 1/K to K/K, may run at once or one after the other, on any mach
 folder in which they meet. It is beside the runs, and deleted when the run is recorded:
 
     shards/DIGEST/            of all that the run and its blocks of voxels depend on
-        DATA.pt               the trained encoder, by the shard that came first
-        DATA.ckpt, DATA.npz   while it is trained
         2of4/                 a shard: lock, status and log as in the folder of a run; the
                               deviations of its share, (N, v) each
 
-All shards have the weights of one training. The shard that completes the set records the run, by
-the steps of train.py, with the deviations of all: the files have the bytes of a run in one job.
+The encoder is a stage: one shard trains it, the others wait. The shard that completes the set
+records the run, by the steps of train.py, with the deviations of all: the files have the bytes of a
+run in one job.
 """
 
-import hashlib
 import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import pytorch_lightning as pl
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import nn
 
 from jne.data.datamodule import EncodingData
-from jne.data.prepared import Source, prepare
+from jne.data.prepared import Source, prepared_folder
 from jne.errors import InputError
 from jne.jacobian import GAIN_SHAPE, variant_file
 from jne.jacobian.variants import DEFAULT
+from jne.measuring.config import JacobianConfig
+from jne.measuring.nonlinearity import (
+    MEASURED,
+    TWINS_SCRATCH,
+    chosen_outputs,
+    deviations,
+    twins_of,
+)
+from jne.measuring.scores import Scores
 from jne.results.folder import RunFolder, finished_status, move_log, open_run, status_of
 from jne.runs.session import (
     discard_if_empty,
@@ -40,24 +46,11 @@ from jne.runs.session import (
     task_overrides,
 )
 from jne.runs.sweep import write_job_pointer
+from jne.stages import Stages, digest_of
 from jne.tracking import open_store
-from jne.training.config import JacobianConfig, TrainConfig
-from jne.training.fit import History, fit, test
-from jne.training.measure import (
-    MADE_UP,
-    MEASURED,
-    Scores,
-    check_measurable,
-    chosen_outputs,
-    deviations,
-    score_test,
-    twins_of,
-)
-from jne.training.module import EncodingModule
+from jne.training.config import TrainConfig
 from jne.training.run import TrainingRun, check_rois, finished_loss, folder_of
-from jne.training.trained import curves, read_trained, write_trained
-from jne.training.trajectory import trajectory_of
-from jne.training.twins import make_twins
+from jne.training.steps import Targets, fit_and_test, load_data
 from jne.utils.files import atomic_array, make_folder, temporary_name
 from jne.utils.locks import locked_file
 from jne.utils.progress import say
@@ -66,51 +59,37 @@ from jne.utils.progress import say
 def compute_shard(config: TrainConfig, source: Source) -> "Shards":
     """Compute the share of `jacobian.shard`, unless it is there already, and see who is missing.
 
-    Of what it returns, `loss` is None for the shard that is to record the run.
+    Of what it returns, `loss` is None if this job must record the run.
     """
     if config.tracking.on_unreachable != "continue":
         open_store(**config.store)  # a wrong address is refused before hours of work
     shards = Shards(config, source)
-    own = make_folder(shards.own)
+    folder = make_folder(shards.this_shard)
     if sweep_name():
-        write_job_pointer(own)
-    done = finished_status(own)
-    if done is None or done["prepared"] != prepare(source, config.prepared).folder.name:
+        write_job_pointer(folder)
+    done = finished_status(folder)
+    if done is None or done["prepared"] != prepared_folder(source, config.prepared).name:
         settings, identity = config.model_dump(mode="json"), config.identity()
-        with preempted_by_slurm(), open_run(own, settings, identity, "shard") as part:
-            move_log(own)
+        with preempted_by_slurm(), open_run(folder, settings, identity, "shard") as part:
+            move_log(folder)
             discard_if_empty(hydra_folder())
             part.note(shard=shards.name, overrides=task_overrides())
             _compute(shards, source, part)
-    shards.settle()
+    shards.elect_recorder()
     return shards
 
 
 def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
-    """The steps of train.py up to the Jacobians."""
-    config = shards.config
-    prepared = prepare(source, config.prepared)
-    data = EncodingData(
-        prepared,
-        batch_size=config.trainer.batch_size,
-        seed=config.seed,
-        shuffle=config.control.kind == "shuffle",
-    )
+    """The steps of train.py up to the Jacobians, and of these a share."""
+    config, stages = shards.config, Stages(shards.config.stages)
+    data = load_data(source, config)
     check_rois(config, data)
-    if config.control.kind == "twins":
-        data.add_twins(make_twins(data, config.control, config.seed, part.path / "twins.npy"))
-    pl.seed_everything(config.seed, verbose=False)
-    module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
-    check_measurable(module.encoder, data, config.jacobian)
-    shards.train(module, data)
-    history = shards.trained(module, data)
-
-    def measure(predictions: NDArray[np.float32]) -> None:
-        scores = score_test(data, predictions, config.stats, config.seed)
-        _measure_share(module.encoder, data, scores, config, part.path)
-
-    test(module, data, config.trainer, measure)
-    part.note(prepared=prepared.folder.name, best_loss=history.best_loss)
+    targets = Targets.from_config(data, config, stages)
+    part.note(stages=stages.used)
+    measure = partial(_measure_share, config=config, folder=part.path)
+    fitted, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
+    facts = {"prepared": data.prepared.folder.name, "best_loss": fitted.history.best_loss}
+    part.note(**facts, stages=stages.used)
 
 
 def _measure_share(
@@ -124,7 +103,7 @@ def _measure_share(
         deviations(encoder, data, chosen, settings, path, shard=settings.share)
     twins = twins_of(chosen, data) if data.twins is not None else chosen[:0]
     if len(twins):
-        title, path = "Jacobians of twins", folder / MADE_UP
+        title, path = "Jacobians of twins", folder / TWINS_SCRATCH
         deviations(encoder, data, twins, settings, path, title, True, settings.share)
 
 
@@ -137,8 +116,7 @@ class Shards:
         self.k, self.n_shards = config.jacobian.share
         self._all = range(1, self.n_shards + 1)
         self.name = f"shard {self.k}/{self.n_shards}"
-        about = f"{config.identity()} {config.jacobian.max_memory_gb}"
-        digest = hashlib.sha256(about.encode()).hexdigest()[:16]
+        digest = digest_of([config.identity(), config.jacobian.max_memory_gb])
         self.path = hydra_folder().parent / "shards" / digest
         self.folder = Path()
         """Of the run, for the shard that records it."""
@@ -147,49 +125,18 @@ class Shards:
         self._recording = FileLock(self.path / ".record.lock")
 
     @property
-    def own(self) -> Path:
+    def this_shard(self) -> Path:
         return self._folder(self.k)
 
     def _folder(self, k: int) -> Path:
         return self.path / f"{k}of{self.n_shards}"
 
-    # --- one training for all ---
-
-    def _weights(self, data: EncodingData) -> Path:
-        return self.path / f"{data.prepared.folder.name}.pt"
-
-    def train(self, module: EncodingModule, data: EncodingData) -> None:
-        """Train, unless another shard has; if one is about to, wait for it."""
-        config, path = self.config, self._weights(data)
-        with _training(self.path / ".train.lock", self.name):
-            if path.name in {file.name for file in self.path.iterdir()}:
-                return
-            history = fit(
-                module,
-                data,
-                config.trainer,
-                readout=config.readout,
-                save_to=path.with_suffix(".ckpt"),
-                checkpoint=config.checkpoint,
-                trajectory=trajectory_of(data, config.jacobian, config.seed),
-            )
-            write_trained(path, module.encoder, history)
-
-    def trained(
-        self, module: EncodingModule, data: EncodingData, run: TrainingRun | None = None
-    ) -> History:
-        """Give the module the weights of the training; its history, also to the `run` in MLflow."""
-        history = read_trained(self._weights(data), module.encoder)
-        if run is not None:
-            for row in curves(history):
-                run.tracked.log_epoch(row)
-            shares = [status_of(self._folder(k)) for k in self._all]
-            facts = [{key: of[key] for key in ("shard", "host", "seconds")} for of in shares]
-            run.folder.note(shards=facts)
-            run.tracked.log_metrics({"time/shards_s": sum(of["seconds"] for of in facts)})
-        return history
-
-    # --- the shares, together ---
+    def describe(self, run: TrainingRun) -> None:
+        """Note in the run that is recorded where its shares were computed, and how long it took."""
+        shares = [status_of(self._folder(k)) for k in self._all]
+        facts = [{key: share[key] for key in ("shard", "host", "seconds")} for share in shares]
+        run.folder.note(shards=facts)
+        run.tracked.log_metrics({"time/shards_s": sum(share["seconds"] for share in facts)})
 
     def merge(
         self,
@@ -215,22 +162,22 @@ class Shards:
             with atomic_array(variant_file(path, name), shape, shares[0].dtype) as whole:
                 np.concatenate(shares, axis=1, out=whole)
 
-    def settle(self) -> None:
+    def elect_recorder(self) -> None:
         """Find out, and say, whether this shard is the one that records the run."""
         with locked_file(self.path / ".check.lock"):
             missing = [k for k in self._all if not self._is_done(k)]
-            claimed = not missing and self._claim()
-        if claimed or self.k in missing:  # missing itself: recorded since, and deleted
+            is_recorder = not missing and self._try_to_record()
+        if is_recorder or self.k in missing:  # missing itself: recorded since, and deleted
             self.folder = folder_of(self.config, self.source)
             self.loss = finished_loss(self.folder)
-            if not claimed and self.loss is None:
+            if not is_recorder and self.loss is None:
                 raise InputError("jacobian.shard", f"{self.path} was deleted; run all shards again")
-            if claimed and self.loss is not None:
+            if is_recorder and self.loss is not None:
                 self._discard()
             move_log(self.folder)
             return
         discard_if_empty(hydra_folder())
-        self.loss = status_of(self.own)["best_loss"]
+        self.loss = status_of(self.this_shard)["best_loss"]
         if missing:
             others = ", ".join(map(str, missing))
             rest = f"not yet: {others} of {self.n_shards}. The last to finish records the run"
@@ -241,9 +188,10 @@ class Shards:
     def _is_done(self, k: int) -> bool:
         """Whether a shard has computed its share, of the data that this one has."""
         status = finished_status(self._folder(k))
-        return status is not None and status["prepared"] == status_of(self.own).get("prepared")
+        prepared = status_of(self.this_shard).get("prepared")
+        return status is not None and status["prepared"] == prepared
 
-    def _claim(self) -> bool:
+    def _try_to_record(self) -> bool:
         try:
             self._recording.acquire(timeout=0)
         except Timeout:
@@ -276,15 +224,3 @@ class Shards:
             shutil.rmtree(aside, ignore_errors=True)
         discard_if_empty(self.path.parent)
         self._recording.release()
-
-
-@contextmanager
-def _training(lock: Path, shard: str) -> Iterator[None]:
-    """Hold the lock; if another shard has it, say so at once: it trains, which takes long."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked_file(lock, wait=0.0))
-        except TimeoutError:
-            say(f"{shard} waits for the shard that trains the encoder")
-            stack.enter_context(locked_file(lock))
-        yield

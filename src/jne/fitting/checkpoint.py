@@ -10,8 +10,10 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from jne.errors import InputError
-from jne.training.callbacks import EpochCurves, Patience
-from jne.training.module import EncodingModule
+from jne.fitting.callbacks import EpochCurves, Patience
+from jne.fitting.module import EncodingModule
+from jne.stages import file_digest
+from jne.utils.plain import regular_file
 from jne.utils.tensors import load_tensors
 
 _PARTS = {
@@ -41,6 +43,14 @@ def read_checkpoint(path: Path, module: EncodingModule) -> dict[str, Any]:
                 "checkpoint", f"{path} is not a whole checkpoint of Lightning: no {key}"
             )
     return checkpoint
+
+
+def checkpoint_digest(path: Path) -> str:
+    """A digest of what a checkpoint holds. Raises InputError where it is no regular file."""
+    try:
+        return file_digest(regular_file(path, key="checkpoint"))
+    except FileNotFoundError as error:
+        raise InputError("checkpoint", f"no such file: {path}") from error
 
 
 def restore_finished(

@@ -47,6 +47,10 @@ class MeasureJNE(pl.Callback):
         weights that training ended on.
     voxels, device, max_memory_gb
         As of `jne.measure`; by default where the encoder is.
+    compute : callable, optional
+        In place of `jne.measure`: called with the encoder, the features (N, ...) and what
+        `test_step` returned for them, one after the other, (N, V). It returns a `jne.Measurement`,
+        or what has its `jne` and `mean_deviation`, or None. For `when="test"`.
 
     Raises
     ------
@@ -64,8 +68,10 @@ class MeasureJNE(pl.Callback):
         voxels: NDArray | None = None,
         device: str | None = None,
         max_memory_gb: float = 1.0,
+        compute: Callable[[nn.Module, Tensor, Tensor], Any] | None = None,
     ) -> None:
-        for name, function in (("features", features), ("encoder", encoder)):
+        given = (("features", features), ("encoder", encoder), ("compute", compute))
+        for name, function in given:
             if function is not None and not callable(function):
                 raise InputError(name, f"must be a function, found {type(function).__name__}")
         if when not in get_args(When):
@@ -76,8 +82,10 @@ class MeasureJNE(pl.Callback):
             "device": device,
             "max_memory_gb": max_memory_gb,
         }
-        self.measurement: Measurement | None = None
+        self.compute = compute
+        self.measurement: Measurement | Any = None
         self._batches: list[Tensor] = []
+        self._outputs: list[Tensor] = []
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if trainer.world_size > 1:
@@ -90,7 +98,7 @@ class MeasureJNE(pl.Callback):
     # --- gathering the features ---
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._batches = []
+        self._batches, self._outputs = [], []
 
     on_test_start = on_validation_start
 
@@ -117,6 +125,8 @@ class MeasureJNE(pl.Callback):
     ) -> None:
         if self.when == "test":
             self._gather(batch)
+            if self.compute is not None:
+                self._outputs.append(outputs.float().cpu())
 
     def _gather(self, batch: Any) -> None:
         features = self.features(batch)
@@ -160,7 +170,13 @@ class MeasureJNE(pl.Callback):
             raise InputError(
                 "features", f"must return tensors of one shape per stimulus, found {sorted(shapes)}"
             )
-        self.measurement = measure(encoder, torch.cat(self._batches), **self.settings)
+        features = torch.cat(self._batches)
+        if self.compute is None:
+            self.measurement = measure(encoder, features, **self.settings)
+        else:
+            self.measurement = self.compute(encoder, features, torch.cat(self._outputs))
+        if self.measurement is None:
+            return {}
         return {
             "jne/mean": float(self.measurement.jne.mean()),
             "mean_deviation/mean": float(self.measurement.mean_deviation.mean()),

@@ -19,9 +19,6 @@ N training stimuli, n validation stimuli, D features, H width of the last hidden
 voxels (with twins, V' + T), K components.
 """
 
-import hashlib
-import json
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -33,17 +30,17 @@ from scipy.linalg import lapack, solve_triangular
 from torch import nn
 from torch.nn.functional import mse_loss
 
-from jne.data.datamodule import Batch, EncodingData, StandardisedData
+from jne.data.datamodule import Batch, StandardisedData
 from jne.errors import InputError
-from jne.training.module import EncodingModule
+from jne.fitting.module import EncodingModule
+from jne.stages import Stages
 from jne.utils.blocks import voxel_blocks
 from jne.utils.files import atomic_file
-from jne.utils.locks import locked_file
 from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
-from jne.utils.reading import UNREADABLE
+from jne.utils.reading import reading
 
-_FORMAT = 1  # raise it when the components of the same responses change
+_FILE = "components.npz"
 _MANY_VOXELS, _PER_STIMULUS = 10_000, 4
 _ROWS_AT_ONCE = 2**10
 _RANK_TOLERANCE = 1e-6  # of a stimulus's squared responses: what float32 products leave uncertain
@@ -66,7 +63,7 @@ class Components:
     n_voxels: int
 
 
-def in_components(space: str, readout: str, data: StandardisedData, followed: bool) -> bool:
+def train_on_components(space: str, readout: str, data: StandardisedData, followed: bool) -> bool:
     """Whether to train on components. space: as of `trainer.response_space`.
 
     `auto` does for a ridge readout, from 10,000 voxels and four per training stimulus, unless
@@ -84,54 +81,29 @@ def in_components(space: str, readout: str, data: StandardisedData, followed: bo
     return readout == "ridge" and not followed and data.n_outputs >= needed
 
 
-def response_components(data: StandardisedData, own: Path | None) -> Components:
-    """The components of the standardised responses, computed once for the same responses.
+def response_components(data: StandardisedData, stages: Stages | None) -> Components:
+    """The components of the standardised responses, computed once where there is a store.
 
-    They are kept beside the prepared data; those of shuffled responses or twins, which depend on
-    the run's seed, in the file `own`, if there is one. Raises InputError where Y Y' does not fit
-    the memory.
+    Raises InputError where Y Y' does not fit the memory.
     """
-    path = own
-    lock: AbstractContextManager = nullcontext()
-    prepared = data.prepared.folder if isinstance(data, EncodingData) else None
-    if prepared is not None and not data.shuffled and data.twins is None:
-        path = prepared / "components.npz"
-        lock = locked_file(path.with_suffix(".lock"))
-    about = {
-        "format": _FORMAT,
-        "data": prepared and prepared.name,
-        "order": data.seed if data.shuffled else None,
-        "shape": [len(data.rows["train"]), data.n_outputs],
-        "twins": None if data.twins is None else [data.seed, data.twins.n_draws],
-    }
-    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    with lock:
-        found = None if path is None else _read(path, identity)
-        if found is None:
-            _check_memory(data)
-            found = _compute(data)
-            if path is not None:
-                with atomic_file(path) as temporary, open(temporary, "wb") as file:
-                    np.savez(file, identity=identity, **asdict(found))
-    return found
+    if stages is None:
+        return _compute(data)
 
+    def write(folder: Path) -> None:
+        with atomic_file(folder / _FILE) as temporary, open(temporary, "wb") as file:
+            np.savez(file, **asdict(_compute(data)))
 
-def _read(path: Path, identity: str) -> Components | None:
-    """The components in a file; None where there are none, or damaged or other ones."""
-    try:
-        with np.load(path, allow_pickle=False) as saved:
-            if str(saved["identity"]) != identity:
-                return None
-            return Components(
-                saved["train"],
-                saved["val"],
-                float(saved["val_outside"]),
-                float(saved["val_variance"]),
-                saved["independent"],
-                int(saved["n_voxels"]),
-            )
-    except UNREADABLE:
-        return None
+    about = {"data": data.identity, "split": [len(rows) for rows in data.rows.values()]}
+    path = stages.make("components", about, write) / _FILE
+    with reading(path, ""), np.load(path, allow_pickle=False) as saved:
+        return Components(
+            saved["train"],
+            saved["val"],
+            float(saved["val_outside"]),
+            float(saved["val_variance"]),
+            saved["independent"],
+            int(saved["n_voxels"]),
+        )
 
 
 def _check_memory(data: StandardisedData) -> None:
@@ -147,6 +119,7 @@ def _check_memory(data: StandardisedData) -> None:
 
 
 def _compute(data: StandardisedData) -> Components:
+    _check_memory(data)
     n_train, n_voxels = len(data.rows["train"]), data.n_outputs
     products, square, variance = _products(data)
     # The upper triangle, as LAPACK counts, of what has its lower triangle filled in C's order

@@ -20,8 +20,8 @@ from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError, keys_below
 from jne.jacobian import SETTINGS, jacobian_deviation
+from jne.measuring.config import JacobianConfig
 from jne.roi import ordered
-from jne.training.config import JacobianConfig
 from jne.utils.progress import quiet
 
 
@@ -46,6 +46,12 @@ class Trajectory(pl.Callback):
         """
         assert settings.trajectory is not None
         self.settings, self.on_epoch = settings, on_epoch
+        self.identity = {
+            "voxels": settings.trajectory,
+            "seed": seed,
+            "precision": settings.precision,
+            "device": settings.device,
+        }
         self.voxels = followed_voxels(data, settings.trajectory, seed)
         self._n_outputs = data.n_outputs
         of_followed = data.kept[self.voxels]

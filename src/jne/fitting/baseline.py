@@ -1,13 +1,13 @@
 """Ridge and kernel ridge regression beside every run: what any encoder has to beat.
 
 Both are fitted to training and validation stimuli, with a penalty per voxel chosen by
-cross-validation (himalaya), and scored on the test stimuli. They depend on the prepared data alone,
-so they are computed once and kept in the prepared folder. N stimuli, D features, V' trained voxels.
+cross-validation (himalaya), and scored on the test stimuli. They depend on the data alone, so they
+are a stage. N stimuli, D features, V' trained voxels.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,59 +16,45 @@ from torch import Tensor
 
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData
+from jne.data.folds import N_FOLDS, cross_validation
 from jne.encoders.ridge import PENALTIES, RidgeCV, fit_kernel_ridge
 from jne.errors import InputError
 from jne.jacobian.resumable import ResumableArrays
-from jne.training.readout import N_FOLDS, cross_validation
+from jne.stages import Stages
 from jne.utils.blocks import voxel_blocks
-from jne.utils.locks import locked_file
 from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 
 _VOXELS_AT_ONCE = 2**14
-_FORMAT = 1  # raise it when a baseline's numbers change
+_FILE = "columns.npy"
 
 Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32]]]
 """From responses (n, v): predictions of the test stimuli and penalties (v,)."""
 
 
-def baseline_columns(kinds: Sequence[str], data: EncodingData) -> dict[str, NDArray[np.float32]]:
+def baseline_columns(
+    kinds: Sequence[str], data: EncodingData, stages: Stages
+) -> dict[str, NDArray[np.float32]]:
     """Columns (V',) for the voxel table: r2_KIND, the test R2, and KIND_penalty.
 
     kinds: `ridge`, from the features; `kernel`, with the kernel exp(-|x - x'|^2 / D), from N x N
-        kernels, and refused by InputError where these do not fit the memory.
+        kernels, and refused by InputError where these do not fit the memory. data: without twins.
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:
-        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = _computed_once(kind, data)
+        about = {"data": data.identity, "kind": kind, "penalties": PENALTIES, "folds": N_FOLDS}
+        folder = stages.make("baseline", about, partial(_write, kind=kind, data=data))
+        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = np.load(folder / _FILE)
     return columns
 
 
-def _computed_once(kind: str, data: EncodingData) -> NDArray[np.float32]:
-    """(2, V'): R2 and penalty. Kept beside the prepared data, continued after a kill."""
-    about = {
-        "kind": kind,
-        "format": _FORMAT,
-        "penalties": PENALTIES,
-        "folds": N_FOLDS,
-        "order": data.seed if data.shuffled else None,
-    }
-    identity = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
-    path = data.prepared.folder / f"baseline-{kind}-{identity}.npy"
-    shape = (2, data.n_trained)
-    with locked_file(path.with_suffix(".lock")):
-        if path.exists():
-            try:
-                found = np.load(path)
-            except (OSError, ValueError, EOFError):
-                found = np.empty(0)
-            if found.shape == shape and found.dtype == np.float32:
-                return found
-        if kind == "kernel":
-            _check_memory(data)
-        with ResumableArrays([kind], {kind: path}, shape, np.float32, identity) as arrays:
-            _fill(arrays, kind, data)
-        return np.load(path)
+def _write(folder: Path, kind: str, data: EncodingData) -> None:
+    """(2, V'): R2 and penalty. Continued after a kill."""
+    if kind == "kernel":
+        _check_memory(data)
+    shape, path = (2, data.n_trained), folder / _FILE
+    with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
+        _fill(arrays, kind, data)
 
 
 def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:

@@ -1,16 +1,34 @@
-"""A trained encoder and the history of its training, as one file of weights."""
+"""The history of a training; and with the encoder's weights, as one file."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from jne.training.fit import History
 from jne.utils.files import atomic_file
 from jne.utils.tensors import load_tensors
+
+
+@dataclass(frozen=True)
+class History:
+    """What training leaves beside the weights."""
+
+    epochs: pd.DataFrame
+    """One row per epoch: epoch, train/loss, val/loss, val/r2."""
+    best_epoch: int
+    """The epoch whose weights were kept."""
+    best_loss: float
+    """Its validation loss; with a ridge readout, that after the readout was solved for."""
+    readout_penalty: NDArray[np.float32] | None = None
+    """(V',), the penalty of each voxel in a ridge readout."""
+    trajectory: pd.DataFrame | None = None
+    """As `Trajectory.table`, where some voxels were followed."""
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
@@ -41,7 +59,7 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
     )
 
 
-def curves(history: History) -> Iterator[dict[str, Any]]:
+def epoch_rows(history: History) -> Iterator[dict[str, Any]]:
     """The rows that `fit` and a trajectory pass on after each epoch."""
     yield from history.epochs.to_dict("records")  # type: ignore[misc]
     if history.trajectory is not None:

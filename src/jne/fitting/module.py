@@ -59,9 +59,6 @@ class EncodingModule(pl.LightningModule):
         self.log("val/r2", self.val_r2.compute())
         self.val_r2.reset()
 
-    def test_step(self, batch: Batch) -> Tensor:
-        return self(batch.features)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """A weight decay that is a term of the loss may be another one for the last layer."""
         optimizer = build_optimizer(self.hparams["optimizer"], self.encoder)
@@ -74,6 +71,18 @@ class EncodingModule(pl.LightningModule):
             group["params"] = [p for p in group["params"] if id(p) not in those]
             optimizer.add_param_group({"params": last, "weight_decay": decay * self.outputs_decay})
         return optimizer
+
+
+class PredictingModule(pl.LightningModule):
+    """A trained encoder, whose test step predicts."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def test_step(self, batch: Batch) -> Tensor:
+        """(N, D) to (N, V)."""
+        return self.encoder(batch.features)
 
 
 def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:

@@ -1,14 +1,12 @@
-"""What happens around training and after the test, as Lightning callbacks."""
+"""What happens around training, as Lightning callbacks."""
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from torch import nn
 
@@ -175,31 +173,3 @@ class LastCheckpoint(Checkpoint):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.over = bool(state["over"])
-
-
-class AfterTest(pl.Callback):
-    """Gathers the predictions of the test stimuli and, at the end of the test, measures.
-
-    measure: called with the predictions (N, V') float32; its result is kept in `result`.
-    """
-
-    def __init__(self, measure: Callable[[NDArray[np.float32]], Any]) -> None:
-        self.measure = measure
-        self.result: Any = None
-
-    def on_test_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self._batches: list[torch.Tensor] = []
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self._batches.append(outputs.float().cpu())
-
-    def on_test_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.result = self.measure(torch.cat(self._batches).numpy())

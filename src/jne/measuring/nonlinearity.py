@@ -1,21 +1,20 @@
-"""What is measured on the test stimuli, per voxel: scores of the predictions, then JNE.
+"""How nonlinear an encoder is at the test stimuli, per voxel.
 
-A new metric per voxel is a function in `jne.analysis` and a row of SCORES or METRICS: it becomes a
-column of voxels.csv, whose name also goes into `jne.data.voxel_table.RESERVED_COLUMNS`. N test
-stimuli, V voxels, of which V' were trained on.
+A new metric per voxel is a function in `jne.analysis` and a row of METRICS, or of SCORES: it
+becomes a column of voxels.csv, whose name also goes into `jne.data.voxel_table.RESERVED_COLUMNS`. N
+test stimuli, V voxels, of which V' were trained on.
 """
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from jne.analysis import nonlinearity, prediction
-from jne.config import StatsConfig
+from jne.analysis import nonlinearity
 from jne.data.datamodule import EncodingData
 from jne.errors import keys_below
 from jne.jacobian import (
@@ -27,14 +26,10 @@ from jne.jacobian import (
     variant_file,
 )
 from jne.jacobian.variants import DEFAULT
-from jne.training.config import JacobianConfig
+from jne.measuring.config import JacobianConfig
+from jne.measuring.scores import Scores
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
-
-SCORES: Mapping[str, Callable[[NDArray, NDArray], NDArray]] = {
-    "r2": prediction.r2_score,
-}
-"""Column: function of responses and predictions, (N, V') each, that gives (V',)."""
 
 METRICS: Mapping[str, Callable[[NDArray], NDArray]] = {
     "jne": nonlinearity.jne,
@@ -51,20 +46,8 @@ GAIN_SHAPE_METRICS: Mapping[str, tuple[str, Callable[[NDArray], NDArray]]] = {
 Compute = Callable[..., None]
 """Takes the arguments of `deviations`, and writes what it writes."""
 
-MEASURED, MADE_UP = "measured.npy", "deviation_made_up.npy"
+MEASURED, TWINS_SCRATCH = "measured.npy", "deviation_twins.npy"
 """Files of deviations while a run is written: of the chosen voxels, and of their twins."""
-
-
-@dataclass(frozen=True)
-class Scores:
-    """How well the test stimuli are predicted."""
-
-    responses: NDArray[np.float32]
-    """(N, V'), standardised."""
-    predictions: NDArray[np.float32]
-    """(N, V')."""
-    columns: dict[str, NDArray]
-    """(V',) each: those of SCORES, then p and p_fdr; with twins, r2_twin."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +63,22 @@ class Nonlinearity:
     twins, those of `_twin_columns`."""
     seconds: float
 
+    @property
+    def jne(self) -> NDArray:
+        """(V,)"""
+        return self.columns["jne"]
+
+    @property
+    def mean_deviation(self) -> NDArray:
+        """(V,)"""
+        return self.columns["mean_deviation"]
+
+    def with_columns(self, more: dict[str, NDArray]) -> "Nonlinearity":
+        return replace(self, columns=self.columns | more)
+
     def measured(self, data: EncodingData) -> NDArray[np.int64]:
         """Which of the V' trained voxels have a JNE."""
         return np.flatnonzero(np.isfinite(self.columns["jne"][data.kept]))
-
-
-def score_test(
-    data: EncodingData, predictions: NDArray[np.float32], settings: StatsConfig, seed: int
-) -> Scores:
-    """R2, its p and FDR-adjusted p of the predictions (N, V') of the test stimuli.
-
-    With twins, the predictions are (N, V' + T), and `r2_twin` is the mean R2 of a voxel's twins.
-    """
-    responses = data.split("test")[1].numpy()
-    n_real = data.n_trained
-    of_twins = prediction.r2_score(responses[:, n_real:], predictions[:, n_real:])
-    responses, predictions = responses[:, :n_real], predictions[:, :n_real]
-    columns = {name: score(responses, predictions) for name, score in SCORES.items()}
-    columns["p"] = prediction.r2_p(
-        responses, predictions, settings.p_value, settings.n_bootstrap, seed
-    )
-    columns["p_fdr"] = prediction.fdr(columns["p"])
-    if data.twins is not None:
-        columns["r2_twin"] = data.twins.per_draw(of_twins, n_real).mean(axis=0)
-    return Scores(responses, predictions, columns)
 
 
 def measure_nonlinearity(
@@ -240,8 +215,7 @@ def _twin_columns(
     found[outputs - data.n_trained] = jne_of(
         encoder, data, outputs, settings, folder, "Jacobians of twins", compute
     )
-    draws = np.full((twins.n_draws, len(data.voxel_status)), np.nan)
-    draws[:, data.kept] = twins.per_draw(found, data.n_trained)
+    draws = data.all_voxels(twins.per_draw(found, data.n_trained))
     mean = draws.mean(axis=0)
     columns = {"jne_twin": mean, "w": jne - mean}
     if twins.n_draws > 1:
@@ -271,7 +245,7 @@ def jne_of(
     """
     if not len(outputs):
         return np.empty(0)
-    path = folder / MADE_UP
+    path = folder / TWINS_SCRATCH
     (compute or deviations)(encoder, data, outputs, settings, path, title, only_jne=True)
     found = nonlinearity.jne(np.load(path, mmap_mode="r"))
     path.unlink()

@@ -1,48 +1,52 @@
 """Training and the test loop, with Lightning's Trainer."""
 
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from numpy.typing import NDArray
 from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.seed import isolate_rng
+from torch import nn
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
 from jne.encoders import is_linear_layer
 from jne.errors import InputError
-from jne.training.callbacks import AfterTest, BestWeights, EpochCurves, LastCheckpoint, Patience
-from jne.training.checkpoint import (
+from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
+from jne.fitting.checkpoint import (
     FirstBatch,
     check_progress,
+    checkpoint_digest,
     continuing,
     read_checkpoint,
     restore_finished,
 )
-from jne.training.components import (
+from jne.fitting.components import (
     ComponentModule,
     component_data,
     copy_hidden,
     copy_outputs,
-    in_components,
     response_components,
+    train_on_components,
 )
-from jne.training.config import TrainerConfig
-from jne.training.module import EncodingModule
-from jne.training.readout import freeze_linear_path, output_layers, refit_readout
-from jne.training.trajectory import Trajectory
+from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.history import History, epoch_rows, read_trained, write_trained
+from jne.fitting.module import EncodingModule
+from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
+from jne.stages import Stages
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet, say
 
-Measured = TypeVar("Measured")
+_FILE = "trained.pt"
 # A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
 # voxels this is left alone; with 4,800, a decay of .01 takes the readout to 0.
 _FULL_DECAY = 1000
@@ -52,56 +56,148 @@ _DIVERGED = 10.0
 
 
 @dataclass(frozen=True)
-class History:
-    """What training leaves beside the weights."""
+class Fitted:
+    """A trained encoder, and what training leaves beside its weights."""
 
-    epochs: pd.DataFrame
-    """One row per epoch: epoch, train/loss, val/loss, val/r2."""
-    best_epoch: int
-    """The epoch whose weights were kept."""
-    best_loss: float
-    """Its validation loss; with a ridge readout, that after the readout was solved for."""
-    readout_penalty: NDArray[np.float32] | None = None
-    """(V',), the penalty of each voxel in a ridge readout."""
-    trajectory: pd.DataFrame | None = None
-    """As `Trajectory.table`, where one was asked for."""
+    encoder: nn.Module
+    """With the weights of the best epoch, on the CPU and in evaluation mode."""
+    history: History
+    identity: str
+    """Stands for it in a store of stages; empty without one."""
+
+
+class Follower(Protocol):
+    """A callback that follows voxels while an encoder is trained (`jne.measuring.trajectory`)."""
+
+    identity: dict[str, Any]
+
+    def table(self, encoder: nn.Module, best_epoch: int) -> pd.DataFrame: ...
 
 
 Train = Callable[[EncodingModule, StandardisedData], History]
 
 
 def fit(
+    data: StandardisedData,
+    settings: FitConfig,
+    stages: Stages | None = None,
+    *,
+    checkpoint: Path | None = None,
+    trajectory: Follower | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+    check: Callable[[nn.Module], None] | None = None,
+    title: str = "",
+) -> Fitted:
+    """Train an encoder with early stopping, unless the store has it.
+
+    The random numbers of the whole process are as before when it returns.
+
+    Parameters
+    ----------
+    data
+        With twins, these are trained on, too.
+    settings
+        `readout=ridge` solves for the weights of the last layer when the others are trained
+        (`jne.fitting.readout`). An encoder that has no other layer is not trained.
+    stages
+        The store. After a kill, training continues from a checkpoint in it.
+    checkpoint
+        A file of another training, from which this one continues.
+    trajectory
+        Follows some voxels from epoch to epoch, and measures them once more at the end.
+    on_epoch
+        See `EpochCurves`; also called for an encoder that was trained before.
+    check
+        Called with the encoder before it is trained.
+    title
+        What the encoder is for, in `stages.used`.
+
+    Raises
+    ------
+    InputError
+        For a checkpoint that is damaged or of another encoder, where training diverges, and for a
+        ridge readout if the encoder does not end in a linear layer.
+    """
+    with isolate_rng():
+        _seed(settings.seed)
+        module = EncodingModule(
+            data.n_features, data.n_outputs, settings.encoder, settings.optimizer
+        )
+        if check is not None:
+            check(module.encoder)
+        train = partial(
+            train_module,
+            module,
+            data,
+            settings,
+            stages,
+            checkpoint=checkpoint,
+            on_epoch=on_epoch,
+            trajectory=trajectory,
+        )
+        if stages is None:
+            history = train(save_to=None)
+            return Fitted(module.encoder.to("cpu").eval(), history, "")
+        made: list[History] = []
+
+        def write(folder: Path) -> None:
+            save_to = folder / "last.ckpt"
+            made.append(train(save_to=save_to))
+            write_trained(folder / _FILE, module.encoder, made[0])
+            save_to.unlink(missing_ok=True)
+
+        about = {
+            "data": data.identity,
+            "settings": settings.model_dump(
+                mode="json",
+                include=set(FitConfig.model_fields),
+                exclude={"trainer": {"checkpoint_seconds"}},
+            ),
+            "checkpoint": checkpoint and checkpoint_digest(checkpoint),
+            "trajectory": trajectory and trajectory.identity,
+        }
+        folder = stages.make("fit", about, write, title)
+        history = read_trained(folder / _FILE, module.encoder)
+        if on_epoch is not None and not made:
+            for row in epoch_rows(history):
+                on_epoch(row)
+    return Fitted(module.encoder.to("cpu").eval(), history, f"fit/{folder.name}")
+
+
+def _seed(seed: int) -> None:
+    """As Lightning's seed_everything, which also leaves the seed in the environment."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (encoders of the user's may draw from it)
+    torch.manual_seed(seed)
+
+
+def train_module(
     module: EncodingModule,
     data: StandardisedData,
-    settings: TrainerConfig,
+    settings: FitConfig,
+    stages: Stages | None = None,
     *,
-    readout: Literal["ridge", "trained"],
     save_to: Path | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-    trajectory: Trajectory | None = None,
+    trajectory: Follower | None = None,
 ) -> History:
-    """Train with early stopping; afterwards the module has the weights of the best epoch.
+    """Train a module; afterwards it has the weights of the best epoch.
 
-    readout: `ridge` then solves for the weights of the last layer (`jne.training.readout`). An
-        encoder that has no other layer is not trained.
-    save_to: where checkpoints are written. If it exists, training continues from there, else from
-    `checkpoint` if one is given. on_epoch: see `EpochCurves`.
-    trajectory: follows some voxels from epoch to epoch, and measures them once more at the end.
-
-    Raises InputError for a checkpoint that is damaged or of another encoder, where the validation
-    loss was never finite, and for a ridge readout if the encoder does not end in a linear layer.
+    save_to: where checkpoints are written; if it exists, training continues from it. All else is as
+    of `fit`.
     """
     train = partial(
         _train,
-        settings=settings,
+        settings=settings.trainer,
         save_to=save_to,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
         trajectory=trajectory,
     )
-    if in_components(settings.response_space, readout, data, followed=trajectory is not None):
-        train = partial(_train_on_components, train, readout, save_to)
+    readout, followed = settings.readout, trajectory is not None
+    if train_on_components(settings.trainer.response_space, readout, data, followed):
+        train = partial(_train_on_components, train, readout, stages)
     train = partial(_train_checked, train)
     if readout == "trained":
         history = train(module, data)
@@ -136,7 +232,7 @@ def _with_ridge(
 def _train_on_components(
     train: Train,
     readout: Literal["ridge", "trained"],
-    save_to: Path | None,
+    stages: Stages | None,
     module: EncodingModule,
     data: StandardisedData,
 ) -> History:
@@ -145,7 +241,7 @@ def _train_on_components(
     Its readout only where that stays as it was trained.
     """
     outputs = output_layers(module.encoder, data, "trainer.response_space", "components", "voxels")
-    components = response_components(data, save_to and save_to.with_suffix(".npz"))
+    components = response_components(data, stages)
     small = ComponentModule(
         data.n_features,
         components.train.shape[1],
@@ -192,10 +288,11 @@ def _train(
     save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
-    trajectory: Trajectory | None,
+    trajectory: Follower | None,
 ) -> History:
     curves, best, patience = EpochCurves(on_epoch), BestWeights(), Patience(settings.patience)
-    own = [curves, best, *([] if trajectory is None else [trajectory])]
+    followers = [] if trajectory is None else [cast(pl.Callback, trajectory)]
+    own: list[pl.Callback] = [curves, best, *followers]
     continued = save_to is not None and save_to.exists()
     if continued:
         checkpoint = save_to
@@ -215,8 +312,8 @@ def _train(
         callbacks = [*own, first, patience]
         if save_to is not None:
             callbacks.append(LastCheckpoint(save_to, settings.checkpoint_seconds))
-        with _quiet_lightning():
-            trainer = _trainer(
+        with quiet_lightning():
+            trainer = make_trainer(
                 settings,
                 callbacks,
                 max_epochs=settings.max_epochs,
@@ -238,26 +335,8 @@ def _solved_epoch(module: EncodingModule, data: StandardisedData, loss: float) -
     return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss / variance}
 
 
-def test(
-    module: EncodingModule,
-    data: StandardisedData,
-    settings: TrainerConfig,
-    measure: Callable[[NDArray[np.float32]], Measured],
-) -> Measured:
-    """Predict the test stimuli, then call `measure` with the predictions (N, V').
-
-    A Lightning callback calls it, once the test is over. Returns what `measure` returned.
-    """
-    after = AfterTest(measure)
-    with _quiet_lightning():
-        _trainer(settings, [after]).test(module, data, verbose=False)
-    return after.result
-
-
-test.__test__ = False  # type: ignore[attr-defined]  # no test case, whatever pytest may think
-
-
-def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
+def make_trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
+    """Lightning's Trainer as all of this program use it: one device, no logger, no output."""
     return pl.Trainer(
         accelerator=settings.accelerator,
         devices=1,  # by default all GPUs, each with a process of its own
@@ -273,7 +352,7 @@ def _trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any)
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     """Silence what Lightning says at every start and a user cannot change."""
     # The logger lists the accelerators that it did not find
     with quiet("pytorch_lightning"), warnings.catch_warnings():

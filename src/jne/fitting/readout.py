@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import StandardisedData
+from jne.data.folds import cross_validation, validation_fold
 from jne.encoders import is_linear, is_linear_layer
 from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import RidgeCV, RidgeSolver
@@ -27,7 +28,6 @@ PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(1, 6, 0.5))
 # Of the variance of what a readout with a linear path is solved from: the hidden layer's. The other
 # nine tenths are the features'. A voxel that is linear then loses nothing to the hidden layer.
 HIDDEN_SHARE = 0.1
-N_FOLDS = 5
 _VOXELS_AT_ONCE = 2**14
 _ROWS_AT_ONCE = 2**11
 
@@ -145,17 +145,6 @@ def freeze_linear_path(encoder: nn.Module) -> None:
     if path is not None:
         nn.init.zeros_(path.weight)
         path.requires_grad_(False)
-
-
-def validation_fold(data: StandardisedData) -> NDArray[np.int64]:
-    """The folds of training and validation stimuli: the former only train, the latter validate."""
-    return np.repeat([-1, 0], [len(data.rows["train"]), len(data.rows["val"])])
-
-
-def cross_validation(data: StandardisedData) -> NDArray[np.int64]:
-    """Folds of training and validation stimuli, of equal size and at random."""
-    n = len(data.rows["train"]) + len(data.rows["val"])
-    return np.random.default_rng(0).permutation(np.arange(n) % N_FOLDS)
 
 
 def last_layer(

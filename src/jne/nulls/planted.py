@@ -1,4 +1,4 @@
-"""Planted twins (`control=planted`): made-up voxels whose nonlinear share is known.
+"""Planted twins (`control=planted`): surrogate voxels whose nonlinear share is known.
 
     planted = linear + sqrt(L a / (1 - a)) nonlinear + noise
 
@@ -16,30 +16,32 @@ N stimuli, V voxels, V' trained voxels, K of them with twins.
 from pathlib import Path
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.analysis.nonlinear_share import MOST_OF_NOISE, largest_share, nonlinear_share
+from jne.analysis.nonlinear_share import MAX_NOISE_CONVERTED, largest_share, nonlinear_share
 from jne.data.datamodule import EncodingData, Twins
+from jne.data.folds import cross_validation
 from jne.encoders.ridge import RidgeCV
+from jne.fitting.config import FitConfig
+from jne.fitting.fit import Fitted, fit
+from jne.fitting.readout import last_layer
+from jne.measuring.config import JacobianConfig
+from jne.measuring.nonlinearity import jne_of
+from jne.nulls.twins import FACTS, TwinParts, stored_twins
 from jne.results.contents import planted_column
-from jne.training.config import FitConfig
-from jne.training.fit import fit
-from jne.training.measure import jne_of
-from jne.training.module import EncodingModule
-from jne.training.readout import cross_validation, last_layer
-from jne.training.twins import TwinParts, write_twins
 
 _NOTHING = 1e-5  # of the standard deviation of a response: rounding
 
 
 def planted_columns(
-    config: FitConfig,
-    data: EncodingData,
-    encoder: nn.Module,
+    parts: TwinParts,
+    first: Fitted,
+    planted: list[float],
     measured: NDArray[np.int64],
+    config: FitConfig,
+    jacobian: JacobianConfig,
     folder: Path,
 ) -> dict[str, NDArray]:
     """Train the second encoder. Columns (V,) for the voxel table, NaN for voxels without twins:
@@ -49,26 +51,22 @@ def planted_columns(
     on, of the planted twins, by their shares in percent; nonlinear_share, and the ends of its
     interval, nonlinear_share_low and nonlinear_share_high.
 
-    data, encoder: of the first training, with twins. measured: which of the V' trained voxels have
-    a JNE; the others get none here. `folder` holds what a restart continues from.
+    first: the encoder that was trained on voxels and linear twins. measured: which of the V'
+    trained voxels have a JNE; the others get none here. folder: where the deviations are kept that
+    a restart continues from.
     """
-    assert data.twins is not None
-    second = EncodingData(data.prepared, batch_size=data.batch_size, seed=data.seed)
-    twins, power = _plant(second, encoder, config, folder / "planted.npy")
-    second.add_twins(twins)
-    pl.seed_everything(config.seed, verbose=False)
-    module = EncodingModule(second.n_features, second.n_outputs, config.encoder, config.optimizer)
-    save_to = folder / "planted.ckpt"
-    fit(module, second, config.trainer, readout=config.readout, save_to=save_to)
-    asked = np.flatnonzero(np.isin(twins.voxels, measured))  # of the K
+    twins, power = planted_twins(parts, first, planted)
+    data = parts.data.with_twins(twins)
+    second = fit(data, config, parts.stages, title="planted twins")
+    chosen = np.flatnonzero(np.isin(twins.voxels, measured))  # of the K
     # The voxels themselves, then their twins, draw after draw
-    of_draws = second.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
-    outputs = np.concatenate([twins.voxels[asked], (of_draws + asked).ravel()])
+    of_draws = data.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
+    outputs = np.concatenate([twins.voxels[chosen], (of_draws + chosen).ravel()])
     title = "Jacobians of planted twins"
-    jne = jne_of(module.encoder, second, outputs, config.jacobian, folder, title)
-    jne = jne.reshape(1 + twins.n_draws, len(asked))
-    power = power[asked]
-    levels = np.array([0, *config.control.planted])
+    jne = jne_of(second.encoder, data, outputs, jacobian, folder, title)
+    jne = jne.reshape(1 + twins.n_draws, len(chosen))
+    power = power[chosen]
+    levels = np.array([0, *planted])
     shares = np.minimum(levels[:, None], largest_share(power))
     estimate, low, high = nonlinear_share(jne[0], power, shares, jne[1:])
     columns = {
@@ -79,56 +77,49 @@ def planted_columns(
         "nonlinear_share_low": low,
         "nonlinear_share_high": high,
     }
-    return {name: _of_all(values, data, twins.voxels[asked]) for name, values in columns.items()}
+    return {name: data.all_voxels(v, twins.voxels[chosen]) for name, v in columns.items()}
 
 
-def _of_all(values: NDArray, data: EncodingData, trained: NDArray) -> NDArray[np.float64]:
-    """Values of some trained voxels as (V,), NaN for the others."""
-    column = np.full(len(data.voxel_status), np.nan)
-    column[data.kept[trained]] = values
-    return column
-
-
-def _plant(
-    data: EncodingData, encoder: nn.Module, config: FitConfig, path: Path
+def planted_twins(
+    parts: TwinParts, first: Fitted, planted: list[float]
 ) -> tuple[Twins, NDArray[np.float64]]:
     """Linear twins, then twins of each planted share; and the linear power of the K voxels (K,)."""
-    control = config.control.model_copy(update={"draws": 1})
-    parts = TwinParts(data, control, config.seed)
-    nonlinear = _NonlinearPart(data, encoder, parts.rows)
-    power = torch.empty(len(parts.voxels))
     rows = parts.rows
+    power = torch.empty(len(parts.voxels))
+    nonlinear = _NonlinearPart(parts.data, first.encoder, rows)
 
     def columns(block: slice) -> list[Tensor]:
-        ((linear, noise),) = parts.of(block)
+        ((linear, noise),) = parts.parts(block, 1)
         of_linear, of_noise = linear[rows].var(dim=0), noise[rows].var(dim=0)
         power[block] = of_linear / (of_linear + of_noise)
-        shape = nonlinear.of(parts.voxels[block])
+        shape = nonlinear.residual(parts.voxels[block])
         made = [linear + noise]
-        for a in control.planted:
+        for a in planted:
             share = torch.from_numpy(np.minimum(largest_share(power[block].numpy()), a))
             added = of_linear * share / (1 - share)
-            kept = ((of_noise - added) / of_noise).clamp(min=1 - MOST_OF_NOISE)
+            kept = ((of_noise - added) / of_noise).clamp(min=1 - MAX_NOISE_CONVERTED)
             made.append(linear + added.sqrt() * shape + kept.sqrt() * noise)
         return made
 
-    n_draws = 1 + len(control.planted)
-    twins = write_twins(data, parts.voxels, n_draws, columns, path, "planted twins")
-    return twins, power.double().numpy()
+    about = {**parts.identity, "planted": planted, "fit": first.identity}
+    n_draws, facts = 1 + len(planted), lambda: {"power": power.double().numpy()}
+    twins = stored_twins(parts, "planted twins", about, n_draws, columns, facts)
+    with np.load(parts.stages.root / twins.identity / FACTS) as saved:
+        return twins, saved["power"]
 
 
 class _NonlinearPart:
-    """What ridge regression on the features leaves of an encoder's predictions."""
+    """The residual of the encoder's predictions after ridge regression on the features."""
 
     def __init__(self, data: EncodingData, encoder: nn.Module, rows: NDArray[np.int64]) -> None:
         self._readout, hidden = last_layer(encoder, data, np.arange(len(data.features)))
         features = data.features - data.features[rows].mean(dim=0)
         hidden = hidden - hidden[rows].mean(dim=0)
         ridge = RidgeCV(features[rows], cross_validation(data))
-        self._left, self._rows = hidden - features @ ridge.fit(hidden[rows]).weights, rows
+        self._hidden, self._rows = hidden - features @ ridge.fit(hidden[rows]).weights, rows
 
-    def of(self, voxels: NDArray[np.int64]) -> Tensor:
+    def residual(self, voxels: NDArray[np.int64]) -> Tensor:
         """(N, v), of unit variance over the fitted stimuli; 0 where nothing is left."""
-        left = self._left @ self._readout.weight[voxels].detach().T
-        spread = left[self._rows].std(dim=0)
-        return torch.where(spread > _NOTHING, left / spread, torch.zeros(()))
+        residual = self._hidden @ self._readout.weight[voxels].detach().T
+        spread = residual[self._rows].std(dim=0)
+        return torch.where(spread > _NOTHING, residual / spread, torch.zeros(()))

@@ -1,0 +1,12 @@
+"""From data to a trained encoder, a value: `fit(data, settings) -> Fitted`.
+
+config      the keys that an encoder depends on beside the data
+module      the encoder as a Lightning module: loss and optimiser
+callbacks   what happens around training
+fit         training
+checkpoint  training that continues
+components  training on few components of many responses
+readout     the ridge readout
+history     what training leaves beside the weights
+baseline    ridge regression, what any encoder has to beat
+"""
