@@ -1,4 +1,4 @@
-"""Scores and metrics of a run: a new one is one row, and attempts at one run are recognised."""
+"""Scores and metrics of a run: a new one is one entry, and attempts at one run are recognised."""
 
 import numpy as np
 import pandas as pd
@@ -6,20 +6,21 @@ import pytest
 import torch
 from helpers import compose_train, no_figures
 
+from jne import columns
 from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import pearson_r
+from jne.columns import RUN, Column
 from jne.jacobian import jacobian_deviation
 from jne.results import Results
 from jne.training import measure
 from jne.training.config import check_config
 
 
-def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
+def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     """They become columns of voxels.csv, the metric also for each variant."""
-    scores = {**measure.SCORES, "r": pearson_r}
-    metrics = {**measure.METRICS, "largest": lambda deviation: np.max(deviation, axis=0)}
-    monkeypatch.setattr(measure, "SCORES", scores)
-    monkeypatch.setattr(measure, "METRICS", metrics)
+    score = Column("r", "r", RUN, "", of="predictions", reduce=pearson_r)
+    largest = Column("largest", "", RUN, "", of="deviation", reduce=lambda s: np.max(s, axis=0))
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, score, largest))
     with no_figures():
         (folder,) = run_train("jacobian.variants=[l1,l2]")
     run = Results(folder)

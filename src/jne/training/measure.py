@@ -1,7 +1,6 @@
 """What is measured on the test stimuli, per voxel: scores of the predictions, then JNE.
 
-A new metric per voxel is a function in `jne.analysis` and a row of SCORES or METRICS: it becomes a
-column of voxels.csv, whose name also goes into `jne.data.voxel_table.RESERVED_COLUMNS`. N test
+A new metric per voxel is a function in `jne.analysis` and an entry of `jne.columns`. N test
 stimuli, V voxels, of which V' were trained on.
 """
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jne.analysis import nonlinearity, prediction
+from jne.columns import reductions
 from jne.config import StatsConfig
 from jne.data.datamodule import EncodingData
 from jne.errors import keys_below
@@ -30,23 +30,6 @@ from jne.jacobian.variants import DEFAULT
 from jne.training.config import JacobianConfig
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
-
-SCORES: Mapping[str, Callable[[NDArray, NDArray], NDArray]] = {
-    "r2": prediction.r2_score,
-}
-"""Column: function of responses and predictions, (N, V') each, that gives (V',)."""
-
-METRICS: Mapping[str, Callable[[NDArray], NDArray]] = {
-    "jne": nonlinearity.jne,
-    "mean_deviation": nonlinearity.mean_deviation,
-}
-"""Column: function of the deviations (N, V) that gives (V,); one column per variant."""
-
-GAIN_SHAPE_METRICS: Mapping[str, tuple[str, Callable[[NDArray], NDArray]]] = {
-    "gain_change": ("gain", nonlinearity.gain_change),
-    "shape_change": ("shape", nonlinearity.shape_change),
-}
-"""Column: which array of GAIN_SHAPE (N, V), and a function of it that gives (V,)."""
 
 Compute = Callable[..., None]
 """Takes the arguments of `deviations`, and writes what it writes."""
@@ -64,7 +47,7 @@ class Scores:
     predictions: NDArray[np.float32]
     """(N, V')."""
     columns: dict[str, NDArray]
-    """(V',) each: those of SCORES, then p and p_fdr; with twins, r2_twin."""
+    """(V',) each: those of predictions in `jne.columns`, p and p_fdr; with twins, r2_twin."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +59,8 @@ class Nonlinearity:
     jne_ss: NDArray[np.float32]
     """(N, V), memory-mapped."""
     columns: dict[str, NDArray]
-    """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95; with
-    twins, those of `_twin_columns`."""
+    """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and jne_ss;
+    with twins, those of `_twin_columns`."""
     seconds: float
 
     def measured(self, data: EncodingData) -> NDArray[np.int64]:
@@ -96,7 +79,9 @@ def score_test(
     n_real = data.n_trained
     of_twins = prediction.r2_score(responses[:, n_real:], predictions[:, n_real:])
     responses, predictions = responses[:, :n_real], predictions[:, :n_real]
-    columns = {name: score(responses, predictions) for name, score in SCORES.items()}
+    columns = {
+        name: score(responses, predictions) for name, score in reductions("predictions").items()
+    }
     columns["p"] = prediction.r2_p(
         responses, predictions, settings.p_value, settings.n_bootstrap, seed
     )
@@ -134,16 +119,18 @@ def measure_nonlinearity(
     columns = {
         variant_column(name, variant): metric(arrays[variant])
         for variant in settings.variants
-        for name, metric in METRICS.items()
+        for name, metric in reductions("deviation").items()
     }
     columns |= {
-        column: metric(arrays[name]) for column, (name, metric) in GAIN_SHAPE_METRICS.items()
+        name: metric(arrays[array])
+        for array in GAIN_SHAPE
+        for name, metric in reductions(array).items()
     }
     files["shape"].unlink()  # as large as the others, and all that is asked of it is in the column
     deviation = arrays[DEFAULT]
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
-        columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
+        columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if data.twins is not None:
         columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
