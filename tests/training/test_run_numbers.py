@@ -61,7 +61,7 @@ def test_summary_and_rois_follow_from_the_voxel_table(run):
 
 
 def test_the_loss_that_a_sweep_minimises_is_that_of_the_saved_encoder(run):
-    features, responses = EncodingData(load(Path(run.status["prepared"])), seed=0).split("val")
+    features, responses = EncodingData(load(Path(run.status["prepared"])), batch_size=9, seed=0).split("val")
     with torch.no_grad():
         error = run.encoder()(features).numpy() - responses.numpy()
     assert run.status["val_loss"] == pytest.approx(np.square(error).mean(), rel=1e-4)
