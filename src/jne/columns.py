@@ -87,7 +87,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("noise_ceiling", "noise ceiling", DATA, "the largest R2 that the noise allows",
            VARIANCE, cmap="viridis"),
     Column("ncsnr", "ncsnr", DATA, "standard deviation of the signal over that of the noise"),
-    Column("vertex", "vertex", DATA, "vertex of the surface, left hemisphere first", INDEX),
+    Column("mesh", "mesh", DATA, "mesh of the surface, such as fsaverage5 or fsLR", TEXT),
+    Column("hemisphere", "hemisphere", DATA, "left or right", TEXT),
+    Column("vertex", "vertex", DATA, "vertex of that hemisphere, counted from 0", INDEX),
     Column("i", "i", DATA, "first index in the volume", INDEX),
     Column("j", "j", DATA, "second index in the volume", INDEX),
     Column("k", "k", DATA, "third index in the volume", INDEX),
@@ -125,12 +127,12 @@ COLUMNS: tuple[Column, ...] = (
            averaged=True, cmap="magma", static=True, of="deviation", reduce=nonlinearity.jne),
     Column("jne_low", "95 % from", REPORT, "lower end of the 95 % interval of JNE over the test "
            "stimuli", JACOBIAN),
-    Column("jne_high", "to", REPORT, "upper end", JACOBIAN),
+    Column("jne_high", "to", REPORT, "its upper end", JACOBIAN),
     Column("jne_half1", "JNE, first half", REPORT, "JNE of one half of the test stimuli", JACOBIAN),
     Column("jne_half2", "JNE, second half", REPORT, "JNE of the other half", JACOBIAN),
     Column("jne_ood", "JNE out", SECOND_TEST, "JNE on the second test set", JACOBIAN),
-    Column("jne_half1_ood", "JNE out, first half", SECOND_TEST, "of one half of it", JACOBIAN),
-    Column("jne_half2_ood", "JNE out, second half", SECOND_TEST, "of the other half", JACOBIAN),
+    Column("jne_half1_ood", "JNE out, first half", SECOND_TEST, "JNE of one half of it", JACOBIAN),
+    Column("jne_half2_ood", "JNE out, second half", SECOND_TEST, "JNE of the other half", JACOBIAN),
     Column("jne_control", "JNE beside twins", REPORT, "JNE in the run with twins", JACOBIAN),
     Column("jne_twin", "JNE twin", TWINS, "what JNE would be if the voxel were linear: that of "
            "its linear twin, or the mean of several", JACOBIAN, required=True, averaged=True),
@@ -148,7 +150,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("nonlinear_share", "nonlinear share", PLANTED, "share of the predictable variance that "
            "is nonlinear in the features", cmap="cividis"),
     Column("nonlinear_share_low", "90 % from", PLANTED, "lower end of its 90 % interval"),
-    Column("nonlinear_share_high", "to", PLANTED, "upper end"),
+    Column("nonlinear_share_high", "to", PLANTED, "its upper end"),
     Column("jne_beside_planted", "JNE beside planted twins", PLANTED, "JNE in the second encoder",
            JACOBIAN, reported=False),
     Column("jne_planted_{percent}", "JNE planted {percent} %", PLANTED, "JNE in the second "
