@@ -1,6 +1,7 @@
 """Every number of the report's tables, against NumPy, pandas, SciPy and scikit-learn."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from jne.evaluation.run import Report
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.out_of_distribution import OutOfDistribution
+from jne.evaluation.sections.summary import Summary
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.results import Results
@@ -486,3 +488,12 @@ def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results,
         for row, cluster in zip(moj, data.clusters.names, strict=True):
             inside = (data.subject.nonlinear.stimuli["category"] == cluster).to_numpy()
             np.testing.assert_allclose(row, jne_ss[inside].mean(axis=0), rtol=1e-5)
+
+
+def test_a_region_of_one_voxel(subjects):
+    data = replace(subjects[0], voxels=subjects[0].voxels.drop(index=[5, 6, 7, 9]))
+    row = Summary().tables(data)["summary"].set_index("roi").loc["V2"]
+    only = data.voxels.loc[8]
+    assert (row["n_voxels"], row["n_analysed"], row["tier"]) == (1, 1, only["tier"])
+    assert row["jne_q25"] == row["jne"] == row["jne_q75"] == only["jne"]
+    assert row["r2_nonlinear"] == only["r2_nonlinear"]
