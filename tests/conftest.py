@@ -21,6 +21,7 @@ def pytest_collection() -> None:
 
 
 def pytest_collection_finish() -> None:
+    gc.freeze()  # statsmodels looks for garbage at every correction of p: half a second each
     gc.enable()
 
 

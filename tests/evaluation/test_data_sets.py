@@ -67,6 +67,16 @@ def test_subjects_of_several_data_sets_are_kept_apart(several):
     assert set(several[3].voxels["tier"]) == {""}
 
 
+def test_areas_that_one_subject_lacks_are_not_compared(several):
+    areas = evaluate_sections([DataSets()], several)[0].tables["areas"]
+    lacking = (areas["subject"] == "a subj02") & (areas["area"] == "V2")
+    tables = DataSets().tables_across(several, {"areas": areas[~lacking]})
+    enough = areas[(areas["n_voxels"] >= 3) & ~lacking]
+    of = enough.groupby("subject")["area"].agg(set)
+    for row in tables["agreement"].itertuples():
+        assert row.n_areas == len(of[row.subject_1] & of[row.subject_2])
+
+
 def test_agreement_and_the_data_set_left_out_are_those_of_a_plain_computation(several):
     (result,) = evaluate_sections([DataSets()], several)
     profiles = {}

@@ -165,7 +165,7 @@ def test_a_folder_without_the_columns_of_twins_is_one_sentence(plain):
     (plain.path / "config.yaml").write_text(
         yaml.safe_dump(settings | {"control": {"kind": "twins"}})
     )
-    with pytest.raises(InputError, match="must hold a column r2_twin"):
+    with pytest.raises(InputError, match="must hold a column jne_twin"):
         Results(plain.path)
 
 

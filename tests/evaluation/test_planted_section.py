@@ -66,6 +66,17 @@ def test_the_table_has_the_shares_and_the_power(data):
     assert table.loc["all", "found_10"] == pytest.approx(at_threshold.mean())
 
 
+def test_two_voxels_have_an_interval_and_one_has_none(data):
+    (subject,) = data
+    subject.voxels["analysed"] &= ~subject.voxels.index.isin([0, 1, 5, 6, 7, 8])
+    table = Planted().tables(subject)["planted"].set_index("group")
+    first, second = subject.voxels.loc[[2, 3], "nonlinear_share"]
+    half = 1.96 * abs(first - second) / 2  # the SD of two is their distance / sqrt(2)
+    assert table.loc["V1", "mean_high"] == pytest.approx((first + second) / 2 + half)
+    assert table.loc["V2", "n_voxels"] == 1
+    assert np.isnan(table.loc["V2", "mean_low"])
+
+
 def test_what_the_reader_is_told(data):
     (result,) = evaluate_sections([Planted()], data)
     (sentences,) = result.by_subject.values()

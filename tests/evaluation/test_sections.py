@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jne.analysis.hierarchy import combined_trend
+from jne.columns import label
 from jne.evaluation.report import build_page, collect_findings, sentences
 from jne.evaluation.run import Report
 from jne.evaluation.sections import SECTIONS, Section, evaluate_sections, selectivity
@@ -19,7 +20,7 @@ from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.variants import Variants
 from jne.evaluation.subjects import by_subject
-from jne.evaluation.voxels import measure_label, voxel_tables
+from jne.evaluation.voxels import voxel_tables
 from jne.features.images import FolderImages
 from jne.jacobian.variants import VARIANTS, Variant
 
@@ -126,7 +127,7 @@ def test_a_new_variant_appears_by_its_label(tmp_path, monkeypatch):
     )
     (data,) = subjects
     assert data.measures == ["jne", "mean_deviation", "jne_max"]
-    assert [measure_label(name) for name in data.measures] == ["JNE", "mean deviation", "JNE-max"]
+    assert [label(name) for name in data.measures] == ["JNE", "mean deviation", "JNE-max"]
 
     run = data.subject.nonlinear
     encoder, x = run.encoder(), torch.tensor(np.array(run.array("features")))

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from finished_run import evaluate_config, write_run
 
-from jne.evaluation.measures import MEASURES, measures_of
+from jne.columns import maps, maps_of
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.viewer import pack, viewer
 from jne.evaluation.voxels import voxel_tables
@@ -118,8 +118,8 @@ def test_without_positions_there_is_no_brain(data):
 
 
 def test_measures_that_a_table_does_not_have_are_left_out(data):
-    names = [measure.name for measure in measures_of(data.voxels)]
+    names = [measure.name for measure in maps_of(data.voxels)]
     assert "jne" in names
     assert "w" not in names
-    assert len({measure.name for measure in MEASURES}) == len(MEASURES)
-    assert all(measure.name.isalnum() for measure in MEASURES), "they are in the names of files"
+    assert len({measure.file_name for measure in maps()}) == len(maps())
+    assert all(measure.file_name.isalnum() for measure in maps()), "they are in the names of files"

@@ -1,4 +1,4 @@
-"""Scores and metrics of a run: a new one is one row."""
+"""Scores and metrics of a run: a new one is one entry."""
 
 import numpy as np
 import pandas as pd
@@ -6,20 +6,20 @@ import pytest
 import torch
 from helpers import no_figures
 
+from jne import columns
 from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import pearson_r
+from jne.columns import RUN, Column
 from jne.jacobian import jacobian_deviation
-from jne.measuring import nonlinearity, scores
 from jne.results import Results
 from jne.training import steps
 
 
-def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
+def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     """They become columns of voxels.csv, the metric also for each variant."""
-    more = {**scores.SCORES, "r": pearson_r}
-    metrics = {**nonlinearity.METRICS, "largest": lambda deviation: np.max(deviation, axis=0)}
-    monkeypatch.setattr(scores, "SCORES", more)
-    monkeypatch.setattr(nonlinearity, "METRICS", metrics)
+    score = Column("r", "r", RUN, "", of="predictions", reduce=pearson_r)
+    largest = Column("largest", "", RUN, "", of="deviation", reduce=lambda s: np.max(s, axis=0))
+    monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, score, largest))
     with no_figures():
         (folder,) = run_train("jacobian.variants=[l1,l2]")
     run = Results(folder)

@@ -13,16 +13,16 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from jne.columns import label
+
 DPI = 150  # of the figures; the page shows them at 100
 
 # Of columns that several sections have
 _HEADINGS = {
-    "roi": "region",
     "n_voxels": "voxels",
     "n_analysed": "analysed",
     "n_stimuli": "stimuli",
     "p_holm": "p (Holm)",
-    "p_fdr": "p (FDR)",
 }
 
 
@@ -65,7 +65,7 @@ def table(
     columns = [
         {
             "name": name,
-            "title": titles.get(str(name), str(name).replace("_", " ")),
+            "title": titles.get(str(name)) or label(str(name)),
             "number": pd.api.types.is_numeric_dtype(content[name])
             and not pd.api.types.is_bool_dtype(content[name]),
         }

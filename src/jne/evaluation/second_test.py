@@ -35,9 +35,8 @@ def second_test(
 ) -> dict[str, NDArray[np.float64]]:
     """Columns (V,) of the voxel table: the scores and the nonlinearity on the stimuli of `test`.
 
-    r2_ood, r_ood, p_ood, noise_ceiling_ood, jne_ood, mean_deviation_ood, and the JNE of two halves
-    of the stimuli, jne_half1_ood and jne_half2_ood. NaN for voxels that were not trained on, whose
-    responses are missing there, or that have no JNE. None without a second test set.
+    Those of `jne.columns` with _ood. NaN for voxels that were not trained on, whose responses are
+    missing there, or that have no JNE. None without a second test set.
 
     Raises InputError, naming the key, where the run was not trained on data with this second test
     set, or on other features than `features`.

@@ -17,9 +17,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from jne.columns import Column, maps_of
 from jne.data.nsd.spaces import Volume
 from jne.errors import InputError
-from jne.evaluation.measures import Measure, measures_of
 from jne.evaluation.voxels import SubjectData
 from jne.plots import meshes
 from jne.plots.brain import upper_limit
@@ -100,8 +100,8 @@ def pack(content: Any) -> str:
 
 def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
     voxels, space = data.voxels, data.subject.nonlinear.space
-    measures = measures_of(voxels)
-    values = {measure.name: measure.values(voxels) for measure in measures}
+    measures = maps_of(voxels)
+    values = {measure.file_name: measure.values(voxels) for measure in measures}
     scales = {name: _scale(found) for name, found in values.items()}
     label = {name: number for number, name in enumerate(rois)}
     steps = {name: _steps(found, *scales[name][:2]) for name, found in values.items()}
@@ -113,7 +113,7 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
 
     shown: dict[str, Any] = {
         "name": data.name,
-        "measures": [_described(measure, *scales[measure.name]) for measure in measures],
+        "measures": [_described(measure, *scales[measure.file_name]) for measure in measures],
         "notes": [],
     }
     if "vertex" in voxels:
@@ -173,9 +173,9 @@ def _mean_image(run: Results) -> NDArray[np.float64] | None:
     return image if list(image.shape) == list(space["shape"]) and (image > 0).any() else None
 
 
-def _described(measure: Measure, low: float, high: float, top: float) -> dict[str, Any]:
+def _described(measure: Column, low: float, high: float, top: float) -> dict[str, Any]:
     return {
-        "name": measure.name,
+        "name": measure.file_name,
         "label": measure.label,
         "cmap": measure.cmap,
         "low": low,

@@ -16,14 +16,15 @@ from rich.progress import TaskID
 from jne.analysis import hierarchy, prediction, reliability, selectivity
 from jne.analysis.inference import knockoff_threshold
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
+from jne.columns import PLANTED, TWINS, baselines, matching, names
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.missing_variants import missing_variants
 from jne.evaluation.second_test import second_test
 from jne.evaluation.subjects import Subject
-from jne.jacobian import VARIANTS, variant_column
+from jne.jacobian import variant_column
 from jne.results import Results
-from jne.results.contents import baselines, twin_q
+from jne.results.contents import twin_q
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
 from jne.utils.files import file_name
 from jne.utils.progress import say, stage_progress
@@ -32,9 +33,6 @@ MAX_SHOWN = 24
 """ROIs in a figure: more names could not be read."""
 MAX_REPORTED = 1000
 """ROIs in tables and tests, as many as the finest parcellations have."""
-
-_SHARE = "nonlinear_share"
-_OF_PLANTED_TWINS = ("linear_power", _SHARE, f"{_SHARE}_low", f"{_SHARE}_high")
 
 
 @dataclass(frozen=True)
@@ -45,26 +43,8 @@ class SubjectData:
     subject: Subject
     """The runs."""
     voxels: pd.DataFrame
-    """One row per voxel: the voxel table of the nonlinear run, without its scores, then
-
-    tier            PVC, IVC or HVC; empty for other regions
-    r2_ENCODER      for the nonlinear and, where there is one, the linear encoder: R², Pearson's r,
-    r_ENCODER       R² / noise ceiling, p of R² > 0, FDR-adjusted p
-    r2_normalised_ENCODER, p_ENCODER, p_fdr_ENCODER
-    r2_normalised_BASELINE  for ridge and kernel, if the run has them: R² / noise ceiling
-    analysed        whether the voxel enters the tests
-    jne_VARIANT     of the variants that the run did not store; NaN for voxels not analysed
-    jne_low, jne_high      95 % interval of JNE over the test stimuli
-    jne_half1, jne_half2   JNE of two halves of the test stimuli, of a typical random split
-    jne_control, jne_twin  with a run of control=twins, its JNE of the voxel and of its linear twin,
-    r2_twin, w             R² of the twin, and W, the difference of both JNE
-    q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
-                           whether it is at `inference.q`; empty for voxels not analysed
-    r2_ood, jne_ood, ...   with a second test set, the columns of `jne.evaluation.second_test`
-    linear_power, nonlinear_share, nonlinear_share_low, nonlinear_share_high
-                           with planted twins, as in the run's table
-    found_10, ...          whether the planted twin of that share, in percent, would be found
-    """
+    """One row per voxel: the voxel table of the nonlinear run, without its scores, then the
+    columns of `jne.columns` from evaluate.py, and with a run of control=twins those from it."""
     rois: list[str]
     """The ROIs reported, in order: at most MAX_REPORTED, unless the config names more."""
     clusters: Clusters
@@ -151,12 +131,6 @@ class SubjectData:
         """The measures of nonlinearity that are reported: columns of `voxels`."""
         columns = [variant_column("jne", variant) for variant in self.config.variants]
         return list(dict.fromkeys(["jne", "mean_deviation", *columns]))
-
-
-def measure_label(measure: str) -> str:
-    """What figures and tables call a measure of nonlinearity, given by its column."""
-    labels = {variant_column("jne", name): variant.label for name, variant in VARIANTS.items()}
-    return (labels | {"mean_deviation": "mean deviation"})[measure]
 
 
 def voxel_tables(subjects: Sequence[Subject], config: EvaluateConfig) -> list[SubjectData]:
@@ -257,7 +231,7 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
     """The columns that a run with control=twins adds."""
     columns: dict[str, Any] = {
         "jne_control": run.voxels["jne"],
-        **{name: run.voxels[name] for name in ("jne_twin", "r2_twin", "w")},
+        **_reported(run.voxels, TWINS),
     }
     q = np.full(len(analysed), np.nan)
     q[analysed] = twin_q(run.voxels[analysed])
@@ -274,18 +248,24 @@ def _against_planted_twins(
     A planted twin is found where its W reaches the threshold at which the voxels are, in the same
     encoder.
     """
-    if "nonlinear_share" not in voxels:
+    if "jne_planted_0" not in voxels:
         return {}
     linear = voxels["jne_planted_0"]
     w = (voxels["jne_beside_planted"] - linear)[analysed].to_numpy()
     threshold = knockoff_threshold(w, rate)
-    columns = {name: voxels[name] for name in _OF_PLANTED_TWINS}
-    for name in map(str, voxels):
-        if name.startswith("jne_planted_") and name != "jne_planted_0":
+    columns = _reported(voxels, PLANTED)
+    for name in matching("jne_planted_{percent}", voxels):
+        if name != "jne_planted_0":
             found = (voxels[name] - linear >= threshold).astype("boolean")
             level = name.removeprefix("jne_planted_")
             columns[f"found_{level}"] = found.mask(linear.isna() | ~analysed)
     return columns
+
+
+def _reported(voxels: pd.DataFrame, source: str) -> dict[str, pd.Series]:
+    """The columns of a run's table from this source that the report's table has, too."""
+    chosen = names(voxels, lambda entry: entry.source == source and entry.reported)
+    return {name: voxels[name] for name in chosen}
 
 
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:

@@ -1,8 +1,7 @@
 """How nonlinear an encoder is at the test stimuli, per voxel.
 
-A new metric per voxel is a function in `jne.analysis` and a row of METRICS, or of SCORES: it
-becomes a column of voxels.csv, whose name also goes into `jne.data.voxel_table.RESERVED_COLUMNS`. N
-test stimuli, V voxels, of which V' were trained on.
+A new metric per voxel is a function in `jne.analysis` and an entry of `jne.columns`. N test
+stimuli, V voxels, of which V' were trained on.
 """
 
 import time
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jne.analysis import nonlinearity
+from jne.columns import reductions
 from jne.data.datamodule import EncodingData
 from jne.errors import keys_below
 from jne.jacobian import (
@@ -30,18 +30,6 @@ from jne.measuring.config import JacobianConfig
 from jne.measuring.scores import Scores
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
-
-METRICS: Mapping[str, Callable[[NDArray], NDArray]] = {
-    "jne": nonlinearity.jne,
-    "mean_deviation": nonlinearity.mean_deviation,
-}
-"""Column: function of the deviations (N, V) that gives (V,); one column per variant."""
-
-GAIN_SHAPE_METRICS: Mapping[str, tuple[str, Callable[[NDArray], NDArray]]] = {
-    "gain_change": ("gain", nonlinearity.gain_change),
-    "shape_change": ("shape", nonlinearity.shape_change),
-}
-"""Column: which array of GAIN_SHAPE (N, V), and a function of it that gives (V,)."""
 
 Compute = Callable[..., None]
 """Takes the arguments of `deviations`, and writes what it writes."""
@@ -59,8 +47,8 @@ class Nonlinearity:
     jne_ss: NDArray[np.float32]
     """(N, V), memory-mapped."""
     columns: dict[str, NDArray]
-    """(V,) each: those of METRICS for each variant, of GAIN_SHAPE_METRICS, then jne_ss_p95; with
-    twins, those of `_twin_columns`."""
+    """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and jne_ss;
+    with twins, those of `_twin_columns`."""
     seconds: float
 
     @property
@@ -109,16 +97,18 @@ def measure_nonlinearity(
     columns = {
         variant_column(name, variant): metric(arrays[variant])
         for variant in settings.variants
-        for name, metric in METRICS.items()
+        for name, metric in reductions("deviation").items()
     }
     columns |= {
-        column: metric(arrays[name]) for column, (name, metric) in GAIN_SHAPE_METRICS.items()
+        name: metric(arrays[array])
+        for array in GAIN_SHAPE
+        for name, metric in reductions(array).items()
     }
     files["shape"].unlink()  # as large as the others, and all that is asked of it is in the column
     deviation = arrays[DEFAULT]
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
-        columns["jne_ss_p95"] = np.percentile(jne_ss, 95, axis=0)
+        columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if data.twins is not None:
         columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")

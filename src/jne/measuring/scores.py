@@ -3,20 +3,15 @@
 N test stimuli, V' trained voxels, T twins.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jne.analysis import prediction
+from jne.columns import reductions
 from jne.config import StatsConfig
 from jne.data.datamodule import EncodingData
-
-SCORES: Mapping[str, Callable[[NDArray, NDArray], NDArray]] = {
-    "r2": prediction.r2_score,
-}
-"""Column: function of responses and predictions, (N, V') each, that gives (V',)."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +23,7 @@ class Scores:
     predictions: NDArray[np.float32]
     """(N, V')."""
     columns: dict[str, NDArray]
-    """(V',) each: those of SCORES, then p and p_fdr; with twins, r2_twin."""
+    """(V',) each: those of predictions in `jne.columns`, p and p_fdr; with twins, r2_twin."""
 
 
 def score_test(
@@ -42,7 +37,9 @@ def score_test(
     n_real = data.n_trained
     of_twins = prediction.r2_score(responses[:, n_real:], predictions[:, n_real:])
     responses, predictions = responses[:, :n_real], predictions[:, :n_real]
-    columns = {name: score(responses, predictions) for name, score in SCORES.items()}
+    columns = {
+        name: score(responses, predictions) for name, score in reductions("predictions").items()
+    }
     columns["p"] = prediction.r2_p(
         responses, predictions, settings.p_value, settings.n_bootstrap, seed
     )

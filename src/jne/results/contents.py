@@ -5,12 +5,8 @@
                       durations, peak memory, digests of the data, and what a restart recognises the
                       run by
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
-    voxels.csv        one row per voxel: the prepared table, then status, r2, p, p_fdr, r2_ridge,
-                      ridge_penalty (of the baseline), readout_penalty, jne, mean_deviation,
-                      gain_change, shape_change, jne_ss_p95; with control=twins also r2_twin,
-                      jne_twin and w = jne - jne_twin; with planted twins also linear_power,
-                      jne_beside_planted, jne_planted_0 and so on by the share in percent,
-                      nonlinear_share, nonlinear_share_low, nonlinear_share_high
+    voxels.csv        one row per voxel: the prepared table, then status and what was measured, by
+                      the names of `jne.columns`
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves; epochs count from 0, as in MLflow, and from 1 in figures
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
@@ -35,7 +31,6 @@ NaN stands for a voxel that was left out. Everything but status.json and train.l
 the config and the data: the same seed gives the same bytes.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +42,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.analysis.inference import knockoff_q, knockoff_w
+from jne.columns import TWINS, averaged, entry_of, matching
 from jne.roi import ROIS, ordered
 from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
@@ -111,9 +107,12 @@ def voxel_table(
     """The prepared voxel table (V rows) with what was measured.
 
     status: (V,), why a voxel was left out, or `ok`. kept: (V',), indices of the voxels trained on.
-    scores: columns of (V',) values. nonlinearity: columns of (V,) values.
+    scores: columns of (V',) values. nonlinearity: columns of (V,) values. Raises KeyError for one
+    without an entry in `jne.columns`.
     """
     table = voxels.assign(status=status)
+    for name in (*scores, *nonlinearity):
+        entry_of(name)
     for name, values in scores.items():
         column = np.full(len(voxels), np.nan)
         column[kept] = values
@@ -125,16 +124,6 @@ def is_linear(voxels: pd.DataFrame) -> bool:
     """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
     deviation = voxels["mean_deviation"].dropna()
     return len(deviation) > 0 and not deviation.any()
-
-
-def baselines(voxels: pd.DataFrame) -> list[str]:
-    """The columns of a voxel table that hold the test R2 of a baseline: r2_ridge, r2_kernel."""
-    return [name for name in ("r2_ridge", "r2_kernel") if name in voxels]
-
-
-def measures(voxels: pd.DataFrame) -> list[str]:
-    """The columns of a voxel table that hold a measure of nonlinearity to be averaged."""
-    return ["jne", *(name for name in ("jne_twin", "w") if name in voxels), "mean_deviation"]
 
 
 def planted_column(share: float) -> str:
@@ -149,8 +138,7 @@ def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
     discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
     region in which few are.
     """
-    names = ["r2", *baselines(voxels), *measures(voxels)]
-    columns = {name: voxels[name].to_numpy() for name in names}
+    columns = {name: voxels[name].to_numpy() for name in averaged(voxels)}
     columns["jne_ss_mean"] = np.square(columns["jne"])  # mean_i JNE-SS = JNE^2
     twins = voxels[["jne", *_draws(voxels)]] if "w" in voxels else None
     rows_of = voxels.groupby("roi").indices
@@ -187,24 +175,31 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
     scalar that is not finite is left out: JSON and MLflow's charts have no place for NaN.
     """
     r2, jne = voxels["r2"], voxels["jne"]
-    metrics = {
-        "r2/mean": r2.mean(),
-        "r2/median": r2.median(),
-        "r2/max": r2.max(),
-        "r2/significant_share": (voxels["p_fdr"] < alpha).sum() / max(voxels["p_fdr"].count(), 1),
-        **{f"{name}/mean": voxels[name].mean() for name in baselines(voxels)},
-        "jne/mean": jne.mean(),
-        "jne/median": jne.median(),
-        "jne_ss/mean": np.square(jne).mean(),
-        "jne_ss/p95": voxels["jne_ss_p95"].mean(),
-        "mean_deviation/mean": voxels["mean_deviation"].mean(),
-        **(_of_w(voxels) if "w" in voxels else {}),
+    beside_the_mean = {
+        "r2": {
+            "r2/median": r2.median(),
+            "r2/max": r2.max(),
+            "r2/significant_share": (voxels["p_fdr"] < alpha).sum()
+            / max(voxels["p_fdr"].count(), 1),
+        },
+        "jne": {
+            "jne/median": jne.median(),
+            "jne_ss/mean": np.square(jne).mean(),
+            "jne_ss/p95": voxels["jne_ss_p95"].mean(),
+        },
     }
+    metrics: dict[str, float] = {}
+    for name in averaged(voxels):
+        if entry_of(name).source != TWINS:  # of these, `_of_w` has more
+            metrics[f"{name}/mean"] = voxels[name].mean()
+            metrics |= beside_the_mean.get(name, {})
+    if "w" in voxels:
+        metrics |= _of_w(voxels)
     regions = roi_table(voxels) if regions is None else regions
     regions = regions.set_index("roi").loc[regions_in_mlflow(regions)]
-    for column in ("r2", *baselines(voxels), *measures(voxels), "jne_ss_mean"):
-        section = column.removesuffix("_mean")
-        metrics |= {f"{section}/{roi}": value for roi, value in regions[column].items()}
+    for name in (*averaged(voxels), "jne_ss_mean"):
+        section = name.removesuffix("_mean")
+        metrics |= {f"{section}/{roi}": value for roi, value in regions[name].items()}
     counts = voxels["status"].value_counts()
     return {
         "metrics": {name: float(value) for name, value in metrics.items() if np.isfinite(value)},
@@ -238,6 +233,4 @@ def twin_q(voxels: pd.DataFrame) -> NDArray[np.float64]:
 
 def _draws(voxels: pd.DataFrame) -> list[str]:
     """The columns with the JNE of a voxel's twins."""
-    return [name for name in map(str, voxels) if re.fullmatch(r"jne_twin_\d+", name)] or [
-        "jne_twin"
-    ]
+    return matching("jne_twin_{draw}", voxels) or ["jne_twin"]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jne.columns import JACOBIAN, SQUARED, find
 from jne.errors import InputError
 
 if TYPE_CHECKING:
@@ -21,14 +22,13 @@ if TYPE_CHECKING:
     from jne.results.reader import Results
 
 _RESPONSE = "standard deviations of the response over the training stimuli"
-_JACOBIAN = "standard deviations of the response per standard deviation of a feature"
 _ARRAYS: dict[str, tuple[str, str]] = {
     "features": ("feature", "standard deviations of the feature over the training stimuli"),
     "responses": ("voxel", _RESPONSE),
     "predictions": ("voxel", _RESPONSE),
-    "deviation": ("voxel", _JACOBIAN),
+    "deviation": ("voxel", JACOBIAN),
     "gain": ("voxel", "1"),
-    "jne_ss": ("voxel", f"({_JACOBIAN})²"),
+    "jne_ss": ("voxel", SQUARED),
 }
 """Each array's second dimension, and its units."""
 _FACTS = ("subject", "activation", "placement", "seed")
@@ -44,7 +44,8 @@ def labelled(run: "Results") -> "xarray.Dataset":
     columns = [str(name) for name in run.voxels]
     n_identity = columns.index("status") + 1
     variables: dict[str, Any] = {
-        name: ("voxel", _values(run.voxels[name])) for name in columns[n_identity:]
+        name: ("voxel", _values(run.voxels[name]), _attributes(name))
+        for name in columns[n_identity:]
     }
     for name, (dimension, units) in _ARRAYS.items():
         if (run.path / f"{name}.npy").exists():  # there is no gain.npy of version 0.1.0
@@ -62,6 +63,11 @@ def labelled(run: "Results") -> "xarray.Dataset":
     return xarray.Dataset(
         variables, coordinates, attrs={**facts, "data": run.config["data"]["name"]}
     )
+
+
+def _attributes(name: str) -> dict[str, str]:
+    entry = find(name)
+    return {} if entry is None else {"long_name": entry.label, "units": entry.unit}
 
 
 def _values(column: pd.Series) -> NDArray:

@@ -14,6 +14,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
+from jne import columns
+from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.about import read_about
@@ -28,14 +30,6 @@ if TYPE_CHECKING:
     import xarray
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
-_VOXEL_NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
-_OPTIONAL_NUMBERS = (
-    *("noise_ceiling", "ncsnr", "vertex", "i", "j", "k"),
-    *("gain_change", "shape_change"),  # not in folders of version 0.1.0
-    *("linear_power", "jne_beside_planted", "jne_planted_0"),  # with planted twins
-    *("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"),
-)
-_TWIN_NUMBERS = ("r2_twin", "jne_twin", "w")  # with control=twins
 _STAGES = {"training", "final"}
 _EPOCH_NUMBERS = ("epoch", "train/loss", "val/loss", "val/r2")
 _CONFIG: dict[str, type] = {
@@ -149,10 +143,13 @@ class Results:
         return config
 
     def _read_voxels(self) -> pd.DataFrame:
-        numbers = [*_VOXEL_NUMBERS, *(_TWIN_NUMBERS if self._n_draws else ())]
+        sources = {DATA, RUN, TWINS} if self._n_draws else {DATA, RUN}
+        required = [c.name for c in columns.COLUMNS if c.required and c.source in sources]
         if self._n_draws > 1:
-            numbers += [f"jne_twin_{k}" for k in range(1, self._n_draws + 1)]
-        voxels = self._read_table("voxels.csv", ("voxel", "roi", "status"), numbers)
+            required += [f"jne_twin_{k}" for k in range(1, self._n_draws + 1)]
+        voxels = self._read_table("voxels.csv", required, ())
+        numbers = columns.names(voxels, lambda entry: entry.is_number)
+        self._check_numbers("voxels.csv", voxels, numbers)
         unknown = sorted(set(voxels["status"].unique()) - _VOXEL_STATUS)
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
@@ -161,27 +158,29 @@ class Results:
     def _read_trajectory(self) -> pd.DataFrame | None:
         if not (self.path / "trajectory.csv").exists():
             return None
-        columns, numbers = ("voxel", "roi", "stage"), ("epoch", "r2", "jne")
-        trajectory = self._read_table("trajectory.csv", columns, numbers)
+        trajectory = self._read_table(
+            "trajectory.csv", ("voxel", "roi", "stage"), ("epoch", "r2", "jne")
+        )
         unknown = sorted(set(trajectory["stage"]) - _STAGES)
         if unknown:
             self._refuse("trajectory.csv", "training or final as `stage`", repr(unknown[0]))
         return trajectory
 
-    def _read_table(
-        self, name: str, columns: Sequence[str], numbers: Sequence[str]
-    ) -> pd.DataFrame:
-        """A table with at least one row, these columns, and these columns of numbers."""
+    def _read_table(self, name: str, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
+        """A table with at least one row, columns of any kind, and columns of numbers."""
         table: pd.DataFrame = self._read(name, read_table)
         if table.empty:
             self._refuse(name, "at least one row")
-        for column in (*columns, *numbers):
+        for column in (*texts, *numbers):
             if column not in table:
                 self._refuse(name, f"a column {column}", f"columns {', '.join(table.columns)}")
-        for column in (*numbers, *(c for c in _OPTIONAL_NUMBERS if c in table)):
+        self._check_numbers(name, table, numbers)
+        return table
+
+    def _check_numbers(self, name: str, table: pd.DataFrame, numbers: Sequence[str]) -> None:
+        for column in numbers:
             if not pd.api.types.is_numeric_dtype(table[column]):
                 self._refuse(name, f"numbers in column {column}")
-        return table
 
     def _read_space(self) -> dict[str, Any] | None:
         if not (self.path / "space.json").exists():
@@ -239,11 +238,11 @@ class Results:
 
     def _check_finite(self, name: str, array: NDArray, there: NDArray[np.bool_]) -> None:
         """Columns that are `there` are finite; all others are NaN."""
-        for columns in voxel_blocks(array.shape[1]):
-            block = array[:, columns]
+        for some in voxel_blocks(array.shape[1]):
+            block = array[:, some]
             finite = np.isfinite(block)
-            if not (finite == there[columns]).all():
-                bad = np.flatnonzero((finite != there[columns]).any(axis=0))[0] + columns.start
+            if not (finite == there[some]).all():
+                bad = np.flatnonzero((finite != there[some]).any(axis=0))[0] + some.start
                 expected = "finite values" if there[bad] else "NaN"
                 self._refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
 

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
+from jne.columns import label
 from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
@@ -179,18 +180,9 @@ class TrainingRun:
     def _show(self, regions: pd.DataFrame) -> None:
         table = Table(title=self.config.name, title_justify="left")
         table.add_column("ROI")
-        columns = {
-            "R²": "r2",
-            "R² ridge": "r2_ridge",
-            "R² kernel": "r2_kernel",
-            "JNE": "jne",
-            "JNE twin": "jne_twin",
-            "W": "w",
-            "nonlinear": "nonlinear",
-            "mean deviation": "mean_deviation",
-            "JNE-SS": "jne_ss_mean",
-        }
-        columns = {heading: name for heading, name in columns.items() if name in regions}
+        shown_apart = ("roi", "n_voxels", "jne_ss_mean")
+        columns = {label(name): name for name in map(str, regions) if name not in shown_apart}
+        columns["JNE-SS"] = "jne_ss_mean"
         if "w" in regions:  # a terminal of 80 columns has no room for all, which rois.csv has
             del columns["mean deviation"], columns["JNE-SS"]
         for heading in ("voxels", *columns):

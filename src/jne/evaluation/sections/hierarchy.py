@@ -8,9 +8,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from jne.analysis import hierarchy
+from jne.columns import label
 from jne.evaluation.claims import of_regions, unclaimed, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
-from jne.evaluation.voxels import MAX_SHOWN, SubjectData, measure_label
+from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import short, subplots
 from jne.roi import TIERS
@@ -53,7 +54,7 @@ class Hierarchy(Section):
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         jne = _jne_rows(tables).replace({"level": {"roi": "ROI"}})
         trend = tables["trend"].dropna(subset="tau")
-        trend = trend.assign(measure=trend["measure"].map(measure_label))
+        trend = trend.assign(measure=trend["measure"].map(label))
         titled = {"JNE by region": jne, "Rise from tier to tier": trend}
         return {title: table for title, table in titled.items() if len(table)}
 
@@ -222,7 +223,7 @@ def _jne_by_region(data: SubjectData) -> Figure:
     for row, measure in zip(axes, ("jne", "mean_deviation"), strict=True):
         for panel, (level, names) in zip(row, levels, strict=True):
             violins(panel, [analysed.loc[analysed[level] == n, measure] for n in names], names)
-        row[0].set_ylabel(measure_label(measure))
+        row[0].set_ylabel(label(measure))
     for panel, (_, names) in zip(axes[1], levels, strict=True):
         name_groups(panel, names)
     for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):

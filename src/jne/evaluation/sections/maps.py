@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jne.evaluation.measures import MEASURES, measures_of
+from jne.columns import maps, maps_of
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 
@@ -16,9 +16,9 @@ _FORMATS = {".nii.gz": "NIfTI", ".func.gii": "GIFTI", ".dscalar.nii": "CIFTI"}
 class Maps(Section):
     title = "Maps"
     captions: Mapping[str, str] = {
-        f"map_{measure.name}": f"{measure.label} of every voxel that has one, significant or not. "
-        "The scale starts at 0; negative values are drawn as 0."
-        for measure in MEASURES
+        f"map_{measure.file_name}": f"{measure.label} of every voxel that has one, significant or "
+        "not. The scale starts at 0; negative values are drawn as 0."
+        for measure in maps()
     }
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -31,10 +31,10 @@ class Maps(Section):
             return {}
         synthetic = run.config["data"]["_target_"].endswith(".Synthetic")
         drawn = {}
-        for measure in measures_of(data.voxels):
+        for measure in maps_of(data.voxels):
             if measure.static:
                 values = measure.values(data.voxels)
-                drawn[f"map_{measure.name}"] = brain.draw(
+                drawn[f"map_{measure.file_name}"] = brain.draw(
                     data.voxels,
                     values,
                     run.space,
@@ -57,16 +57,16 @@ class Maps(Section):
         label = brain_files.subject_label(data.name)
         if (folder / f"sub-{label}").exists():  # of a subject whose name gives the same label
             label += hashlib.sha256(data.name.encode()).hexdigest()[:8]
-        measures = measures_of(data.voxels)
+        measures = maps_of(data.voxels)
         brain_files.describe_dataset(
-            folder, {measure.name: measure.description for measure in measures}
+            folder, {measure.file_name: measure.description for measure in measures}
         )
         written: list[Path] = []
         for measure in measures:
             written += brain_files.write_maps(
                 folder,
                 label,
-                measure.name,
+                measure.file_name,
                 data.voxels,
                 measure.values(data.voxels),
                 run.space,

@@ -10,13 +10,14 @@ from statsmodels.stats.multitest import multipletests
 
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.columns import label
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
 from jne.roi import TIERS
 
-_MEASURES = {"jne": "JNE", "w": "W"}
+_MEASURES = ("jne", "w")
 _MAX_NAMED = 4  # regions in a sentence
 _NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
 
@@ -59,7 +60,7 @@ class Nonlinear(Section):
             return {}
         regions = tables["nonlinear"].replace({"level": {"roi": "ROI"}})
         trend = tables["nonlinear_trend"].dropna(subset="tau")
-        trend = trend.assign(measure=trend["measure"].map(_MEASURES))
+        trend = trend.assign(measure=trend["measure"].map(label))
         titled = {"Nonlinear voxels by region": regions, "Rise from tier to tier": trend}
         return {title: table for title, table in titled.items() if len(table)}
 

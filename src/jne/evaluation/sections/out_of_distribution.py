@@ -37,13 +37,9 @@ class OutOfDistribution(Section):
     }
     headings: Mapping[str, str] = {
         "r2": "R² in",
-        "r2_ood": "R² out",
         "r": "r in",
-        "r_ood": "r out",
         "noise_ceiling": "ceiling in",
-        "noise_ceiling_ood": "ceiling out",
         "jne": "JNE in",
-        "jne_ood": "JNE out",
         "r_jne": "r of the JNE maps",
         "rho_jne": "Spearman",
         "r_jne_reliable": "r the reliability allows",

@@ -7,10 +7,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.columns import baselines
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
-from jne.results.contents import baselines
 
 _MAX_PANELS = 11  # ROIs, beside the whole brain
 _MAX_COLUMNS = 6
@@ -31,7 +31,6 @@ class Swept(Section):
         "jne_q25": "quartiles from",
         "jne_q75": "to",
         "r2": "mean R²",
-        "r2_ridge": "R² ridge",
     }
 
     def tables(self, data: SubjectData) -> Tables:

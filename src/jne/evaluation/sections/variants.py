@@ -8,8 +8,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jne.analysis.reliability import correlation
+from jne.columns import label
 from jne.evaluation.sections.base import Section, Tables
-from jne.evaluation.voxels import SubjectData, measure_label
+from jne.evaluation.voxels import SubjectData
 from jne.plots.style import subplots
 
 
@@ -69,7 +70,7 @@ def _correlations(table: pd.DataFrame) -> Figure:
     for (i, j), value in np.ndenumerate(matrix.to_numpy()):
         colour = "black" if value > middle else "white"
         axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6.5, color=colour)
-    labels = [measure_label(name) for name in names]
+    labels = [label(name) for name in names]
     axes.set_xticks(range(len(names)), labels, rotation=40, ha="right")
     axes.set_yticks(range(len(names)), labels)
     axes.spines[:].set_visible(False)
