@@ -286,9 +286,6 @@ CALLS = {
     "is written, not resolved",
     "runs/experiment.py: _content": "the overrides of a job of the user's sweep, from its "
     "status.json; they are parsed, not resolved",
-    "runs/halving.py: sweep": CONFIG,
-    "runs/halving.py: _composed": CONFIG,
-    "runs/halving.py: _short": CONFIG,
     "runs/overrides.py: grid": "the overrides of the command line",
     "runs/sweep.py: _start": CONFIG,
     "simulation/config.py: check_config": CONFIG,
