@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import compose_train, no_figures
+from helpers import no_figures
 
 from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import pearson_r
 from jne.jacobian import jacobian_deviation
 from jne.results import Results
 from jne.training import measure
-from jne.training.config import check_config
 
 
 def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
@@ -30,27 +29,6 @@ def test_a_new_score_and_a_new_metric_are_a_row_each(run_train, monkeypatch):
     np.testing.assert_allclose(
         run.voxels["largest_l2"], run.array("deviation_l2").max(axis=0), rtol=1e-6
     )
-
-
-@pytest.mark.parametrize(
-    ("overrides", "identity"),
-    [
-        (
-            (
-                "stats.p_value=plus_one",
-                "readout=trained",
-                "baseline=[]",
-                "encoder.linear_path=false",
-            ),
-            "b9322563aef060c7",
-        ),
-        (("experiment=paper", "baseline=[]"), "1c94f57f68c68420"),
-    ],
-)
-def test_runs_of_the_first_version_are_recognised(tmp_path, overrides, identity):
-    """The identities that version 0.1.0 wrote: a change would leave its unfinished runs alone."""
-    config, _ = check_config(compose_train(tmp_path, *overrides))
-    assert config.identity() == identity
 
 
 @pytest.mark.parametrize("voxels", ["all", "[V1]"])

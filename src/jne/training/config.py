@@ -150,28 +150,8 @@ class TrainConfig(ScriptConfig, FitConfig):
 
     def identity(self) -> str:
         """A digest of all settings that the results depend on: attempts at one run share it."""
-        settings = self.determinants()
-        # In the words of version 0.1.0, so that its unfinished runs are recognised.
-        p_value = settings["stats"].pop("p_value")
-        settings["stats"]["p_form"] = {"plus_one": "sound", "raw": "paper"}.get(p_value, p_value)
-        settings["shuffle"] = self.control.kind == "shuffle"
-        if self.control.kind != "twins":
-            del settings["control"]
-        # What stands for the only way there was, before there was a choice
-        as_before = ("auto", "voxels") if self.readout == "trained" else ("auto",)
-        if self.trainer.response_space in as_before:
-            del settings["trainer"]["response_space"]
-        for section, key, value in (
-            (settings, "readout", "trained"),
-            (settings, "baseline", []),
-            (settings["data"], "noise_ceiling_unit", None),
-            (settings["encoder"], "linear_path", False),
-            (settings.get("control", {}), "planted", []),
-            (settings["jacobian"], "trajectory", None),
-        ):
-            if section.get(key, ...) == value:
-                del section[key]
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+        settings = json.dumps(self.determinants(), sort_keys=True)
+        return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
     @property
     def layer(self) -> int | None:
