@@ -18,13 +18,14 @@ from jne.analysis.inference import knockoff_threshold
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.external_test import external_test
 from jne.evaluation.missing_variants import missing_variants
-from jne.evaluation.second_test import second_test
 from jne.evaluation.subjects import Subject
 from jne.jacobian import VARIANTS, variant_column
 from jne.results import Results
 from jne.results.contents import baselines, twin_q
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
+from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.progress import say, stage_progress
 
@@ -60,7 +61,7 @@ class SubjectData:
     r2_twin, w             R² of the twin, and W, the difference of both JNE
     q, nonlinear           the smallest false discovery rate at which the voxel is nonlinear, and
                            whether it is at `inference.q`; empty for voxels not analysed
-    r2_ood, jne_ood, ...   with a second test set, the columns of `jne.evaluation.second_test`
+    r2_ood, jne_ood, ...   with an external test set, the columns of `jne.evaluation.external_test`
     linear_power, nonlinear_share, nonlinear_share_low, nonlinear_share_high
                            with planted twins, as in the run's table
     found_10, ...          whether the planted twin of that share, in percent, would be found
@@ -125,6 +126,11 @@ class SubjectData:
             measure = "W" if "w" in self.voxels else "JNE"
             which = f"the {n} of {len(self.rois)} regions with the highest median {measure}"
         return f"{which}; the tables have all"
+
+    @property
+    def rate(self) -> str:
+        """The false discovery rate, for a sentence."""
+        return f"{100 * self.config.inference.q:g} %"
 
     def n_nonlinear(self, voxels: pd.DataFrame) -> int:
         """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
@@ -247,7 +253,7 @@ def _voxel_table(
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(
         deviation, config.seed, among=table["analysed"].to_numpy()
     )
-    table = table.assign(**second_test(run, config, progress))
+    table = table.assign(**external_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     return table
@@ -259,8 +265,7 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
         "jne_control": run.voxels["jne"],
         **{name: run.voxels[name] for name in ("jne_twin", "r2_twin", "w")},
     }
-    q = np.full(len(analysed), np.nan)
-    q[analysed] = twin_q(run.voxels[analysed])
+    q = among_all(twin_q(run.voxels[analysed]), analysed.to_numpy(), len(analysed))
     nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
     columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
     return columns | _against_planted_twins(run.voxels, analysed, rate)
@@ -291,8 +296,7 @@ def _against_planted_twins(
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
     """The run's voxel table with the scores of both encoders, computed from the predictions."""
     run = subject.nonlinear
-    # Runs of version 0.1.0 may have a column `tier` of the user's; now such a table is refused.
-    table = run.voxels.drop(columns=["r2", "p", "p_fdr", "tier"], errors="ignore")
+    table = run.voxels.drop(columns=["r2", "p", "p_fdr"])
     areas = table["HCP_MMP1"] if "HCP_MMP1" in table else [""] * len(table)
     table.insert(2, "tier", list(map(tier_of, table["roi"], areas)))
     ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan

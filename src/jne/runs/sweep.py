@@ -79,7 +79,7 @@ class SweepCallback(Callback):
         from jne.utils.files import make_folder
 
         self.jobs = jobs_of(config) if is_grid(config) else None
-        self.command = Command.of(config)
+        self.command = Command.from_config(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         check_parent(self.folder, "hydra.sweep.dir")
