@@ -24,7 +24,6 @@ from jne.data.prepared import write_prepared
 from jne.data.source import Source
 from jne.data.splits import MIN_TEST_STIMULI
 
-NOISES = ("independent", "correlated", "dependent", "heavy")
 Noise = Literal["independent", "correlated", "dependent", "heavy"]
 
 _N_FACTORS = 10
