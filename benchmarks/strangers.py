@@ -127,8 +127,8 @@ def links(home: Path, rng: random.Random) -> Iterator[Case]:
     uri = f"sqlite:///{home / 'journals.db'}"
     store = {"uri": uri, "experiment": "journals", "artifacts": str(artifacts)}
     journal = {
-        "store": store, "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [],
-        "files": [], "status": "FINISHED",
+        "store": store, "name": "x", "run_id": None, "tags": {}, "params": {}, "inputs": [],
+        "metrics": [], "files": [], "model": False, "status": "FINISHED",
     }  # fmt: skip
 
     def send(entries: dict[str, object]) -> None:

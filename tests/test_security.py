@@ -238,8 +238,8 @@ def test_a_journal_sends_regular_files_of_its_folder_alone(run, tmp_path, store,
     artifacts = tmp_path / "artifacts"
     journal = {
         "store": {"uri": store, "experiment": "journals", "artifacts": str(artifacts)},
-        "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [], "files": [],
-        "status": "FINISHED",
+        "name": "x", "run_id": None, "tags": {}, "params": {}, "inputs": [], "metrics": [],
+        "files": [], "model": False, "status": "FINISHED",
     }  # fmt: skip
     for what, entries in journals(secret):
         (folder / "unrecorded.json").write_text(json.dumps(journal | entries))
@@ -263,7 +263,7 @@ def test_a_journal_does_not_change_another_run_of_the_store(run, tmp_path, store
     journal = {
         "store": {"uri": "http://127.0.0.1:9", "experiment": "journals", "artifacts": "x"},
         "name": "theirs", "run_id": other, "tags": {"mlflow.runName": "theirs"}, "params": {},
-        "metrics": [], "files": [], "status": "FAILED",
+        "inputs": [], "metrics": [], "files": [], "model": False, "status": "FAILED",
     }  # fmt: skip
     (tmp_path / "run" / "unrecorded.json").write_text(json.dumps(journal))
     assert record(tmp_path / "run", store) != other
@@ -279,6 +279,7 @@ CALLS = {
     "simulation/__init__.py: __getattr__": "a name of this package",
     "cli.py: register_resolvers": "functions of this package",
     "config.py: validated": CONFIG,
+    "data/source.py: source_class": "a module of jne.data alone; the class is not made",
     "encoders/__init__.py: build_encoder": "the section `encoder` of the config, and two sizes",
     "evaluation/external_test.py: _source": "the section `test` of the config; words of a run's "
     "own config are arguments, which are passed on as they are",

@@ -28,8 +28,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
         return Results(folder)
 
     def other_stimuli(folder):
-        stimuli = pd.read_csv(folder / "stimuli.csv")
-        stimuli.assign(stimulus=stimuli["stimulus"] + "x").to_csv(folder / "stimuli.csv")
+        status = json.loads((folder / "status.json").read_text())
+        status["contents"]["stimuli"] = "other"
+        (folder / "status.json").write_text(json.dumps(status))
 
     def set_config(key, value):
         def change(folder):
