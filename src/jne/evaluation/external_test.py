@@ -37,7 +37,7 @@ def external_test(
     of the stimuli, jne_half1_ood and jne_half2_ood. NaN for voxels that were not trained on, whose
     responses are missing there, or that have no JNE. None without an external test set.
 
-    Raises InputError, naming the key, where the run was not trained on data with this second test
+    Raises InputError, naming the key, where the run was not trained on data with this external test
     set, or on other features than `features`.
     """
     if config.test is None:
