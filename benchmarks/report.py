@@ -24,6 +24,7 @@ import yaml
 
 from jne import __version__
 from jne.analysis import nonlinearity, prediction
+from jne.data.contents import PARTS
 from jne.encoders import ResidualEncoder
 from jne.results.contents import summarise, write_encoder, write_results
 from jne.roi import ROIS
@@ -110,6 +111,7 @@ def write_run(path: Path, subject: str, n: int, n_rois: int, n_stimuli: int, pla
         summary=summarise(voxels, 0.05),
         space=space,
         images=None,
+        about={"citation": "", "licence": "", "links": []},
     )
     for name in arrays:
         (folder / f"{name}.npy").rename(path / f"{name}.npy")
@@ -119,7 +121,14 @@ def write_run(path: Path, subject: str, n: int, n_rois: int, n_stimuli: int, pla
     scaling |= {f"{name}_scale": torch.ones(size) for name, size in zeros.items()}
     write_encoder(path, encoder_config, encoder, scaling)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    write_json(path / "status.json", {"status": "FINISHED", "versions": {"jne": __version__}})
+    write_json(
+        path / "status.json",
+        {
+            "status": "FINISHED",
+            "versions": {"jne": __version__},
+            "contents": {part: subject for part in PARTS},
+        },
+    )
 
 
 def report(folder: Path, settings: dict[str, str]) -> None:

@@ -23,7 +23,7 @@ from finished_run import evaluate_config, write_run
 from jne.config import TrackingConfig
 from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError
-from jne.evaluation.second_test import second_test
+from jne.evaluation.external_test import external_test
 from jne.results import Results
 from jne.tracking import record
 from jne.utils.arrays import read_array
@@ -92,10 +92,10 @@ def code(home: Path, rng: random.Random) -> Iterator[Case]:
         )
     os.environ["JNE_TEST_SECRET"] = SECRET
     for what, keys in attacks.foreign_configs(traps):
-        yield f"a config: {what}", lambda k=keys: _second_test(home, k), False
+        yield f"a config: {what}", lambda k=keys: _external_test(home, k), False
 
 
-def _second_test(home: Path, keys: dict[str, object]) -> None:
+def _external_test(home: Path, keys: dict[str, object]) -> None:
     """What evaluate.py makes of the section `data` of a run's config.yaml."""
     folder = _copy(home)
     data = {"_target_": "jne.data.nsd.NSD", "name": "nsd", "space": "func1pt8mm", "zscore": "run"}
@@ -106,7 +106,7 @@ def _second_test(home: Path, keys: dict[str, object]) -> None:
         ("data", data | keys),
     ):
         attacks.write_config(folder, section, settings)
-    _keeping_secrets(lambda: second_test(Results(folder), config, lambda _: None))
+    _keeping_secrets(lambda: external_test(Results(folder), config, lambda _: None))
 
 
 def links(home: Path, rng: random.Random) -> Iterator[Case]:
@@ -127,8 +127,8 @@ def links(home: Path, rng: random.Random) -> Iterator[Case]:
     uri = f"sqlite:///{home / 'journals.db'}"
     store = {"uri": uri, "experiment": "journals", "artifacts": str(artifacts)}
     journal = {
-        "store": store, "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [],
-        "files": [], "status": "FINISHED",
+        "store": store, "name": "x", "run_id": None, "tags": {}, "params": {}, "inputs": [],
+        "metrics": [], "files": [], "model": False, "status": "FINISHED",
     }  # fmt: skip
 
     def send(entries: dict[str, object]) -> None:

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from jne.analysis import nonlinearity, prediction
+from jne.data.contents import _of_array, _of_columns
 from jne.encoders import ResidualEncoder
 from jne.evaluation.config import EvaluateConfig, check_config
 from jne.jacobian import jacobian_deviation
@@ -41,8 +42,8 @@ def write_run(
     """A results folder of an encoder with random weights; voxel CONSTANT was not trained on.
 
     stimuli: further columns of the stimulus table. data: further keys of the config section.
-    features_config: the section `features`. contents: digests of the data, as train.py records
-    them. shift: of all responses. ridge: how much higher the R² of ridge regression is.
+    features_config: the section `features`. contents: digests of the data, in place of the true
+    ones. shift: of all responses. ridge: how much higher the R² of ridge regression is.
     """
     rng = np.random.default_rng(0)
     torch.manual_seed(seed)
@@ -102,8 +103,13 @@ def write_run(
     }
     make_folder(path)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
-    recorded = {} if contents is None else {"contents": contents}
-    write_json(path / "status.json", {"status": "FINISHED"} | recorded)
+    digests = {
+        "responses": _of_array(responses),
+        "features": _of_array(features),
+        "stimuli": _of_columns(table, ["stimulus"]),
+        "voxels": _of_columns(voxels, ["voxel"]),
+    }
+    write_json(path / "status.json", {"status": "FINISHED", "contents": digests | (contents or {})})
     width = len(trained)
     scaling = {
         "feature_mean": torch.zeros(N_FEATURES),
@@ -138,6 +144,7 @@ def write_run(
         summary=summarise(voxels, 0.05),
         space=None,
         images=images,
+        about={"citation": "", "licence": "", "links": []},
     )
     return Results(path)
 

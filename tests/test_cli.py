@@ -15,10 +15,8 @@ import pytest
 from helpers import ROOT, TINY, TINY_COHORT, status
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
-from omegaconf.errors import ConfigAttributeError
 
 from jne.cli import _options_first, never_exits, user_message
-from jne.config import StatsConfig, complaint
 from jne.errors import InputError
 from jne.utils import files
 
@@ -84,17 +82,6 @@ def test_a_home_folder_may_be_written_short(run_script, tmp_path, monkeypatch):
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         user_message(ZeroDivisionError())
-
-
-def test_renamed_keys_name_their_new_name():
-    values = {"n_bootstrap": 1, "p_value": "raw", "alpha": 0.05, "p_form": "paper"}
-    error = raised_by(StatsConfig.model_validate, values)
-    new_name = "stats.p_value (t_test, plus_one or raw)"
-    assert str(complaint(error, "stats")) == f"stats.p_form: this key is now {new_name}"
-    by_hydra = ConfigAttributeError("Could not override 'tracking.required'.\nKey 'required' ...")
-    assert user_message(by_hydra).startswith(
-        "tracking.required: this key is now tracking.on_unreachable (fail_at_start"
-    )
 
 
 def odd_values(n: int) -> list[str]:

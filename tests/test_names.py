@@ -17,7 +17,8 @@ from mlflow import MlflowClient
 
 from jne.analysis.selectivity import Clusters
 from jne.columns import is_reserved
-from jne.data.prepared import Source, prepare, write_prepared
+from jne.data.prepared import prepare, write_prepared
+from jne.data.source import Source
 from jne.evaluation.sections import selectivity
 from jne.plots.style import STYLE, save, short, subplots
 from jne.results import Results
@@ -277,12 +278,12 @@ def test_a_sweep_of_odd_names_that_mlflow_never_got(run_train, tmp_path, store, 
 
 
 def test_a_journal_with_metrics_that_mlflow_refuses_can_be_recorded(tmp_path, store):
-    """As version 0.1.0 wrote it, for an ROI whose name has a comma."""
+    """As somebody may have edited it."""
     journal = {
         "store": {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")},
-        "name": "old" * 100, "run_id": None, "tags": {}, "params": {}, "files": [],
+        "name": "old" * 100, "run_id": None, "tags": {}, "params": {}, "inputs": [], "files": [],
         "metrics": [["jne/V1, left", 0.5, 1000, 0], ["jne/V1; left", 0.25, 1000, 0]],
-        "status": "FINISHED",
+        "model": False, "status": "FINISHED",
     }  # fmt: skip
     (tmp_path / "unrecorded.json").write_text(json.dumps(journal))
     run = MlflowClient(store).get_run(record(tmp_path))

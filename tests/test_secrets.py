@@ -153,7 +153,8 @@ def test_only_the_store_itself_gets_what_the_environment_has(monkeypatch, server
     bare = without_credentials(server.address)
     with_credentials("http://elsewhere")
     journal = {"uri": bare, "experiment": "jne", "artifacts": str(tmp_path / "a")}
-    content = {"store": journal, "name": "x", "tags": {}, "params": {}, "metrics": [], "files": []}
+    content = {"store": journal, "name": "x", "run_id": None, "tags": {}, "params": {},
+               "inputs": [], "metrics": [], "files": [], "model": False}  # fmt: skip
     (run / "unrecorded.json").write_text(json.dumps(content | {"status": "FINISHED"}))
     for uri, login in ((f"http://joe:{PASSWORD}@127.0.0.1:9", None), (server.address, LOGIN)):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

@@ -28,7 +28,7 @@ from helpers import TINY, TINY_COHORT, run_quietly
 
 import jne
 from jne.errors import InputError
-from jne.evaluation.second_test import second_test
+from jne.evaluation.external_test import external_test
 from jne.results import Results
 from jne.tracking import open_store, record
 from jne.utils.arrays import read_array
@@ -149,8 +149,8 @@ def test_a_users_files_are_never_unpickled(scene, tmp_path, store, kind):
         read_array(path, None, "data.features", "data.features_key")
 
 
-def test_nothing_of_a_runs_config_is_made_for_a_second_test_set(scene, tmp_path, monkeypatch):
-    """data.space, data.zscore and subject go into the source of the second test set."""
+def test_nothing_of_a_runs_config_is_made_for_a_external_test_set(scene, tmp_path, monkeypatch):
+    """data.space, data.zscore and subject go into the source of the external test set."""
     folder, traps, trace = scene
     monkeypatch.setenv("JNE_TEST_SECRET", "secret of the machine")
     config = evaluate_config(tmp_path, "test=nsd_synthetic", f"test.root={tmp_path}")
@@ -163,7 +163,7 @@ def test_nothing_of_a_runs_config_is_made_for_a_second_test_set(scene, tmp_path,
         for section, settings in (own | sections).items():
             write_config(folder, section, settings)
         with pytest.raises(InputError, match=r"config\.yaml must hold") as refused:
-            second_test(Results(folder), config, lambda _: None)
+            external_test(Results(folder), config, lambda _: None)
         assert "secret of the machine" not in str(refused.value), what
         assert not trace.exists(), what
 
@@ -238,8 +238,8 @@ def test_a_journal_sends_regular_files_of_its_folder_alone(run, tmp_path, store,
     artifacts = tmp_path / "artifacts"
     journal = {
         "store": {"uri": store, "experiment": "journals", "artifacts": str(artifacts)},
-        "name": "x", "run_id": None, "tags": {}, "params": {}, "metrics": [], "files": [],
-        "status": "FINISHED",
+        "name": "x", "run_id": None, "tags": {}, "params": {}, "inputs": [], "metrics": [],
+        "files": [], "model": False, "status": "FINISHED",
     }  # fmt: skip
     for what, entries in journals(secret):
         (folder / "unrecorded.json").write_text(json.dumps(journal | entries))
@@ -263,7 +263,7 @@ def test_a_journal_does_not_change_another_run_of_the_store(run, tmp_path, store
     journal = {
         "store": {"uri": "http://127.0.0.1:9", "experiment": "journals", "artifacts": "x"},
         "name": "theirs", "run_id": other, "tags": {"mlflow.runName": "theirs"}, "params": {},
-        "metrics": [], "files": [], "status": "FAILED",
+        "inputs": [], "metrics": [], "files": [], "model": False, "status": "FAILED",
     }  # fmt: skip
     (tmp_path / "run" / "unrecorded.json").write_text(json.dumps(journal))
     assert record(tmp_path / "run", store) != other
@@ -279,16 +279,14 @@ CALLS = {
     "simulation/__init__.py: __getattr__": "a name of this package",
     "cli.py: register_resolvers": "functions of this package",
     "config.py: validated": CONFIG,
+    "data/source.py: source_class": "a module of jne.data alone; the class is not made",
     "encoders/__init__.py: build_encoder": "the section `encoder` of the config, and two sizes",
-    "evaluation/second_test.py: _source": "the section `test` of the config; words of a run's own "
-    "config are arguments, which are passed on as they are",
+    "evaluation/external_test.py: _source": "the section `test` of the config; words of a run's "
+    "own config are arguments, which are passed on as they are",
     "runs/experiment.py: write_experiment": "the overrides of a job of the user's sweep; the file "
     "is written, not resolved",
     "runs/experiment.py: _content": "the overrides of a job of the user's sweep, from its "
     "status.json; they are parsed, not resolved",
-    "runs/halving.py: sweep": CONFIG,
-    "runs/halving.py: _composed": CONFIG,
-    "runs/halving.py: _short": CONFIG,
     "runs/overrides.py: grid": "the overrides of the command line",
     "runs/sweep.py: _start": CONFIG,
     "simulation/config.py: check_config": CONFIG,

@@ -60,7 +60,7 @@ def test_harmless_tables_have_the_bytes_that_they_had(tmp_path):
     assert (tmp_path / "t.csv").read_text() == table.to_csv(index=False)
 
 
-def test_tables_of_earlier_versions_are_read(tmp_path):
+def test_tables_that_somebody_wrote_are_read(tmp_path):
     """They hold formulas without an apostrophe."""
     table = pd.DataFrame({"roi": ["=1", "-rf", "@x", "V1"], "r2": [-1.0, 0, 1, np.nan]})
     table.to_csv(tmp_path / "t.csv", index=False)

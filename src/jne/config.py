@@ -17,13 +17,6 @@ from jne.addresses import sqlite_address, sqlite_file
 from jne.credentials import without_credentials
 from jne.errors import InputError
 
-# Keys that were renamed: what to write in their place.
-RENAMED: Mapping[str, str] = {
-    "shuffle": "control (control=shuffle in place of shuffle=true)",
-    "stats.p_form": "stats.p_value (t_test, plus_one or raw)",
-    "tracking.required": "tracking.on_unreachable (fail_at_start, fail or continue)",
-}
-
 
 def _usable_device(name: str) -> str:
     if name.startswith(("cuda", "gpu")):
@@ -137,7 +130,5 @@ def complaint(error: ValidationError, section: str = "") -> InputError:
 
 
 def unknown_key(key: str) -> InputError:
-    """The complaint about a key that does not exist; of a renamed one, with its new name."""
-    if key in RENAMED:
-        return InputError(key, f"this key is now {RENAMED[key]}")
+    """The complaint about a key that does not exist."""
     return InputError(key, "there is no such key")

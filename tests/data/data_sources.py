@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from helpers import compose_train
 
-from jne.data.prepared import Prepared, Source, prepare
+from jne.data.prepared import Prepared, prepare
+from jne.data.source import Source
 from jne.data.synthetic import Synthetic
 from jne.errors import InputError
 from jne.training.config import check_config

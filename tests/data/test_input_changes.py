@@ -143,7 +143,7 @@ def test_each_spelling_of_a_root_of_arrays(recorded, tmp_path, monkeypatch):
 
 
 def test_the_names_of_prepared_arrays_stay(recorded, tmp_path):
-    """As version 0.1.0 made them, for an absolute root; another one would prepare them again."""
+    """For an absolute root; another name would prepare them again."""
     folder, *_, source_of = recorded
     inputs = [folder / "x.npy", folder / "y.npy"]
     provenance = {

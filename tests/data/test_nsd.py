@@ -30,7 +30,8 @@ from nsd_tree import (
 )
 from sklearn.model_selection import train_test_split
 
-from jne.data.nsd import rois
+from jne.data import regions
+from jne.data.nsd.labels import label_names
 from jne.data.prepared import prepare
 
 TRAINING = ("encoder.hidden_width=8", "trainer.max_epochs=2", "stats.n_bootstrap=20")
@@ -180,7 +181,6 @@ def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
         expected = np.sqrt(max(0, 1 - noise) / noise)
         assert found == pytest.approx(expected, rel=1e-4, abs=1e-4)
     assert prepared.voxels["ncsnr"].notna().sum() > 90
-    assert not (prepared.folder / "by_session").exists()
 
 
 def test_nifti_and_old_mat_betas_give_the_same_bytes(tree, features, tmp_path):
@@ -296,9 +296,9 @@ def test_a_kill_at_any_moment_loses_one_session_at_most(
 
 def test_the_label_tables():
     """As released: the numbers from 1, in this order."""
-    faces = rois.label_names("floc-faces", [])
+    faces = label_names("floc-faces", [])
     assert faces == {1: "OFA", 2: "FFA-1", 3: "FFA-2", 4: "mTL-faces", 5: "aTL-faces"}
-    named = rois.named(np.array([-1.0, 0.0, 2.0, 9.0]), faces)
+    named = regions.named(np.array([-1.0, 0.0, 2.0, 9.0]), faces)
     assert list(named) == ["", "", "FFA-1", "9"]
 
 

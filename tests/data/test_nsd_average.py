@@ -200,10 +200,10 @@ def test_an_interrupted_preparation_continues_with_its_block(
     assert count["reads"] == n_sessions * (n_blocks - done)
 
 
-def test_what_an_earlier_version_left_is_not_taken_for_data(tree, features, tmp_path):
+def test_what_was_left_half_written_is_not_taken_for_data(tree, features, tmp_path):
     whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
     partial = tmp_path / "out" / f".{whole.folder.name}.partial"
-    (partial / "by_session").mkdir(parents=True)
+    partial.mkdir(parents=True)
     np.save(partial / "responses.npy", np.zeros_like(whole.responses))
     np.save(partial / "rows_0.npy", np.zeros(3))
     np.savez(partial / "state.npz", done=3)

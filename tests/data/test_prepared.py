@@ -1,6 +1,5 @@
 """The prepared folder: what is written, when it is reused, and what is refused."""
 
-import os
 import re
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def test_a_folder_is_written_once_and_again_when_its_settings_change(tmp_path, m
 
 
 def test_the_names_of_prepared_folders_stay(tmp_path):
-    """Version 0.1.0 gave these names; another one would prepare gigabytes again."""
+    """Another name would prepare gigabytes again."""
     names = [f"{source.__module__}.{source.__qualname__}"
              for source in (NSD, Synthetic, Arrays, Algonauts)]  # fmt: skip
     assert names == [
@@ -144,20 +143,6 @@ def test_the_next_start_removes_what_a_killed_preparation_left(tmp_path, monkeyp
     again = synthetic(tmp_path / "again").folder
     assert [path for path in again.parent.iterdir() if path.is_dir()] == [again]
     assert {path.name for path in again.iterdir()} == {path.name for path in whole.iterdir()}
-
-
-def test_folders_that_the_first_version_left_go_when_they_are_surely_dead(tmp_path):
-    """It took no lock: another process may still write to one that was just changed."""
-    name = synthetic(tmp_path / "name").folder.name
-    root = tmp_path / "root"
-    old, new, other = (root / f".{name}.{end}.tmp" for end in ("0123abcd", "4567abcd", "mine"))
-    for left in (old, new, other):
-        left.mkdir(parents=True)
-        (left / "features.npy").write_bytes(b"half")
-    for path in (old / "features.npy", old, other / "features.npy", other):
-        os.utime(path, (0, 0))
-    synthetic(root)
-    assert [path.exists() for path in (old, new, other)] == [False, True, True]
 
 
 def test_a_folder_is_named_without_being_made(tmp_path):

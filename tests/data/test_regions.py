@@ -6,9 +6,9 @@ import pytest
 from data_sources import refused, source
 from nsd_tree import GRID, N_FSAVERAGE, SUBJECT, save_nifti, write_algonauts, write_nsd
 
-from jne.data.nsd import rois
 from jne.data.nsd.labels import LABELS
 from jne.data.prepared import prepare
+from jne.data.regions import RoiSets, _as_names, roi_column, select
 from jne.errors import InputError
 
 # One voxel per column. The first is claimed by hV4 and by OPA, the last by no set.
@@ -23,14 +23,14 @@ VOXELS = {
 }
 
 
-def sets_of(*names: str) -> rois.RoiSets:
+def sets_of(*names: str) -> RoiSets:
     values = {name: np.array(VOXELS[name]) for name in names or VOXELS}
-    return rois.RoiSets.of(values, {name: LABELS.get(name, {}) for name in values}, 8)
+    return RoiSets.from_labels(values, {name: LABELS.get(name, {}) for name in values}, 8)
 
 
 def chosen(regions, sets=None) -> list[int]:
     sets = sets or sets_of()
-    return rois.select(rois._as_names(regions), sets, np.ones(8, dtype=bool)).tolist()
+    return select(_as_names(regions), sets, np.ones(8, dtype=bool)).tolist()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_regions_whose_set_is_not_there_are_refused():
     with pytest.raises(InputError, match="RSC needs floc-places"):
         chosen(["RSC", "V1"], sets_of("HCP_MMP1"))  # whose RSC is another region
     with pytest.raises(InputError, match=r"unknown region 'x'; there are no ROI sets$"):
-        chosen("x", rois.RoiSets.of({}, {}, 8))
+        chosen("x", RoiSets.from_labels({}, {}, 8))
     with pytest.raises(InputError, match=r"their labels$"):
         chosen("x", sets_of("HCP_MMP1"))  # no list of ROIs that ends in nothing
 
@@ -108,16 +108,16 @@ def test_regions_without_a_voxel_are_reported(capsys):
 
 def test_the_column_roi(capsys):
     paper = ["V4", "V1", "V1", "FFA-1", "FFA-2", "PPA", "", ""]
-    assert rois.roi_column(sets_of(), "paper").tolist() == paper
+    assert roi_column(sets_of(), "paper").tolist() == paper
     printed = capsys.readouterr().out
     assert "this subject has no voxel of V2, V3, EBA, RSC, OPA" in printed
     areas = ["V4", "V1", "V1", "FFC", "FFC", "FEF", "HCP_MMP1/RSC", ""]
-    assert rois.roi_column(sets_of(), "HCP_MMP1").tolist() == areas
-    assert set(rois.roi_column(sets_of("HCP_MMP1"), "paper")) == {""}
+    assert roi_column(sets_of(), "HCP_MMP1").tolist() == areas
+    assert set(roi_column(sets_of("HCP_MMP1"), "paper")) == {""}
     printed = capsys.readouterr().out
     assert "without prf-visualrois, floc-faces, floc-places, floc-bodies there is no V1" in printed
     with pytest.raises(InputError, match=r"^data.roi=aparc: there are the sets .*; or write paper"):
-        rois.roi_column(sets_of(), "aparc")
+        roi_column(sets_of(), "aparc")
 
 
 def test_the_areas_of_hcp_mmp1():

@@ -122,18 +122,17 @@ def test_repeats_have_equal_settings_and_the_same_data(recorded):
     assert left_out[2:] == [f"{changed} is on other responses (a file has changed)"]
 
 
-def test_runs_that_recorded_no_digests_are_compared_by_their_arrays(tmp_path):
+def test_the_digests_decide_what_is_the_same_data(tmp_path):
     """Ids are equal in all of these."""
     first = write_run(tmp_path / "first")
     assert other_data(first, write_run(tmp_path / "same", placement="none", seed=1)) == ""
     shifted = write_run(tmp_path / "shifted", shift=1e-3)
     assert other_data(first, shifted) == "responses (a file has changed)"
-    features = tmp_path / "same" / "features.npy"
-    np.save(features, np.load(features) + np.float32(1e-3))
-    other = write_run(tmp_path / "recorded", contents=DATA)
-    assert other_data(first, other) == ""
     with pytest.raises(InputError, match=r"have different responses \(a file has changed\);"):
         by_subject([first, shifted])
+    del first.status["contents"]["voxels"]
+    with pytest.raises(InputError, match=r"status.json must hold `contents`, a digest of each of"):
+        other_data(first, shifted)
 
 
 def test_a_sweep_over_features_may_differ_in_features_alone(tmp_path):
@@ -156,7 +155,7 @@ def test_a_sweep_over_features_may_differ_in_features_alone(tmp_path):
         by_subject([run(3), run(7)])
 
 
-# --- folders that are gone, runs of earlier versions, data sets ---
+# --- folders that are gone, data sets ---
 
 
 def test_a_deleted_or_damaged_folder_is_left_out_and_the_next_newest_read(recorded):
@@ -194,18 +193,6 @@ def test_a_subject_without_a_nonlinear_run_is_left_out(recorded):
     assert recorded.chosen() == (
         {"n"}, [f"{linear}, beside which there is no nonlinear run"]
     )  # fmt: skip
-
-
-def test_a_run_without_tags_is_not_read_unless_it_is_named(recorded):
-    run = write_run(recorded.path / "earlier")
-    recorded.record(run.path, {})
-    with pytest.raises(InputError, match=r"left out: .*earlier .* by runs=\[FOLDER,...\]"):
-        recorded.chosen()
-    recorded.add("n", "nonlinear")
-    names, (sentence,) = recorded.chosen()
-    assert names == {"n"}
-    assert str(run.path) in sentence
-    assert recorded.chosen(f"runs=['{run.path}']")[0] == {"earlier"}
 
 
 def test_the_newest_data_set_or_all_of_them(recorded):

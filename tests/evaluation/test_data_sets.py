@@ -12,6 +12,7 @@ from scipy import stats
 
 from jne.analysis import agreement
 from jne.analysis.hierarchy import trend
+from jne.data.source import Source, source_class
 from jne.evaluation.report import build_page, collect_findings
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.data_sets import DataSets
@@ -172,3 +173,18 @@ def test_nothing_is_said_where_the_encoder_of_a_subject_is_below_ridge(several):
     changed = [*several[:2], replace(b, voxels=below), several[3]]
     (sentence,) = DataSets().findings_across(changed, tables)
     assert sentence.startswith("Nothing is claimed over subjects: in b subj01, JNE describes")
+
+
+def test_a_source_says_what_to_keep_in_mind_of_several_of_its_data_sets(several, monkeypatch):
+    """MOSAIC's share people."""
+    for data in several[:3]:  # of data sets a, a and b
+        config = data.subject.nonlinear.config["data"]
+        monkeypatch.setitem(config, "_target_", "jne.data.mosaic.Mosaic")
+        caveats = DataSets().caveats(several, {})
+        n_said = sum("participants_shared" in caveat for caveat in caveats)
+        assert n_said == (data is several[2])
+
+
+@pytest.mark.parametrize("target", ["os.path", "jne.data.nsd.spaces.Volume", "jne.data.no.X", 3])
+def test_what_is_no_source_of_this_package_is_not_looked_up(target):
+    assert source_class(target) is Source

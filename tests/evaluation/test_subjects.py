@@ -28,8 +28,9 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
         return Results(folder)
 
     def other_stimuli(folder):
-        stimuli = pd.read_csv(folder / "stimuli.csv")
-        stimuli.assign(stimulus=stimuli["stimulus"] + "x").to_csv(folder / "stimuli.csv")
+        status = json.loads((folder / "status.json").read_text())
+        status["contents"]["stimuli"] = "other"
+        (folder / "status.json").write_text(json.dumps(status))
 
     def set_config(key, value):
         def change(folder):
@@ -54,8 +55,7 @@ def test_runs_that_do_not_belong_together_are_refused(tmp_path):
 
 
 def test_what_was_to_be_done_about_leaks_tells_no_runs_apart(tmp_path):
-    """Also from a run of an earlier version, which has no such key."""
-    leaks = [None, {"leaks": "refuse"}, {"leaks": "warn"}]
+    leaks = [{"leaks": "allow"}, {"leaks": "refuse"}, {"leaks": "warn"}]
     runs = [write_run(tmp_path / str(k), seed=k, data=data) for k, data in enumerate(leaks)]
     (subject,) = by_subject(runs)
     assert len(subject.seeds) == 2
@@ -68,16 +68,11 @@ def test_a_subject_called_all_is_evaluated_on_its_own(tmp_path):
     assert [subject.name for subject in by_subject(runs[:1])] == ["all"]
 
 
-def test_runs_whose_voxel_tables_have_words_of_ours(tmp_path):
-    """As version 0.1.0 wrote them: a column `tier` gives way, an ROI called `all` is refused."""
-    config = evaluate_config(tmp_path, "variants=[l1]")
+def test_an_roi_called_all_is_refused(tmp_path):
     run = write_run(tmp_path / "run")
-    run.voxels = run.voxels.assign(tier="mine")
-    (data,) = voxel_tables(by_subject([run]), config)
-    assert list(data.voxels["tier"].unique()) == ["PVC", "IVC", "HVC"]
     run.voxels = run.voxels.replace({"roi": {"V1": "all"}})
     with pytest.raises(InputError, match=r"^runs: .*run has an ROI called 'all'"):
-        voxel_tables(by_subject([run]), config)
+        voxel_tables(by_subject([run]), evaluate_config(tmp_path, "variants=[l1]"))
 
 
 # --- the runs that a sweep chose ---

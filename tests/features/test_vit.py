@@ -89,7 +89,7 @@ def test_only_images_that_are_not_in_the_cache_are_computed(pictures, tmp_path, 
 
 
 def test_the_name_of_a_cache_folder_stays(pictures, tmp_path):
-    """As in version 0.1.0; another name would extract all features again."""
+    """Another name would extract all features again."""
     images = open_images(pictures[0])
     loaded = vit(tmp_path).load()
     vit(tmp_path).of(images, np.array([2]), N)

@@ -13,10 +13,7 @@ from omegaconf import OmegaConf
 from jne.errors import InputError
 from jne.runs.choice import Candidate, choose, ranked, settings_of
 from jne.runs.experiment import Command, experiment_names, write_experiment
-from jne.runs.halving import Halving
 from jne.runs.overrides import grid
-from jne.runs.sweep import _pointer_file
-from jne.utils.files import write_json
 
 
 def config_of(*, subject="subj01", placement="both", activation="relu", seed=0, lr=1e-3, width=8,
@@ -170,94 +167,3 @@ def test_an_interval_is_no_grid():
         pytest.raises(InputError, match=r"optimizer.lr=interval\(1,2\): a grid needs single"),
     ):
         grid(["seed=0,1", "optimizer.lr=interval(1,2)"])
-
-
-# --- successive halving ---
-
-
-class Trainer:
-    """A launcher whose runs are nothing but their validation loss."""
-
-    def __init__(self, folder: Path, loss):
-        self.folder, self.loss = folder, loss
-        self.rounds: list[list[dict[str, str]]] = []
-
-    def launch(self, batch, initial_job_idx):
-        self.rounds.append([dict(override.split("=", 1) for override in job) for job in batch])
-        for number, job in enumerate(batch, initial_job_idx):
-            settings = dict(override.split("=", 1) for override in job)
-            run = self.folder / str(number)
-            run.mkdir()
-            loss = self.loss(settings)
-            ended = {"status": "FAILED"} if loss is None else {"status": "FINISHED"}
-            write_json(run / "status.json", ended | {"val_loss": loss})
-            write_json(_pointer_file(self.folder, job), run.name)
-
-
-def halving(folder: Path, loss, *arguments: str, epochs: int = 2, eta: int = 3) -> list:
-    """The jobs of each round, with at most 18 epochs."""
-    sweeper = Halving(epochs, eta)
-    sweeper.config = OmegaConf.create(
-        {
-            "hydra": {"sweep": {"dir": str(folder), "subdir": "${hydra.job.num}"}},
-            "tracking": {"experiment": "jne"},
-        }
-    )
-
-    def composed(job):
-        values = dict(override.split("=", 1) for override in job)
-        return config_of(
-            subject=values["subject"], lr=float(values["optimizer.lr"]), seed=int(values["seed"]),
-            trainer={"max_epochs": int(values.get("trainer.max_epochs", 18))},
-        )  # fmt: skip
-
-    sweeper._composed = composed
-    sweeper.launcher = Trainer(folder, loss)
-    with initialize_config_dir(str(Path(ROOT) / "conf"), version_base="1.3"):
-        sweeper.sweep(list(arguments))
-    return sweeper.launcher.rounds
-
-
-def test_each_round_keeps_the_best_third_of_each_subject(tmp_path):
-    """Losses averaged over two seeds, of which one alone would mislead."""
-    best = {"a": 3, "b": 17}
-
-    def loss(settings):
-        noise = 5 if settings["seed"] == "0" else -5
-        distance = abs(int(settings["optimizer.lr"]) - best[settings["subject"]])
-        return distance + noise * (int(settings["optimizer.lr"]) % 2) + 10
-
-    lrs = f"optimizer.lr={','.join(map(str, range(20)))}"
-    rounds = halving(tmp_path, loss, "subject=a,b", lrs, "seed=0,1")
-    # 20 settings, ceil(20 / 3) = 7, ceil(7 / 3) = 3: at most eta, so these are trained in full
-    assert [len(jobs) for jobs in rounds] == [80, 28, 12]
-    assert [job["trainer.max_epochs"] for jobs in rounds[:2] for job in jobs[:1]] == ["2", "6"]
-    for subject, lr in best.items():
-        kept = {int(job["optimizer.lr"]) for job in rounds[2] if job["subject"] == subject}
-        assert kept == {lr - 1, lr, lr + 1}
-    assert all(set(job) == {"subject", "optimizer.lr", "seed"} for job in rounds[2])
-
-
-def test_a_group_of_few_settings_has_no_trials_and_failed_ones_drop_out(tmp_path):
-    rounds = halving(tmp_path, lambda job: float(job["optimizer.lr"]), "subject=a", "seed=0",
-                     "optimizer.lr=1,2,3")  # fmt: skip
-    assert [len(jobs) for jobs in rounds] == [3]
-    (tmp_path / "failing").mkdir()
-    rounds = halving(
-        tmp_path / "failing", lambda job: None if job["optimizer.lr"] == "1" else 1.0,
-        "subject=a", "seed=0", "optimizer.lr=1,2,3,4", eta=2,
-    )  # fmt: skip
-    assert [job["optimizer.lr"] for job in rounds[-1]] == ["2", "3"]
-
-
-@pytest.mark.parametrize(
-    ("settings", "arguments", "match"),
-    [
-        ({"eta": 1}, (), r"hydra.sweeper.eta=1"),
-        ({"epochs": 0}, (), r"hydra.sweeper.epochs=0"),
-        ({}, ("trainer.max_epochs=3,4",), "trainer.max_epochs: hydra/sweeper=halving"),
-    ],
-)
-def test_halving_that_cannot_be(tmp_path, settings, arguments, match):
-    with pytest.raises(InputError, match=match):
-        halving(tmp_path, None, "subject=a", "seed=0", "optimizer.lr=1,2", *arguments, **settings)

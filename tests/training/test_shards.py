@@ -319,9 +319,7 @@ def test_a_shard_is_no_part_of_what_a_run_is(tmp_path):
     assert shard.identity() == whole.identity()
 
 
-def test_shards_of_a_search_and_of_a_calibration_are_refused(run_train, run_script, tmp_path):
-    with pytest.raises(SystemExit):
-        run_train("-m", "hydra/sweeper=halving", "seed=0,1", "jacobian.shard=1/2")
+def test_shards_of_a_calibration_are_refused(run_script):
     with pytest.raises(SystemExit, match=r"calibration.jacobian.*shard=1/2: only train.py"):
         run_script(
             "simulate.py", "simulation=calibration", "simulation.calibration.jacobian.shard=1/2"

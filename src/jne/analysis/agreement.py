@@ -39,8 +39,13 @@ def mean_rank(profiles: NDArray) -> NDArray[np.float64]:
         there = np.isfinite(values)
         if there.sum() > 1:
             ranks[subject, there] = (stats.rankdata(values[there]) - 1) / (there.sum() - 1)
-    known = np.isfinite(ranks)
-    total, count = np.where(known, ranks, 0).sum(axis=0), known.sum(axis=0)
+    return _mean(ranks)
+
+
+def _mean(ranks: NDArray) -> NDArray[np.float64]:
+    """The mean (R,) of ranks (S, R), NaN left out; NaN where there is no other."""
+    some = np.isfinite(ranks)
+    total, count = np.where(some, ranks, 0).sum(axis=0), some.sum(axis=0)
     return np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
 
 
@@ -54,11 +59,7 @@ def leave_one_out(
     """
     names = list(dict.fromkeys(groups))
     own = {name: mean_rank(profiles[[group == name for group in groups]]) for name in names}
-    found = {}
-    for name in names:
-        others = np.stack([ranks for other, ranks in own.items() if other != name])
-        known = np.isfinite(others)
-        total, count = np.where(known, others, 0).sum(axis=0), known.sum(axis=0)
-        mean = np.divide(total, count, out=np.full(len(total), np.nan), where=count > 0)
-        found[name] = (own[name], mean)
-    return found
+    return {
+        name: (own[name], _mean(np.stack([own[other] for other in names if other != name])))
+        for name in names
+    }

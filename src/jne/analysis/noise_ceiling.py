@@ -3,10 +3,45 @@
 Gao et al. 2025, A.2. Per voxel, computed in float64.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from jne.utils.blocks import voxel_blocks
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Repeats averaged, and how well they agree."""
+
+    mean: NDArray[np.float64]
+    """(N, V), over the repeats that are there; NaN where there is none."""
+    ncsnr: NDArray[np.float64]
+    """(V,), see `noise_ceiling_snr`."""
+    inverse: NDArray[np.float64]
+    """(V,), see `mean_inverse`; of the scored stimuli."""
+
+
+def averages(repeats: NDArray, scored: NDArray[np.bool_] | slice = slice(None)) -> Averages:
+    """The averages of repeats (N, V, R), NaN where one is missing. scored: (N,), for `inverse`.
+
+    In float64, whatever the repeats are: float16 ends at 65,504, and counts in steps of 4 at 5,000.
+    """
+    means, (ncsnr, inverse) = np.empty(repeats.shape[:2]), np.empty((2, repeats.shape[1]))
+    for v in voxel_blocks(repeats.shape[1]):
+        trials = np.asarray(repeats[:, v], dtype=np.float64)
+        present = np.isfinite(trials)
+        count = present.sum(axis=2)  # (N, v)
+        total = np.where(present, trials, 0).sum(axis=2)
+        mean = total / np.maximum(count, 1)
+        within = np.where(present, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
+        n = count.sum(axis=0)
+        between = (count * np.square(mean - total.sum(axis=0) / np.maximum(n, 1))).sum(axis=0)
+        ncsnr[v] = ncsnr_of(within, np.maximum(count - 1, 0).sum(axis=0), within + between, n)
+        inverse[v] = mean_inverse(count[scored])
+        means[:, v] = np.where(count > 0, mean, np.nan)
+    return Averages(means, ncsnr, inverse)
 
 
 def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
@@ -22,19 +57,15 @@ def noise_ceiling_snr(repeats: NDArray) -> NDArray[np.float64]:
     (V,) array of float64
         0 where the noise explains everything, NaN where no stimulus was repeated or nothing varies.
     """
-    n_voxels = repeats.shape[1]
-    ncsnr = np.empty(n_voxels)
-    for columns in voxel_blocks(n_voxels):
-        trials = np.asarray(repeats[:, columns], dtype=np.float64)
-        present = np.isfinite(trials)
-        count = present.sum(axis=2)  # (N, v)
-        total = np.where(present, trials, 0).sum(axis=2)
-        mean = total / np.maximum(count, 1)
-        within = np.where(present, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
-        grand_mean = total.sum(axis=0) / np.maximum(count.sum(axis=0), 1)
-        between = (count * np.square(mean - grand_mean)).sum(axis=0)
-        ncsnr[columns] = _ncsnr(count, within, within + between)
-    return ncsnr
+    return averages(repeats).ncsnr
+
+
+def mean_inverse(count: NDArray) -> NDArray[np.float64]:
+    """The mean over stimuli of 1 / (number of repeats averaged): (V,), NaN where one has none.
+
+    count: (N, V).
+    """
+    return (1 / np.where(count == 0, np.nan, count)).mean(axis=0)
 
 
 def ncsnr_from_sums(count: NDArray, mean: NDArray, squares: NDArray) -> NDArray[np.float64]:
@@ -43,25 +74,20 @@ def ncsnr_from_sums(count: NDArray, mean: NDArray, squares: NDArray) -> NDArray[
     count, mean: (N, V), the number of trials of each stimulus and their mean. squares: (V,), the
     sum of squares over all trials. Returns (V,) float64.
     """
-    grand_mean = (count * mean).sum(axis=0) / np.maximum(count.sum(axis=0), 1)
+    n = count.sum(axis=0)
+    grand_mean = (count * mean).sum(axis=0) / np.maximum(n, 1)
     within = squares - (count * np.square(mean)).sum(axis=0)
-    total = squares - count.sum(axis=0) * np.square(grand_mean)
-    return _ncsnr(count, np.maximum(within, 0), total)
-
-
-def _ncsnr(count: NDArray, within: NDArray, total: NDArray) -> NDArray[np.float64]:
-    """ncsnr from the sums of squares (V,) within stimuli, and of all trials around their mean.
-
-    The noise variance is the variance between the repeats of a stimulus, pooled over stimuli.
-    The signal variance is the rest of the variance of all single trials.
-    """
-    return ncsnr_of(within, np.maximum(count - 1, 0).sum(axis=0), total, count.sum(axis=0))
+    total = squares - n * np.square(grand_mean)
+    return ncsnr_of(np.maximum(within, 0), np.maximum(count - 1, 0).sum(axis=0), total, n)
 
 
 def ncsnr_of(
     within: NDArray, degrees_of_freedom: NDArray, total: NDArray, n_trials: NDArray
 ) -> NDArray[np.float64]:
     """`noise_ceiling_snr` from sums of squares (V,), where trials are added up one by one.
+
+    The noise variance is the variance between the repeats of a stimulus, pooled over stimuli; the
+    signal variance is the rest of the variance of all single trials.
 
     within: around the mean of each stimulus, of which there are `degrees_of_freedom`, the number of
     trials beyond the first of each stimulus. total: of all `n_trials` around their mean.

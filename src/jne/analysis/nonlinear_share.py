@@ -1,8 +1,8 @@
 """How much of what can be explained in a voxel is nonlinear: JNE turned around by planted twins.
 
-A planted twin is a made-up voxel of known nonlinear share a, with the linear part and the noise of
-a real one. JNE grows with a, and at the same a with the signal-to-noise ratio; among voxels of the
-same linear power, planted twins show how. docs/inference.md
+A planted twin is a surrogate voxel of known nonlinear share a, with the linear part and the noise
+of a real one. JNE grows with a, and at the same a with the signal-to-noise ratio; among voxels of
+the same linear power, planted twins show how. docs/inference.md
 """
 
 from typing import Literal

@@ -5,20 +5,22 @@ responses to the challenge's test images are not public, so all splits are drawn
 images.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jne.data import regions
 from jne.data.leaks import Leaks
-from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES, image_number
 from jne.data.nsd.labels import LABELS
 from jne.data.nsd.spaces import HEMISPHERES
-from jne.data.prepared import Source, write_prepared
+from jne.data.prepared import write_prepared
+from jne.data.source import Source
 from jne.data.splits import Count, Share, random_split
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -43,14 +45,18 @@ class Algonauts(Source):
 
     leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
-    voxels: rois.Regions | None
+    voxels: regions.Regions | None
     """ROI sets, ROIs, tiers or labels; None: all vertices of the challenge."""
-    roi: str = rois.PAPER
+    roi: str = regions.PAPER
     """What the column `roi` holds: the paper's ten ROIs, or the labels of this ROI set."""
     n_val: Share | Count
     n_test: Share | Count
     split_seed: int = Field(ge=0)
     image_features: ImageFeatures
+
+    @classmethod
+    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+        return {"space": "fsaverage", "zscore": "session"}
 
     @property
     def _folder(self) -> Path:
@@ -118,11 +124,11 @@ class Algonauts(Source):
         voxels = pd.concat(map(self._vertices, HEMISPHERES, sizes), ignore_index=True)
         sets = self._roi_sets(sizes)
         voxels.insert(0, "voxel", np.arange(len(voxels)))
-        voxels.insert(1, "roi", rois.roi_column(sets, self.roi))
+        voxels.insert(1, "roi", regions.roi_column(sets, self.roi))
         voxels = pd.concat([voxels, sets.labels], axis=1)
         kept = np.arange(len(voxels))
         if self.voxels is not None:
-            kept = rois.select(self.voxels, sets, np.ones(len(voxels), dtype=bool))
+            kept = regions.select(self.voxels, sets, np.ones(len(voxels), dtype=bool))
         split = random_split(n, self.n_val, self.n_test, self.split_seed)
         stimuli = pd.DataFrame({"stimulus": np.arange(n), "split": split})
         images = self._matching_images(n)
@@ -167,7 +173,7 @@ class Algonauts(Source):
             )
         return pd.DataFrame({"hemisphere": side, "vertex": vertex, "mesh": "fsaverage"})
 
-    def _roi_sets(self, sizes: tuple[int, int]) -> rois.RoiSets:
+    def _roi_sets(self, sizes: tuple[int, int]) -> regions.RoiSets:
         """sizes: the number of vertices of each hemisphere."""
         labels = {}
         for roi_set, files in self._roi_files().items():
@@ -178,7 +184,7 @@ class Algonauts(Source):
                         "data.root", f"{file} has {len(found)} vertices, expected {size}"
                     )
             labels[roi_set] = np.concatenate(values)
-        return rois.RoiSets.of(labels, LABELS, sum(sizes))
+        return regions.RoiSets.from_labels(labels, LABELS, sum(sizes))
 
 
 def _numbers(images: Images) -> NDArray[np.int64]:

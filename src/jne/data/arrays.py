@@ -6,7 +6,7 @@ repeat is missing; repeats are averaged and give the noise ceiling.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,22 +15,20 @@ from pandas.api.types import is_numeric_dtype
 from pydantic import (
     Field,
     SerializeAsAny,
-    SerializerFunctionWrapHandler,
-    model_serializer,
     model_validator,
 )
 
-from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
+from jne.analysis.noise_ceiling import averages, noise_ceiling
 from jne.data.centring import offset
-from jne.data.prepared import Prepared, Source, write_prepared
+from jne.data.prepared import Prepared, write_prepared
+from jne.data.source import Source
 from jne.data.splits import SPLITS, Count, Share, random_split
 from jne.data.voxel_table import check_voxel_table, with_numbers
 from jne.errors import InputError
-from jne.features.base import Features, OwnFeatures, layer_of
+from jne.features.base import Features, OwnFeatures, layer_of, not_given
 from jne.features.images import Images
 from jne.features.pairing import check_one_order, rows_by_name
 from jne.utils.arrays import read_array
-from jne.utils.blocks import voxel_blocks
 from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import say
 from jne.utils.user_tables import read_user_table
@@ -64,7 +62,7 @@ class Arrays(Source):
     voxels: UserPath | None = None
     """A CSV with one row per voxel. All columns are kept; a column `ncsnr` is used."""
     roi_column: str = "roi"
-    noise_ceiling_unit: Literal["percent"] | None = None
+    noise_ceiling_unit: Literal["percent"] | None = Field(default=None, exclude_if=not_given)
     """`percent`, where that is the unit of the column `noise_ceiling`; None: shares from 0 to 1."""
     stimuli: UserPath | None = None
     """A CSV with one row per stimulus: stimulus (an id), split, ... All columns are kept."""
@@ -74,13 +72,6 @@ class Arrays(Source):
     n_test: Share | Count = 0.1
     """For a random split: shares or numbers of the stimuli."""
     split_seed: int = Field(default=0, ge=0)
-
-    @model_serializer(mode="wrap")
-    def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        settings = dump(self)
-        if self.noise_ceiling_unit is None:  # as before there was this key
-            del settings["noise_ceiling_unit"]
-        return settings
 
     @model_validator(mode="after")
     def _check_keys(self) -> "Arrays":
@@ -130,7 +121,11 @@ class Arrays(Source):
             stimuli["image"] = np.array(images.names)[rows]
         voxels = self._voxel_table(responses.shape[1])
         if responses.ndim == 3:
-            responses = _average(responses, stimuli, voxels)
+            repeats = averages(responses, stimuli["split"].to_numpy() == "test")
+            if "ncsnr" not in voxels:
+                voxels["ncsnr"] = repeats.ncsnr
+            voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), repeats.inverse)
+            responses = repeats.mean
         write_prepared(self, folder, features, responses, stimuli, voxels)
 
     def supersedes(self, earlier: Prepared) -> bool:
@@ -279,31 +274,6 @@ def _differ(table: pd.DataFrame, earlier: pd.DataFrame) -> bool:
         name not in earlier or (table[name].astype(str) != earlier[name].astype(str)).any()
         for name in names
     )
-
-
-def _average(repeats: NDArray, stimuli: pd.DataFrame, voxels: pd.DataFrame) -> NDArray[np.float64]:
-    """The mean (n_stimuli, n_voxels) over repeats (n_stimuli, n_voxels, n_repeats), NaN left out.
-
-    In float64, whatever the repeats are: float16 ends at 65,504, and counts in steps of 4 at 5,000.
-    Adds to `voxels` the noise ceiling, and ncsnr where the table does not have it.
-    """
-    means, inverse = np.empty(repeats.shape[:2]), np.empty(repeats.shape[1])
-    test = stimuli["split"].to_numpy() == "test"
-    for v in voxel_blocks(repeats.shape[1]):
-        present = np.isfinite(repeats[:, v])
-        counts = present.sum(axis=2)
-        total = np.where(present, repeats[:, v], 0).sum(axis=2, dtype=np.float64)
-        means[:, v] = _divide(total, counts)
-        inverse[v] = _divide(1, counts[test]).mean(axis=0)
-    if "ncsnr" not in voxels:
-        voxels["ncsnr"] = noise_ceiling_snr(repeats)
-    voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), inverse)
-    return means
-
-
-def _divide(values: NDArray | int, counts: NDArray) -> NDArray[np.float64]:
-    """values / counts, NaN where the count is 0."""
-    return np.divide(values, counts, out=np.full(counts.shape, np.nan), where=counts > 0)
 
 
 def _read_table(path: Path, config_key: str, n_rows: int, what: str) -> pd.DataFrame:

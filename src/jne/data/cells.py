@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.data.planted import CATEGORIES, N_GATES, FeatureSpace, Gates
-from jne.data.prepared import Source, write_prepared
+from jne.data.prepared import write_prepared
+from jne.data.source import Source
 from jne.data.splits import MIN_TEST_STIMULI
 
-NOISES = ("independent", "correlated", "dependent", "heavy")
 Noise = Literal["independent", "correlated", "dependent", "heavy"]
 
 _N_FACTORS = 10

@@ -124,7 +124,7 @@ class StandardisedData(pl.LightningDataModule):
     ) -> None:
         super().__init__()
         self.rows, self.identity = rows, {}
-        if not len(rows["train"]):  # of a second test set, which is for evaluate.py
+        if not len(rows["train"]):  # of an external test set, which is for evaluate.py
             raise InputError("data", "there is no stimulus to train on")
         self.batch_size, self.seed = batch_size or len(self.rows["train"]), seed
         features = np.asarray(features, dtype=np.float32)

@@ -1,7 +1,7 @@
 """NSD-synthetic: a session in which NSD's subjects saw 284 artificial images (Gifford et al. 2026).
 
-It is a second test set for encoders that were trained on NSD: evaluate.py test=nsd_synthetic. Betas
-are single trials in the order of presentation, in the spaces and units of NSD's own.
+It is an external test set for encoders that were trained on NSD: evaluate.py test=nsd_synthetic.
+Betas are single trials in the order of presentation, in the spaces and units of NSD's own.
 """
 
 from functools import cached_property
@@ -15,16 +15,16 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling
+from jne.analysis.noise_ceiling import noise_ceiling
 from jne.data.checks import check_stimuli
-from jne.data.nsd.betas import standardise
-from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume, read_session
-from jne.data.prepared import Source, write_prepared
+from jne.data.nsd.average import Averaging, average_repeats
+from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
+from jne.data.prepared import write_prepared
+from jne.data.source import Source
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
 from jne.features.images import Hdf5Images, Images
 from jne.features.precomputed import Precomputed
-from jne.utils.blocks import voxel_blocks
 from jne.utils.files import write_json
 from jne.utils.paths import File, Folder
 from jne.utils.reading import reading
@@ -123,18 +123,20 @@ class NSDSynthetic(Source):
             features = self.image_features.of(self.images(), np.arange(N_IMAGES), N_IMAGES)
         check_stimuli(self, features, stimuli)
         voxels, kept = self._voxels()
-        betas, saturated = read_session(self._space, self._betas, N_TRIALS, kept)
-        per_run = self.zscore == "run"
-        unit = np.arange(N_TRIALS) // N_PER_RUN if per_run else np.zeros(N_TRIALS, dtype=np.int64)
-        valid = standardise(betas, unit, zscore=self.zscore != "none")
-        responses, ncsnr, inverse = _average(betas, valid[unit], order)
-        voxels["n_invalid_trials"] = (~valid[unit]).sum(axis=0)
-        voxels["n_saturated_trials"] = saturated
-        voxels["ncsnr"], voxels["noise_ceiling"] = ncsnr, noise_ceiling(ncsnr, inverse)
+        trials = pd.DataFrame({"session": 1, "run": np.arange(N_TRIALS) // N_PER_RUN, "row": order})
+        test = np.ones(N_IMAGES, dtype=bool)
+        averaging = Averaging(trials, self.zscore, "repeats", test, np.float64)
+        in_file = self._space.order(kept)
+        session = self._space.open_session(self._betas, N_TRIALS, kept[in_file], None)
+        noise = average_repeats(folder, averaging, in_file, lambda _: session)
+        voxels["n_invalid_trials"] = (~noise.valid[averaging.unit]).sum(axis=0)
+        voxels["n_saturated_trials"] = noise.saturated
+        voxels["ncsnr"] = noise.ncsnr
+        voxels["noise_ceiling"] = noise_ceiling(noise.ncsnr, noise.inverse)
         geometry = self._space.geometry()
         if geometry is not None:
             write_json(folder / "space.json", geometry)
-        write_prepared(self, folder, features, responses, stimuli, voxels)
+        write_prepared(self, folder, features, None, stimuli, voxels)
 
     def _voxels(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The voxels of the table, with their places alone, and their numbers in the space."""
@@ -194,16 +196,16 @@ def read_order(path: Path) -> NDArray[np.int64]:
     """Which image, from 0, each trial (744,) showed. Raises InputError for any other layout."""
     with reading(path, "data.root"):
         try:
-            found = loadmat(path, variable_names=["masterordering"])["masterordering"]
+            ordering = loadmat(path, variable_names=["masterordering"])["masterordering"]
         except (MatReadError, TypeError, NotImplementedError) as error:
             raise OSError(error) from error
-    order = np.asarray(found).ravel()
+    order = np.asarray(ordering).ravel()
     numbers = order.dtype.kind in "iuf" and len(order) == N_TRIALS
     if not numbers or set(order.tolist()) != set(range(1, N_IMAGES + 1)):
         raise InputError(
             "data.root",
             f"masterordering in {path} must hold {N_TRIALS} numbers of images, each "
-            f"from 1 to {N_IMAGES} at least once; found shape {np.shape(found)}",
+            f"from 1 to {N_IMAGES} at least once; found shape {np.shape(ordering)}",
         )
     return order.astype(np.int64) - 1
 
@@ -217,29 +219,3 @@ def read_classes(path: Path) -> NDArray[np.str_]:
             "data.root", f"{path} must have {N_IMAGES} rows and a column `Image class`"
         )
     return table["Image class"].to_numpy(dtype=str)
-
-
-def _average(
-    betas: NDArray[np.float32], valid: NDArray[np.bool_], order: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
-    """The means over the valid trials of each image (284, V), NaN where there is none.
-
-    betas, valid: (744, V). Returns beside them two arrays (V,): the ncsnr, and the mean of 1 /
-    number of trials over images.
-    """
-    n_voxels = betas.shape[1]
-    means = np.empty((N_IMAGES, n_voxels), dtype=np.float32)
-    ncsnr, inverse = np.empty(n_voxels), np.empty(n_voxels)
-    sorted_trials = np.argsort(order, kind="stable")
-    starts = np.searchsorted(order[sorted_trials], np.arange(N_IMAGES))
-    for v in voxel_blocks(n_voxels):
-        inside = valid[sorted_trials, v]
-        trials = np.where(inside, betas[sorted_trials, v], 0).astype(np.float64)
-        count = np.add.reduceat(inside.astype(np.int64), starts, axis=0)
-        total = np.add.reduceat(trials, starts, axis=0)
-        some = count > 0
-        mean = np.divide(total, count, out=np.zeros_like(total), where=some)
-        ncsnr[v] = ncsnr_from_sums(count, mean, np.square(trials).sum(axis=0))
-        inverse[v] = (1 / np.where(some, count, np.nan)).mean(axis=0)
-        means[:, v] = np.where(some, mean, np.nan)
-    return means, ncsnr, inverse

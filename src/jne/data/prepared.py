@@ -16,122 +16,28 @@ Values are as measured. They are standardised when they are read, by the trainin
 
 import hashlib
 import json
-from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from jne import __version__
 from jne.data.centring import centred
 from jne.data.checks import check_stimuli
-from jne.data.leaks import ROWS, Leaks, row_findings, row_warnings
+from jne.data.leaks import ROWS, row_findings, row_warnings
 from jne.data.notes import NOTES, images_digest, noted
-from jne.data.splits import SPLITS
+from jne.data.source import Source
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
-from jne.features.images import Images, open_images
 from jne.utils.files import atomic_folder, file_name, write_array, write_json
 from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
 _FORMAT = 2  # raise it when what a source writes for the same settings changes
-
-
-@dataclass(frozen=True)
-class About:
-    """Whose data they are. Shown in reports."""
-
-    citation: str = ""
-    licence: str = ""
-    links: tuple[str, ...] = ()
-
-
-class Source(BaseModel, ABC):
-    """Where stimuli and responses come from. Its fields are the keys of its file in conf/data."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    resumable: ClassVar[bool] = False
-    """Whether `write` continues with what an interrupted `write` left in the folder."""
-    splits: ClassVar[tuple[str, ...]] = SPLITS
-    """The splits that its stimuli are in; of a second test set, test alone."""
-    in_order: ClassVar[bool] = True
-    """Whether the rows may be in the order in which the stimuli were shown, not that of ids."""
-    citation: ClassVar[str] = ""
-    licence: ClassVar[str] = ""
-    links: ClassVar[tuple[str, ...]] = ()
-
-    name: str
-    """What the data set is called in the record."""
-    subject: str
-    leaks: Leaks = Field(default="refuse", exclude=True)
-    """What to do where held-out stimuli are among those to train on; does not change what is
-    written."""
-
-    @property
-    def about(self) -> About:
-        """Whose data they are."""
-        return About(self.citation, self.licence, self.links)
-
-    def input_files(self) -> list[Path]:
-        """The files read. If one changes in size or date, the data are prepared again."""
-        return []
-
-    @property
-    def images_path(self) -> Path | None:
-        """The folder or file of images that were the stimuli; None where there is none."""
-        return None
-
-    @property
-    def takes_features(self) -> bool:
-        """Whether features that the config chooses, if it gives them to this source, are used."""
-        return True
-
-    @property
-    def reads_images(self) -> bool:
-        """Whether what is written depends on the images."""
-        return self.images_path is not None and self.images_path in self.input_files()
-
-    def images(self) -> Images | None:
-        """The images that were the stimuli; the column `image` of stimuli.csv has their names."""
-        return None if self.images_path is None else open_images(self.images_path)
-
-    def supersedes(self, earlier: "Prepared") -> bool:
-        """Whether `write` reads the same inputs otherwise than the version that wrote `earlier`.
-
-        Asked once of each folder of an earlier version. If so, the data are prepared again, into
-        another folder.
-
-        Parameters
-        ----------
-        earlier : Prepared
-
-        Returns
-        -------
-        bool
-        """
-        return False
-
-    @abstractmethod
-    def write(self, folder: Path) -> None:
-        """Write features, responses and both tables, with `write_prepared`.
-
-        Parameters
-        ----------
-        folder : Path
-            An empty folder, or, if the source is `resumable`, what an interrupted call left.
-
-        Raises
-        ------
-        InputError
-            On bad input; the message names the config key.
-        """
 
 
 @dataclass(frozen=True)

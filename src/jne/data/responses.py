@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.errors import InputError
-from jne.utils.blocks import voxel_blocks
+from jne.utils.blocks import among_all, voxel_blocks
 
 _IN_MEMORY = 2**30  # up to these bytes, responses are standardised once and held in memory
 
@@ -78,9 +78,7 @@ class Twins:
 
     def per_draw(self, values: NDArray, n_voxels: int) -> NDArray[np.float64]:
         """Values (T,) as (n_draws, n_voxels); NaN for voxels without a twin."""
-        spread = np.full((self.n_draws, n_voxels), np.nan)
-        spread[:, self.voxels] = values.reshape(self.n_draws, -1)
-        return spread
+        return among_all(values.reshape(self.n_draws, -1), self.voxels, n_voxels)
 
 
 def as_they_are(values: NDArray[np.float32]) -> Responses:

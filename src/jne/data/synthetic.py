@@ -18,7 +18,8 @@ from pydantic import Field
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.data import synthetic_atlas
 from jne.data.planted import CATEGORIES, N_ATTRIBUTES, FeatureSpace, Gates
-from jne.data.prepared import Source, write_prepared
+from jne.data.prepared import write_prepared
+from jne.data.source import Source
 from jne.data.splits import MIN_TEST_STIMULI
 from jne.roi import ROIS
 
@@ -102,7 +103,7 @@ class Synthetic(Source):
 
 
 def _gate_of(rois: Iterable[str], rng: np.random.Generator) -> Iterator[int]:
-    """The gate of each voxel. Drawn as they are asked for: the same cohort as in version 0.1.0."""
+    """The gate of each voxel. Drawn as they are asked for: prepared folders keep their cohort."""
     for roi in rois:
         if roi in PREFERRED:
             yield CATEGORIES.index(PREFERRED[roi])

@@ -5,7 +5,7 @@ chosen            the runs that are read: those that are named, or the newest
 subjects          which runs belong to one subject
 same_data         whether two runs are on the same data
 voxels            one voxel table per subject, and what the sections share
-second_test       how a stored encoder does on other stimuli
+external_test       how a stored encoder does on other stimuli
 missing_variants  JNE of the variants that a run did not store
 claims            when a difference of JNE is a finding about the brain
 sections          what the report shows: one module per section

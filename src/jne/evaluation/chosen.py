@@ -73,12 +73,6 @@ class Newest:
                 chosen += [runs] if runs else []
             if chosen and not of_all_data:
                 break
-        older = self.recorded.newest_without_tags()
-        if older is not None:
-            self._leave_out(
-                f"{older}, and what else an earlier version recorded, which did not say which runs "
-                f"belong together; name such runs by runs=[FOLDER,...]"
-            )
         if not chosen:
             wanted = self.recorded.filter
             key, value = ("filter", wanted) if wanted else ("runs", "newest")

@@ -45,8 +45,7 @@ def why_unclaimed(data: SubjectData, voxels: pd.DataFrame) -> str:
         return ""
     tested = analysed[analysed["w"].notna()]
     if len(tested) and not data.n_nonlinear(tested):
-        rate = f"{100 * data.config.inference.q:g} %"
-        return f"none of {len(tested)} voxels is nonlinear at a false discovery rate of {rate}"
+        return f"none of {len(tested)} voxels is nonlinear at a false discovery rate of {data.rate}"
     return ""
 
 

@@ -51,9 +51,9 @@ class EvaluateConfig(ScriptConfig):
     trust: list[Annotated[str, Field(pattern=r"^\w+(\.\w+)*\.?$")]]
     selectivity: SelectivityConfig
     test: dict[str, Any] | None
-    """conf/test: a second test set"""
+    """conf/test: an external test set"""
     features: dict[str, Any]
-    """conf/features: of the second test set"""
+    """conf/features: of the external test set"""
     stats: StatsConfig
     seed: Seed
 

@@ -22,6 +22,7 @@ from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import SETTINGS, jacobian_deviation, variant_column, variant_file
 from jne.jacobian.resumable import fingerprint
 from jne.results import Results
+from jne.utils.blocks import among_all
 from jne.utils.files import make_folder, write_array
 from jne.utils.reading import UNREADABLE
 from jne.utils.tensors import load_tensors
@@ -54,9 +55,8 @@ def missing_variants(
         found = deviations(encoder, features, absent, outputs, config, progress)
         make_folder(folder)
         for name in absent:
-            jne = np.full(len(voxels), np.nan)
-            jne[trained[outputs]] = nonlinearity.jne(found[name])
-            write_array(files[name], jne)
+            jne = nonlinearity.jne(found[name])
+            write_array(files[name], among_all(jne, trained[outputs], len(voxels)))
     return {variant_column("jne", name): _read(file) for name, file in files.items()}
 
 

@@ -231,9 +231,8 @@ def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
 
 
 def _digest(run: Results) -> str:
-    """The first characters of the run's tag `match_contents`; a dash where it recorded none."""
-    recorded = contents(run)
-    return combined(recorded)[:8] if recorded else "-"
+    """The first characters of the run's tag `match_contents`."""
+    return combined(contents(run))[:8]
 
 
 def _layer(run: Results) -> Any:

@@ -6,14 +6,10 @@ The contents decide, not names: ids of stimuli and voxels are row numbers where 
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-
 from jne.data.contents import PARTS
+from jne.errors import InputError
 from jne.plots.style import short
 from jne.results import Results
-from jne.utils.blocks import voxel_blocks
 
 _WORDS = {"stimuli": "stimuli or splits"}
 # Keys in which repeats of a run may differ
@@ -65,35 +61,17 @@ def unlike(first: Results, other: Results) -> str:
 
 
 def contents(run: Results) -> dict[str, str]:
-    """The digests of the run's data; {} for a run that did not record them."""
+    """The digests of the run's data. Raises InputError where status.json does not have them."""
     recorded = run.status.get("contents")
-    if not isinstance(recorded, dict):
-        return {}
-    return {part: str(recorded.get(part)) for part in PARTS}
+    if not isinstance(recorded, dict) or not set(PARTS) <= set(recorded):
+        path = run.path / "status.json"
+        raise InputError("", f"{path} must hold `contents`, a digest of each of {', '.join(PARTS)}")
+    return {part: str(recorded[part]) for part in PARTS}
 
 
 def _differing_parts(first: Results, other: Results) -> list[str]:
-    recorded = contents(first), contents(other)
-    if all(recorded):
-        return [part for part in PARTS if recorded[0][part] != recorded[1][part]]
-    # What the folders have: the test stimuli, standardised by the training stimuli
-    same = {
-        **{name: _equal_arrays(first.array(name), other.array(name)) for name in PARTS[:2]},
-        "stimuli": _equal_columns(first.stimuli["stimulus"], other.stimuli["stimulus"]),
-        "voxels": _equal_columns(first.voxels["voxel"], other.voxels["voxel"]),
-    }
-    return [part for part in PARTS if not same[part]]
-
-
-def _equal_arrays(first: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    return first.shape == other.shape and all(
-        np.array_equal(first[:, columns], other[:, columns], equal_nan=True)
-        for columns in voxel_blocks(first.shape[1])
-    )
-
-
-def _equal_columns(first: pd.Series, other: pd.Series) -> bool:
-    return len(first) == len(other) and bool(np.all(first.to_numpy() == other.to_numpy()))
+    a, b = contents(first), contents(other)
+    return [part for part in PARTS if a[part] != b[part]]
 
 
 def differing_keys(first: Results, other: Results) -> list[str]:

@@ -9,7 +9,6 @@ import gzip
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -18,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.columns import Column, maps_of
-from jne.data.nsd.spaces import Volume
-from jne.errors import InputError
+from jne.data.source import source_class
 from jne.evaluation.voxels import SubjectData
 from jne.plots import meshes
 from jne.plots.brain import upper_limit
@@ -160,17 +158,12 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
 
 
 def _mean_image(run: Results) -> NDArray[np.float64] | None:
-    """The mean image of NSD's volume that a run is in, where it is still there."""
+    """The mean functional image of the volume that a run is in, where it is still there."""
     data, space = run.config["data"], run.space
-    named = [data.get(key) for key in ("root", "subject", "space")]
-    if space is None or not all(isinstance(name, str) for name in named):
+    image = source_class(data["_target_"]).mean_image(data)
+    if image is None or space is None or list(image.shape) != list(space["shape"]):
         return None
-    root, subject, name = named
-    try:
-        image = Volume(Path(root), subject, name).mean_image()
-    except InputError:
-        return None
-    return image if list(image.shape) == list(space["shape"]) and (image > 0).any() else None
+    return image if (image > 0).any() else None
 
 
 def _described(measure: Column, low: float, high: float, top: float) -> dict[str, Any]:

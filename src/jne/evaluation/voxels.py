@@ -19,13 +19,14 @@ from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.columns import PLANTED, TWINS, baselines, matching, names
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.external_test import external_test
 from jne.evaluation.missing_variants import missing_variants
-from jne.evaluation.second_test import second_test
 from jne.evaluation.subjects import Subject
 from jne.jacobian import variant_column
 from jne.results import Results
 from jne.results.contents import twin_q
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
+from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.progress import say, stage_progress
 
@@ -105,6 +106,11 @@ class SubjectData:
             measure = "W" if "w" in self.voxels else "JNE"
             which = f"the {n} of {len(self.rois)} regions with the highest median {measure}"
         return f"{which}; the tables have all"
+
+    @property
+    def rate(self) -> str:
+        """The false discovery rate, for a sentence."""
+        return f"{100 * self.config.inference.q:g} %"
 
     def n_nonlinear(self, voxels: pd.DataFrame) -> int:
         """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
@@ -221,7 +227,7 @@ def _voxel_table(
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(
         deviation, config.seed, among=table["analysed"].to_numpy()
     )
-    table = table.assign(**second_test(run, config, progress))
+    table = table.assign(**external_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     return table
@@ -233,8 +239,7 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
         "jne_control": run.voxels["jne"],
         **_reported(run.voxels, TWINS),
     }
-    q = np.full(len(analysed), np.nan)
-    q[analysed] = twin_q(run.voxels[analysed])
+    q = among_all(twin_q(run.voxels[analysed]), analysed.to_numpy(), len(analysed))
     nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
     columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
     return columns | _against_planted_twins(run.voxels, analysed, rate)
@@ -271,8 +276,7 @@ def _reported(voxels: pd.DataFrame, source: str) -> dict[str, pd.Series]:
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
     """The run's voxel table with the scores of both encoders, computed from the predictions."""
     run = subject.nonlinear
-    # Runs of version 0.1.0 may have a column `tier` of the user's; now such a table is refused.
-    table = run.voxels.drop(columns=["r2", "p", "p_fdr", "tier"], errors="ignore")
+    table = run.voxels.drop(columns=["r2", "p", "p_fdr"])
     areas = table["HCP_MMP1"] if "HCP_MMP1" in table else [""] * len(table)
     table.insert(2, "tier", list(map(tier_of, table["roi"], areas)))
     ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan

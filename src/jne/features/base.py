@@ -12,6 +12,11 @@ from jne.errors import InputError
 from jne.features.images import Images
 
 
+def not_given(value: object) -> bool:
+    """`exclude_if` of a later key: where it is not given, prepared folders keep their names."""
+    return value is None
+
+
 class Features(BaseModel, ABC):
     """Where the features of images come from. Its fields are the keys of its conf/features file."""
 

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 from torch import Tensor
 
 from jne.errors import InputError
-from jne.features.base import Features
+from jne.features.base import Features, not_given
 from jne.features.cache import filled_cache
 from jne.features.images import Images
 from jne.features.towers import Tower
@@ -34,7 +34,7 @@ class ExtractedFeatures(Features):
     model: str
     checkpoint: UserPath | None
     """Local weights, in place of a download."""
-    image_size: int | None = Field(default=None, ge=1)
+    image_size: int | None = Field(default=None, ge=1, exclude_if=not_given)
     """Height and width in pixels of the images that enter the model. None: the model's own."""
     pooling: Literal["class", "mean"]
     """The class token, or the mean of the patches; for a network of stages always the mean."""
@@ -45,13 +45,6 @@ class ExtractedFeatures(Features):
     batch_size: int = Field(ge=1, exclude=True)
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", exclude=True)]
     cache: UserPath = Field(exclude=True)
-
-    @model_serializer(mode="wrap")
-    def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        settings = dump(self)
-        if self.image_size is None:  # as in version 0.1.0: prepared folders keep their names
-            del settings["image_size"]
-        return settings
 
     def input_files(self) -> list[Path]:
         return [self.checkpoint] if self.checkpoint is not None else []

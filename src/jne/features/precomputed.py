@@ -1,15 +1,15 @@
 """Features from a file, and the rule that finds the row of each stimulus in it."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from jne.errors import InputError
-from jne.features.base import Features, layer_of
+from jne.features.base import Features, layer_of, not_given
 from jne.features.images import Images
 from jne.features.pairing import check_one_order
 from jne.utils.arrays import read_array
@@ -26,16 +26,9 @@ class Precomputed(Features):
     """The dataset inside an HDF5 or .npz file; needed where the file has several."""
     first_layer: int
     """1 where the array starts at the first block, 0 where it starts at the embedding."""
-    ids: Literal["sorted"] | File | None = None
+    ids: Literal["sorted"] | File | None = Field(default=None, exclude_if=not_given)
     """The stimulus of each row: a CSV with a column `stimulus`, or a .npy file of numbers.
     `sorted`: there is one row per stimulus of these data, in their order, which is ascending."""
-
-    @model_serializer(mode="wrap")
-    def _settings(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        settings = dump(self)
-        if self.ids is None:  # as in version 0.1.0, so that prepared folders keep their names
-            del settings["ids"]
-        return settings
 
     def input_files(self) -> list[Path]:
         return [path for path in (self.path, self._ids_file) if path is not None]

@@ -23,7 +23,7 @@ class EpochCurves(pl.Callback):
     """
 
     CURVES = ("train/loss", "val/loss", "val/r2")
-    state_key = "EpochRecord"  # in checkpoints, since version 0.1.0
+    state_key = "EpochCurves"  # in checkpoints
 
     def __init__(self, on_epoch: Callable[[dict[str, float]], None] | None = None) -> None:
         self.rows: list[dict[str, float]] = []

@@ -9,13 +9,11 @@ from jne.utils.reading import reading
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """Citation, licence and links, which are empty where the run did not record them.
+    """Citation, licence and links.
 
     Raises InputError where the file holds anything else, or a link that is not https.
     """
     path = folder / "data.json"
-    if not path.exists():  # of an earlier version
-        return {"citation": "", "licence": "", "links": []}
     with reading(path, "runs"):
         about = read_json(path)
     if not _is_whole(about):

@@ -16,7 +16,7 @@
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
     deviation.npy     (n_test, n_voxels) float32
-    gain.npy          (n_test, n_voxels) float32; not in folders of version 0.1.0
+    gain.npy          (n_test, n_voxels) float32
     jne_ss.npy        (n_test, n_voxels) float32
     encoder.pt        the best weights, the config of the encoder, and the standardisation; with
                       control=twins its outputs are the trained voxels, then their twins
@@ -63,7 +63,7 @@ def write_results(
     summary: Mapping[str, Any],
     space: Mapping[str, Any] | None,
     images: Path | None,
-    about: Mapping[str, Any] | None = None,
+    about: Mapping[str, Any],
 ) -> None:
     """Write the tables, arrays and JSON files.
 
@@ -80,8 +80,7 @@ def write_results(
         write_json(path / "space.json", space)
     if images is not None:
         write_json(path / "images.json", {"path": str(images.absolute())})
-    if about is not None:
-        write_json(path / "data.json", about)
+    write_json(path / "data.json", about)
     write_json(path / "summary.json", summary)
 
 

@@ -48,8 +48,7 @@ def labelled(run: "Results") -> "xarray.Dataset":
         for name in columns[n_identity:]
     }
     for name, (dimension, units) in _ARRAYS.items():
-        if (run.path / f"{name}.npy").exists():  # there is no gain.npy of version 0.1.0
-            variables[name] = (("stimulus", dimension), run.array(name), {"units": units})
+        variables[name] = (("stimulus", dimension), run.array(name), {"units": units})
     coordinates: dict[str, Any] = {}
     for axis, table, names in (
         ("voxel", run.voxels, columns[:n_identity]),

@@ -128,8 +128,6 @@ class Results:
         config = self._read("config.yaml", read_yaml)
         if not isinstance(config, dict):
             self._refuse("config.yaml", "the config of the run, keys with values")
-        if isinstance(config.get("shuffle"), bool):  # as version 0.1.0 wrote it
-            config["control"] = {"kind": "shuffle" if config.pop("shuffle") else "none"}
         for key, kind in _CONFIG.items():
             if not isinstance(config.get(key), kind):
                 self._refuse("config.yaml", f"the key {key}", f"{config.get(key)!r}")
@@ -220,9 +218,8 @@ class Results:
             "predictions": trained,
             "deviation": measured,
             "jne_ss": measured,
+            "gain": self.voxels["gain_change"].notna().to_numpy(),
         }
-        if "gain_change" in self.voxels:
-            expected["gain"] = self.voxels["gain_change"].notna().to_numpy()
         for name, there in expected.items():
             self._check_finite(name, self._check_array(name, n, n_voxels), there)
 

@@ -6,6 +6,5 @@ launchers    what a sweep must know of the launcher that runs its jobs
 overrides    the overrides of each job, KEY=VALUE
 choice       the training settings with the lowest validation loss
 experiment   the chosen settings as experiment files, and the commands that take them
-halving      successive halving over a grid; Hydra finds it through hydra_plugins/jne_halving.py
 sweep_table  the tables and the figure of a sweep
 """

@@ -26,7 +26,7 @@ class Command:
     """What --config-dir named."""
 
     @classmethod
-    def of(cls, config: DictConfig) -> "Command":
+    def from_config(cls, config: DictConfig) -> "Command":
         """The command of a sweep; config: Hydra's config of it."""
         runtime = config.hydra.runtime
         sources = [source for source in runtime.config_sources if source.provider == "command-line"]

@@ -9,8 +9,6 @@ from omegaconf import DictConfig
 
 from jne.errors import InputError
 
-NOT_MEASURED = ("jacobian.voxels=[]", "++jacobian.trajectory=null", "stats.n_bootstrap=1")
-"""What a run has that only serves to find its validation loss."""
 _BOOKKEEPING = ("resume", "sweep", "output", "tracking.", "hydra")
 
 

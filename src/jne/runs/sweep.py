@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from jne.tracking import TrackedRun
 
 PARENT = "JNE_PARENT_RUN"  # environment variable of a job: the id of the MLflow run of its sweep
-TRIALS = "trials"  # the subfolder of short runs that only decide which settings are trained in full
 _KINDS = {"sweep.csv": "table", "best.csv": "chosen"}
 
 _log = logging.getLogger(__name__)
@@ -80,7 +79,7 @@ class SweepCallback(Callback):
         from jne.utils.files import make_folder
 
         self.jobs = jobs_of(config) if is_grid(config) else None
-        self.command = Command.of(config)
+        self.command = Command.from_config(config)
         self.launcher = launcher_of(config)
         self.folder = Path(config.hydra.sweep.dir).absolute()
         check_parent(self.folder, "hydra.sweep.dir")
@@ -124,8 +123,8 @@ class SweepCallback(Callback):
         if self.launcher.wait is not None:
             self.launcher.wait(self.folder)
         if self.jobs is None:
-            folders = self._found()
-            statuses = [self._status_in(folder) for folder in folders]
+            paths = sorted(self.folder.glob("*/status.json"), key=_job_number)
+            statuses = [self._status_in(path.parent) for path in paths]
             jobs = [status.get("overrides", []) for status in statuses]
         else:
             jobs, statuses = self.jobs, [self._status(job) for job in self.jobs]
@@ -154,14 +153,6 @@ class SweepCallback(Callback):
         if self.jobs is None and not self.swept and not n_unfinished:
             return None
         return not n_unfinished
-
-    def _found(self) -> list[Path]:
-        """The folders of all jobs, those of a search's trials first, in the order of the jobs."""
-        return [
-            status.parent
-            for pattern in (f"{TRIALS}/*/status.json", "*/status.json")
-            for status in sorted(self.folder.glob(pattern), key=_job_number)
-        ]
 
     def _status(self, job: list[str]) -> dict[str, Any]:
         """The status of a job and its `folder`; {} if it never started."""

@@ -1,5 +1,6 @@
 """The table and the figure of a sweep: R2 and JNE against what was varied."""
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from jne.runs.experiment import (
     train_command,
     write_experiment,
 )
-from jne.runs.overrides import NOT_MEASURED, is_bookkeeping, values_by_key
+from jne.runs.overrides import is_bookkeeping, values_by_key
 from jne.utils.progress import print_table, say
 from jne.utils.tables import write_table
 
@@ -213,7 +214,7 @@ def show(
     for heading in (*(["val loss"] if choices else []), "R²", "JNE", "seconds"):
         table.add_column(heading, justify="right", overflow="fold")
     table.add_column("", overflow="fold")
-    values = [values_by_key(filter(_is_setting, job)) for job in jobs]
+    values = [values_by_key(itertools.filterfalse(is_bookkeeping, job)) for job in jobs]
     keys = dict.fromkeys(key for job in values for key in job)
     differing = [key for key in keys if len({job.get(key, "") for job in values}) > 1]
     for number, (job, status) in enumerate(zip(values, statuses, strict=True)):
@@ -237,10 +238,6 @@ def show(
         cells = [str(number), settings, *([loss] if choices else []), r2, jne, seconds]
         table.add_row(*cells, last, style=style)
     print_table(table, to=Console(emoji=False))  # the shared console may be quiet
-
-
-def _is_setting(override: str) -> bool:
-    return not is_bookkeeping(override) and override not in NOT_MEASURED
 
 
 def _word(key: str, value: str) -> str:

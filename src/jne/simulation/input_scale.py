@@ -6,41 +6,19 @@ from matplotlib.figure import Figure
 from pydantic import Field
 
 from jne.plots.style import subplots
-from jne.simulation.base import Progress, Study
+from jne.simulation.base import Progress
 from jne.simulation.labels import label
-from jne.simulation.networks import Activation, Inputs, Network, Placement, draw_cells
+from jne.simulation.networks import Grid, Inputs, Network
 
 
-class InputScale(Study):
+class InputScale(Grid):
     """The placement grid of one network under other distributions and scales of the inputs."""
 
-    activations: list[Activation] = Field(min_length=1)
-    placements: list[Placement] = Field(min_length=1)
     network: Network
     inputs: list[Inputs] = Field(min_length=1)
-    n_features: int = Field(ge=1)
-    n_stimuli: int = Field(ge=3)
-    n_draws: int = Field(ge=1)
-    seed: int = Field(ge=0)
 
     def run(self, progress: Progress) -> pd.DataFrame:
-        rows = []
-        total = len(self.inputs) * self.n_draws
-        for k, inputs in enumerate(self.inputs):
-            for draw in range(self.n_draws):
-                cells = draw_cells(
-                    self.network,
-                    inputs,
-                    self.activations,
-                    self.placements,
-                    n_features=self.n_features,
-                    n_stimuli=self.n_stimuli,
-                    seed=self.seed,
-                    draw=draw,
-                )
-                rows += [{"inputs": str(inputs), **cell} for cell in cells]
-                progress((k * self.n_draws + draw + 1) / total)
-        return pd.DataFrame(rows)
+        return self.cells("inputs", [(str(i), self.network, i) for i in self.inputs], progress)
 
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
         """The largest relative change of a mean JNE from its value under the first inputs."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from jne.analysis.nonlinearity import jne, mean_deviation
 from jne.config import Section
 from jne.encoders import ACTIVATIONS, PLACEMENTS, ResidualEncoder
 from jne.jacobian import jacobian_deviation
+from jne.simulation.base import Progress, Study
 
 INITIALISATIONS: dict[str, Callable[[Tensor], Tensor] | None] = {
     "default": None,  # PyTorch's for nn.Linear
@@ -122,3 +124,35 @@ def draw_cells(
                 }
             )
     return cells
+
+
+class Grid(Study):
+    """A study of every activation and placement in several cases, over draws of the weights."""
+
+    activations: list[Activation] = Field(min_length=1)
+    placements: list[Placement] = Field(min_length=1)
+    n_features: int = Field(ge=1)
+    n_stimuli: int = Field(ge=3)
+    n_draws: int = Field(ge=1)
+    seed: int = Field(ge=0)
+
+    def cells(
+        self, column: str, cases: Sequence[tuple[str, Network, Inputs]], progress: Progress
+    ) -> pd.DataFrame:
+        """One row per draw and cell. column: that of the names of the cases."""
+        rows = []
+        for k, (case, network, inputs) in enumerate(cases):
+            for draw in range(self.n_draws):
+                cells = draw_cells(
+                    network,
+                    inputs,
+                    self.activations,
+                    self.placements,
+                    n_features=self.n_features,
+                    n_stimuli=self.n_stimuli,
+                    seed=self.seed,
+                    draw=draw,
+                )
+                rows += [{column: case, **cell} for cell in cells]
+                progress((k * self.n_draws + draw + 1) / (len(cases) * self.n_draws))
+        return pd.DataFrame(rows)

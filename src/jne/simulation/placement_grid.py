@@ -7,22 +7,16 @@ from pydantic import Field, model_validator
 
 from jne.encoders import PLACEMENTS
 from jne.plots.style import subplots
-from jne.simulation.base import Progress, Study
+from jne.simulation.base import Progress
 from jne.simulation.labels import COLOURS, label
-from jne.simulation.networks import Activation, Inputs, Network, Placement, draw_cells
+from jne.simulation.networks import Grid, Inputs, Network
 
 
-class PlacementGrid(Study):
+class PlacementGrid(Grid):
     """JNE of every network, activation and placement, over draws of the weights."""
 
-    activations: list[Activation] = Field(min_length=1)
-    placements: list[Placement] = Field(min_length=1)
     networks: list[Network] = Field(min_length=1)
     inputs: Inputs
-    n_features: int = Field(ge=1)
-    n_stimuli: int = Field(ge=3)
-    n_draws: int = Field(ge=1)
-    seed: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _networks_can_be_built(self) -> "PlacementGrid":
@@ -33,23 +27,7 @@ class PlacementGrid(Study):
         return self
 
     def run(self, progress: Progress) -> pd.DataFrame:
-        rows = []
-        total = len(self.networks) * self.n_draws
-        for k, network in enumerate(self.networks):
-            for draw in range(self.n_draws):
-                cells = draw_cells(
-                    network,
-                    self.inputs,
-                    self.activations,
-                    self.placements,
-                    n_features=self.n_features,
-                    n_stimuli=self.n_stimuli,
-                    seed=self.seed,
-                    draw=draw,
-                )
-                rows += [{"network": str(network), **cell} for cell in cells]
-                progress((k * self.n_draws + draw + 1) / total)
-        return pd.DataFrame(rows)
+        return self.cells("network", [(str(n), n, self.inputs) for n in self.networks], progress)
 
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
         """Mean JNE of the first network; in how many draws none = 0 < Loc1 < Loc2 < both."""

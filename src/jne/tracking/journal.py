@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from mlflow.entities import Metric
 from pydantic import BaseModel, Field
 
-from jne.credentials import from_environment, without_credentials
+from jne.credentials import from_environment
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.dataset import dataset_input
@@ -33,10 +33,9 @@ def record(folder: Path, uri: str | None = None) -> str:
     with locked(folder, wait=1.0):
         journal = _read_journal(folder)
         store = journal.store
-        own = without_credentials(store.uri)  # of a journal of an earlier version
         # Of a folder from somebody else, the id could be that of any run in another store.
-        run_id = journal.run_id if uri in (None, own) else None
-        store.uri = uri or own
+        run_id = journal.run_id if uri in (None, store.uri) else None
+        store.uri = uri or store.uri
         from_environment(store.uri)
         if uri:
             beside = (sqlite_file(uri) or folder).absolute()
@@ -77,17 +76,17 @@ class _Store(BaseModel):
 
 
 class _Journal(BaseModel):
-    """What `TrackedRun` writes. Journals of version 0.1.0 have neither inputs nor a model."""
+    """What `TrackedRun` writes."""
 
     store: _Store
     name: str
-    run_id: str | None = None
+    run_id: str | None
     tags: dict[str, str]
     params: dict[str, str]
-    inputs: list[dict[str, str]] = []
+    inputs: list[dict[str, str]]
     metrics: list[tuple[str, float | str, Time, Time]]
     files: list[tuple[str, str | None]]
-    model: bool = False
+    model: bool
     status: Literal["RUNNING", "FINISHED", "FAILED", "KILLED"]
 
 

@@ -91,11 +91,6 @@ class TrainingRuns:
                 seen[value] = None
                 yield run
 
-    def newest_without_tags(self) -> Path | None:
-        """The results folder of the newest run of a version that wrote no tags."""
-        run = next(self._search("tags.kind = 'train'", f"tags.{_tag('role')} IS NULL"), None)
-        return None if run is None else Path(run.data.tags["results"])
-
     def _search(self, *conditions: str) -> Iterator[Run]:
         wanted = ["attributes.status = 'FINISHED'", *conditions]
         if self.filter:

@@ -31,7 +31,6 @@ def short_params(config: TrainConfig) -> dict[str, object]:
         "patience": config.trainer.patience,
         "readout": config.readout,
         "control": config.control.kind,
-        "shuffle": config.control.kind == "shuffle",  # for filters, also of earlier runs
         "seed": config.seed,
     }
 
@@ -58,7 +57,7 @@ def match_of(config: TrainConfig, contents: Mapping[str, str], linear: bool) -> 
     settings = {
         name: value
         for name, value in params.items()
-        if name not in ("seed", "shuffle") and name.split(".")[0] != "control"
+        if name != "seed" and name.split(".")[0] != "control"
     }
     data_set = config.data["name"]
     return Match(

@@ -1,6 +1,9 @@
-"""Blocks of voxels, so that a memory-mapped (N, V) array is never copied whole."""
+"""Blocks of voxels, so that a memory-mapped (N, V) array is never copied whole; some among all."""
 
 from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
 
 VOXELS_PER_BLOCK = 4096  # bounds a float64 copy at 8 * N * 4096 bytes
 
@@ -19,3 +22,13 @@ def even_blocks(n_voxels: int, size: int) -> Iterator[slice]:
     n_blocks = -(-n_voxels // size)
     for k in range(n_blocks):
         yield slice(k * n_voxels // n_blocks, (k + 1) * n_voxels // n_blocks)
+
+
+def among_all(values: NDArray, places: NDArray, n_voxels: int) -> NDArray[np.float64]:
+    """Values (..., v) of some voxels as those of all, (..., n_voxels), NaN for the others.
+
+    places: their numbers (v,), or (n_voxels,) bool.
+    """
+    result = np.full((*values.shape[:-1], n_voxels), np.nan)
+    result[..., places] = values
+    return result

@@ -9,11 +9,9 @@ import os
 import re
 import secrets
 import shutil
-import time
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,7 +147,6 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.partial")
     with locked_file(path.with_name(f".{path.name}.lock"), keep=resume):
-        _remove_abandoned(path)
         if path.exists():  # completed by the process that we waited for
             yield None
             return
@@ -164,21 +161,6 @@ def atomic_folder(path: Path, resume: bool = False) -> Iterator[Path | None]:
         finally:
             if not resume:
                 shutil.rmtree(temporary, ignore_errors=True)
-
-
-_ABANDONED_SECONDS = 7 * 24 * 3600.0
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove folders for `path` that version 0.1.0 left when it was killed.
-
-    It took no lock. So only those go in which nothing has changed for a week.
-    """
-    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
-        if left.is_dir() and is_temporary(left.name):
-            changed = max(entry.lstat().st_mtime for entry in (left, *left.rglob("*")))
-            if time.time() - changed > _ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def remove_half_written(folder: Path) -> None:

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data import regions
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
 from jne.data.mosaic import catalogue, stimuli
 from jne.data.mosaic.average import Sums, average_repeats
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.mosaic.files import SubjectFile, open_subject, subject_file
-from jne.data.nsd import rois
 from jne.data.nsd.images import N_IMAGES
-from jne.data.prepared import About, Source, write_prepared
+from jne.data.prepared import write_prepared
+from jne.data.source import About, Source
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -48,12 +49,16 @@ class Mosaic(Source):
 
     resumable: ClassVar[bool] = True
     in_order: ClassVar[bool] = False
+    comparison_caveat: ClassVar[str] = (
+        "Some people are in several of MOSAIC's data sets (its participants_shared.tsv). Leaving a "
+        "data set out then does not leave out its people."
+    )
 
     leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
     dataset: Annotated[str, AfterValidator(_known)]
     """Which of MOSAIC's data sets."""
-    voxels: Annotated[Literal["cortex", "grayordinates"] | rois.Regions, Field(min_length=1)]
+    voxels: Annotated[Literal["cortex", "grayordinates"] | regions.Regions, Field(min_length=1)]
     """All of the cortex, all grayordinates, or sets, areas, groups or tiers."""
     roi: str
     """What the column `roi` holds: the labels of HCP_MMP1 or of visual."""
@@ -183,18 +188,18 @@ class Mosaic(Source):
             "subcortex": np.where(cortex, "", area),
             "tiers": _grouped(area, HCP_MMP1_TIERS),
         }
-        sets = rois.RoiSets(
+        sets = regions.RoiSets(
             pd.DataFrame(labels),
             {name: sorted(set(values.tolist()) - {""}) for name, values in labels.items()},
         )
-        roi = rois.roi_column(sets, self.roi)
+        roi = regions.roi_column(sets, self.roi)
         everything = np.ones(len(area), dtype=bool)
         if self.voxels == "grayordinates":
             kept = np.flatnonzero(everything)
         elif self.voxels == "cortex":
             kept = np.flatnonzero(cortex)
         else:
-            kept = rois.select(self.voxels, sets, everything)
+            kept = regions.select(self.voxels, sets, everything)
         shown = sets.labels.drop(columns="tiers").iloc[kept].reset_index(drop=True)
         numbered = pd.DataFrame({"voxel": kept, "roi": roi[kept]})
         return pd.concat([numbered, fslr.positions(kept), shown], axis=1), kept

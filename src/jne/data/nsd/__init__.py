@@ -8,14 +8,14 @@ files      what nibabel reads
 betas      betas z-scored and averaged over repeats, in memory
 average    all sessions averaged a block of voxels at a time, in a way that survives a kill
 noise      the noise ceiling as NSD computes it
-rois       regions, their names in the paper, and the choice of voxels
-labels     the names of labels, for trees without colour tables
+labels     the names of labels
 """
 
 import shutil
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,17 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data import regions
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
-from jne.data.nsd import rois
-from jne.data.nsd.average import AVERAGING, Averaging, Found, average_repeats
+from jne.data.nsd.average import AVERAGING, Averaging, VoxelNoise, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.nsd.images import N_IMAGES, rows_of
+from jne.data.nsd.labels import label_names
 from jne.data.nsd.sessions import OpenSession
 from jne.data.nsd.spaces import Surface, Volume
-from jne.data.prepared import Source, write_prepared
+from jne.data.prepared import write_prepared
+from jne.data.source import Source
 from jne.data.splits import Share
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
@@ -60,9 +62,9 @@ class NSD(Source):
     space: Literal["func1pt8mm", "func1mm", "fsaverage"]
     betas: str
     """The folder of the betas version."""
-    voxels: Annotated[Literal["brainmask"] | rois.Regions, Field(min_length=1)]
+    voxels: Annotated[Literal["brainmask"] | regions.Regions, Field(min_length=1)]
     """The whole brain mask (on fsaverage: every vertex), or ROI sets, ROIs, tiers, labels."""
-    roi: str = rois.PAPER
+    roi: str = regions.PAPER
     """What the column `roi` holds: the paper's ten ROIs, or the labels of this ROI set."""
     zscore: Literal["run", "session", "none"]
     feature_zscore: Literal["train", "run"]
@@ -77,6 +79,32 @@ class NSD(Source):
     """A folder, zip or HDF5 file of the images, which may be relative to `root`; None: NSD's HDF5
     file below `root`."""
     image_features: ImageFeatures
+
+    # --- of a run's config ---
+
+    @classmethod
+    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+        if settings.get("feature_zscore", "train") != "train":
+            raise InputError(
+                "test",
+                "the encoder was trained on features z-scored within runs, which have no "
+                "counterpart for other stimuli; train with data.feature_zscore=train",
+            )
+        kept = {key: settings.get(key) for key in ("space", "zscore")}
+        for key, word in kept.items():
+            if word not in get_args(cls.model_fields[key].annotation):
+                raise InputError("", f"{config} must hold a word as data.{key}")
+        return kept
+
+    @classmethod
+    def mean_image(cls, settings: Mapping[str, Any]) -> NDArray[np.float64] | None:
+        root, subject, space = (settings.get(key) for key in ("root", "subject", "space"))
+        if not (isinstance(root, str) and isinstance(subject, str) and isinstance(space, str)):
+            return None
+        try:
+            return Volume(Path(root), subject, space).mean_image()
+        except InputError:
+            return None
 
     # --- files ---
 
@@ -178,7 +206,6 @@ class NSD(Source):
         test = (stimuli["split"] == "test").to_numpy()
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
         scratch = folder / AVERAGING
-        shutil.rmtree(folder / "by_session", ignore_errors=True)  # of earlier versions
         scratch.mkdir(exist_ok=True)
         # What an interrupted preparation left, but for what it completed of the averages
         for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
@@ -197,10 +224,10 @@ class NSD(Source):
             files = self._sessions[session]
             return self._space.open_session(files, n_trials[session], kept[order], unpacked)
 
-        found = average_repeats(folder, averaging, order, open_session, self._space.betas)
-        _count_invalid(voxels, trials, averaging.unit, found)
-        voxels["ncsnr"] = found.ncsnr if ncsnr is None else ncsnr
-        voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), found.inverse)
+        noise = average_repeats(folder, averaging, order, open_session)
+        _count_invalid(voxels, trials, averaging.unit, noise)
+        voxels["ncsnr"] = noise.ncsnr if ncsnr is None else ncsnr
+        voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), noise.inverse)
         geometry = self._space.geometry()
         if geometry is not None:
             write_json(folder / "space.json", geometry)
@@ -251,13 +278,13 @@ class NSD(Source):
         labels, names = {}, {}
         for roi_set, files in self._space.roi_files().items():
             labels[roi_set] = self._space.read_map(files)
-            names[roi_set] = rois.label_names(roi_set, self._colour_tables(roi_set))
-        sets = rois.RoiSets.of(labels, names, len(brain))
-        roi = rois.roi_column(sets, self.roi)
+            names[roi_set] = label_names(roi_set, self._colour_tables(roi_set))
+        sets = regions.RoiSets.from_labels(labels, names, len(brain))
+        roi = regions.roi_column(sets, self.roi)
         if self.voxels == "brainmask":
             kept = np.flatnonzero(brain)
         else:
-            kept = rois.select(self.voxels, sets, brain)
+            kept = regions.select(self.voxels, sets, brain)
         parts = [
             pd.DataFrame({"voxel": kept, "roi": roi[kept]}),
             self._space.positions(kept),
@@ -267,15 +294,15 @@ class NSD(Source):
 
 
 def _count_invalid(
-    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], found: Found
+    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], noise: VoxelNoise
 ) -> None:
     """Add how many sessions and runs of each voxel are left out, and trials saturated; print it."""
     units = trials.groupby(unit)
     session, n_runs = units["session"].first().to_numpy(), units["run"].nunique().to_numpy()
-    whole = [~found.valid[session == number].any(axis=0) for number in np.unique(session)]
+    whole = [~noise.valid[session == number].any(axis=0) for number in np.unique(session)]
     voxels["n_invalid_sessions"] = np.sum(whole, axis=0)
-    voxels["n_invalid_runs"] = n_runs @ ~found.valid
-    voxels["n_saturated_trials"] = found.saturated
+    voxels["n_invalid_runs"] = n_runs @ ~noise.valid
+    voxels["n_saturated_trials"] = noise.saturated
     invalid, saturated = voxels["n_invalid_runs"] > 0, voxels["n_saturated_trials"] > 0
     if invalid.any():
         console.print(

@@ -23,10 +23,10 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from jne.analysis.noise_ceiling import ncsnr_from_sums
+from jne.analysis.noise_ceiling import mean_inverse, ncsnr_from_sums
 from jne.data.nsd.betas import Means, Repeats, standardise, units_of
 from jne.data.nsd.noise import ncsnr_as_nsd
-from jne.data.nsd.sessions import VOXELS_AT_ONCE, Betas, OpenSession
+from jne.data.nsd.sessions import VOXELS_AT_ONCE, OpenSession
 from jne.utils.blocks import even_blocks
 from jne.utils.files import atomic_file
 from jne.utils.progress import stage_progress
@@ -38,7 +38,7 @@ _ROWS_BYTES = 2**26  # of the responses that are written at once
 
 
 @dataclass(frozen=True)
-class Found:
+class VoxelNoise:
     """What is known of V voxels besides their means."""
 
     valid: NDArray[np.bool_]
@@ -51,18 +51,18 @@ class Found:
     """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
 
     @classmethod
-    def joined(cls, parts: "list[Found]") -> "Found":
+    def joined(cls, parts: "list[VoxelNoise]") -> "VoxelNoise":
         """The voxels of all parts."""
         columns = zip(*(vars(part).values() for part in parts), strict=True)
         return cls(*(np.concatenate(column, axis=-1) for column in columns))
 
-    def reordered(self, order: NDArray[np.int64]) -> "Found":
+    def reordered(self, order: NDArray[np.int64]) -> "VoxelNoise":
         """Of the voxels that are here in the order `order`, (V,)."""
         place = np.argsort(order)
-        return Found(*(values[..., place] for values in vars(self).values()))
+        return VoxelNoise(*(values[..., place] for values in vars(self).values()))
 
     @classmethod
-    def load(cls, path: Path) -> "Found":
+    def load(cls, path: Path) -> "VoxelNoise":
         with np.load(path, allow_pickle=False) as saved:
             return cls(**saved)
 
@@ -75,17 +75,24 @@ class Averaging:
     """How the trials of a subject are averaged.
 
     trials: one row per trial, ordered by session: session, run, row (of the image). zscore: run,
-    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images.
+    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images. dtype: of the means
+    while they are computed.
     """
 
     def __init__(
-        self, trials: pd.DataFrame, zscore: str, noise_ceiling: str, test: NDArray[np.bool_]
+        self,
+        trials: pd.DataFrame,
+        zscore: str,
+        noise_ceiling: str,
+        test: NDArray[np.bool_],
+        dtype: type[np.floating] = np.float32,
     ) -> None:
         self.unit = units_of(trials, zscore)
         """(n_trials,), of each trial."""
         self.repeats = Repeats(trials, self.unit)
         self.by_session = Repeats(trials, units_of(trials, "session"))
         self.zscore, self.noise_ceiling, self.test = zscore != "none", noise_ceiling, test
+        self.dtype = dtype
 
     def blocks(self, n_voxels: int) -> list[slice]:
         """Blocks of voxels that are averaged in memory."""
@@ -100,7 +107,7 @@ class _Part:
     def __init__(self, averaging: Averaging, n_voxels: int) -> None:
         self._how = averaging
         squares = averaging.noise_ceiling == "repeats"
-        self.means = Means(averaging.repeats, n_voxels, squares=squares)
+        self.means = Means(averaging.repeats, n_voxels, averaging.dtype, squares=squares)
         self._saturated = np.zeros(n_voxels, dtype=np.int64)
         self._as_nsd: tuple[Means, Means] | None = None
         if averaging.noise_ceiling == "repeats_as_nsd":
@@ -121,7 +128,7 @@ class _Part:
         unit = self._how.repeats.sessions[number].unit
         self.means.add(number, betas, standardise(betas, unit, zscore=self._how.zscore))
 
-    def finish(self) -> Found:
+    def finish(self) -> VoxelNoise:
         """Set the means without any valid trial to NaN; measure the noise."""
         values, count = self.means.values, self.means.count
         ncsnr = np.full(values.shape[1], np.nan)
@@ -130,12 +137,11 @@ class _Part:
         elif self.means.squares is not None:
             ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
         count = np.broadcast_to(count, values.shape)
-        tested = count[self._how.test]
-        inverse = (1 / np.where(tested == 0, np.nan, tested)).mean(axis=0)
+        inverse = mean_inverse(count[self._how.test])
         missing = count == 0
         if missing.any():
             values[missing] = np.nan
-        return Found(self.means.valid, self._saturated, ncsnr, inverse)
+        return VoxelNoise(self.means.valid, self._saturated, ncsnr, inverse)
 
 
 def average_repeats(
@@ -143,13 +149,11 @@ def average_repeats(
     averaging: Averaging,
     order: NDArray[np.int64],
     open_session: Callable[[int], OpenSession],
-    betas_of: Callable[[NDArray[Any]], Betas],
-) -> Found:
+) -> VoxelNoise:
     """Write the mean of each image's valid trials to responses.npy, NaN where there is none.
 
     folder: of the data. order: (V,), the voxels in the order of the files. open_session: function
-    of a session's number that opens the V voxels in that order. betas_of: as of
-    `Volume.betas`.
+    of a session's number that opens the V voxels in that order.
     """
     blocks = averaging.blocks(len(order))
     names = [f"{block.start}_{block.stop}" for block in blocks]
@@ -181,21 +185,22 @@ def average_repeats(
                     ahead = pool.submit(raw_of, sessions[k + 1])
 
                 def add(part: _Part, v: slice, k: int = k, raw: NDArray[Any] = raw) -> None:
-                    part.add(k, *betas_of(raw[v]))
+                    part.add(k, *opened[sessions[k]].betas(raw[v]))
 
                 list(pool.map(add, parts, columns))
-            found = Found.joined(list(pool.map(_Part.finish, parts)))
+            noise = VoxelNoise.joined(list(pool.map(_Part.finish, parts)))
             means = [part.means.values for part in parts]
             if len(blocks) == 1:
                 _write_columns(folder / "responses.npy", means, order)
-                return found.reordered(order)
-            found.save(path.with_name(f"found_{name}.npz"))
+                return noise.reordered(order)
+            path.parent.mkdir(exist_ok=True)
+            noise.save(path.with_name(f"found_{name}.npz"))
             _write_columns(path, means, np.arange(block.stop - block.start))
             del parts, means, raw, add  # the next block takes their place in memory
     means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
     _write_columns(folder / "responses.npy", means, order)
-    founds = [Found.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
-    return Found.joined(founds).reordered(order)
+    parts_noise = [VoxelNoise.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
+    return VoxelNoise.joined(parts_noise).reordered(order)
 
 
 def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
@@ -208,4 +213,4 @@ def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -
         at_once = max(_ROWS_BYTES // (4 * n_voxels), 1)
         for start in range(0, n_images, at_once):
             rows = np.concatenate([part[start : start + at_once] for part in parts], axis=1)
-            rows.take(place, axis=1).tofile(file)
+            rows.take(place, axis=1).astype(np.float32, copy=False).tofile(file)

@@ -71,10 +71,17 @@ class Means:
     Of few voxels: the computation is many times faster where their trials stay in the cache.
     """
 
-    def __init__(self, repeats: Repeats, n_voxels: int, *, squares: bool = False) -> None:
+    def __init__(
+        self,
+        repeats: Repeats,
+        n_voxels: int,
+        dtype: type[np.floating] = np.float32,
+        *,
+        squares: bool = False,
+    ) -> None:
         n_images, n_units = repeats.shown.shape
         self._repeats = repeats
-        self.values = np.zeros((n_images, n_voxels), dtype=np.float32)
+        self.values = np.zeros((n_images, n_voxels), dtype=dtype)
         """(N, V), 0 where no trial is valid."""
         self.valid = np.zeros((n_units, n_voxels), dtype=bool)
         """(U, V), whether a voxel was finite and not constant in a unit."""

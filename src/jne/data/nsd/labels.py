@@ -4,6 +4,10 @@ As in the colour tables of the release (freesurfer/SUBJECT/label/NAME.mgz.ctab).
 Algonauts, whose own mapping files are pickles, which are never read.
 """
 
+from pathlib import Path
+
+from jne.utils.reading import reading
+
 # The 180 areas of a hemisphere, in the order of their numbers (Glasser et al. 2016).
 _HCP_MMP1 = """
 V1 MST V6 V2 V3 V4 V8 4 3b FEF PEF 55b V3A RSC POS2 V7 IPS1 FFC V3B LO1
@@ -37,3 +41,17 @@ LABELS: dict[str, dict[int, str]] = {
     roi_set: dict(enumerate(names.split(), start=1)) for roi_set, names in _NAMES.items()
 }
 """The name of each label, by ROI set."""
+
+
+def label_names(roi_set: str, colour_tables: list[Path]) -> dict[int, str]:
+    """The name of each label of a set: from the first colour table that exists, or from LABELS.
+
+    A line of a colour table has a number and a name, with any blanks between and after them.
+    """
+    for path in colour_tables:
+        with reading(path, "data.root"):
+            if not path.exists():
+                continue
+            fields = [line.split() for line in path.read_text().splitlines()]
+        return {int(f[0]): f[1] for f in fields if len(f) >= 2 and f[0].isdigit() and f[0] != "0"}
+    return LABELS.get(roi_set, {})

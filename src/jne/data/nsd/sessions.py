@@ -29,17 +29,35 @@ Betas = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 class OpenSession(Protocol):
-    """A session of which V voxels are asked for."""
+    """A session from which V voxels are read. Reading is apart from computing: both take long."""
 
     def read(self, chosen: slice) -> NDArray[Any]:
-        """The raw betas (v, n_trials) of some of the V voxels.
+        """The raw values (v, n_trials) of some of the V voxels.
 
         Raises InputError where a file cannot be read.
         """
         ...
 
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """The betas of raw values."""
+        ...
 
-class Hdf5Session:
+
+class _Volume:
+    """A session whose betas are stored as `_PERCENT` times percent signal change."""
+
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """NaN for voxels that are 0 in every trial: outside the brain, or invalid here."""
+        largest, smallest = raw.max(axis=1), raw.min(axis=1)
+        betas = np.divide(raw, np.float32(_PERCENT)).astype(np.float32, copy=False)
+        betas[(largest == 0) & (smallest == 0)] = np.nan
+        saturated = np.zeros(len(raw), dtype=np.int64)
+        some = np.flatnonzero((largest >= _SATURATED) | (smallest <= -_SATURATED))
+        saturated[some] = (np.abs(raw[some].astype(np.int32)) >= _SATURATED).sum(axis=1)
+        return np.ascontiguousarray(betas.T), saturated
+
+
+class Hdf5Session(_Volume):
     """The dataset `betas` (n_trials, Z, Y, X) of a file.
 
     Raises InputError where the file cannot be read or has another shape.
@@ -99,7 +117,7 @@ class Hdf5Session:
         return betas
 
 
-class NiftiSession:
+class NiftiSession(_Volume):
     """A compressed image (X, Y, Z, n_trials).
 
     It can only be read as a whole, so its V voxels are unpacked once, into the file `unpacked`.
@@ -124,17 +142,6 @@ class NiftiSession:
             volume = np.asarray(image.dataobj.get_unscaled())  # (X, Y, Z, n_trials)
         z, y, x = self._places
         return volume[x, y, z]
-
-
-def percent(raw: NDArray[Any]) -> Betas:
-    """The betas of a volume, NaN for voxels that are 0 in every trial. raw: (V, n_trials)."""
-    largest, smallest = raw.max(axis=1), raw.min(axis=1)
-    betas = np.divide(raw, np.float32(_PERCENT)).astype(np.float32, copy=False)
-    betas[(largest == 0) & (smallest == 0)] = np.nan  # outside the brain, or invalid in the session
-    saturated = np.zeros(len(raw), dtype=np.int64)
-    some = np.flatnonzero((largest >= _SATURATED) | (smallest <= -_SATURATED))
-    saturated[some] = (np.abs(raw[some].astype(np.int32)) >= _SATURATED).sum(axis=1)
-    return np.ascontiguousarray(betas.T), saturated
 
 
 def _chunk_offsets(dataset: Any) -> NDArray[np.int64] | None:

@@ -14,16 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne.data.nsd.files import check_shape, open_image, reading_image
-from jne.data.nsd.sessions import (
-    VOXELS_AT_ONCE,
-    Betas,
-    Hdf5Session,
-    NiftiSession,
-    OpenSession,
-    percent,
-)
+from jne.data.nsd.sessions import Betas, Hdf5Session, NiftiSession, OpenSession
 from jne.errors import InputError
-from jne.utils.blocks import even_blocks
 from jne.utils.reading import reading
 
 HEMISPHERES = {"left": "lh", "right": "rh"}  # as the files call them
@@ -115,10 +107,6 @@ class Volume:
             return Hdf5Session(files[0], shape, (k, j, i))
         return NiftiSession(files[0], shape, (k, j, i), unpacked)
 
-    def betas(self, raw: NDArray[Any]) -> Betas:
-        """The betas of what `OpenSession.read` returns."""
-        return percent(raw)
-
 
 class Surface:
     """fsaverage: the vertices of the left hemisphere, then those of the right."""
@@ -176,10 +164,6 @@ class Surface:
         """Raises InputError where the files cannot be read or have another shape."""
         return _SurfaceSession(files, n_trials, kept)
 
-    def betas(self, raw: NDArray[Any]) -> Betas:
-        """The betas of what `OpenSession.read` returns: floating point, so never saturated."""
-        return np.ascontiguousarray(raw.T), np.zeros(len(raw), dtype=np.int64)
-
 
 class _SurfaceSession:
     """The file of each hemisphere, (vertices, 1, 1, n_trials), in percent signal change."""
@@ -203,17 +187,9 @@ class _SurfaceSession:
                 betas[inside] = values[vertices - first]
         return betas
 
-
-def read_session(
-    space: Volume | Surface, files: list[Path], n_trials: int, kept: NDArray[np.int64]
-) -> Betas:
-    """A whole session at once. Raises InputError where it cannot be read."""
-    raw = space.open_session(files, n_trials, kept, None).read(slice(None))
-    betas = np.empty((n_trials, len(kept)), dtype=np.float32)
-    saturated = np.empty(len(kept), dtype=np.int64)
-    for v in even_blocks(len(kept), VOXELS_AT_ONCE):
-        betas[:, v], saturated[v] = space.betas(raw[v])
-    return betas, saturated
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """Floating point, so never saturated."""
+        return np.ascontiguousarray(raw.T), np.zeros(len(raw), dtype=np.int64)
 
 
 def _roi_names(folder: Path, suffix: str) -> tuple[set[str], set[str]]:

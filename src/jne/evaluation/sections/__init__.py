@@ -12,7 +12,7 @@ planted      JNE against that of planted twins: how nonlinear a voxel is
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
-out_of_distribution  R² and JNE on a second test set
+out_of_distribution  R² and JNE on an external test set
 swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation

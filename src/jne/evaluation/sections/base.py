@@ -177,6 +177,12 @@ def by_group(data: SubjectData, table: pd.DataFrame) -> Iterator[tuple[str, str,
             yield "tier", tier, reported[reported["tier"] == tier]
 
 
+def first_names(names: Sequence[str], most: int) -> str:
+    """The first names of a list, for a sentence, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def p_text(p: float) -> str:
     """A p-value for a sentence."""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"

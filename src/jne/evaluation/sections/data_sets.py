@@ -4,6 +4,7 @@ The space is that of the areas of HCP_MMP1, which voxel tables have in the colum
 data on fs_LR, single vertices are compared, too.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 
 from jne.analysis import agreement, hierarchy
 from jne.analysis.inference import partial_rank_correlation
+from jne.data.source import source_class
 from jne.evaluation.claims import unclaimed_across
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.sections.data_set_figures import consensus_map, left_out, matrices, tiers
@@ -147,11 +149,11 @@ class DataSets(Section):
             "differs between areas in the same way everywhere, JNE may agree for that reason "
             "alone: read the correlation given R².",
         ]
-        if sum("mosaic" in data.subject.data_set for data in compared) > 1:
-            lines.append(
-                "Some people are in several of MOSAIC's data sets (its participants_shared.tsv). "
-                "Leaving a data set out then does not leave out its people."
-            )
+        sources = {
+            data.subject.data_set: data.subject.nonlinear.config["data"] for data in compared
+        }
+        said = Counter(source_class(s["_target_"]).comparison_caveat for s in sources.values())
+        lines += [caveat for caveat, n_data_sets in said.items() if caveat and n_data_sets > 1]
         left = [data.name for data in subjects if data not in compared]
         if left:
             lines.append(f"Without areas of {ATLAS}, and so not compared: {', '.join(left)}.")

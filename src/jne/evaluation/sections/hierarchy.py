@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from jne.analysis import hierarchy
 from jne.columns import label
 from jne.evaluation.claims import of_regions, unclaimed, unclaimed_across
-from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, first_names, p_text
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import short, subplots
@@ -66,8 +66,8 @@ class Hierarchy(Section):
         few = jne.loc[jne["n_voxels"] < hierarchy.MIN_VOXELS, "group"]
         if len(few):
             sentences.append(
-                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): {', '.join(few[:12])}"
-                f"{f' and {len(few) - 12} more' if len(few) > 12 else ''}."
+                f"Not tested (fewer than {hierarchy.MIN_VOXELS} voxels): "
+                f"{first_names(list(few), 12)}."
             )
         if tables["trend"]["tau"].notna().any():
             sentences.append(

@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.columns import label
-from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group
+from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group, first_names
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
@@ -66,9 +66,9 @@ class Nonlinear(Section):
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         sentences = [
-            "W is the JNE of a voxel minus that of its linear twin, a made-up linear voxel that is "
-            "as predictable and as noisy, by one encoder trained on both. Nonlinear: at a false "
-            f"discovery rate of {_percent(data)} (knockoff+) among the voxels of the row. "
+            "W is the JNE of a voxel minus that of its linear twin, a surrogate voxel that is "
+            "linear, as predictable and as noisy, by one encoder trained on both. Nonlinear: at a "
+            f"false discovery rate of {data.rate} (knockoff+) among the voxels of the row. "
             "p: of W > 0 (Wilcoxon, one-sided)."
         ]
         if tables["nonlinear_trend"]["tau"].notna().any():
@@ -88,15 +88,12 @@ class Nonlinear(Section):
         whole, rois = table.iloc[0], table.query("level == 'roi' and n_voxels > 0")
         clauses = [
             f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "
-            f"rate of {_percent(data)}"
+            f"rate of {data.rate}"
         ]
         if whole.n_nonlinear and len(rois) > 1:
-            ends = ("highest", rois["share"].max()), ("lowest", rois["share"].min())
-            clauses += [
-                f"their share is {which} in {_named(rois.loc[rois['share'] == share, 'group'])} "
-                f"({share:.0%})".replace("%", " %")
-                for which, share in ends
-            ]
+            for which, share in ("highest", rois["share"].max()), ("lowest", rois["share"].min()):
+                named = first_names(list(rois.loc[rois["share"] == share, "group"]), _MAX_NAMED)
+                clauses.append(f"their share is {which} in {named} ({100 * share:.0f} %)")
         return ["; ".join(clauses) + "."]
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
@@ -199,16 +196,6 @@ def _covariates(data: SubjectData) -> dict[str, str]:
     return known | {"r2_nonlinear": "R²"}
 
 
-def _named(groups: pd.Series) -> str:
-    """The first names of a list, and how many more there are."""
-    more = len(groups) - _MAX_NAMED
-    return ", ".join(groups[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-def _percent(data: SubjectData) -> str:
-    return f"{100 * data.config.inference.q:g} %"
-
-
 def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     names = data.shown or [WHOLE_BRAIN]
     level = "roi" if data.rois else "brain"
@@ -231,6 +218,6 @@ def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
     below.bar(range(len(names)), share, 0.7, color=colours, alpha=0.6)
     below.errorbar(range(len(names)), share, np.maximum(ends, 0), fmt="none", color="black", lw=0.8)
-    below.set(ylim=(0, 1), ylabel="share nonlinear", title=f"false discovery rate {_percent(data)}")
+    below.set(ylim=(0, 1), ylabel="share nonlinear", title=f"false discovery rate {data.rate}")
     name_groups(below, data.shown or [""])
     return figure

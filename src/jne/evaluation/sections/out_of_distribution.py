@@ -1,4 +1,4 @@
-"""A second test set beside the first: R² and JNE in and out of the training distribution."""
+"""An external test set beside the first: R² and JNE in and out of the training distribution."""
 
 from collections.abc import Mapping, Sequence
 
@@ -32,8 +32,8 @@ class OutOfDistribution(Section):
     title = "Out of distribution"
     captions: Mapping[str, str] = {
         "out_of_distribution": "R² and JNE of each analysed voxel on the test stimuli of the "
-        "training data (in) and on the second test set (out), one point (or bin) per voxel. Line: "
-        "equal values.",
+        "training data (in) and on the external test set (out), one point (or bin) per voxel. "
+        "Line: equal values.",
     }
     headings: Mapping[str, str] = {
         "r2": "R² in",

@@ -52,7 +52,7 @@ class Planted(Section):
             "known size. A second encoder was trained on them, too. Where their JNE reaches that "
             "of the voxel, among voxels of like linear power, is its nonlinear share; how many "
             "the test finds at a false discovery rate of "
-            f"{100 * data.config.inference.q:g} % is its power."
+            f"{data.rate} is its power."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:

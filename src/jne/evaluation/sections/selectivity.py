@@ -13,7 +13,7 @@ from jne.analysis import selectivity
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.errors import InputError
 from jne.evaluation.claims import why_unclaimed
-from jne.evaluation.sections.base import Section, Tables, by_region
+from jne.evaluation.sections.base import Section, Tables, by_region, first_names
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.features.images import Images, open_images
 from jne.plots.style import short, subplots
@@ -115,18 +115,15 @@ class Selectivity(Section):
         without = [roi for roi in preferred["roi"].unique() if reasons[roi]]
         sentences = []
         if parts:
-            sentences.append(f"JNE-SS is significantly higher for some stimuli: {_named(parts)}.")
+            named = first_names(parts, _MAX_NAMED)
+            sentences.append(f"JNE-SS is significantly higher for some stimuli: {named}.")
         if without:
+            named = first_names(without, _MAX_NAMED)
             sentences.append(
-                f"Of the stimuli of {_named(without)} nothing is claimed, where JNE describes the "
-                f"training, not the brain ({without[0]}: {reasons[without[0]]})."
+                f"Of the stimuli of {named} nothing is claimed, where JNE describes the training, "
+                f"not the brain ({without[0]}: {reasons[without[0]]})."
             )
         return sentences
-
-
-def _named(parts: list[str]) -> str:
-    more = len(parts) - _MAX_NAMED
-    return ", ".join(parts[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _moj(data: SubjectData) -> NDArray[np.float64]:

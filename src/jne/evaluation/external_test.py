@@ -1,4 +1,4 @@
-"""A second test set: how a stored encoder predicts other stimuli, and how nonlinear it is at them.
+"""An external test set: how a stored encoder predicts other stimuli, and how nonlinear it is there.
 
 Nothing is trained, and the run's folder is not written to. N stimuli of the second set, V voxels,
 V' of them trained on.
@@ -12,33 +12,31 @@ import torch
 from numpy.typing import NDArray
 
 from jne.analysis import nonlinearity, prediction, reliability
-from jne.data.prepared import Prepared, Source, prepare
+from jne.data.prepared import Prepared, prepare
+from jne.data.source import Source, source_class
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.missing_variants import deviations
 from jne.jacobian.variants import DEFAULT
 from jne.results import Results
+from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.instantiate import instantiate
 from jne.utils.tensors import load_tensors
 
-_SPACES = {"jne.data.nsd.NSD": None, "jne.data.algonauts.Algonauts": "fsaverage"}
-"""The data whose encoders can be tested: the space of their voxels; None: in the config."""
-_WORDS = {"space": ("func1pt8mm", "func1mm", "fsaverage"), "zscore": ("run", "session", "none")}
-"""What the config of a run may say of its data; it may be anybody's."""
 # Where features are and how they are computed, not what they are
 _NOT_COMPARED = ("path", "ids", "key", "checkpoint", "batch_size", "device", "cache", "dtype")
 
 
-def second_test(
+def external_test(
     run: Results, config: EvaluateConfig, progress: Callable[[float], None]
 ) -> dict[str, NDArray[np.float64]]:
     """Columns (V,) of the voxel table: the scores and the nonlinearity on the stimuli of `test`.
 
     Those of `jne.columns` with _ood. NaN for voxels that were not trained on, whose responses are
-    missing there, or that have no JNE. None without a second test set.
+    missing there, or that have no JNE. None without an external test set.
 
-    Raises InputError, naming the key, where the run was not trained on data with this second test
+    Raises InputError, naming the key, where the run was not trained on data with this external test
     set, or on other features than `features`.
     """
     if config.test is None:
@@ -53,62 +51,44 @@ def second_test(
     encoder = run.encoder(config.trust)
     with torch.inference_mode():
         predictions = encoder(torch.from_numpy(features)).numpy()[:, : len(trained)]
-    there = np.isfinite(responses).all(axis=0)
+    measured = np.isfinite(responses).all(axis=0)
     scores = {
-        "r2_ood": prediction.r2_score(responses[:, there], predictions[:, there]),
-        "r_ood": prediction.pearson_r(responses[:, there], predictions[:, there]),
-        "p_ood": prediction.t_test_p(responses[:, there], predictions[:, there]),
+        "r2_ood": prediction.r2_score(responses[:, measured], predictions[:, measured]),
+        "r_ood": prediction.pearson_r(responses[:, measured], predictions[:, measured]),
+        "p_ood": prediction.t_test_p(responses[:, measured], predictions[:, measured]),
     }
     outputs = np.flatnonzero(run.voxels["jne"].notna().to_numpy()[trained])
     deviation = deviations(encoder, features, [DEFAULT], outputs, config, progress)[DEFAULT]
     half1, half2 = reliability.split_halves(deviation, config.seed)
-    measured = {
+    jacobian = {
         "jne_ood": nonlinearity.jne(deviation),
         "mean_deviation_ood": nonlinearity.mean_deviation(deviation),
         "jne_half1_ood": half1,
         "jne_half2_ood": half2,
     }
 
-    def spread(values: NDArray, places: NDArray[np.int64]) -> NDArray[np.float64]:
-        column = np.full(len(run.voxels), np.nan)
-        column[places] = values
-        return column
-
-    columns = {name: spread(values, trained[there]) for name, values in scores.items()}
+    n = len(run.voxels)
+    columns = {name: among_all(v, trained[measured], n) for name, v in scores.items()}
     columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
-    return columns | {name: spread(values, trained[outputs]) for name, values in measured.items()}
+    return columns | {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
 
 
 def _source(run: Results, config: EvaluateConfig) -> Source:
     assert config.test is not None
-    data = run.config["data"]
-    name, subject = config.test.get("name"), run.config["subject"]
-    if data["_target_"] not in _SPACES:
+    data, subject, file = run.config["data"], run.config["subject"], run.path / "config.yaml"
+    trained = source_class(data["_target_"]).external_test(data, file)
+    if trained is None:
         raise InputError(
             "test",
-            f"the encoder of {subject} in {run.path} was trained on "
-            f"data={data['name']}, but this test set is for runs on data=nsd or data=algonauts",
-            value=name,
-        )
-    if data.get("feature_zscore", "train") != "train":
-        raise InputError(
-            "test",
-            f"the encoder of {subject} was trained on features z-scored within runs, "
-            f"which have no counterpart for other stimuli; train with data.feature_zscore=train",
-            value=name,
+            f"the encoder of {subject} in {run.path} was trained on data={data['name']}, which has "
+            f"no external test set; choose runs on other data",
+            value=config.test.get("name"),
         )
     _check_features(run, config.features)
-    of_run = {
-        "space": _SPACES[data["_target_"]] or data.get("space"),
-        "zscore": data.get("zscore", "session"),
-    }
-    for key, words in _WORDS.items():
-        if of_run[key] not in words:
-            raise InputError("", f"{run.path / 'config.yaml'} must hold a word as data.{key}")
     if file_name(subject) != subject:  # it becomes part of paths
-        raise InputError("", f"{run.path / 'config.yaml'} must hold a name as subject")
+        raise InputError("", f"{file} must hold a name as subject")
     table = str(run.path / "voxels.csv")
-    return instantiate(config.test, "test", {"subject": subject, "voxel_table": table} | of_run)
+    return instantiate(config.test, "test", {"subject": subject, "voxel_table": table} | trained)
 
 
 def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
@@ -140,7 +120,7 @@ def _standardised(
     if prepared.features.shape[1] != len(mean):
         raise InputError(
             "features",
-            f"{prepared.features.shape[1]} features of the second test set, but the "
+            f"{prepared.features.shape[1]} features of the external test set, but the "
             f"encoder in {run.path} takes {len(mean)}",
         )
     trained = np.flatnonzero(run.voxels["status"] == "ok")

@@ -1,4 +1,4 @@
-"""A second test set: a trained encoder on NSD-synthetic, against a plain computation."""
+"""An external test set: a trained encoder on NSD-synthetic, against a plain computation."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from nsd_tree import write_nsd
 
 from jne.data.prepared import load
 from jne.errors import InputError
-from jne.evaluation.second_test import second_test
+from jne.evaluation.external_test import external_test
 from jne.results import Results
 
 DIM = 5
@@ -53,7 +53,7 @@ def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
     folder, path = trained
     run = Results(path)
     config = evaluate_config(folder / "report", *test_overrides(folder))
-    columns = second_test(run, config, lambda _: None)
+    columns = external_test(run, config, lambda _: None)
     (prepared,) = (folder / "report" / "prepared").glob("nsd_synthetic*")
     second, voxels = load(prepared), run.voxels
     assert list(second.voxels["voxel"]) == list(voxels["voxel"])
@@ -120,7 +120,7 @@ def refused(run, folder, *more):
     chosen = more if "features=clip_vit_b32" in more else test_overrides(folder, *more)
     config = evaluate_config(folder / "report", *chosen)
     with pytest.raises(InputError) as error:
-        second_test(run, config, lambda _: None)
+        external_test(run, config, lambda _: None)
     return str(error.value)
 
 
@@ -128,7 +128,7 @@ def test_what_is_refused(trained, tmp_path):
     folder, path = trained
     run = Results(path)
     other = write_run(tmp_path / "run")
-    assert "this test set is for runs on data=nsd or data=algonauts" in refused(other, folder)
+    assert "which has no external test set; choose runs on other data" in refused(other, folder)
     root = ("test=nsd_synthetic", f"test.root={folder / 'nsd'}")
     sentence = refused(run, folder, *root, "features=clip_vit_b32")
     assert sentence.startswith("features=clip_vit_b32: the encoder of subj01 in ")
@@ -140,6 +140,6 @@ def test_what_is_refused(trained, tmp_path):
     assert sentence.startswith(f"test.root={tmp_path}: no NSD-synthetic of subj01")
     np.save(tmp_path / "wide.npy", np.zeros((N_IMAGES, DIM + 1), dtype=np.float32))
     sentence = refused(run, folder, f"features.path={tmp_path / 'wide.npy'}")
-    assert "6 features of the second test set, but the encoder in" in sentence
+    assert "6 features of the external test set, but the encoder in" in sentence
     run.config["data"]["feature_zscore"] = "run"
     assert "train with data.feature_zscore=train" in refused(run, folder)

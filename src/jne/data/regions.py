@@ -1,4 +1,4 @@
-"""The regions in NSD's ROI sets, their names in the paper, and the choice of voxels by region.
+"""Regions: ROI sets and their labels, the paper's ROIs, and the choice of voxels by region.
 
 Labels are integers: 0 is unlabelled, and in volumes -1 is outside the cortex. V is the number of
 voxels (or vertices).
@@ -6,7 +6,6 @@ voxels (or vertices).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,11 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
-from jne.data.nsd.labels import LABELS
 from jne.errors import InputError
 from jne.roi import ROIS, TIERS
 from jne.utils.progress import console
-from jne.utils.reading import reading
 
 
 def _as_names(value: Any) -> Any:
@@ -59,7 +56,7 @@ class RoiSets:
     """The labels of each set, also those without a voxel in this subject."""
 
     @classmethod
-    def of(
+    def from_labels(
         cls, labels: Mapping[str, NDArray], names: Mapping[str, dict[int, str]], n_voxels: int
     ) -> "RoiSets":
         """labels: by set, the label (V,) of each voxel. names: by set, the name of each label."""
@@ -74,20 +71,6 @@ class RoiSets:
     def has(self, roi_set: str, label: str) -> NDArray[np.bool_]:
         """Which voxels (V,) have a label."""
         return (self.labels[roi_set] == label).to_numpy(dtype=bool)
-
-
-def label_names(roi_set: str, colour_tables: list[Path]) -> dict[int, str]:
-    """The name of each label of a set: from the first colour table that exists, or from LABELS.
-
-    A line of a colour table has a number and a name, with any blanks between and after them.
-    """
-    for path in colour_tables:
-        with reading(path, "data.root"):
-            if not path.exists():
-                continue
-            fields = [line.split() for line in path.read_text().splitlines()]
-        return {int(f[0]): f[1] for f in fields if len(f) >= 2 and f[0].isdigit() and f[0] != "0"}
-    return LABELS.get(roi_set, {})
 
 
 def named(labels: NDArray, names: dict[int, str]) -> NDArray[np.str_]:
