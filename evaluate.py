@@ -30,7 +30,7 @@ def evaluate(composed: DictConfig) -> None:
     folder = hydra_folder()
 
     with open_report(config, subjects, folder) as report:
-        data = voxel_tables(subjects, config)
+        data = voxel_tables(subjects, config, report.stages)
         results = evaluate_sections(SECTIONS, data)
         report.write_tables(data, results)
         figures = report.draw(data, results)

@@ -63,6 +63,11 @@ class ScriptConfig(Section):
     output: Annotated[Path, AfterValidator(Path.absolute)]
 
     @property
+    def stages(self) -> Path:
+        """The folder of the store of stages."""
+        return self.output / "stages"
+
+    @property
     def tracking_uri(self) -> str:
         """The MLflow store: the one named by `tracking.uri`, else an sqlite file below `output`."""
         uri = self.tracking.uri

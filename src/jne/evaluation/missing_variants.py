@@ -1,84 +1,63 @@
-"""JNE of the variants that a run did not store: computed once, kept beside the reports.
+"""JNE of the variants that a run did not store, as a stage."""
 
-    OUTPUT/variants/DIGEST/jne_VARIANT.npy   (V,) float64, NaN for voxels that were not asked for
-
-DIGEST stands for the encoder, the features and the voxels asked for.
-"""
-
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from jne import __version__
 from jne.analysis import nonlinearity
 from jne.errors import keys_below
 from jne.evaluation.config import EvaluateConfig
-from jne.jacobian import SETTINGS, jacobian_deviation, variant_column, variant_file
-from jne.jacobian.resumable import fingerprint
+from jne.jacobian import SETTINGS, jacobian_deviation, variant_column
 from jne.results import Results
+from jne.stages import Stages, digest_of, file_digest
 from jne.utils.blocks import among_all
-from jne.utils.files import make_folder, write_array
-from jne.utils.reading import UNREADABLE
-from jne.utils.tensors import load_tensors
+from jne.utils.files import write_array
+from jne.utils.reading import reading
 
 
 def missing_variants(
     run: Results,
     voxels: pd.DataFrame,
     config: EvaluateConfig,
+    stages: Stages,
     progress: Callable[[float], None],
 ) -> dict[str, NDArray[np.float64]]:
     """JNE of the variants in `config.variants` that the run did not store.
 
-    voxels: one row per voxel, with columns `status` and `analysed`; asked for are those analysed.
+    voxels: one row per voxel, with columns `status` and `analysed`; those analysed get a JNE.
 
     Returns (V,) by column of the voxel table. The run's folder is not written to. Raises InputError
     where the Jacobians cannot be computed within `jacobian.max_memory_gb`.
     """
-    missing = [name for name in config.variants if variant_column("jne", name) not in voxels]
-    if not missing:
+    variants = [name for name in config.variants if variant_column("jne", name) not in voxels]
+    if not variants:
         return {}
     trained = np.flatnonzero(voxels["status"] == "ok")
     outputs = np.flatnonzero(voxels["analysed"].to_numpy()[trained])  # of the encoder
-    features = np.array(run.array("features"))
-    folder = config.output / "variants" / _digest(run, features, trained, outputs)
-    files = {name: variant_file(folder / "jne.npy", name) for name in missing}
-    absent = [name for name, file in files.items() if not _is_readable(file, len(voxels))]
-    if absent:
-        encoder = run.encoder(config.trust)
-        found = deviations(encoder, features, absent, outputs, config, progress)
-        make_folder(folder)
-        for name in absent:
-            jne = nonlinearity.jne(found[name])
-            write_array(files[name], among_all(jne, trained[outputs], len(voxels)))
-    return {variant_column("jne", name): _read(file) for name, file in files.items()}
 
+    def write(folder: Path) -> None:
+        encoder, features = run.encoder(config.trust), np.array(run.array("features"))
+        of_variants = deviations(encoder, features, variants, outputs, config, progress)
+        for name in variants:
+            jne = nonlinearity.jne(of_variants[name])
+            write_array(folder / f"{name}.npy", among_all(jne, trained[outputs], len(voxels)))
 
-def _digest(run: Results, features: NDArray, trained: NDArray, outputs: NDArray) -> str:
-    saved = load_tensors(run.path / "encoder.pt")
-    weights = [torch.atleast_1d(tensor) for tensor in saved["weights"].values()]
-    arrays = [torch.from_numpy(array) for array in (features, trained, outputs)]
-    config = json.dumps(saved["config"], sort_keys=True)  # the activation is not in the weights
-    return fingerprint([*weights, *arrays], config, str(len(run.voxels)), __version__)
-
-
-def _is_readable(path: Path, n_voxels: int) -> bool:
-    """Whether the file exists and is not damaged."""
-    try:
-        jne = _read(path)
-    except UNREADABLE:
-        return False
-    return jne.shape == (n_voxels,) and jne.dtype == np.float64
-
-
-def _read(path: Path) -> NDArray[np.float64]:
-    return np.load(path, allow_pickle=False)
+    about = {
+        "encoder": file_digest(run.path / "encoder.pt"),
+        "features": file_digest(run.path / "features.npy"),
+        "outputs": digest_of(outputs.tolist()),
+        "variants": variants,
+    }
+    folder = stages.make("variants", about, write)
+    with reading(folder, ""):
+        return {
+            variant_column("jne", name): np.load(folder / f"{name}.npy", allow_pickle=False)
+            for name in variants
+        }
 
 
 def deviations(

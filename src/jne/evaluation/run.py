@@ -18,6 +18,7 @@ from jne.evaluation.voxels import SubjectData
 from jne.plots.style import STYLE, save
 from jne.results.folder import RunFolder
 from jne.runs.session import open_session
+from jne.stages import Stages
 from jne.tracking import TrackedRun
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say, stage_progress
@@ -51,14 +52,14 @@ def open_report(
         )
         ids = [run["mlflow_run_id"] for runs in read.values() for run in runs]
         tracked.tag("reads", " ".join(filter(None, ids)))
-        yield Report(run_folder, tracked)
+        yield Report(run_folder, tracked, Stages(config.stages))
 
 
 class Report:
     """Writes a report to its folder and to MLflow."""
 
-    def __init__(self, folder: RunFolder, tracked: TrackedRun) -> None:
-        self.folder, self.tracked = folder, tracked
+    def __init__(self, folder: RunFolder, tracked: TrackedRun, stages: Stages) -> None:
+        self.folder, self.tracked, self.stages = folder, tracked, stages
         self.voxel_table = "voxels.csv"
         """The file of the voxel table, below tables/. It is too large for MLflow."""
         self.files: dict[Section, dict[str, list[str]]] = {}
@@ -126,6 +127,8 @@ class Report:
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
         self.tracked.log_file(path)
+        if self.stages.used:
+            self.folder.note(stages=self.stages.used)
         for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)

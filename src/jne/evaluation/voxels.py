@@ -26,6 +26,7 @@ from jne.jacobian import variant_column
 from jne.results import Results
 from jne.results.contents import twin_q
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
+from jne.stages import Stages
 from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.progress import say, stage_progress
@@ -139,12 +140,17 @@ class SubjectData:
         return list(dict.fromkeys(["jne", "mean_deviation", *columns]))
 
 
-def voxel_tables(subjects: Sequence[Subject], config: EvaluateConfig) -> list[SubjectData]:
+def voxel_tables(
+    subjects: Sequence[Subject], config: EvaluateConfig, stages: Stages | None = None
+) -> list[SubjectData]:
     """The voxel table of every subject, with a progress bar.
+
+    stages: the store of what is computed; by default that of the output folder.
 
     Raises InputError where the data have no such ROI, no categories, or no voxel to analyse, and
     where missing variants cannot be computed within the memory bound.
     """
+    stages = stages or Stages(config.stages)
     found: list[SubjectData] = []
     clusters: dict[str, Clusters] = {}  # by test set
     with stage_progress() as progress:
@@ -160,7 +166,7 @@ def voxel_tables(subjects: Sequence[Subject], config: EvaluateConfig) -> list[Su
             def advance(done: float, task: TaskID = task) -> None:
                 progress.update(task, completed=round(20 + 70 * done))
 
-            voxels = _voxel_table(subject, config, advance)
+            voxels = _voxel_table(subject, config, stages, advance)
             progress.update(task, completed=100)
             found.append(SubjectData(config, subject, voxels, rois, clusters[test_set]))
     return found
@@ -213,12 +219,12 @@ def _stimulus_clusters(run: Results, config: EvaluateConfig) -> Clusters:
 
 
 def _voxel_table(
-    subject: Subject, config: EvaluateConfig, progress: Callable[[float], None]
+    subject: Subject, config: EvaluateConfig, stages: Stages, progress: Callable[[float], None]
 ) -> pd.DataFrame:
     run = subject.nonlinear
     table = _scores(subject, config)
     table["analysed"] = _analysed(table, subject, config)
-    for name, values in missing_variants(run, table, config, progress).items():
+    for name, values in missing_variants(run, table, config, stages, progress).items():
         table[name] = values
     deviation = run.array("deviation")
     table["jne_low"], table["jne_high"] = reliability.jne_interval(

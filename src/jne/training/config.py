@@ -46,11 +46,6 @@ class TrainConfig(ScriptConfig, MethodConfig):
         """The folder that holds prepared data."""
         return self.output / "prepared"
 
-    @property
-    def stages(self) -> Path:
-        """The folder of the store of stages."""
-        return self.output / "stages"
-
     def determinants(self) -> dict[str, Any]:
         """All settings that the results depend on, as plain values."""
         return self.model_dump(
