@@ -184,7 +184,9 @@ def kill(folder: Path) -> None:
                 (made,) = set((output / place).glob("**/status.json")) - before
                 runs, again = of_experiment(output, kind)[earlier:], made.parent
                 *first, last = [found.info.status for found in runs]
-                ended = "FINISHED" if killed.stage == "exit" and killed.code == 0 else "KILLED"
+                # The signal may come when the run is over, and the process is not.
+                over = json.loads((killed.folder / "status.json").read_text())["status"]
+                ended = "KILLED" if over == "RUNNING" else over
                 # Before MLflow's run was created, there was none to be killed.
                 whole_record = last == "FINISHED" and (
                     first == [ended] or (first == [] and killed.stage == "opening")
