@@ -1,5 +1,6 @@
 """The store of stages: made once, whole or not at all, continued, listed and pruned."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -7,8 +8,9 @@ import sys
 import threading
 
 import pytest
+import torch
 
-from jne.stages import Stages, digest_of, prune, stored
+from jne.stages import Stages, code_digest, digest_of, prune, stored
 
 
 def write(name="x.txt", text="a"):
@@ -62,6 +64,20 @@ def test_what_was_interrupted_is_continued_and_never_taken_for_whole(tmp_path):
     folder = stages.make("fit", {}, lambda path: seen.extend(path.iterdir()))
     assert [path.name for path in seen] == ["half.txt"]
     assert (folder / "half.txt").read_text() == "half"
+
+
+def test_a_class_of_the_users_is_known_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    digests = []
+    for text in ("x = 1", "x = 2", "x = 1"):
+        (tmp_path / "own_encoder.py").write_text(f"class Own:\n    {text}\n")
+        sys.modules.pop("own_encoder", None)
+        importlib.invalidate_caches()
+        digests.append(code_digest([torch.nn.Linear, importlib.import_module("own_encoder").Own]))
+    assert digests[0] == digests[2] != digests[1]
+    assert code_digest([torch.nn.Linear]) == code_digest([torch.nn.ReLU, dict]) != digests[0]
+    nowhere = type("Nowhere", (), {"__module__": "nowhere"})
+    assert code_digest([nowhere]) != code_digest([nowhere])
 
 
 CODE = """

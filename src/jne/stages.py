@@ -13,16 +13,18 @@ status.json, so `jne stages` can say who uses one, and delete those that no run 
 """
 
 import hashlib
+import inspect
 import json
+import secrets
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jne import __version__
 from jne.errors import InputError
 from jne.utils.files import atomic_folder, make_folder, write_json
 from jne.utils.locks import locked_file
@@ -30,6 +32,7 @@ from jne.utils.plain import read_json
 from jne.utils.reading import UNREADABLE
 
 _ABOUT = "stage.json"
+_WINGS = ("analysis", "data", "encoders", "fitting", "jacobian", "measuring", "nulls")
 
 
 def digest_of(values: Any) -> str:
@@ -42,6 +45,29 @@ def file_digest(path: Path) -> str:
     """A digest of what a file holds."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def code_digest(classes: Iterable[type]) -> str:
+    """A digest of the files that define classes of a user's, which may change under their names.
+
+    One that no file defines is never the same twice.
+    """
+    files = set()
+    for kind in classes:
+        if kind.__module__.partition(".")[0] not in ("jne", "torch", "builtins"):
+            try:
+                files.add(inspect.getsourcefile(kind))
+            except (TypeError, OSError):
+                return secrets.token_hex(8)
+    return digest_of([file_digest(Path(file)) for file in sorted(filter(None, files))])
+
+
+@cache
+def _program() -> str:
+    """A digest of the parts of this program that compute what stages hold."""
+    package = Path(__file__).parent
+    files = (path for wing in _WINGS for path in (package / wing).rglob("*.py"))
+    return digest_of([file_digest(path) for path in sorted(files)])
 
 
 @dataclass
@@ -57,14 +83,13 @@ class Stages:
     ) -> Path:
         """The folder of a stage, made now if it is not there.
 
-        kind: names the function, and a change of it: another format is another kind. values: what
-        the result depends on, plain; this version of the program is added. write: called with an
-        empty folder, or with what it left there when it was interrupted. title: what the stage is
-        for, in `used`.
+        kind: names the function. values: what the result depends on, plain; a digest of this
+        program is added. write: called with an empty folder, or with what it left there when it was
+        interrupted. title: what the stage is for, in `used`.
 
         Raises InputError where `root` cannot be written to, and what `write` raises.
         """
-        about = {"kind": kind, "jne": __version__, "values": dict(values)}
+        about = {"kind": kind, "program": _program(), "values": dict(values)}
         folder = self.root / kind / digest_of(about)
         self.used[f"{kind}/{folder.name}"] = title
         if not folder.exists():
@@ -76,11 +101,6 @@ class Stages:
                     made = datetime.now(UTC).isoformat(timespec="seconds")
                     write_json(partial / _ABOUT, about | {"made": made, "seconds": seconds})
         return folder
-
-    def discard(self, folder: Path) -> None:
-        """Delete a stage that nothing will need again."""
-        self.used.pop(f"{folder.parent.name}/{folder.name}", None)
-        _delete(folder)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from jne.fitting.config import FitConfig, TrainerConfig
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
 from jne.fitting.module import EncodingModule
 from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
-from jne.stages import Stages
+from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet, say
 
@@ -153,6 +153,7 @@ def fit(
                 include=set(FitConfig.model_fields),
                 exclude={"trainer": {"checkpoint_seconds"}},
             ),
+            "code": code_digest(map(type, module.encoder.modules())),
             "checkpoint": checkpoint and checkpoint_digest(checkpoint),
             "trajectory": trajectory and trajectory.identity,
         }
