@@ -22,6 +22,7 @@ from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.plots.style import STYLE
+from jne.stages import Stages
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def page_of(subjects, folder) -> str:
     """The page of these subjects, without figures, and the files that it is to list."""
     results = evaluate_sections((Maps(), Selectivity(), Performance()), subjects)
     nothing = SimpleNamespace(log_file=lambda *_: None, log_metrics=lambda *_: None)
-    report = Report(SimpleNamespace(path=folder, figures=folder), nothing)
+    report = Report(SimpleNamespace(path=folder, figures=folder), nothing, Stages(folder))
     report.write_tables(subjects, results)
     return build_page(subjects, results, {}, {}, folder, "voxels.csv", report.files)
 

@@ -21,6 +21,7 @@ from jne.evaluation.sections.summary import Summary
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.results import Results
+from jne.stages import Stages
 
 CEILING = np.linspace(0.2, 0.9, N_VOXELS)
 N_RESAMPLES = 400
@@ -455,9 +456,9 @@ def test_out_of_distribution_and_areas(subjects):
 def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results, tables, tmp_path):
     logged, files = {}, []
     tracked = SimpleNamespace(log_metrics=logged.update, log_file=lambda *file: files.append(file))
-    Report(SimpleNamespace(path=tmp_path, figures=tmp_path), tracked).write_tables(
-        subjects, results
-    )
+    Report(
+        SimpleNamespace(path=tmp_path, figures=tmp_path), tracked, Stages(tmp_path)
+    ).write_tables(subjects, results)
     names = ("planted", "comparison", "reliability")  # the whole brain is the first row
     whole = {name: tables[name].groupby("subject").first() for name in names}
     jne = tables["trend"].query("measure == 'jne'").set_index("subject")["tau"]

@@ -23,6 +23,7 @@ from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
 from jne.features.images import FolderImages
 from jne.jacobian.variants import VARIANTS, Variant
+from jne.stages import Stages
 
 
 def data_of(*runs, config):
@@ -187,7 +188,7 @@ def test_two_sections_cannot_write_the_same_table_or_figure(tmp_path, config):
     subjects = data_of(write_run(tmp_path / "run"), config=config)
     results = evaluate_sections([Twin(), Twin()], subjects)
     folder = SimpleNamespace(path=tmp_path, figures=tmp_path)
-    report = Report(folder, SimpleNamespace(log_file=lambda *_: None))
+    report = Report(folder, SimpleNamespace(log_file=lambda *_: None), Stages(tmp_path))
     with pytest.raises(ValueError, match=r"two sections of the report write twin\.csv"):
         report.write_tables(subjects, results)
     with pytest.raises(ValueError, match=r"two sections of the report write subj01_twin\.png"):
