@@ -60,13 +60,15 @@ class RoiSets:
         cls, labels: Mapping[str, NDArray], names: Mapping[str, dict[int, str]], n_voxels: int
     ) -> "RoiSets":
         """labels: by set, the label (V,) of each voxel. names: by set, the name of each label."""
-        columns, known = {}, {}
+        columns, names_of_set = {}, {}
         for roi_set, values in labels.items():
             columns[roi_set] = named(values, names[roi_set])
             present = pd.unique(pd.Series(columns[roi_set]))
-            known[roi_set] = list(dict.fromkeys([*names[roi_set].values(), *sorted(present)]))
-            known[roi_set] = [name for name in known[roi_set] if name]
-        return cls(pd.DataFrame(columns, index=range(n_voxels)), known)
+            names_of_set[roi_set] = list(
+                dict.fromkeys([*names[roi_set].values(), *sorted(present)])
+            )
+            names_of_set[roi_set] = [name for name in names_of_set[roi_set] if name]
+        return cls(pd.DataFrame(columns, index=range(n_voxels)), names_of_set)
 
     def has(self, roi_set: str, label: str) -> NDArray[np.bool_]:
         """Which voxels (V,) have a label."""
@@ -85,8 +87,8 @@ def paper_roi(labels: pd.DataFrame) -> NDArray[np.str_]:
     roi = np.full(len(labels), "", dtype="<U16")
     for roi_set, names in _PAPER.items():
         if roi_set in labels:
-            found = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
-            roi = np.where(roi == "", found, roi)
+            paper_names = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
+            roi = np.where(roi == "", paper_names, roi)
     return roi
 
 
@@ -123,18 +125,18 @@ def select(regions: list[str], sets: RoiSets, within: NDArray[np.bool_]) -> NDAr
     regions: see `_members`. within: (V,). Prints the number of voxels of each region. Raises
     InputError, naming `data.voxels`, for an unknown or ambiguous region or if no voxel is selected.
     """
-    paper, found = paper_roi(sets.labels), {}
+    paper, n_selected = paper_roi(sets.labels), {}
     selected = np.zeros(len(within), dtype=bool)
     for region in regions:
         for name, members in _members(region, sets, paper).items():
             selected |= members
-            found[name] = int((members & within).sum())
+            n_selected[name] = int((members & within).sum())
     voxels = np.flatnonzero(selected & within)
     if not len(voxels):
         raise InputError("data.voxels", "selects no voxels", value=regions)
-    counts = ", ".join(f"{name} {n}" for name, n in found.items() if n)
+    counts = ", ".join(f"{name} {n}" for name, n in n_selected.items() if n)
     console.print(f"voxels     {len(voxels)}: {counts}", highlight=False, soft_wrap=True)
-    empty = [name for name, n in found.items() if not n]
+    empty = [name for name, n in n_selected.items() if not n]
     if empty:
         _warn(f"voxels     this subject has none in {', '.join(empty)}")
     return voxels

@@ -52,10 +52,10 @@ def missing_variants(
     absent = [name for name, file in files.items() if not _is_readable(file, len(voxels))]
     if absent:
         encoder = run.encoder(config.trust)
-        found = deviations(encoder, features, absent, outputs, config, progress)
+        arrays = deviations(encoder, features, absent, outputs, config, progress)
         make_folder(folder)
         for name in absent:
-            jne = nonlinearity.jne(found[name])
+            jne = nonlinearity.jne(arrays[name])
             write_array(files[name], among_all(jne, trained[outputs], len(voxels)))
     return {variant_column("jne", name): _read(file) for name, file in files.items()}
 
@@ -94,7 +94,7 @@ def deviations(
     Raises InputError, naming the key, where they cannot be computed within the memory.
     """
     with keys_below("jacobian", SETTINGS):
-        found = jacobian_deviation(
+        arrays = jacobian_deviation(
             encoder,
             features,
             variant=variants,
@@ -103,5 +103,5 @@ def deviations(
             max_memory_gb=config.jacobian.max_memory_gb,
             progress=progress,
         )
-    assert isinstance(found, dict)  # one array per variant
-    return found
+    assert isinstance(arrays, dict)  # one array per variant
+    return arrays

@@ -221,8 +221,8 @@ def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     figure, axes = subplots(figsize=(6.8, 3.2), layout="constrained")
     rois, note = _shown(voxels)
     if note:
-        shown = np.flatnonzero(voxels["roi"].isin(rois))
-        voxels, jne_ss = voxels.iloc[shown], jne_ss[:, shown]
+        columns = np.flatnonzero(voxels["roi"].isin(rois))
+        voxels, jne_ss = voxels.iloc[columns], jne_ss[:, columns]
     rank = voxels["roi"].map({roi: i for i, roi in enumerate(rois)}).fillna(len(rois))
     measured = np.flatnonzero(voxels["jne"].notna())
     order = measured[np.lexsort((voxels["jne"].iloc[measured], rank.iloc[measured]))]

@@ -163,7 +163,7 @@ def _images(data: SubjectData, stimuli: pd.DataFrame) -> Images:
 
 
 def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
-    regions, clusters = [WHOLE_BRAIN, *data.shown], data.clusters.names
+    regions, clusters = [WHOLE_BRAIN, *data.shown_rois], data.clusters.names
     preferred = tables["preferences"].query("preferred")
     preferred = preferred[preferred["roi"].isin(regions)]
     figure, axes = subplots(
