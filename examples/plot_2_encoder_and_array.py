@@ -3,7 +3,7 @@ An encoder and an array, in a notebook
 ======================================
 
 JNE needs no config, no data format and no framework but torch: an encoder, and the features of the
-stimuli. Here a small network is trained on four made-up voxels whose nonlinearity we know.
+stimuli. Here a small network is trained on four surrogate voxels whose nonlinearity we know.
 """
 
 # %%

@@ -17,10 +17,10 @@ from jne.data.responses import (
     Responses,
     Twins,
     WithTwins,
-    unscaled,
     check_vary,
     float32,
     spread,
+    unscaled,
     voxel_statistics,
 )
 from jne.errors import InputError

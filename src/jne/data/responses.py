@@ -60,7 +60,7 @@ class Responses:
 
 @dataclass(frozen=True)
 class Twins:
-    """Made-up voxels to train on beside the V' real ones, each the twin of one of them.
+    """Surrogate voxels to train on beside the V' real ones, each the twin of one of them.
 
     There are `n_draws` twins of each of K voxels, T = n_draws K, draw after draw.
     """

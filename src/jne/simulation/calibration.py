@@ -158,7 +158,13 @@ class Calibration(Study, MethodConfig):
                 row[4].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
             row[0].set_ylabel(f"{name}\nP(W > 0)")
         axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
-        titles = ("linear voxels: fair coins?", "false discoveries", "found", "JNE", "planted")
+        titles = (
+            "P(W > 0) of linear\nvoxels (null: 0.5)",
+            "false discoveries",
+            "share of voxels\nfound nonlinear",
+            "JNE",
+            "nonlinear share,\nestimated",
+        )
         for panel, title in zip(axes[0], titles, strict=False):
             panel.set_title(title)
         return figure
