@@ -35,10 +35,10 @@ def nonlinear_share(
     jne, linear_power: (V,). shares: (n_shares, V), ascending, the first 0: what was planted into
     the twins of each voxel. planted: (n_shares, V), their JNE.
 
-    The estimate is where the mean JNE of the N_MATCHED planted twins of nearest linear power, as
-    a function of what was planted, reaches the voxel's. Below the JNE of linear twins it
-    is negative, by the mirrored curve, so that its mean over linear voxels is 0. It is at most
-    1 - linear_power. The interval holds the shares at which the voxel's JNE lies between the quantiles of the planted
+    The estimate is where the mean JNE of the N_MATCHED planted twins of nearest linear power, as a
+    function of what was planted, reaches the voxel's. Below the JNE of linear twins it is negative,
+    by the mirrored curve, so that its mean over linear voxels is 0. It is at most 1 - linear_power.
+    The interval holds the shares at which the voxel's JNE lies between the quantiles of the planted
     twins' (CONFIDENCE, two-sided).
 
     Returns estimate, low end, high end, (V,) each; NaN where a value is.
