@@ -23,7 +23,7 @@ BASELINE = "train.py, `baseline`"
 TWINS = "train.py, `control=twins`"
 PLANTED = "train.py, `control=planted`"
 REPORT = "evaluate.py"
-SECOND_TEST = "evaluate.py, `test`"
+EXTERNAL = "evaluate.py, `test`"
 
 TEXT, BOOLEAN, INDEX = "text", "yes or no", "index"
 VARIANCE = "share of the variance"
@@ -117,10 +117,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),
     Column("r2_normalised_{predictor}", "R² / ceiling {predictor}", REPORT, "R2 / noise ceiling"),
-    Column("r2_ood", "R² out", SECOND_TEST, "R2 on the second test set", VARIANCE),
-    Column("r_ood", "r out", SECOND_TEST, "Pearson's r on the second test set"),
-    Column("p_ood", "p out", SECOND_TEST, "p of R2 > 0 on the second test set"),
-    Column("noise_ceiling_ood", "ceiling out", SECOND_TEST, "noise ceiling of the second test set",
+    Column("r2_ood", "R² out", EXTERNAL, "R2 on the external test set", VARIANCE),
+    Column("r_ood", "r out", EXTERNAL, "Pearson's r on the external test set"),
+    Column("p_ood", "p out", EXTERNAL, "p of R2 > 0 on the external test set"),
+    Column("noise_ceiling_ood", "ceiling out", EXTERNAL, "noise ceiling of the external test set",
            VARIANCE),
     # --- nonlinearity ---
     Column("jne", "JNE", RUN, "Jacobian-based nonlinearity evaluation", JACOBIAN, required=True,
@@ -130,9 +130,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("jne_high", "to", REPORT, "its upper end", JACOBIAN),
     Column("jne_half1", "JNE, first half", REPORT, "JNE of one half of the test stimuli", JACOBIAN),
     Column("jne_half2", "JNE, second half", REPORT, "JNE of the other half", JACOBIAN),
-    Column("jne_ood", "JNE out", SECOND_TEST, "JNE on the second test set", JACOBIAN),
-    Column("jne_half1_ood", "JNE out, first half", SECOND_TEST, "JNE of one half of it", JACOBIAN),
-    Column("jne_half2_ood", "JNE out, second half", SECOND_TEST, "JNE of the other half", JACOBIAN),
+    Column("jne_ood", "JNE out", EXTERNAL, "JNE on the external test set", JACOBIAN),
+    Column("jne_half1_ood", "JNE out, first half", EXTERNAL, "JNE of one half of it", JACOBIAN),
+    Column("jne_half2_ood", "JNE out, second half", EXTERNAL, "JNE of the other half", JACOBIAN),
     Column("jne_twins_fit", "JNE beside twins", REPORT, "JNE in the run with twins", JACOBIAN),
     Column("jne_twin", "JNE twin", TWINS, "what JNE would be if the voxel were linear: that of "
            "its linear twin, or the mean of several", JACOBIAN, required=True, averaged=True),
@@ -161,7 +161,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("mean_deviation", "mean deviation", RUN, "mean of the deviations, whose spread is JNE",
            JACOBIAN, required=True, averaged=True, array="deviation",
            reduce=nonlinearity.mean_deviation),
-    Column("mean_deviation_ood", "mean deviation out", SECOND_TEST, "on the second test set",
+    Column("mean_deviation_ood", "mean deviation out", EXTERNAL, "on the external test set",
            JACOBIAN),
     Column("gain_change", "change of gain", RUN, "how much the gain of the voxel's Jacobian "
            "changes over stimuli", cmap="magma", array="gain", reduce=nonlinearity.gain_change),

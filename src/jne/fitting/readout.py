@@ -139,7 +139,7 @@ def freeze_linear_path(encoder: nn.Module) -> None:
     """Set the encoder's linear path, if it has one, to 0 while the hidden layers are trained.
 
     Hidden layers that are trained beside a linear path, which takes what is linear, learn worse
-    features of what is not (docs/encoders.md).
+    features of what is not (docs/notes/encoders.md).
     """
     path = getattr(encoder, "linear_path", None)
     if path is not None:
