@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT
 
-SOURCES = sorted(Path(ROOT, "src").rglob("*.py"))
+SOURCES = sorted([*Path(ROOT, "src").rglob("*.py"), *Path(ROOT, "examples").glob("*.py")])
 DOCS = Path(ROOT, "docs")
 USER_PAGES = [
     Path(ROOT, "README.md"),
@@ -63,7 +63,7 @@ def test_names_in_the_source_are_nouns_of_the_field(names_in_src, banned):
         f"{path.relative_to(ROOT)}:{line} {name}"
         for path, names in names_in_src.items()
         for name, line in names.items()
-        if name in banned
+        if name in banned or name.lstrip("_") in banned
     ]
     assert not hits
 

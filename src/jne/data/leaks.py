@@ -104,7 +104,7 @@ def row_warnings(findings: dict[str, Any], leaks: Leaks, *, in_order: bool) -> l
 
 
 def _leak(findings: dict[str, Any]) -> str:
-    held_out = _of(findings["identical"], findings["n"])
+    held_out = _held_out_counts(findings["identical"], findings["n"])
     how = ", ".join(f"{n} by {_KINDS[kind]}" for kind, n in findings["same"].items() if n)
     return held_out and (
         f"{held_out} are among those that the encoder learns from ({how}), so that their scores "
@@ -113,7 +113,7 @@ def _leak(findings: dict[str, Any]) -> str:
 
 
 def _near_copies(findings: dict[str, Any]) -> str:
-    held_out = _of(findings["near"], findings["n"])
+    held_out = _held_out_counts(findings["near"], findings["n"])
     return held_out and (
         f"{held_out} are nearly copies of stimuli to train on (features closer than 1/20 of the "
         f"usual distance), so that their scores may not be those of new stimuli"
@@ -144,7 +144,7 @@ def _neighbours(findings: dict[str, Any]) -> str:
     )
 
 
-def _of(counts: dict[str, int], n: dict[str, int]) -> str:
+def _held_out_counts(counts: dict[str, int], n: dict[str, int]) -> str:
     """3 of 50 test stimuli and 2 of 40 validation stimuli."""
     names = {"test": "test stimuli", "val": "validation stimuli"}
     return " and ".join(f"{counts[s]} of {n[s]} {names[s]}" for s in _HELD_OUT if counts[s])

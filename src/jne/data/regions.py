@@ -112,7 +112,7 @@ def roi_column(sets: RoiSets, source: str) -> NDArray[np.str_]:
             _warn(f"roi        this subject has no voxel of {', '.join(empty)}")
         return roi
     if source not in sets.names:
-        raise InputError("data.roi", f"{_known(sets)}; or write {PAPER}", value=source)
+        raise InputError("data.roi", f"{_choices(sets)}; or write {PAPER}", value=source)
     roi = sets.labels[source].to_numpy(dtype=str)
     if source == _NAMESAKE[0]:
         roi = np.where(roi == _NAMESAKE[1], "/".join(_NAMESAKE), roi)
@@ -150,7 +150,7 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     roi_set, slash, label = region.partition("/")
     if slash:
         if roi_set not in sets.names:
-            raise InputError("data.voxels", f"{region}: {_known(sets)}")
+            raise InputError("data.voxels", f"{region}: {_choices(sets)}")
         if label not in sets.names[roi_set]:
             labels = ", ".join(sets.names[roi_set])
             raise InputError("data.voxels", f"{region}: {roi_set} has the labels {labels}")
@@ -172,11 +172,11 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     if owners:
         return {f"{owners[0]}/{region}": sets.has(owners[0], region)}
     if rois:
-        raise InputError("data.voxels", f"{region} needs {', '.join(absent)}; {_known(sets)}")
-    raise InputError("data.voxels", f"unknown region {region!r}; {_known(sets, paper)}")
+        raise InputError("data.voxels", f"{region} needs {', '.join(absent)}; {_choices(sets)}")
+    raise InputError("data.voxels", f"unknown region {region!r}; {_choices(sets, paper)}")
 
 
-def _known(sets: RoiSets, paper: Iterable[str] = ()) -> str:
+def _choices(sets: RoiSets, paper: Iterable[str] = ()) -> str:
     """What there is to choose from, as part of a sentence."""
     if not sets.names:
         return "there are no ROI sets"

@@ -38,7 +38,7 @@ from jne.utils.progress import say
 from jne.utils.reading import reading
 
 
-def _known(name: str) -> str:
+def _check_data_set(name: str) -> str:
     if name not in DATA_SETS:
         raise ValueError(f"the data sets are {', '.join(DATA_SETS)}")
     return name
@@ -56,7 +56,7 @@ class Mosaic(Source):
 
     leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
-    dataset: Annotated[str, AfterValidator(_known)]
+    dataset: Annotated[str, AfterValidator(_check_data_set)]
     """Which of MOSAIC's data sets."""
     voxels: Annotated[Literal["cortex", "grayordinates"] | regions.Regions, Field(min_length=1)]
     """All of the cortex, all grayordinates, or sets, areas, groups or tiers."""

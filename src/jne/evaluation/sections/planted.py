@@ -37,7 +37,7 @@ class Planted(Section):
     def tables(self, data: SubjectData) -> Tables:
         if "nonlinear_share" not in data.voxels:
             return {}
-        return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _known(data))])}
+        return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _estimated(data))])}
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         if not tables:
@@ -101,7 +101,7 @@ class Planted(Section):
         ]
 
 
-def _known(data: SubjectData) -> pd.DataFrame:
+def _estimated(data: SubjectData) -> pd.DataFrame:
     return data.analysed[data.analysed["nonlinear_share"].notna()]
 
 
