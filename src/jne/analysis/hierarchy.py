@@ -124,10 +124,8 @@ def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: floa
         One row per pair: greater, lesser, superiority (the share of voxel pairs in which `greater`
         has the larger value, ties counting half), p, p_holm, significant (p_holm < alpha).
     """
-    by_name = zip(order, members(groups, order), strict=True)
-    samples = {
-        name: np.sort(values[chosen]) for name, chosen in by_name if len(chosen) >= MIN_VOXELS
-    }
+    parts = zip(order, members(groups, order), strict=True)
+    samples = {name: np.sort(values[chosen]) for name, chosen in parts if len(chosen) >= MIN_VOXELS}
     names = list(samples)
     u, p = mann_whitney(list(samples.values()))
     size = np.array([len(sample) for sample in samples.values()], dtype=np.float64)

@@ -104,13 +104,11 @@ class Algonauts(Source):
         files_of_set = {}
         for roi_set in LABELS:
             files = [self._mask(side, f"{roi_set}_challenge_space") for side in HEMISPHERES]
-            present = [file for file in files if file.exists()]
-            if len(present) == 1:
-                (absent,) = set(files).difference(present)
-                raise InputError(
-                    "data.root", f"{present[0]} is there, but {absent.name} is missing"
-                )
-            if present:
+            masks = [file for file in files if file.exists()]
+            if len(masks) == 1:
+                (absent,) = set(files).difference(masks)
+                raise InputError("data.root", f"{masks[0]} is there, but {absent.name} is missing")
+            if masks:
                 files_of_set[roi_set] = files
         return files_of_set
 
@@ -180,10 +178,10 @@ class Algonauts(Source):
         labels = {}
         for roi_set, files in self._roi_files().items():
             values = [_read(file) for file in files]
-            for file, labels_of_side, size in zip(files, values, sizes, strict=True):
-                if len(labels_of_side) != size:
+            for file, value, size in zip(files, values, sizes, strict=True):
+                if len(value) != size:
                     raise InputError(
-                        "data.root", f"{file} has {len(labels_of_side)} vertices, expected {size}"
+                        "data.root", f"{file} has {len(value)} vertices, expected {size}"
                     )
             labels[roi_set] = np.concatenate(values)
         return regions.RoiSets.from_labels(labels, LABELS, sum(sizes))

@@ -276,10 +276,8 @@ def _in_blocks(
     if order == "centred":
 
         def voxels_in_group() -> int:
-            n_voxels = (
-                (room - block * memory.per_voxel) / memory.directions if memory.directions else v
-            )
-            return min(v, max(block, int(n_voxels)))
+            size = (room - block * memory.per_voxel) / memory.directions if memory.directions else v
+            return min(v, max(block, int(size)))
 
         block = min(block, _VOXEL_BLOCK)
         group = voxels_in_group()

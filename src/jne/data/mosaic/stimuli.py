@@ -49,20 +49,18 @@ def stimulus_table(
     from `path`. n_val: a share or a number of the train stimuli. Raises InputError where table and
     trials contradict each other, or no stimulus is left to train on.
     """
-    per_stimulus = trials.groupby("stimulus").agg(
+    rows = trials.groupby("stimulus").agg(
         phase=("phase", "first"), n_phases=("phase", "nunique"), n_repeats=("key", "size")
     )
-    absent = per_stimulus.index.difference(table.index)
+    absent = rows.index.difference(table.index)
     if len(absent):
         raise InputError(
             "data.root",
-            f"{path} lacks {len(absent)} of {len(per_stimulus)} stimuli that have trials, such "
+            f"{path} lacks {len(absent)} of {len(rows)} stimuli that have trials, such "
             f"as {absent[0]}",
         )
-    per_stimulus = per_stimulus.join(table[["alias", "source", "test_train"]])
-    wrong = per_stimulus[
-        (per_stimulus["n_phases"] > 1) | (per_stimulus["phase"] != per_stimulus["test_train"])
-    ]
+    rows = rows.join(table[["alias", "source", "test_train"]])
+    wrong = rows[(rows["n_phases"] > 1) | (rows["phase"] != rows["test_train"])]
     if len(wrong):
         first = wrong.iloc[0]
         phases = "both phases" if first["n_phases"] > 1 else f"the phase {first['phase']}"
@@ -71,7 +69,7 @@ def stimulus_table(
             f"{path} marks {wrong.index[0]} as {first['test_train']}, but it has trials "
             f"of {phases}",
         )
-    natural = per_stimulus[~per_stimulus["source"].isin(_ARTIFICIAL)].reset_index()
+    natural = rows[~rows["source"].isin(_ARTIFICIAL)].reset_index()
     train = np.flatnonzero(natural["phase"] == "train")
     if len(train) < 2:
         raise InputError("data.root", f"{len(train)} stimuli of the phase train have trials")

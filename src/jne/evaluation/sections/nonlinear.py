@@ -50,10 +50,8 @@ class Nonlinear(Section):
         if "nonlinear" not in tables:
             return {}
         rows = []
-        for (level, group), per_subject in tables["nonlinear"].groupby(
-            ["level", "group"], sort=False
-        ):
-            counts = {name: int(per_subject[name].sum()) for name in ("n_voxels", "n_nonlinear")}
+        for (level, group), table in tables["nonlinear"].groupby(["level", "group"], sort=False):
+            counts = {name: int(table[name].sum()) for name in ("n_voxels", "n_nonlinear")}
             rows.append({"level": level, "group": group, **counts, **_share(*counts.values())})
         return {"nonlinear": pd.DataFrame(rows)}
 
