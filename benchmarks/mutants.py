@@ -39,7 +39,7 @@ WINGS = {
     "data": "data/{centring,cells,datamodule,leaks,planted,responses,splits,synthetic}.py",
     "results": "results/{contents,labelled}.py columns.py",
     "training": "training/{baseline,components,measure,module,planted,readout,trajectory,twins}.py",
-    "evaluation": "evaluation/{claims,second_test,voxels}.py evaluation/sections/[!_]*.py",
+    "evaluation": "evaluation/{claims,external_test,voxels}.py evaluation/sections/[!_]*.py",
 }
 """Modules that compute numbers; the tests are those of the folder of the same name."""
 COSTLY = re.compile(

@@ -16,7 +16,7 @@ from whole_brain import N_BRAIN, D, H, limits
 N = {"train": 8000, "val": 1000, "test": 1000}
 N_EPOCHS = 40
 BETAS = 42e9  # bytes of 40 sessions
-ONCE = ("prepare", "survey of the responses", "ridge baseline", "components")
+ONCE = ("prepare", "voxel statistics", "ridge baseline", "components")
 START_UP = 8.6  # seconds of a job on two cores, apart from its stages (benchmarks/startup.py)
 PREPARE = 40 * 8.2  # seconds: sessions, and a session on two cores
 SLOWER = {  # than the limit: docs/scaling.md, measured
@@ -26,7 +26,7 @@ SLOWER = {  # than the limit: docs/scaling.md, measured
     "components": 1.9,
     "ridge baseline": 1.9,
     "ridge readout": 1.75,
-    "survey of the responses": 2.2,
+    "voxel statistics": 2.2,
     "JNE and JNE-SS": 2.6,
     "results": 2.6,
 }

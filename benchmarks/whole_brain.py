@@ -196,7 +196,7 @@ def child(script: str, out: str, arguments: list[str]) -> None:
 
         for where, function, name in (
             (prepared, "prepare", "prepare"),
-            (datamodule.EncodingData, "__init__", "survey of the responses"),
+            (datamodule.EncodingData, "__init__", "voxel statistics"),
             (twins, "baseline_columns", "ridge baseline"),
             (twins.TwinParts, "twins", "linear twins"),
             (module.EncodingModule, "__init__", "initial weights"),
@@ -237,7 +237,7 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
     hidden = 1.2e9 * test  # once, half of the rows left out
     return {
         "prepare": (0, betas, everyone * y),
-        "survey of the responses": (0, everyone * y, 0),
+        "voxel statistics": (0, everyone * y, 0),
         "ridge baseline": (ridge(both, D, 5, both // 5, 13) + 2 * test * D * v, everyone * y, 0),
         "linear twins": (
             t * (2 * both * D * 12 + 2 * everyone * D),

@@ -3,7 +3,7 @@ An encoder and an array, in a notebook
 ======================================
 
 JNE needs no config, no data format and no framework but torch: an encoder, and the features of the
-stimuli. Here a small network is trained on four made-up voxels whose nonlinearity we know.
+stimuli. Here a small network is trained on four surrogate voxels whose nonlinearity we know.
 """
 
 # %%
@@ -72,8 +72,8 @@ from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import r2_score
 
 x_test, y_test = torch.from_numpy(features[n_train:]), responses[n_train:]
-found = jacobian_deviation(encoder, x_test, variant=["l1"], gain_shape=True)
-deviation = found["l1"]  # (n_test, n_voxels)
+arrays = jacobian_deviation(encoder, x_test, variant=["l1"], gain_shape=True)
+deviation = arrays["l1"]  # (n_test, n_voxels)
 with torch.no_grad():
     r2 = r2_score(y_test, encoder(x_test).numpy())
 
@@ -82,8 +82,8 @@ table = pd.DataFrame(
         "R²": r2,
         "JNE": jne(deviation),
         "mean deviation": mean_deviation(deviation),
-        "gain change": gain_change(found["gain"]),
-        "shape change": shape_change(found["shape"]),
+        "gain change": gain_change(arrays["gain"]),
+        "shape change": shape_change(arrays["shape"]),
     },
     index=names,
 )
@@ -110,8 +110,8 @@ from jne.plots.style import STYLE
 plt.rcParams.update(STYLE)
 by_stimulus = jne_ss(deviation)  # (n_test, n_voxels)
 figure, panels = plt.subplots(1, 3, figsize=(7, 2.5), layout="constrained")
-shown = [("linear", drive, "drive"), ("saturating", drive, "drive"), ("switching", gate, "gate")]
-for panel, (name, axis, label) in zip(panels, shown, strict=True):
+curves = [("linear", drive, "drive"), ("saturating", drive, "drive"), ("switching", gate, "gate")]
+for panel, (name, axis, label) in zip(panels, curves, strict=True):
     column = names.index(name)
     s = deviation[:, column]
     colour = {"c": by_stimulus[:, column], "cmap": "viridis", "vmin": 0, "vmax": 4}

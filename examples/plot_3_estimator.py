@@ -11,7 +11,7 @@ pipelines and searches.
 # Arrays
 # ------
 #
-# A made-up recording: 30 neurons, 800 stimuli, 40 features. The share of a neuron's response that
+# A simulated recording: 30 neurons, 800 stimuli, 40 features. The share of a neuron's response that
 # is not linear rises from 0 to 0.9.
 
 import numpy as np

@@ -53,8 +53,8 @@ runs = mlflow.search_runs(
     filter_string="tags.kind = 'train'",  # the sweep has a run of its own
     order_by=["metrics.`jne/mean`"],
 )
-shown = ["params.activation", "params.placement", "metrics.r2/mean", "metrics.jne/mean"]
-runs[shown].round(3)
+columns = ["params.activation", "params.placement", "metrics.r2/mean", "metrics.jne/mean"]
+runs[columns].round(3)
 
 # %%
 # ``metrics.jne/V1``, ``metrics.jne/V2``, ... have JNE by ROI. Which voxels an encoder finds

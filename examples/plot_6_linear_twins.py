@@ -52,8 +52,8 @@ by_alpha[["r2_ridge", "r2", "jne", "jne_twin", "w", "found"]].mean().round(3)
 # Linear voxels (alpha 0) have the JNE of their twins. The larger the nonlinear share, the more
 # voxels are found. Among all voxels found, how many are linear?
 
-found = voxels[voxels["found"]]
-print(f"found {len(found)}, of them linear {(found['alpha'] == 0).sum()}")
+discoveries = voxels[voxels["found"]]
+print(f"found {len(discoveries)}, of them linear {(discoveries['alpha'] == 0).sum()}")
 print(
     f"share of linear voxels with W > 0: {(voxels.loc[voxels['alpha'] == 0, 'w'] > 0).mean():.2f}"
 )

@@ -55,8 +55,8 @@ class KernelRidge(nn.Module):
 
 from jne import measure
 
-found = measure(KernelRidge(), x[test])
-jne_of["kernel ridge (himalaya)"] = found.jne
+result = measure(KernelRidge(), x[test])
+jne_of["kernel ridge (himalaya)"] = result.jne
 
 # %%
 # The module predicts what himalaya does, up to the rounding of float32:
@@ -93,8 +93,8 @@ for _epoch in range(15):
         (transformer(tokens[rows]) - y[rows]).square().mean().backward()
         optimizer.step()
 
-found = measure(transformer, tokens[test])
-jne_of["transformer over tokens"] = found.jne
+result = measure(transformer, tokens[test])
+jne_of["transformer over tokens"] = result.jne
 
 # %%
 # In PyTorch Lightning

@@ -16,7 +16,11 @@ from jne import ResidualEncoder
 from jne.__main__ import _COMMANDS
 
 DOCS = Path(ROOT, "docs")
-PAGES = [*sorted(Path(ROOT).glob("*.md")), *sorted(DOCS.glob("*.md"))]
+PAGES = [
+    *sorted(Path(ROOT).glob("*.md")),
+    *sorted(DOCS.glob("*.md")),
+    *sorted(DOCS.glob("notes/*.md")),
+]
 _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 _FIRST = ("README.md", "docs/index.md", "docs/quickstart.md")  # what a newcomer reads
@@ -140,7 +144,8 @@ def test_every_page_is_in_the_table_of_contents():
     index = (DOCS / "index.md").read_text()
     entries = "\n".join(re.findall(r"```\{toctree\}\n(.*?)```", index, re.DOTALL))
     listed = {re.sub(r".*<(.*)>", r"\1", line) for line in entries.splitlines()}
-    pages = {page.stem for page in DOCS.glob("*.md")} - {"index"}
+    pages = {str(page.relative_to(DOCS).with_suffix("")) for page in PAGES if DOCS in page.parents}
+    pages -= {"index"}
     assert pages <= listed
-    written = {line for line in listed if re.fullmatch(r"[a-z]+", line)}
+    written = {line for line in listed if re.fullmatch(r"[a-z]+|notes/[a-z]+", line)}
     assert written <= pages

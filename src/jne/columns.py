@@ -1,6 +1,6 @@
 """The columns of a voxel table: one entry each, which all that writes, reads or shows them reads.
 
-A new metric per voxel is a function in `jne.analysis` and an entry of COLUMNS. With `of` and
+A new metric per voxel is a function in `jne.analysis` and an entry of COLUMNS. With `array` and
 `reduce`, train.py computes it; what is computed elsewhere has an entry without these. The run's
 table and its reader, xarray, the means by ROI, MLflow, the terminal, the report, its maps and the
 names that a user's table may not have all follow from the entry, and so does docs/columns.md.
@@ -23,7 +23,7 @@ BASELINE = "train.py, `baseline`"
 TWINS = "train.py, `control=twins`"
 PLANTED = "train.py, `control=planted`"
 REPORT = "evaluate.py"
-SECOND_TEST = "evaluate.py, `test`"
+EXTERNAL = "evaluate.py, `test`"
 
 TEXT, BOOLEAN, INDEX = "text", "yes or no", "index"
 VARIANCE = "share of the variance"
@@ -52,7 +52,7 @@ class Column:
     """Whether the report has a picture of it on a brain, beside the interactive one."""
     reported: bool = True
     """Whether the report's table has it, too."""
-    of: str = ""
+    array: str = ""
     """The array that `reduce` takes: predictions (with responses before them), deviation, gain,
     shape or jne_ss, (N, V) each. Of deviations there is one column per variant."""
     reduce: Callable[..., NDArray] | None = None
@@ -99,7 +99,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("analysed", "analysed", REPORT, "whether the voxel enters the tests", BOOLEAN),
     # --- prediction ---
     Column("r2", "R²", RUN, "R2 on the test stimuli", VARIANCE, required=True, averaged=True,
-           of="predictions", reduce=prediction.r2_score),
+           array="predictions", reduce=prediction.r2_score),
     Column("p", "p", RUN, "p of R2 > 0", required=True),
     Column("p_fdr", "p (FDR)", RUN, "p adjusted by Benjamini-Hochberg", required=True),
     Column("r2_nonlinear", "R²", REPORT, "R2 of the nonlinear encoder on the test stimuli",
@@ -117,23 +117,23 @@ COLUMNS: tuple[Column, ...] = (
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),
     Column("r2_normalised_{predictor}", "R² / ceiling {predictor}", REPORT, "R2 / noise ceiling"),
-    Column("r2_ood", "R² out", SECOND_TEST, "R2 on the second test set", VARIANCE),
-    Column("r_ood", "r out", SECOND_TEST, "Pearson's r on the second test set"),
-    Column("p_ood", "p out", SECOND_TEST, "p of R2 > 0 on the second test set"),
-    Column("noise_ceiling_ood", "ceiling out", SECOND_TEST, "noise ceiling of the second test set",
+    Column("r2_ood", "R² out", EXTERNAL, "R2 on the external test set", VARIANCE),
+    Column("r_ood", "r out", EXTERNAL, "Pearson's r on the external test set"),
+    Column("p_ood", "p out", EXTERNAL, "p of R2 > 0 on the external test set"),
+    Column("noise_ceiling_ood", "ceiling out", EXTERNAL, "noise ceiling of the external test set",
            VARIANCE),
     # --- nonlinearity ---
     Column("jne", "JNE", RUN, "Jacobian-based nonlinearity evaluation", JACOBIAN, required=True,
-           averaged=True, cmap="magma", static=True, of="deviation", reduce=nonlinearity.jne),
+           averaged=True, cmap="magma", static=True, array="deviation", reduce=nonlinearity.jne),
     Column("jne_low", "95 % from", REPORT, "lower end of the 95 % interval of JNE over the test "
            "stimuli", JACOBIAN),
     Column("jne_high", "to", REPORT, "its upper end", JACOBIAN),
     Column("jne_half1", "JNE, first half", REPORT, "JNE of one half of the test stimuli", JACOBIAN),
     Column("jne_half2", "JNE, second half", REPORT, "JNE of the other half", JACOBIAN),
-    Column("jne_ood", "JNE out", SECOND_TEST, "JNE on the second test set", JACOBIAN),
-    Column("jne_half1_ood", "JNE out, first half", SECOND_TEST, "JNE of one half of it", JACOBIAN),
-    Column("jne_half2_ood", "JNE out, second half", SECOND_TEST, "JNE of the other half", JACOBIAN),
-    Column("jne_control", "JNE beside twins", REPORT, "JNE in the run with twins", JACOBIAN),
+    Column("jne_ood", "JNE out", EXTERNAL, "JNE on the external test set", JACOBIAN),
+    Column("jne_half1_ood", "JNE out, first half", EXTERNAL, "JNE of one half of it", JACOBIAN),
+    Column("jne_half2_ood", "JNE out, second half", EXTERNAL, "JNE of the other half", JACOBIAN),
+    Column("jne_twins_fit", "JNE beside twins", REPORT, "JNE in the run with twins", JACOBIAN),
     Column("jne_twin", "JNE twin", TWINS, "what JNE would be if the voxel were linear: that of "
            "its linear twin, or the mean of several", JACOBIAN, required=True, averaged=True),
     Column("jne_twin_{draw}", "JNE twin {draw}", TWINS, "JNE of one of several twins", JACOBIAN,
@@ -151,7 +151,7 @@ COLUMNS: tuple[Column, ...] = (
            "is nonlinear in the features", cmap="cividis"),
     Column("nonlinear_share_low", "90 % from", PLANTED, "lower end of its 90 % interval"),
     Column("nonlinear_share_high", "to", PLANTED, "its upper end"),
-    Column("jne_beside_planted", "JNE beside planted twins", PLANTED, "JNE in the second encoder",
+    Column("jne_planted_fit", "JNE beside planted twins", PLANTED, "JNE in the second encoder",
            JACOBIAN, reported=False),
     Column("jne_planted_{percent}", "JNE planted {percent} %", PLANTED, "JNE in the second "
            "encoder of the twin with this planted share, 0 for the linear twin", JACOBIAN,
@@ -159,17 +159,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("found_{percent}", "found {percent} %", REPORT, "whether the planted twin of this share "
            "would be found", BOOLEAN),
     Column("mean_deviation", "mean deviation", RUN, "mean of the deviations, whose spread is JNE",
-           JACOBIAN, required=True, averaged=True, of="deviation",
+           JACOBIAN, required=True, averaged=True, array="deviation",
            reduce=nonlinearity.mean_deviation),
-    Column("mean_deviation_ood", "mean deviation out", SECOND_TEST, "on the second test set",
+    Column("mean_deviation_ood", "mean deviation out", EXTERNAL, "on the external test set",
            JACOBIAN),
     Column("gain_change", "change of gain", RUN, "how much the gain of the voxel's Jacobian "
-           "changes over stimuli", cmap="magma", of="gain", reduce=nonlinearity.gain_change),
+           "changes over stimuli", cmap="magma", array="gain", reduce=nonlinearity.gain_change),
     Column("shape_change", "change of shape", RUN, "how much the direction of the voxel's "
-           "Jacobian changes over stimuli", cmap="magma", of="shape",
+           "Jacobian changes over stimuli", cmap="magma", array="shape",
            reduce=nonlinearity.shape_change),
     Column("jne_ss_p95", "JNE-SS, 95th percentile", RUN, "95th percentile of JNE-SS over the test "
-           "stimuli", SQUARED, required=True, of="jne_ss",
+           "stimuli", SQUARED, required=True, array="jne_ss",
            reduce=lambda jne_ss: np.percentile(jne_ss, 95, axis=0)),
 )  # fmt: skip
 """In the order of rois.csv."""
@@ -200,7 +200,7 @@ def entry_of(name: str) -> Column:
 def _pattern(entry: Column) -> str:
     pattern = re.sub(r"{(\w+)}", lambda place: f"(?P<{place[1]}>{_PLACES[place[1]]})", entry.name)
     others = "|".join(map(re.escape, VARIANTS.keys() - {DEFAULT}))
-    return f"{pattern}(?:_(?P<variant>{others}))?" if entry.of == "deviation" else pattern
+    return f"{pattern}(?:_(?P<variant>{others}))?" if entry.array == "deviation" else pattern
 
 
 def label(name: str) -> str:
@@ -244,8 +244,8 @@ def baselines(table: pd.DataFrame) -> list[str]:
 
 
 def reductions(array: str) -> dict[str, Callable[..., NDArray]]:
-    """The columns that are computed from an array (`Column.of`), each by its function."""
-    return {entry.name: entry.reduce for entry in COLUMNS if entry.of == array and entry.reduce}
+    """The columns that are computed from an array (`Column.array`), each by its function."""
+    return {entry.name: entry.reduce for entry in COLUMNS if entry.array == array and entry.reduce}
 
 
 def maps() -> list[Column]:
@@ -264,7 +264,7 @@ def markdown() -> str:
     rows = ["| column | what it is | unit | from |", "| --- | --- | --- | --- |"]
     for entry in COLUMNS:
         name = re.sub(r"{(\w+)}", lambda place: place[1].upper(), entry.name)
-        shown = f"`{name}`" + (f", `{name}_VARIANT`" if entry.of == "deviation" else "")
+        names = f"`{name}`" + (f", `{name}_VARIANT`" if entry.array == "deviation" else "")
         unit = "" if entry.unit == "1" else entry.unit
-        rows.append(f"| {shown} | {entry.description} | {unit} | {entry.source} |")
+        rows.append(f"| {names} | {entry.description} | {unit} | {entry.source} |")
     return "\n".join(rows) + "\n"

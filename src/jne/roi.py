@@ -58,9 +58,9 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def check_known(chosen: Iterable[str], names: Iterable[str], key: str) -> None:
     """Raise InputError, naming the config key, if a chosen ROI is not among the names."""
-    known = ordered(names)
-    unknown = [roi for roi in chosen if roi not in known]
+    available = ordered(names)
+    unknown = [roi for roi in chosen if roi not in available]
     if unknown:
         raise InputError(
-            key, f"unknown ROI {unknown[0]!r}; this data has {', '.join(known) or 'no ROIs'}"
+            key, f"unknown ROI {unknown[0]!r}; this data has {', '.join(available) or 'no ROIs'}"
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import interp1d
 
-from jne.analysis.nonlinear_share import N_LIKE, largest_share, nonlinear_share
+from jne.analysis.nonlinear_share import N_MATCHED, largest_share, nonlinear_share
 
 SHARES = np.array([0, 0.1, 0.3, 0.6])
 
@@ -69,7 +69,7 @@ def test_one_voxel_by_hand():
 
 
 def test_where_planting_changes_nothing_nothing_is_said():
-    n = N_LIKE
+    n = N_MATCHED
     flat = np.zeros((4, n))
     found, low, high = nonlinear_share(
         np.zeros(n), np.full(n, 0.2), np.tile(SHARES[:, None], n), flat

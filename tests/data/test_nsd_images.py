@@ -24,7 +24,7 @@ NAMES = {
 class MeanColour(Features):
     """Features of images: their mean red, green and blue."""
 
-    def of(self, images, rows, n):
+    def extract(self, images, rows, n):
         pixels = [np.asarray(images.read(i), dtype=np.float32) for i in rows]
         return np.array([image.mean(axis=(0, 1)) for image in pixels])
 

@@ -22,7 +22,7 @@ N = 12
 class Grey(Features):
     """Features of images: the grey of the first two pixels."""
 
-    def of(self, images, rows, n):
+    def extract(self, images, rows, n):
         pixels = [np.asarray(images.read(i), dtype=np.float32)[0, :2, 0] for i in rows]
         return np.array(pixels)
 
@@ -189,7 +189,7 @@ def test_ids_need_not_hold_images_that_were_not_shown(shown, stored):
     np.save(folder / "x.npy", np.array([[7.0, 7], [3, 3]]))
     pd.DataFrame({"stimulus": ["7.png", "3.png"]}).to_csv(folder / "ids.csv", index=False)
     rows = np.array([images.names.index(name) for name in ("3.png", "7.png", "3.png")])
-    found = stored(ids=folder / "ids.csv").of(images, rows, N)
+    found = stored(ids=folder / "ids.csv").extract(images, rows, N)
     np.testing.assert_array_equal(found[:, 0], [3, 7, 3])
 
 

@@ -26,7 +26,7 @@ def write_planted(path, of):
     share = np.where(voxels["roi"] == "EBA", 0.5, 0.1) + 0.01 * rng.standard_normal(15)
     voxels = voxels.assign(
         linear_power=0.2,
-        jne_beside_planted=linear + w,
+        jne_planted_fit=linear + w,
         jne_planted_0=linear,
         jne_planted_10=linear + np.where(np.arange(15) % 2, 2.0, 0.5),
         jne_planted_60=linear + 3,

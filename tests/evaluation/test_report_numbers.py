@@ -164,8 +164,8 @@ def test_columns_of_twins_in_the_voxel_table(subjects):
         voxels, twins = data.voxels, data.subject.twins.voxels
         plain = data.subject.nonlinear.voxels
         np.testing.assert_array_equal(voxels["jne"], plain["jne"])
-        np.testing.assert_array_equal(voxels["jne_control"], twins["jne"])
-        assert (voxels["jne_control"] != voxels["jne"]).all()
+        np.testing.assert_array_equal(voxels["jne_twins_fit"], twins["jne"])
+        assert (voxels["jne_twins_fit"] != voxels["jne"]).all()
         for name in ("jne_twin", "r2_twin", "w", "linear_power", "nonlinear_share",
                      "nonlinear_share_low", "nonlinear_share_high"):  # fmt: skip
             np.testing.assert_array_equal(voxels[name], twins[name])
@@ -173,7 +173,7 @@ def test_columns_of_twins_in_the_voxel_table(subjects):
         q = brute_q(twins.loc[tested, "jne"] - twins.loc[tested, "jne_twin"])
         np.testing.assert_allclose(voxels.loc[tested, "q"], q)
         np.testing.assert_array_equal(voxels.loc[tested, "nonlinear"], q <= 0.25)
-        w = (twins["jne_beside_planted"] - twins["jne_planted_0"])[tested]
+        w = (twins["jne_planted_fit"] - twins["jne_planted_0"])[tested]
         smallest = w[brute_q(w) <= 0.25].min()
         for level in (10, 60):
             above = (twins[f"jne_planted_{level}"] - twins["jne_planted_0"])[tested] >= smallest

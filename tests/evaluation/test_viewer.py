@@ -76,7 +76,7 @@ def test_voxel_values_in_a_volume(data):
     expected = data.voxels["jne"].to_numpy()
     np.testing.assert_allclose(values_of(shown, "jne"), expected, atol=np.nanmax(expected) / 60000)
     assert [content["rois"][r] for r in shown["roi"]] == list(data.voxels["roi"])
-    assert any("no mean image" in line for line in found["said"])
+    assert any("no mean image" in line for line in found["notes"])
 
 
 def test_a_volume_is_cut_around_the_voxels_and_keeps_its_coordinates(data):

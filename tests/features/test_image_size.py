@@ -40,7 +40,7 @@ def test_timm_resamples_local_weights(pictures, tmp_path, model, size):
     for layer, expected in enumerate(patches, start=1):
         features = vit(tmp_path, layer=layer, pretrained=True, checkpoint=path, **keys)
         np.testing.assert_allclose(
-            features.of(images, ROWS, N), expected.mean(dim=1), rtol=1e-4, atol=1e-5
+            features.extract(images, ROWS, N), expected.mean(dim=1), rtol=1e-4, atol=1e-5
         )
 
 
@@ -62,7 +62,9 @@ def test_open_clip_resamples_local_weights(pictures, tmp_path, monkeypatch, size
         )["image_intermediates_prefix"]
     for layer, tokens in enumerate(expected, start=1):
         features = clip(tmp_path, layer=layer, pretrained="x", checkpoint=path, image_size=size)
-        np.testing.assert_allclose(features.of(images, ROWS, N), tokens[:, 0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(
+            features.extract(images, ROWS, N), tokens[:, 0], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize(("features", "own", "other"), [(vit, 160, 96), (clip, 32, 48)])
@@ -70,14 +72,16 @@ def test_each_size_has_its_cache_and_its_own_size_changes_nothing(
     pictures, tmp_path, features, own, other
 ):
     images = open_images(pictures[0])
-    default = features(tmp_path).of(images, ROWS, N)
-    np.testing.assert_array_equal(features(tmp_path, image_size=own).of(images, ROWS, N), default)
+    default = features(tmp_path).extract(images, ROWS, N)
+    np.testing.assert_array_equal(
+        features(tmp_path, image_size=own).extract(images, ROWS, N), default
+    )
     assert len(list((tmp_path / "cache").iterdir())) == 1
-    resized = features(tmp_path, image_size=other).of(images, ROWS, N)
+    resized = features(tmp_path, image_size=other).extract(images, ROWS, N)
     assert resized.shape == default.shape
     assert not np.allclose(resized, default)
     assert len(list((tmp_path / "cache").iterdir())) == 2
-    np.testing.assert_array_equal(features(tmp_path).of(images, ROWS, N), default)
+    np.testing.assert_array_equal(features(tmp_path).extract(images, ROWS, N), default)
 
 
 @pytest.mark.parametrize("features", [vit, clip])
@@ -108,7 +112,7 @@ def test_the_settings_without_a_size_are_those_of_version_010(tmp_path, features
 )
 def test_an_impossible_size_is_one_sentence(pictures, tmp_path, features, keys, message):
     with pytest.raises(InputError, match=f"^features.image_size{message}"):
-        features(tmp_path, **keys).of(open_images(pictures[0]), ROWS, N)
+        features(tmp_path, **keys).extract(open_images(pictures[0]), ROWS, N)
 
 
 def test_a_size_below_1_is_refused_before_anything_is_read(tmp_path):

@@ -27,7 +27,9 @@ def test_local_weights_give_the_model_they_came_from(pictures, tmp_path, monkeyp
         expected = model.visual.forward_intermediates(
             pixels, output_fmt="NLC", output_extra_tokens=True
         )["image_intermediates_prefix"][-1][:, 0]
-    np.testing.assert_allclose(found.of(images, np.arange(N), N), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        found.extract(images, np.arange(N), N), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_openai_weights_get_the_gelu_they_were_trained_with(tmp_path, monkeypatch):
@@ -54,7 +56,7 @@ def test_openai_weights_get_the_gelu_they_were_trained_with(tmp_path, monkeypatc
 )
 def test_bad_keys_are_one_sentence(pictures, tmp_path, keys, message):
     with pytest.raises(InputError, match=message):
-        clip(tmp_path, **keys).of(open_images(pictures[0]), np.arange(N), N)
+        clip(tmp_path, **keys).extract(open_images(pictures[0]), np.arange(N), N)
 
 
 def test_bad_weights_are_one_sentence(tmp_path, monkeypatch):

@@ -24,15 +24,15 @@ def test_precomputed(tmp_path, monkeypatch):
     array = np.random.default_rng(0).normal(size=(6, 3, 4))
     np.save(tmp_path / "x.npy", array)
     keys = {"name": "x", "path": tmp_path / "x.npy", "key": None, "first_layer": 0}
-    found = Precomputed(layer=2, **keys).of(None, np.array([4, 0]), 6)
+    found = Precomputed(layer=2, **keys).extract(None, np.array([4, 0]), 6)
     np.testing.assert_allclose(found, array[[4, 0], 2], rtol=1e-6)
     with pytest.raises(InputError, match="has 6 rows, but there are 7 images"):
-        Precomputed(layer=2, **keys).of(None, np.arange(7), 7)
+        Precomputed(layer=2, **keys).extract(None, np.arange(7), 7)
     with pytest.raises(InputError, match=r"features.layer=3: out of range"):
-        Precomputed(layer=3, **keys).of(None, np.arange(6), 6)
+        Precomputed(layer=3, **keys).extract(None, np.arange(6), 6)
     deny(monkeypatch, "numpy.load", "x.npy")
     with pytest.raises(InputError, match=r"features.path: .*x.npy: it cannot be read .*Permission"):
-        Precomputed(layer=2, **keys).of(None, np.arange(6), 6)
+        Precomputed(layer=2, **keys).extract(None, np.arange(6), 6)
 
 
 @pytest.mark.parametrize("n", [5, 7])
@@ -40,7 +40,7 @@ def test_another_number_of_rows_than_images_is_refused(stored, n):
     """Also a longer array, of which the first rows were taken."""
     _, features = stored
     with pytest.raises(InputError, match=rf"has 6 rows, but there are {n} images; say by feat"):
-        features().of(None, np.arange(n), n)
+        features().extract(None, np.arange(n), n)
     with pytest.raises(InputError, match=f"has 6 rows, but there are {n} images; features.ids=so"):
         features(ids="sorted").of_stimuli(np.arange(n), n_numbered=100)
 
@@ -69,10 +69,10 @@ def test_rows_are_found_by_the_names_of_images(stored, tmp_path):
     names = ["c.png", "x.png", "a.png", "y.png", "z.png", "b.png"]
     pd.DataFrame({"stimulus": names}).to_csv(tmp_path / "ids.csv", index=False)
     images = open_images(tmp_path / "pictures")
-    found = features(ids=tmp_path / "ids.csv").of(images, np.arange(3), 3)
+    found = features(ids=tmp_path / "ids.csv").extract(images, np.arange(3), 3)
     np.testing.assert_array_equal(found, array[[2, 5, 0]])
     with pytest.raises(InputError, match="has 6 rows, but there are 3 images"):
-        features().of(images, np.arange(3), 3)
+        features().extract(images, np.arange(3), 3)
 
 
 def test_an_array_of_all_images_is_indexed_by_their_numbers(stored, capsys):

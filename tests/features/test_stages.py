@@ -37,17 +37,17 @@ def test_every_layer_is_the_mean_of_timms_map(pictures, tmp_path, model):
     assert len(set(widths)) > 1
     keys = {"model": model, "pretrained": True, "checkpoint": path, "image_size": size}
     for layer, expected in enumerate(maps):
-        found = vit(tmp_path, layer=layer, **keys).of(images, ROWS, N)
+        found = vit(tmp_path, layer=layer, **keys).extract(images, ROWS, N)
         assert found.shape == (N, widths[layer])
         np.testing.assert_allclose(found, expected.mean(dim=(2, 3)), rtol=1e-3, atol=1e-5)
-    last = vit(tmp_path, **keys).of(images, np.array([5, 2]), N)
+    last = vit(tmp_path, **keys).extract(images, np.array([5, 2]), N)
     np.testing.assert_allclose(last, maps[-1].mean(dim=(2, 3))[[5, 2]], rtol=1e-3, atol=1e-5)
 
 
 def test_layers_of_unequal_width_lie_side_by_side(pictures, tmp_path):
     images = open_images(pictures[0])
     keys = {"model": "test_convnext", "image_size": 64}
-    features = vit(tmp_path, layer=1, **keys).of(images, np.array([2, 4]), N)
+    features = vit(tmp_path, layer=1, **keys).extract(images, np.array([2, 4]), N)
     (folder,) = (tmp_path / "cache").iterdir()
     about = json.loads((folder / "about.json").read_text())
     assert (about["layers"], about["widths"], about["pooling"]) == (
@@ -59,7 +59,7 @@ def test_layers_of_unequal_width_lie_side_by_side(pictures, tmp_path):
     assert array.shape == (N, 24 + 32 + 48 + 64)
     np.testing.assert_array_equal(array[[2, 4], 24:56], features)
     assert np.load(folder / "done.npy").tolist() == [i in (2, 4) for i in range(N)]
-    mean = vit(tmp_path, layer=1, pooling="mean", **keys).of(images, np.array([2, 4]), N)
+    mean = vit(tmp_path, layer=1, pooling="mean", **keys).extract(images, np.array([2, 4]), N)
     np.testing.assert_array_equal(mean, features)
     assert list((tmp_path / "cache").iterdir()) == [folder], "one cache: stages have one pooling"
 
@@ -71,7 +71,7 @@ def test_a_layer_out_of_range_is_one_sentence(pictures, tmp_path, layer):
         f"of 32, 32, 48, 192, 96 features"
     )
     with pytest.raises(InputError, match=message):
-        vit(tmp_path, model="test_resnet", layer=layer).of(open_images(pictures[0]), ROWS, N)
+        vit(tmp_path, model="test_resnet", layer=layer).extract(open_images(pictures[0]), ROWS, N)
 
 
 def test_a_convolutional_network_is_chosen_by_its_name(pictures, tmp_path):

@@ -43,11 +43,11 @@ def test_every_layer_of_open_clip_is_its_own(pictures, tmp_path):
     images = open_images(pictures[0])
     tokens, patches = reference(tmp_path, images)
     for layer in range(4):
-        found = clip(tmp_path, layer=layer).of(images, np.arange(N), N)
+        found = clip(tmp_path, layer=layer).extract(images, np.arange(N), N)
         np.testing.assert_allclose(found, tokens[:, layer], rtol=1e-4, atol=1e-5)
-        found = clip(tmp_path, layer=layer, pooling="mean").of(images, np.arange(N), N)
+        found = clip(tmp_path, layer=layer, pooling="mean").extract(images, np.arange(N), N)
         np.testing.assert_allclose(found, patches[:, layer], rtol=1e-4, atol=1e-5)
-    last = clip(tmp_path).of(images, np.array([5, 2]), N)
+    last = clip(tmp_path).extract(images, np.array([5, 2]), N)
     np.testing.assert_allclose(last, tokens[[5, 2], 3], rtol=1e-4, atol=1e-5)
 
 
@@ -60,16 +60,20 @@ def test_every_layer_of_timm_is_its_own(pictures, tmp_path):
             pixels, output_fmt="NLC", return_prefix_tokens=True, intermediates_only=True
         )
     for layer, (_, prefix) in enumerate(tokens, start=1):
-        found = vit(tmp_path, layer=layer).of(images, np.arange(N), N)
+        found = vit(tmp_path, layer=layer).extract(images, np.arange(N), N)
         np.testing.assert_allclose(found, prefix[:, 0], rtol=1e-4, atol=1e-5)
 
 
 def test_batches_do_not_matter(pictures, tmp_path):
     images = open_images(pictures[0])
-    single = clip(tmp_path, batch_size=1, cache=tmp_path / "single").of(images, np.arange(N), N)
-    all_at_once = clip(tmp_path, batch_size=64, cache=tmp_path / "all").of(images, np.arange(N), N)
+    single = clip(tmp_path, batch_size=1, cache=tmp_path / "single").extract(
+        images, np.arange(N), N
+    )
+    all_at_once = clip(tmp_path, batch_size=64, cache=tmp_path / "all").extract(
+        images, np.arange(N), N
+    )
     np.testing.assert_allclose(single, all_at_once, rtol=1e-4, atol=1e-5)
-    half = clip(tmp_path, dtype="float16").of(images, np.arange(N), N)
+    half = clip(tmp_path, dtype="float16").extract(images, np.arange(N), N)
     np.testing.assert_allclose(half, all_at_once, rtol=2e-3, atol=2e-3)
 
 
@@ -79,20 +83,20 @@ def test_only_images_that_are_not_in_the_cache_are_computed(pictures, tmp_path, 
     images = open_images(folder)
     original = type(images).read
     monkeypatch.setattr(type(images), "read", lambda self, i: read.append(i) or original(self, i))
-    clip(tmp_path).of(images, np.array([1, 3]), N)
-    clip(tmp_path, layer=0).of(images, np.array([3, 4]), N)
+    clip(tmp_path).extract(images, np.array([1, 3]), N)
+    clip(tmp_path, layer=0).extract(images, np.array([3, 4]), N)
     assert read == [1, 3, 4], "all layers of an image are kept"
     Image.fromarray(np.zeros((40, 52, 3), np.uint8)).save(folder / "image03.png")
-    changed = clip(tmp_path).of(open_images(folder), np.array([3]), N)
+    changed = clip(tmp_path).extract(open_images(folder), np.array([3]), N)
     assert read == [1, 3, 4, 3]
-    assert not np.allclose(changed, clip(tmp_path).of(images, np.array([1]), N))
+    assert not np.allclose(changed, clip(tmp_path).extract(images, np.array([1]), N))
 
 
 def test_the_name_of_a_cache_folder_stays(pictures, tmp_path):
     """Another name would extract all features again."""
     images = open_images(pictures[0])
     loaded = vit(tmp_path).load()
-    vit(tmp_path).of(images, np.array([2]), N)
+    vit(tmp_path).extract(images, np.array([2]), N)
     weights = hashlib.sha256()
     for name, value in sorted(loaded.model.state_dict().items()):
         weights.update(name.encode() + value.numpy().tobytes())
@@ -118,19 +122,19 @@ def test_a_cache_that_cannot_be_used_is_named(pictures, tmp_path, monkeypatch):
     images = open_images(pictures[0])
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"features.cache: cannot write to .*file"):
-        vit(tmp_path, cache=tmp_path / "file").of(images, np.arange(N), N)
+        vit(tmp_path, cache=tmp_path / "file").extract(images, np.arange(N), N)
     deny(monkeypatch, "numpy.load", "features.npy")
     with pytest.raises(InputError, match=r"features.cache: .*features.npy cannot be read"):
-        vit(tmp_path).of(images, np.arange(N), N)
+        vit(tmp_path).extract(images, np.arange(N), N)
 
 
 def test_a_gpu_is_needed_only_to_extract(pictures, tmp_path, monkeypatch):
     images = open_images(pictures[0])
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"features.device=cuda: this machine has no usable GPU"):
-        vit(tmp_path, device="cuda").of(images, np.arange(N), N)
-    extracted = vit(tmp_path).of(images, np.arange(N), N)
-    cached = vit(tmp_path, device="cuda").of(images, np.arange(N), N)
+        vit(tmp_path, device="cuda").extract(images, np.arange(N), N)
+    extracted = vit(tmp_path).extract(images, np.arange(N), N)
+    cached = vit(tmp_path, device="cuda").extract(images, np.arange(N), N)
     np.testing.assert_array_equal(cached, extracted)
 
 
@@ -151,7 +155,7 @@ def test_a_killed_extraction_continues_to_the_same_bytes(pictures, tmp_path):
         FolderImages.read = lambda self, i: (time.sleep(slow), read(self, i))[1]
         keys = {COMMON!r} | dict(model="ViT-Tiny-8", pretrained="random", name="tiny")
         features = OpenClip(**keys | dict(batch_size=1, cache=Path({str(tmp_path)!r}) / "killed"))
-        features.of(open_images(Path({str(folder)!r})), np.arange({N}), {N})
+        features.extract(open_images(Path({str(folder)!r})), np.arange({N}), {N})
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     running = subprocess.Popen([*command, "0.3"])
@@ -164,8 +168,8 @@ def test_a_killed_extraction_continues_to_the_same_bytes(pictures, tmp_path):
     running.wait()
     assert 0 < np.load(done[0]).sum() < N
     images = open_images(folder)
-    clip(tmp_path, batch_size=1, cache=tmp_path / "killed").of(images, np.arange(N), N)
-    clip(tmp_path, batch_size=1, cache=tmp_path / "whole").of(images, np.arange(N), N)
+    clip(tmp_path, batch_size=1, cache=tmp_path / "killed").extract(images, np.arange(N), N)
+    clip(tmp_path, batch_size=1, cache=tmp_path / "whole").extract(images, np.arange(N), N)
     killed, whole = (next((tmp_path / k).glob("*/features.npy")) for k in ("killed", "whole"))
     assert killed.read_bytes() == whole.read_bytes()
 

@@ -17,8 +17,8 @@ from jne.training import steps
 
 def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     """They become columns of voxels.csv, the metric also for each variant."""
-    score = Column("r", "r", RUN, "", of="predictions", reduce=pearson_r)
-    largest = Column("largest", "", RUN, "", of="deviation", reduce=lambda s: np.max(s, axis=0))
+    score = Column("r", "r", RUN, "", array="predictions", reduce=pearson_r)
+    largest = Column("largest", "", RUN, "", array="deviation", reduce=lambda s: np.max(s, axis=0))
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, score, largest))
     with no_figures():
         (folder,) = run_train("jacobian.variants=[l1,l2]")

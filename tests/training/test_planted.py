@@ -73,7 +73,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
     assert contents(folder) == contents(again)
     voxels = Results(folder).voxels
     found = nonlinear_share(
-        *(voxels[c].to_numpy() for c in ("jne_beside_planted", "linear_power")),
+        *(voxels[c].to_numpy() for c in ("jne_planted_fit", "linear_power")),
         np.minimum(
             np.array([[0], [0.2], [0.5]]),
             1 - voxels["linear_power"] / (0.95 + 0.05 * voxels["linear_power"]),
@@ -84,7 +84,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
         np.testing.assert_allclose(voxels[f"nonlinear_share{name}"], values)
     there = voxels["w"].notna()
     assert 0 < there.sum() < 18
-    for name in ("linear_power", "jne_beside_planted", "jne_planted_0", "jne_planted_50"):
+    for name in ("linear_power", "jne_planted_fit", "jne_planted_0", "jne_planted_50"):
         assert (voxels[name].notna() == there).all()
     assert not list(folder.glob("planted*"))
     # The first training, and with it W, is that of control=twins

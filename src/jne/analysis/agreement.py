@@ -36,9 +36,9 @@ def mean_rank(profiles: NDArray) -> NDArray[np.float64]:
     """
     ranks = np.full(profiles.shape, np.nan)
     for subject, values in enumerate(profiles):
-        there = np.isfinite(values)
-        if there.sum() > 1:
-            ranks[subject, there] = (stats.rankdata(values[there]) - 1) / (there.sum() - 1)
+        finite = np.isfinite(values)
+        if finite.sum() > 1:
+            ranks[subject, finite] = (stats.rankdata(values[finite]) - 1) / (finite.sum() - 1)
     return _mean(ranks)
 
 

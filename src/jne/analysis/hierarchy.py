@@ -63,15 +63,15 @@ def summary(
             low, high = np.quantile([means, medians], tails, axis=2)
         for measure, sample in enumerate(ordered):
             row: dict[str, object] = {"group": group, "n_voxels": n}
-            found = {
+            averages = {
                 "mean": sample.mean() if n else np.nan,
                 "median": np.median(sample) if n else np.nan,
             }
-            for k, (name, value) in enumerate(found.items()):
+            for k, (name, value) in enumerate(averages.items()):
                 row[name] = value
                 row |= {f"{name}_low": low[k, measure], f"{name}_high": high[k, measure]}
             rows[measure].append(row)
-    return [pd.DataFrame(found, columns=_SUMMARY) for found in rows]
+    return [pd.DataFrame(of_measure, columns=_SUMMARY) for of_measure in rows]
 
 
 def _resampled(
@@ -94,9 +94,9 @@ def _resampled(
 def members(groups: NDArray, order: Sequence[str]) -> list[NDArray[np.int64]]:
     """The positions of the voxels of each group. groups: (V,) names."""
     number = {name: k for k, name in enumerate(order)}
-    found = np.array([number.get(name, len(order)) for name in groups.tolist()], dtype=np.int64)
-    starts = np.searchsorted(np.sort(found), np.arange(len(order) + 1))
-    positions = np.argsort(found, kind="stable")
+    numbers = np.array([number.get(name, len(order)) for name in groups.tolist()], dtype=np.int64)
+    starts = np.searchsorted(np.sort(numbers), np.arange(len(order) + 1))
+    positions = np.argsort(numbers, kind="stable")
     return [positions[start:end] for start, end in pairs(starts)]
 
 
@@ -124,8 +124,8 @@ def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: floa
         One row per pair: greater, lesser, superiority (the share of voxel pairs in which `greater`
         has the larger value, ties counting half), p, p_holm, significant (p_holm < alpha).
     """
-    found = zip(order, members(groups, order), strict=True)
-    samples = {name: np.sort(values[chosen]) for name, chosen in found if len(chosen) >= MIN_VOXELS}
+    parts = zip(order, members(groups, order), strict=True)
+    samples = {name: np.sort(values[chosen]) for name, chosen in parts if len(chosen) >= MIN_VOXELS}
     names = list(samples)
     u, p = mann_whitney(list(samples.values()))
     size = np.array([len(sample) for sample in samples.values()], dtype=np.float64)
@@ -169,8 +169,8 @@ def trend(values: NDArray, tiers: NDArray, order: Sequence[str]) -> tuple[float,
         return np.nan, np.nan
     chosen = np.isin(tiers, kept)
     rank = np.array([kept.index(tier) for tier in tiers[chosen]])
-    found = stats.kendalltau(rank, values[chosen], variant="b", alternative="greater")
-    return float(found.statistic), float(found.pvalue)
+    test = stats.kendalltau(rank, values[chosen], variant="b", alternative="greater")
+    return float(test.statistic), float(test.pvalue)
 
 
 def combined_trend(taus: NDArray, ps: NDArray) -> tuple[float, float]:
@@ -186,12 +186,12 @@ def combined_trend(taus: NDArray, ps: NDArray) -> tuple[float, float]:
     tau, p : float
         NaN if no subject has a trend.
     """
-    known = np.isfinite(taus)
-    if not known.any():
+    finite = np.isfinite(taus)
+    if not finite.any():
         return np.nan, np.nan
     # A p of exactly 0 or 1 has an infinite z
-    bounded = np.clip(ps[known], np.finfo(float).tiny, 1 - np.finfo(float).eps)
-    return float(taus[known].mean()), float(
+    bounded = np.clip(ps[finite], np.finfo(float).tiny, 1 - np.finfo(float).eps)
+    return float(taus[finite].mean()), float(
         stats.combine_pvalues(bounded, method="stouffer").pvalue
     )
 

@@ -93,9 +93,9 @@ def _ratios(w: NDArray, n_twins: int) -> tuple[NDArray, NDArray]:
     """The candidate thresholds, ascending, and the estimated false discovery rate at each."""
     ordered = np.sort(w[np.isfinite(w)])
     thresholds = np.unique(np.abs(ordered[ordered != 0]))
-    found = len(ordered) - np.searchsorted(ordered, thresholds)
+    discoveries = len(ordered) - np.searchsorted(ordered, thresholds)
     opposite = np.searchsorted(ordered, -thresholds, side="right")
-    return thresholds, (1 + opposite) / (n_twins * np.maximum(found, 1))
+    return thresholds, (1 + opposite) / (n_twins * np.maximum(discoveries, 1))
 
 
 def sign_test(w: NDArray) -> float:
@@ -185,10 +185,10 @@ def partial_rank_correlation(
         return np.nan, np.nan
     ranks = stats.rankdata(columns, axis=1)
     design = np.vstack([np.ones(ranks.shape[1]), ranks[2:]]).T
-    left = ranks[:2].T - design @ np.linalg.lstsq(design, ranks[:2].T, rcond=None)[0]
-    norms = np.linalg.norm(left, axis=0)
+    residuals = ranks[:2].T - design @ np.linalg.lstsq(design, ranks[:2].T, rcond=None)[0]
+    norms = np.linalg.norm(residuals, axis=0)
     if (norms < 1e-9 * np.linalg.norm(ranks[:2], axis=1)).any():
         return np.nan, np.nan
-    r = float(np.clip(left[:, 0] @ left[:, 1] / norms.prod(), -1, 1))
+    r = float(np.clip(residuals[:, 0] @ residuals[:, 1] / norms.prod(), -1, 1))
     t = r * np.sqrt(degrees / max(1 - r**2, np.finfo(float).tiny))
     return r, float(2 * stats.t.sf(abs(t), degrees))

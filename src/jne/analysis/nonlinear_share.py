@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-N_LIKE = 30
+N_MATCHED = 30
 """How many planted twins, those of the voxels with the nearest linear power, make a curve."""
 CONFIDENCE = 0.9
 MAX_NOISE_CONVERTED = 0.95
@@ -35,21 +35,21 @@ def nonlinear_share(
     jne, linear_power: (V,). shares: (n_shares, V), ascending, the first 0: what was planted into
     the twins of each voxel. planted: (n_shares, V), their JNE.
 
-    The estimate is where the mean JNE of N_LIKE planted twins of like linear power, as a function
-    of what was planted, reaches the voxel's. Below the JNE of linear twins it is negative, by the
-    mirrored curve, so that its mean over linear voxels is 0. It is at most 1 - linear_power. The
-    interval holds the shares at which the voxel's JNE lies between the quantiles of the planted
+    The estimate is where the mean JNE of the N_MATCHED planted twins of nearest linear power, as a
+    function of what was planted, reaches the voxel's. Below the JNE of linear twins it is negative,
+    by the mirrored curve, so that its mean over linear voxels is 0. It is at most 1 - linear_power.
+    The interval holds the shares at which the voxel's JNE lies between the quantiles of the planted
     twins' (CONFIDENCE, two-sided).
 
     Returns estimate, low end, high end, (V,) each; NaN where a value is.
     """
     everything = np.vstack([jne[None], linear_power[None], shares, planted])
-    known = np.flatnonzero(np.isfinite(everything).all(axis=0))
+    complete = np.flatnonzero(np.isfinite(everything).all(axis=0))
     result = np.full((3, len(jne)), np.nan)
-    if not len(known):
+    if not len(complete):
         return result[0], result[1], result[2]
-    order = known[np.argsort(linear_power[known], kind="stable")]
-    n = min(N_LIKE, len(order))
+    order = complete[np.argsort(linear_power[complete], kind="stable")]
+    n = min(N_MATCHED, len(order))
     start = np.clip(np.arange(len(order)) - n // 2, 0, len(order) - n)
     tails = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
     for voxel, first in zip(order, start, strict=True):
@@ -59,9 +59,9 @@ def nonlinear_share(
         curve = np.maximum.accumulate(planted[:, like].mean(axis=1))
         low, high = np.maximum.accumulate(np.quantile(planted[:, like], tails, axis=1), axis=1)
         ends = _crossing(x, high, a, "left"), _crossing(x, low, a, "right")
-        found = np.array([_inverse(x, curve, a), *ends])
+        estimates = np.array([_inverse(x, curve, a), *ends])
         # The linear and the nonlinear power are at most the whole variance
-        result[:, voxel] = np.minimum(found, 1 - linear_power[voxel])
+        result[:, voxel] = np.minimum(estimates, 1 - linear_power[voxel])
     return result[0], result[1], result[2]
 
 

@@ -101,16 +101,16 @@ class Algonauts(Source):
 
         Raises InputError where one of them is missing.
         """
-        found = {}
+        files_of_set = {}
         for roi_set in LABELS:
             files = [self._mask(side, f"{roi_set}_challenge_space") for side in HEMISPHERES]
-            there = [file for file in files if file.exists()]
-            if len(there) == 1:
-                (absent,) = set(files).difference(there)
-                raise InputError("data.root", f"{there[0]} is there, but {absent.name} is missing")
-            if there:
-                found[roi_set] = files
-        return found
+            masks = [file for file in files if file.exists()]
+            if len(masks) == 1:
+                (absent,) = set(files).difference(masks)
+                raise InputError("data.root", f"{masks[0]} is there, but {absent.name} is missing")
+            if masks:
+                files_of_set[roi_set] = files
+        return files_of_set
 
     def write(self, folder: Path) -> None:
         left, right = (_read(path) for path in self._responses.values())
@@ -151,7 +151,7 @@ class Algonauts(Source):
 
     def _features(self, images: Images | None, n: int) -> NDArray[np.float32]:
         if not isinstance(self.image_features, Precomputed):
-            return self.image_features.of(images, np.arange(n), n)
+            return self.image_features.extract(images, np.arange(n), n)
         if images is None and self.image_features.ids != "sorted":
             raise InputError(
                 "data.root",
@@ -178,10 +178,10 @@ class Algonauts(Source):
         labels = {}
         for roi_set, files in self._roi_files().items():
             values = [_read(file) for file in files]
-            for file, found, size in zip(files, values, sizes, strict=True):
-                if len(found) != size:
+            for file, value, size in zip(files, values, sizes, strict=True):
+                if len(value) != size:
                     raise InputError(
-                        "data.root", f"{file} has {len(found)} vertices, expected {size}"
+                        "data.root", f"{file} has {len(value)} vertices, expected {size}"
                     )
             labels[roi_set] = np.concatenate(values)
         return regions.RoiSets.from_labels(labels, LABELS, sum(sizes))

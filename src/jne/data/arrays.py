@@ -117,7 +117,7 @@ class Arrays(Source):
         stimuli = self._stimulus_table(len(responses))
         if images is not None:
             rows = self._image_rows(images, stimuli)
-            features = self.image_features.of(images, rows, len(images))
+            features = self.image_features.extract(images, rows, len(images))
             stimuli["image"] = np.array(images.names)[rows]
         voxels = self._voxel_table(responses.shape[1])
         if responses.ndim == 3:
@@ -186,13 +186,13 @@ class Arrays(Source):
         return rows
 
     def _check_same_stimuli(self, features: NDArray, responses: NDArray) -> None:
-        n, found = len(features), responses.shape
-        if found[0] == n:
+        n, shape = len(features), responses.shape
+        if shape[0] == n:
             return
-        message = f"{n} stimuli, but data.responses has {found[0]} (shape {found})"
-        if found[1] == n:
+        message = f"{n} stimuli, but data.responses has {shape[0]} (shape {shape})"
+        if shape[1] == n:
             message += f"; set data.transpose_responses={str(not self.transpose_responses).lower()}"
-        elif features.shape[1] == found[0]:
+        elif features.shape[1] == shape[0]:
             message += f"; set data.transpose_features={str(not self.transpose_features).lower()}"
         raise InputError("data.features", message)
 

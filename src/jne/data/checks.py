@@ -39,9 +39,9 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
 
 def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
     """Raise InputError where the prepared data, some of which may be there, do not fit."""
-    there = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
+    occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
     free = shutil.disk_usage(folder).free
-    if free + there < n_bytes:
+    if free + occupied < n_bytes:
         raise InputError(
             "output",
             f"preparing {subject} needs {n_bytes / 1e9:.1f} GB at {folder}, where "

@@ -17,11 +17,11 @@ from jne.data.responses import (
     Responses,
     Twins,
     WithTwins,
-    as_they_are,
     check_vary,
     float32,
     spread,
-    survey,
+    unscaled,
+    voxel_statistics,
 )
 from jne.errors import InputError
 
@@ -137,7 +137,9 @@ class StandardisedData(pl.LightningDataModule):
         self.feature_mean = with_offset(centre, feature_offset)
 
         order = np.random.default_rng(seed).permutation(len(values)) if shuffle else None
-        self.voxel_status, mean, scale = survey(values, train if order is None else order[train])
+        self.voxel_status, mean, scale = voxel_statistics(
+            values, train if order is None else order[train]
+        )
         self.kept = np.flatnonzero(self.voxel_status == "ok")
         if not len(self.kept):
             raise InputError(
@@ -173,7 +175,7 @@ class StandardisedData(pl.LightningDataModule):
     def with_responses(self, values: NDArray[np.float32]) -> Self:
         """The same stimuli with other responses (N, K), which are not standardised."""
         other = copy(self)
-        other.responses = as_they_are(values)
+        other.responses = unscaled(values)
         other._set_batch_bytes()
         return other
 

@@ -79,13 +79,13 @@ def row_findings(prepared: "Prepared") -> dict[str, Any]:
     }
 
 
-def row_warnings(found: dict[str, Any], leaks: Leaks, *, in_order: bool) -> list[str]:
+def row_warnings(findings: dict[str, Any], leaks: Leaks, *, in_order: bool) -> list[str]:
     """Sentences on `row_findings`; [] where nothing is odd.
 
     in_order: whether the rows may be in the order in which stimuli were shown. Raises InputError
     where held-out stimuli are among those that an encoder learns from and `leaks` refuses that.
     """
-    leak = _leak(found)
+    leak = _leak(findings)
     if leak and leaks == "refuse":
         raise InputError(
             "data.leaks",
@@ -94,52 +94,57 @@ def row_warnings(found: dict[str, Any], leaks: Leaks, *, in_order: bool) -> list
             f"categories, and repeat by design",
             value="refuse",
         )
-    sentences = [leak, _near_copies(found), _repeats(found), _neighbours(found) if in_order else ""]
+    sentences = [
+        leak,
+        _near_copies(findings),
+        _repeats(findings),
+        _neighbours(findings) if in_order else "",
+    ]
     return [sentence for sentence in sentences if sentence]
 
 
-def _leak(found: dict[str, Any]) -> str:
-    held_out = _of(found["identical"], found["n"])
-    how = ", ".join(f"{n} by {_KINDS[kind]}" for kind, n in found["same"].items() if n)
+def _leak(findings: dict[str, Any]) -> str:
+    held_out = _held_out_counts(findings["identical"], findings["n"])
+    how = ", ".join(f"{n} by {_KINDS[kind]}" for kind, n in findings["same"].items() if n)
     return held_out and (
         f"{held_out} are among those that the encoder learns from ({how}), so that their scores "
         f"are not those of new stimuli"
     )
 
 
-def _near_copies(found: dict[str, Any]) -> str:
-    held_out = _of(found["near"], found["n"])
+def _near_copies(findings: dict[str, Any]) -> str:
+    held_out = _held_out_counts(findings["near"], findings["n"])
     return held_out and (
         f"{held_out} are nearly copies of stimuli to train on (features closer than 1/20 of the "
         f"usual distance), so that their scores may not be those of new stimuli"
     )
 
 
-def _repeats(found: dict[str, Any]) -> str:
-    if not found["repeated"]:
+def _repeats(findings: dict[str, Any]) -> str:
+    if not findings["repeated"]:
         return ""
     return (
-        f"{found['repeated']} of {sum(found['n'].values())} stimuli have the features of another "
-        f"in their split, but p values and cross-validation take rows for independent: repeats of "
-        f"an image belong on a third axis of the responses (data.leaks=allow, where features are "
-        f"few, or categories, and repeat by design)"
+        f"{findings['repeated']} of {sum(findings['n'].values())} stimuli have the features of "
+        f"another in their split, but p values and cross-validation take rows for independent: "
+        f"repeats of an image belong on a third axis of the responses (data.leaks=allow, where "
+        f"features are few, or categories, and repeat by design)"
     )
 
 
-def _neighbours(found: dict[str, Any]) -> str:
-    limit = max(_AUTOCORRELATION, 4 / np.sqrt(sum(found["n"].values())))
-    if found["autocorrelation"] <= limit or found["beside"] <= _MOST:
+def _neighbours(findings: dict[str, Any]) -> str:
+    limit = max(_AUTOCORRELATION, 4 / np.sqrt(sum(findings["n"].values())))
+    if findings["autocorrelation"] <= limit or findings["beside"] <= _MOST:
         return ""
     return (
         f"stimuli resemble the one before (lag-1 autocorrelation of the features "
-        f"{found['autocorrelation']:.2f}), and {100 * found['beside']:.0f} % of those held out "
-        f"stand beside one to train on: if rows are in the order in which stimuli were shown, R² "
-        f"and p values are too good, and need a split by runs or blocks of rows "
+        f"{findings['autocorrelation']:.2f}), and {100 * findings['beside']:.0f} % of those held "
+        f"out stand beside one to train on: if rows are in the order in which stimuli were shown, "
+        f"R² and p values are too good, and need a split by runs or blocks of rows "
         f"(data.split=fixed); if they are only sorted, set data.leaks=allow"
     )
 
 
-def _of(counts: dict[str, int], n: dict[str, int]) -> str:
+def _held_out_counts(counts: dict[str, int], n: dict[str, int]) -> str:
     """3 of 50 test stimuli and 2 of 40 validation stimuli."""
     names = {"test": "test stimuli", "val": "validation stimuli"}
     return " and ".join(f"{counts[s]} of {n[s]} {names[s]}" for s in _HELD_OUT if counts[s])
@@ -166,9 +171,9 @@ def _seen(codes: NDArray[np.int64], split: NDArray) -> NDArray[np.bool_]:
     Test stimuli among those to train or validate on; validation stimuli among those to train on.
     """
     train, val, test = (split == name for name in ("train", "val", "test"))
-    known = codes >= 0
+    coded = codes >= 0
     learned, trained = np.isin(codes, codes[train | val]), np.isin(codes, codes[train])
-    return known & ((test & learned) | (val & trained))
+    return coded & ((test & learned) | (val & trained))
 
 
 def _standardised(features: NDArray[np.float32]) -> Tensor:

@@ -120,7 +120,7 @@ class NSDSynthetic(Source):
         if isinstance(self.image_features, Precomputed):
             features = self.image_features.of_stimuli(np.arange(N_IMAGES), n_numbered=N_IMAGES)
         else:
-            features = self.image_features.of(self.images(), np.arange(N_IMAGES), N_IMAGES)
+            features = self.image_features.extract(self.images(), np.arange(N_IMAGES), N_IMAGES)
         check_stimuli(self, features, stimuli)
         voxels, kept = self._voxels()
         trials = pd.DataFrame({"session": 1, "run": np.arange(N_TRIALS) // N_PER_RUN, "row": order})
@@ -147,11 +147,11 @@ class NSDSynthetic(Source):
             raise InputError(
                 "data.space", f"{self.voxel_table} has no column {absent[0]}", value=self.space
             )
-        shown = table[["voxel", "roi", *names]].copy()
+        voxels = table[["voxel", "roi", *names]].copy()
         if self.space == "fsaverage":
             side = table["hemisphere"].map({name: k for k, name in enumerate(HEMISPHERES)})
             kept = side.to_numpy() * N_FSAVERAGE + table["vertex"].to_numpy()
-            return shown.assign(mesh="fsaverage"), kept.astype(np.int64)
+            return voxels.assign(mesh="fsaverage"), kept.astype(np.int64)
         assert isinstance(self._space, Volume)
         shape = self._space.shape
         places = table[names].to_numpy().T
@@ -161,7 +161,7 @@ class NSDSynthetic(Source):
                 f"voxels of {self.voxel_table} are outside the volume {shape}",
                 value=self.space,
             )
-        return shown, np.ravel_multi_index(tuple(places), shape)
+        return voxels, np.ravel_multi_index(tuple(places), shape)
 
 
 class SyntheticImages(Images):

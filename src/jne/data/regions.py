@@ -60,13 +60,15 @@ class RoiSets:
         cls, labels: Mapping[str, NDArray], names: Mapping[str, dict[int, str]], n_voxels: int
     ) -> "RoiSets":
         """labels: by set, the label (V,) of each voxel. names: by set, the name of each label."""
-        columns, known = {}, {}
+        columns, names_of_set = {}, {}
         for roi_set, values in labels.items():
             columns[roi_set] = named(values, names[roi_set])
             present = pd.unique(pd.Series(columns[roi_set]))
-            known[roi_set] = list(dict.fromkeys([*names[roi_set].values(), *sorted(present)]))
-            known[roi_set] = [name for name in known[roi_set] if name]
-        return cls(pd.DataFrame(columns, index=range(n_voxels)), known)
+            names_of_set[roi_set] = list(
+                dict.fromkeys([*names[roi_set].values(), *sorted(present)])
+            )
+            names_of_set[roi_set] = [name for name in names_of_set[roi_set] if name]
+        return cls(pd.DataFrame(columns, index=range(n_voxels)), names_of_set)
 
     def has(self, roi_set: str, label: str) -> NDArray[np.bool_]:
         """Which voxels (V,) have a label."""
@@ -85,8 +87,8 @@ def paper_roi(labels: pd.DataFrame) -> NDArray[np.str_]:
     roi = np.full(len(labels), "", dtype="<U16")
     for roi_set, names in _PAPER.items():
         if roi_set in labels:
-            found = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
-            roi = np.where(roi == "", found, roi)
+            paper_names = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
+            roi = np.where(roi == "", paper_names, roi)
     return roi
 
 
@@ -110,7 +112,7 @@ def roi_column(sets: RoiSets, source: str) -> NDArray[np.str_]:
             _warn(f"roi        this subject has no voxel of {', '.join(empty)}")
         return roi
     if source not in sets.names:
-        raise InputError("data.roi", f"{_known(sets)}; or write {PAPER}", value=source)
+        raise InputError("data.roi", f"{_choices(sets)}; or write {PAPER}", value=source)
     roi = sets.labels[source].to_numpy(dtype=str)
     if source == _NAMESAKE[0]:
         roi = np.where(roi == _NAMESAKE[1], "/".join(_NAMESAKE), roi)
@@ -123,18 +125,18 @@ def select(regions: list[str], sets: RoiSets, within: NDArray[np.bool_]) -> NDAr
     regions: see `_members`. within: (V,). Prints the number of voxels of each region. Raises
     InputError, naming `data.voxels`, for an unknown or ambiguous region or if no voxel is selected.
     """
-    paper, found = paper_roi(sets.labels), {}
+    paper, n_selected = paper_roi(sets.labels), {}
     selected = np.zeros(len(within), dtype=bool)
     for region in regions:
         for name, members in _members(region, sets, paper).items():
             selected |= members
-            found[name] = int((members & within).sum())
+            n_selected[name] = int((members & within).sum())
     voxels = np.flatnonzero(selected & within)
     if not len(voxels):
         raise InputError("data.voxels", "selects no voxels", value=regions)
-    counts = ", ".join(f"{name} {n}" for name, n in found.items() if n)
+    counts = ", ".join(f"{name} {n}" for name, n in n_selected.items() if n)
     console.print(f"voxels     {len(voxels)}: {counts}", highlight=False, soft_wrap=True)
-    empty = [name for name, n in found.items() if not n]
+    empty = [name for name, n in n_selected.items() if not n]
     if empty:
         _warn(f"voxels     this subject has none in {', '.join(empty)}")
     return voxels
@@ -148,7 +150,7 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     roi_set, slash, label = region.partition("/")
     if slash:
         if roi_set not in sets.names:
-            raise InputError("data.voxels", f"{region}: {_known(sets)}")
+            raise InputError("data.voxels", f"{region}: {_choices(sets)}")
         if label not in sets.names[roi_set]:
             labels = ", ".join(sets.names[roi_set])
             raise InputError("data.voxels", f"{region}: {roi_set} has the labels {labels}")
@@ -170,11 +172,11 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     if owners:
         return {f"{owners[0]}/{region}": sets.has(owners[0], region)}
     if rois:
-        raise InputError("data.voxels", f"{region} needs {', '.join(absent)}; {_known(sets)}")
-    raise InputError("data.voxels", f"unknown region {region!r}; {_known(sets, paper)}")
+        raise InputError("data.voxels", f"{region} needs {', '.join(absent)}; {_choices(sets)}")
+    raise InputError("data.voxels", f"unknown region {region!r}; {_choices(sets, paper)}")
 
 
-def _known(sets: RoiSets, paper: Iterable[str] = ()) -> str:
+def _choices(sets: RoiSets, paper: Iterable[str] = ()) -> str:
     """What there is to choose from, as part of a sentence."""
     if not sets.names:
         return "there are no ROI sets"

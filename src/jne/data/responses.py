@@ -60,7 +60,7 @@ class Responses:
 
 @dataclass(frozen=True)
 class Twins:
-    """Made-up voxels to train on beside the V' real ones, each the twin of one of them.
+    """Surrogate voxels to train on beside the V' real ones, each the twin of one of them.
 
     There are `n_draws` twins of each of K voxels, T = n_draws K, draw after draw.
     """
@@ -81,7 +81,7 @@ class Twins:
         return among_all(values.reshape(self.n_draws, -1), self.voxels, n_voxels)
 
 
-def as_they_are(values: NDArray[np.float32]) -> Responses:
+def unscaled(values: NDArray[np.float32]) -> Responses:
     """Responses (N, V') that need no standardisation."""
     n = values.shape[1]
     return Responses(values, None, np.arange(n), torch.zeros(n), torch.ones(n))
@@ -92,7 +92,7 @@ class WithTwins:
 
     def __init__(self, real: Responses, twins: NDArray[np.float32]) -> None:
         self._real = real
-        self._twins = as_they_are(twins)
+        self._twins = unscaled(twins)
         self.shape = (len(twins), real.shape[1] + twins.shape[1])
 
     def __getitem__(self, rows: NDArray | slice) -> Tensor:
@@ -109,7 +109,7 @@ class WithTwins:
         return torch.cat(blocks, dim=1)
 
 
-def survey(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:
+def voxel_statistics(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:
     """Status, mean and scale (V,) of the responses `values` (N, V) over the rows `train`."""
     n_voxels = values.shape[1]
     status = np.full(n_voxels, "ok", dtype="<U8")

@@ -104,10 +104,10 @@ def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
             value=chosen.get("name"),
         )
     for name in sorted((trained_on.keys() | chosen.keys()).difference(_NOT_COMPARED)):
-        expected, found = trained_on.get(name), chosen.get(name)
-        if expected != found:
+        expected, value = trained_on.get(name), chosen.get(name)
+        if expected != value:
             raise InputError(
-                f"features.{name}", f"{encoder} features.{name}={expected}", value=found
+                f"features.{name}", f"{encoder} features.{name}={expected}", value=value
             )
 
 

@@ -73,7 +73,7 @@ def deviations(
     Raises InputError, naming the key, where they cannot be computed within the memory.
     """
     with keys_below("jacobian", SETTINGS):
-        found = jacobian_deviation(
+        arrays = jacobian_deviation(
             encoder,
             features,
             variant=variants,
@@ -82,5 +82,5 @@ def deviations(
             max_memory_gb=config.jacobian.max_memory_gb,
             progress=progress,
         )
-    assert isinstance(found, dict)  # one array per variant
-    return found
+    assert isinstance(arrays, dict)  # one array per variant
+    return arrays

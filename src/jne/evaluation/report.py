@@ -35,16 +35,18 @@ def collect_findings(
     subjects: Sequence[SubjectData], results: Sequence[SectionResults]
 ) -> dict[Key, list[str]]:
     """What the tables show, in sentences: of each subject, and of all subjects together."""
-    found: dict[Key, list[str]] = {}
+    findings: dict[Key, list[str]] = {}
     for result in results:
         for data in subjects:
             tables = result.by_subject[data.name]
-            found[result.section, data.name] = result.section.findings(data, tables)
+            findings[result.section, data.name] = result.section.findings(data, tables)
         if len(subjects) > 1:
             across = result.section.findings_across(subjects, result.tables)
-            said = [line for (_, name), lines in found.items() if name is None for line in lines]
-            found[result.section, None] = [line for line in across if line not in said]
-    return found
+            earlier = [
+                line for (_, name), lines in findings.items() if name is None for line in lines
+            ]
+            findings[result.section, None] = [line for line in across if line not in earlier]
+    return findings
 
 
 def sentences(findings: Findings) -> list[str]:
@@ -55,8 +57,8 @@ def sentences(findings: Findings) -> list[str]:
         line if name is None else f"{name}: {line}"
         for name in names
         for headline in (True, False)
-        for (section, of), lines in findings.items()
-        if of == name and section.headline == headline
+        for (section, subject), lines in findings.items()
+        if subject == name and section.headline == headline
         for line in lines
     ]
 
@@ -77,9 +79,9 @@ def build_page(
     """
     files = files or {}
     data_sets = list(dict.fromkeys(data.subject.data_set for data in subjects))
-    of = ", ".join(data.name for data in subjects)
+    who = ", ".join(data.name for data in subjects)
     if len(data_sets) > 1:
-        of = f"{len(subjects)} subjects"
+        who = f"{len(subjects)} subjects"
     brain = None
     if any(data.may_have_positions for data in subjects):
         from jne.evaluation.viewer import viewer  # nilearn takes seconds to import
@@ -87,16 +89,16 @@ def build_page(
         brain = viewer(subjects)
     return html.render(
         {
-            "title": f"Nonlinearity of encoding models: {', '.join(data_sets)}, {of}",
+            "title": f"Nonlinearity of encoding models: {', '.join(data_sets)}, {who}",
             "made": f"Made by jne {__version__} on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC.",
             "several": len(subjects) > 1,
             "subjects": [data.name for data in subjects],
             "brain": brain,
             "headline": _headline(subjects, findings),
             "sections": [
-                shown
+                content
                 for result in results
-                if (shown := _section(result, subjects, figures, findings, files))
+                if (content := _section(result, subjects, figures, findings, files))
             ],
             "runs": html.table("Runs", _runs([data.subject for data in subjects]), {}),
             "left_out": [line for data in subjects for line in data.subject.left_out],
@@ -113,7 +115,7 @@ def build_page(
 
 
 def _headline(subjects: Sequence[SubjectData], findings: Findings) -> dict[str, Any]:
-    def of(name: str | None) -> list[str]:
+    def headlines(name: str | None) -> list[str]:
         return [
             line
             for (section, subject), lines in findings.items()
@@ -122,8 +124,8 @@ def _headline(subjects: Sequence[SubjectData], findings: Findings) -> dict[str, 
         ]
 
     return {
-        "across": of(None),
-        "subjects": [{"name": data.name, "findings": of(data.name)} for data in subjects],
+        "across": headlines(None),
+        "subjects": [{"name": data.name, "findings": headlines(data.name)} for data in subjects],
     }
 
 
@@ -141,15 +143,15 @@ def _section(
         return [] if section.headline else findings.get((section, name), [])
 
     def pictures(name: str | None, data: SubjectData | None = None) -> list[dict[str, Any]]:
-        of = "all subjects" if name is None else name
-        shown = []
+        who = "all subjects" if name is None else name
+        entries = []
         for key, path in figures.get((section, name), {}).items():
             caption = section.captions.get(key, key)
             if data is not None and key in section.regional:
                 note = data.shown_note(section.regional[key])
                 caption += f" Shown: {note}." if note else ""
-            shown.append(html.figure(path, caption, f"{section.title}: {key} of {of}"))
-        return shown
+            entries.append(html.figure(path, caption, f"{section.title}: {key} of {who}"))
+        return entries
 
     blocks = []
     for data in subjects:
@@ -194,13 +196,13 @@ def _section(
 
 def _across(result: SectionResults) -> list[dict[str, Any]]:
     """The rows over all subjects, of the tables that have some."""
-    shown = []
+    tables = []
     for name, table in result.tables.items():
         rows = table[table["subject"] == ALL_SUBJECTS].drop(columns="subject")
         if len(rows):
             title = f"{name.replace('_', ' ').capitalize()}, all subjects"
-            shown.append(html.table(title, rows, result.section.headings))
-    return shown
+            tables.append(html.table(title, rows, result.section.headings))
+    return tables
 
 
 def _runs(subjects: Sequence[Subject]) -> pd.DataFrame:
@@ -248,18 +250,20 @@ def _data_warnings(subjects: Sequence[Subject]) -> list[str]:
             warnings = run.summary.get("data_warnings", [])
             for warning in warnings if isinstance(warnings, list) else []:
                 names.setdefault(str(warning), {})[subject.name] = None
-    warnings = [f"{', '.join(of)}: {warning}" for warning, of in names.items()]
+    warnings = [
+        f"{', '.join(subject_names)}: {warning}" for warning, subject_names in names.items()
+    ]
     return [*warnings, *unlike_subjects(subjects)]
 
 
 def _data(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     """Whose data they are, for each data set once: name, citation, licence, links."""
-    found: dict[str, dict[str, Any]] = {}
+    data_sets: dict[str, dict[str, Any]] = {}
     for subject in subjects:
         about = subject.nonlinear.about
         if any(about.values()):
-            found.setdefault(subject.data_set, {"name": subject.data_set, **about})
-    return list(found.values())
+            data_sets.setdefault(subject.data_set, {"name": subject.data_set, **about})
+    return list(data_sets.values())
 
 
 def _settings(config: EvaluateConfig) -> str:

@@ -135,12 +135,12 @@ def _value(run: Results, key: str) -> Any:
     """The value of a dotted config key. Raises InputError where a run's config has no such key."""
     if key == "encoder":
         return "linear" if is_linear(run.voxels) else "nonlinear"
-    found: Any = run.config
+    value: Any = run.config
     for part in key.split("."):
-        if not isinstance(found, dict) or part not in found:
+        if not isinstance(value, dict) or part not in value:
             raise InputError("by", f"the config of {run.path} has no such key", value=key)
-        found = found[part]
-    return found
+        value = value[part]
+    return value
 
 
 def _position(value: Any) -> tuple[bool, float, str]:

@@ -30,30 +30,30 @@ _MARGIN = 8  # around the voxels of a volume, in voxels
 
 def viewer(subjects: Sequence[SubjectData]) -> dict[str, Any] | None:
     """What the template of the interactive brain takes; None where no voxel has a position."""
-    placed, said = [], []
+    placed, notes = [], []
     for data in subjects:
         reason = meshes.why_not_drawn(data.voxels, data.subject.nonlinear.space)
         if reason:
-            said.append(f"{data.name}: {reason}")
+            notes.append(f"{data.name}: {reason}")
         else:
             placed.append(data)
     script = _niivue()
     if not placed or script is None:
         return None
     rois = sorted({str(roi) for data in placed for roi in data.voxels["roi"].unique()} | {""})
-    shown = [_subject(data, rois) for data in placed]
-    said += list(dict.fromkeys(note for one in shown for note in one.pop("notes")))
-    used = {one["mesh"] for one in shown if "mesh" in one}
-    cmaps = {measure["cmap"] for one in shown for measure in one["measures"]}
+    views = [_subject(data, rois) for data in placed]
+    notes += list(dict.fromkeys(note for one in views for note in one.pop("notes")))
+    used = {one["mesh"] for one in views if "mesh" in one}
+    cmaps = {measure["cmap"] for one in views for measure in one["measures"]}
     content = {
         "rois": rois,
         "meshes": {name: _mesh(name) for name in sorted(used)},
         "luts": {name: _lut(name) for name in sorted(cmaps)},
-        "subjects": shown,
+        "subjects": views,
     }
     return {
-        "subjects": [one["name"] for one in shown],
-        "said": said,
+        "subjects": [one["name"] for one in views],
+        "notes": notes,
         "data": pack(content),
         "script": script,
     }
@@ -85,10 +85,10 @@ def pack(content: Any) -> str:
         if not isinstance(value, np.ndarray):
             return value
         content = value.tobytes()
-        found = {"array": value.dtype.str[1:], "at": size, "n": value.size}
+        reference = {"array": value.dtype.str[1:], "at": size, "n": value.size}
         chunks.append(content + bytes(-len(content) % 8))
         size += len(chunks[-1])
-        return found
+        return reference
 
     text = json.dumps(placed(content), allow_nan=False).encode()
     head = len(text).to_bytes(4, "little") + text
@@ -100,16 +100,16 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
     voxels, space = data.voxels, data.subject.nonlinear.space
     measures = maps_of(voxels)
     values = {measure.file_name: measure.values(voxels) for measure in measures}
-    scales = {name: _scale(found) for name, found in values.items()}
+    scales = {name: _scale(column) for name, column in values.items()}
     label = {name: number for number, name in enumerate(rois)}
-    steps = {name: _steps(found, *scales[name][:2]) for name, found in values.items()}
+    steps = {name: _steps(column, *scales[name][:2]) for name, column in values.items()}
     numbers = voxels["roi"].map(label).to_numpy(dtype="<u2")
 
     def chosen(rows: NDArray, at: NDArray) -> dict[str, Any]:
         of_rows = {name: column[rows] for name, column in steps.items()}
         return {"at": at.astype("<u4"), "roi": numbers[rows], "values": of_rows}
 
-    shown: dict[str, Any] = {
+    view: dict[str, Any] = {
         "name": data.name,
         "measures": [_described(measure, *scales[measure.file_name]) for measure in measures],
         "notes": [],
@@ -117,9 +117,9 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
     if "vertex" in voxels:
         mesh = meshes.mesh_of(voxels)
         drawn = meshes.drawn_mesh(mesh)
-        shown["mesh"] = drawn
+        view["mesh"] = drawn
         if drawn != mesh:
-            shown["notes"].append(
+            view["notes"].append(
                 f"Of {mesh}, the brain shows the vertices that {drawn} has, one in sixteen; the "
                 f"files in maps/ have all."
             )
@@ -127,8 +127,8 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
             within = meshes.vertices_within(voxels, side, meshes.N_VERTICES[drawn])
             rows = np.flatnonzero(within)
             vertices = voxels["vertex"].iloc[rows].to_numpy(dtype=np.int64)
-            shown[side] = chosen(rows, vertices)
-        return shown
+            view[side] = chosen(rows, vertices)
+        return view
     assert space is not None  # as why_not_drawn says
     index = voxels[["i", "j", "k"]].to_numpy(dtype=np.int64).T
     corner = np.maximum(index.min(axis=1) - _MARGIN, 0)
@@ -142,12 +142,12 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
     header["magic"], header["vox_offset"] = b"n+1", 352
     background = _mean_image(data.subject.nonlinear)
     if background is None:
-        shown["notes"].append("Slices: no mean image was found, so all voxels are grey below.")
+        view["notes"].append("Slices: no mean image was found, so all voxels are grey below.")
     else:
         background = background[tuple(map(slice, corner, end))]
         high = np.percentile(background[background > 0], 99.5)
         grey = np.clip(255 * background / high, 0, 255).astype("u1").ravel(order="F")
-    return shown | {
+    return view | {
         "shape": shape,
         "corner": corner.tolist(),
         "size": int(np.prod(shape)),
@@ -186,15 +186,15 @@ def _scale(values: NDArray[np.float64]) -> tuple[float, float, float]:
 def _steps(numbers: NDArray[np.float64], low: float, high: float) -> NDArray[np.uint16]:
     share = (numbers - low) / (high - low) if high > low else np.where(np.isnan(numbers), np.nan, 0)
     steps = np.full(len(numbers), _MISSING, dtype="<u2")
-    known = np.isfinite(share)
-    steps[known] = np.round(share[known] * _STEPS)
+    finite = np.isfinite(share)
+    steps[finite] = np.round(share[finite] * _STEPS)
     return steps
 
 
 def _mesh(name: str) -> dict[str, Any]:
     """Both hemispheres of a mesh: its surfaces, in hundredths of a millimetre, and its sulci."""
     surfaces = ["inflated", "flat"]
-    found: dict[str, Any] = {"surfaces": surfaces}
+    mesh: dict[str, Any] = {"surfaces": surfaces}
     for side in meshes.HEMISPHERES:
         shapes = {}
         for surface in surfaces:
@@ -204,8 +204,8 @@ def _mesh(name: str) -> dict[str, Any]:
                 "points": np.round(100 * points).astype("<i2").ravel(),
                 "faces": faces.astype(size).ravel(),
             }
-        found[side] = shapes | {"sulcus": meshes.sulcus(name, side).astype("u1")}
-    return found
+        mesh[side] = shapes | {"sulcus": meshes.sulcus(name, side).astype("u1")}
+    return mesh
 
 
 def _lut(cmap: str) -> NDArray[np.uint8]:

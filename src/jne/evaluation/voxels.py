@@ -72,7 +72,7 @@ class SubjectData:
         return bool({"vertex", "k"} & set(self.voxels))
 
     @cached_property
-    def shown(self) -> list[str]:
+    def shown_rois(self) -> list[str]:
         """The ROIs that figures show: all in the order of `rois`, or the most nonlinear of many.
 
         These come first, by the median over the analysed voxels of W, where there is one, else of
@@ -99,7 +99,7 @@ class SubjectData:
 
     def shown_note(self, most: int = MAX_SHOWN) -> str:
         """What is said of a figure of at most so many ROIs; empty where it shows all."""
-        n = min(len(self.shown), most)
+        n = min(len(self.shown_rois), most)
         if n == len(self.rois):
             return ""
         which = f"the first {n} of {len(self.rois)} regions"
@@ -151,7 +151,7 @@ def voxel_tables(
     where missing variants cannot be computed within the memory bound.
     """
     stages = stages or Stages(config.stages)
-    found: list[SubjectData] = []
+    tables: list[SubjectData] = []
     clusters: dict[str, Clusters] = {}  # by test set
     with stage_progress() as progress:
         for subject in subjects:
@@ -168,8 +168,8 @@ def voxel_tables(
 
             voxels = _voxel_table(subject, config, stages, advance)
             progress.update(task, completed=100)
-            found.append(SubjectData(config, subject, voxels, rois, clusters[test_set]))
-    return found
+            tables.append(SubjectData(config, subject, voxels, rois, clusters[test_set]))
+    return tables
 
 
 def _chosen_rois(run: Results, config: EvaluateConfig) -> list[str]:
@@ -242,7 +242,7 @@ def _voxel_table(
 def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, Any]:
     """The columns that a run with control=twins adds."""
     columns: dict[str, Any] = {
-        "jne_control": run.voxels["jne"],
+        "jne_twins_fit": run.voxels["jne"],
         **_reported(run.voxels, TWINS),
     }
     q = among_all(twin_q(run.voxels[analysed]), analysed.to_numpy(), len(analysed))
@@ -262,14 +262,14 @@ def _against_planted_twins(
     if "jne_planted_0" not in voxels:
         return {}
     linear = voxels["jne_planted_0"]
-    w = (voxels["jne_beside_planted"] - linear)[analysed].to_numpy()
+    w = (voxels["jne_planted_fit"] - linear)[analysed].to_numpy()
     threshold = knockoff_threshold(w, rate)
     columns = _reported(voxels, PLANTED)
     for name in matching("jne_planted_{percent}", voxels):
         if name != "jne_planted_0":
-            found = (voxels[name] - linear >= threshold).astype("boolean")
+            is_found = (voxels[name] - linear >= threshold).astype("boolean")
             level = name.removeprefix("jne_planted_")
-            columns[f"found_{level}"] = found.mask(linear.isna() | ~analysed)
+            columns[f"found_{level}"] = is_found.mask(linear.isna() | ~analysed)
     return columns
 
 

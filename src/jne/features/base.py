@@ -35,7 +35,7 @@ class Features(BaseModel, ABC):
         return []
 
     @abstractmethod
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
+    def extract(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         """Features of images.
 
         Parameters
@@ -61,7 +61,7 @@ class Features(BaseModel, ABC):
 class OwnFeatures(Features):
     """`features=none`: the data bring their own features."""
 
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
+    def extract(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         raise InputError("features", _CHOOSE_FEATURES)
 
 

@@ -53,7 +53,9 @@ class ExtractedFeatures(Features):
     def load(self) -> Tower:
         """The model with its weights. Raises InputError where it cannot be had."""
 
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray[np.float32]:
+    def extract(
+        self, images: Images | None, rows: NDArray[np.int64], n: int
+    ) -> NDArray[np.float32]:
         if images is None:
             raise InputError("features", "needs images, and these data have none", value=self.name)
         if len(images) < n:

@@ -30,8 +30,8 @@ class OpenClip(ExtractedFeatures):
 
         if self.model not in open_clip.list_models():
             raise unknown_model(self.model, open_clip.list_models())
-        known = open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}
-        if not known and self.pretrained != RANDOM:
+        weights_config = open_clip.get_pretrained_cfg(self.model, self.pretrained) or {}
+        if not weights_config and self.pretrained != RANDOM:
             tags = open_clip.list_pretrained_tags_by_model(self.model)
             raise InputError(
                 "features.pretrained",
@@ -40,16 +40,16 @@ class OpenClip(ExtractedFeatures):
             )
         # OpenAI's weights were trained with QuickGELU. With a plain GELU they load without any
         # warning and give wrong features. open_clip knows which weights need it.
-        quick = bool(known.get("quick_gelu", self.model.endswith("-quickgelu")))
+        quick = bool(weights_config.get("quick_gelu", self.model.endswith("-quickgelu")))
         with _no_warnings(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             visual = _new_clip(self.model, quick).visual
-        preprocessing = merge_preprocess_dict(visual.preprocess_cfg, known)
+        preprocessing = merge_preprocess_dict(visual.preprocess_cfg, weights_config)
         if self.pretrained != RANDOM:
             path = self.checkpoint
             if path is not None and path.is_dir():
                 path, preprocessing = _from_folder(path, preprocessing)
-            load_weights(visual, path or self._download(known), "visual.", self.model)
+            load_weights(visual, path or self._download(weights_config), "visual.", self.model)
         blocks = getattr(getattr(visual, "transformer", None), "resblocks", None)
         if blocks is None:
             raise InputError("features.model", "not a vision transformer", value=self.model)
@@ -81,11 +81,11 @@ class OpenClip(ExtractedFeatures):
             )
         return clip.visual
 
-    def _download(self, known: dict[str, Any]) -> Path:
+    def _download(self, weights_config: dict[str, Any]) -> Path:
         import open_clip
 
         try:
-            return Path(open_clip.download_pretrained(known))
+            return Path(open_clip.download_pretrained(weights_config))
         except Exception as error:  # a dozen kinds, depending on what is between here and the hub
             raise no_weights(f"{self.model} {self.pretrained}", error) from error
 

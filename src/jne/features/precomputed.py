@@ -37,7 +37,7 @@ class Precomputed(Features):
     def _ids_file(self) -> Path | None:
         return None if self.ids == "sorted" else self.ids
 
-    def of(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
+    def extract(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         """Features (len(rows), D) of the images with the numbers `rows`, of which there are n.
 
         Without `ids`, row i belongs to image i, and there must be n rows. With `ids`, these are
@@ -124,8 +124,8 @@ def _read_ids(path: Path) -> NDArray:
         return ids
     table = read_user_table(path, "features.ids")
     if "stimulus" not in table:
-        found = ", ".join(map(str, table))
-        raise InputError("features.ids", f"{path} has no column `stimulus`; it has {found}")
+        columns = ", ".join(map(str, table))
+        raise InputError("features.ids", f"{path} has no column `stimulus`; it has {columns}")
     return table["stimulus"].to_numpy()
 
 

@@ -29,14 +29,14 @@ def load_weights(module: nn.Module, path: Path, prefix: str, model: str) -> None
             if name.startswith(prefix)
         }
     expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
-    if expected != found:
-        names = sorted(expected | found)
-        first = next(name for name in names if expected.get(name) != found.get(name))
+    shapes = {name: tuple(getattr(value, "shape", ())) for name, value in state.items()}
+    if expected != shapes:
+        names = sorted(expected | shapes)
+        first = next(name for name in names if expected.get(name) != shapes.get(name))
         raise InputError(
             "features.checkpoint",
             f"{path} holds another architecture than {model}: {first} is "
-            f"{found.get(first, 'absent')}, expected {expected.get(first, 'nothing')}",
+            f"{shapes.get(first, 'absent')}, expected {expected.get(first, 'nothing')}",
         )
     module.load_state_dict(state)
 
@@ -67,9 +67,9 @@ def _read_state(path: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def unknown_model(model: str, known: Iterable[str]) -> InputError:
+def unknown_model(model: str, models: Iterable[str]) -> InputError:
     """The error for a model that its library does not know, with names that are close to it."""
-    close = get_close_matches(model, known, n=3, cutoff=0.4)
+    close = get_close_matches(model, models, n=3, cutoff=0.4)
     hint = f"; close to it: {', '.join(close)}" if close else ""
     return InputError("features.model", f"there is no such model{hint}", value=model)
 

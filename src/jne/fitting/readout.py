@@ -92,7 +92,7 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
                 bias[voxels] = offset - mean @ fitted.weights
             penalty[voxels], loss[voxels] = fitted.penalty, fitted.loss
             if validation is not None:
-                loss[voxels] = validation.of(responses, torch.from_numpy(fitted.penalty))
+                loss[voxels] = validation.evaluate(responses, torch.from_numpy(fitted.penalty))
             progress.update(task, completed=voxels.stop)
     return RidgeReadout(penalty, float(loss.mean()))
 
@@ -109,7 +109,7 @@ class _ValidationError:
     def _offset(self, values: Tensor) -> Tensor:
         return values[: self._n_train].mean(dim=0) if self._centred else torch.zeros(())
 
-    def of(self, responses: Tensor, penalty: Tensor) -> NDArray[np.float32]:
+    def evaluate(self, responses: Tensor, penalty: Tensor) -> NDArray[np.float32]:
         """Mean squared error (v,) of responses (N, v), at a penalty (v,) for each voxel."""
         responses = responses - self._offset(responses)
         predictions = self._val @ self._solver.weights(responses[: self._n_train], penalty)
@@ -139,7 +139,7 @@ def freeze_linear_path(encoder: nn.Module) -> None:
     """Set the encoder's linear path, if it has one, to 0 while the hidden layers are trained.
 
     Hidden layers that are trained beside a linear path, which takes what is linear, learn worse
-    features of what is not (docs/encoders.md).
+    features of what is not (docs/notes/encoders.md).
     """
     path = getattr(encoder, "linear_path", None)
     if path is not None:
@@ -162,8 +162,8 @@ def last_layer(
     training = encoder.training
     encoder.to("cpu").eval()
     with torch.no_grad():
-        found = _readout(encoder, data.features[rows[:2]])
-        if found is None:
+        parts = _readout(encoder, data.features[rows[:2]])
+        if parts is None:
             raise InputError(
                 key,
                 f"needs an encoder that ends in a torch.nn.Linear, and this one does not; set "
@@ -172,9 +172,9 @@ def last_layer(
             )
         blocks = range(0, len(rows), _ROWS_AT_ONCE)
         features = [data.features[rows[start : start + _ROWS_AT_ONCE]] for start in blocks]
-        entered = torch.cat([_input(encoder, *found, block) for block in features])
+        entered = torch.cat([_input(encoder, *parts, block) for block in features])
     encoder.train(training)
-    return found[0], entered
+    return parts[0], entered
 
 
 def _readout(encoder: nn.Module, features: Tensor) -> tuple[nn.Linear, int] | None:
@@ -195,7 +195,7 @@ def _readout(encoder: nn.Module, features: Tensor) -> tuple[nn.Linear, int] | No
     return readout, sum(layer is readout for layer, _ in calls)
 
 
-class _Entered(Exception):
+class _ReachedReadout(Exception):
     """The encoder has come to its readout."""
 
 
@@ -206,9 +206,9 @@ def _input(encoder: nn.Module, readout: nn.Linear, n_calls: int, features: Tenso
     def stop(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         entered.append(inputs[0])
         if len(entered) == n_calls:
-            raise _Entered
+            raise _ReachedReadout
 
-    with _hooks([readout.register_forward_pre_hook(stop)]), suppress(_Entered):
+    with _hooks([readout.register_forward_pre_hook(stop)]), suppress(_ReachedReadout):
         encoder(features)
     return entered[-1]
 

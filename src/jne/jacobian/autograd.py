@@ -157,11 +157,11 @@ class ModuleJacobians:
         return total
 
 
-def _differ(found: Tensor, expected: Tensor) -> bool:
+def _differ(actual: Tensor, expected: Tensor) -> bool:
     """Whether values differ by more than rounding; those that are not finite are not compared."""
     finite = expected[expected.isfinite()]
     scale = finite.abs().max() if len(finite) else 0.0
-    return bool(((found - expected).abs() > 1e-3 * scale).any())
+    return bool(((actual - expected).abs() > 1e-3 * scale).any())
 
 
 @contextmanager

@@ -168,12 +168,12 @@ def _checked(features: Tensor | NDArray, dtype: torch.dtype) -> Tensor:
 
 def _device(name: str) -> torch.device:
     try:
-        found = torch.device(name)
+        device = torch.device(name)
     except RuntimeError as error:
         raise InputError("device", "write cpu, cuda or cuda:1", value=name) from error
-    if found.type == "cuda" and not torch.cuda.is_available():
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device", "this machine has no usable GPU", value=name)
-    return found
+    return device
 
 
 def _try(encoder: nn.Module, x: Tensor) -> None:

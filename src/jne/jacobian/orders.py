@@ -76,8 +76,8 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             shift = values.mean(dim=0)
             values -= shift
             direction = direction_of_(first.add_(shift)) if job.gain_shape else None
-            for name, found in _measures(values, direction, names):
-                out[name][:, block] = found.cpu()
+            for name, measure in _measures(values, direction, names):
+                out[name][:, block] = measure.cpu()
         yield unit + 1
 
 
@@ -96,8 +96,8 @@ def _held(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[
             mean = _mean(values)
             direction = direction_of_(mean.clone()) if job.gain_shape else None
             for i, jacobian in enumerate(values):
-                for name, found in _measures(jacobian - mean, direction, names):
-                    out[name][i, block] = found.cpu()
+                for name, measure in _measures(jacobian - mean, direction, names):
+                    out[name][i, block] = measure.cpu()
         yield unit + 1
 
 
@@ -117,8 +117,8 @@ def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Itera
         direction = direction_of_(means[job.plain].clone()) if job.gain_shape else None
         for i in range(max(done - unit * job.n, 0), job.n):
             for names, values in _both_forms(job, job.jacobian(i, block)):
-                for name, found in _measures(values - means[names], direction, names):
-                    out[name][i, block] = found.cpu()
+                for name, measure in _measures(values - means[names], direction, names):
+                    out[name][i, block] = measure.cpu()
             yield unit * job.n + i + 1
 
 

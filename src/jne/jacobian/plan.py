@@ -203,28 +203,28 @@ def _operations(job: Job, budget: float, order: str | None) -> tuple[dict[str, f
         times = 2 if job.zscored else 1
         # A pass forward or back multiplies once with every weight; autograd keeps a pass for both.
         size = 2 * sum(t.numel() for t in (*job.module.parameters(), *job.module.buffers()))
-        found = {
+        operations = {
             "reverse": float(n * v * times * size),
             "streamed": 2.0 * n * size * (d if v > d and job.autograd.forward_mode else v),
         }
         holds = n * d * job.x.element_size() * (2 + job.gain_shape)
         if order is None and holds > budget / 2:
-            del found["reverse"]  # holds the Jacobians of a voxel at all stimuli
-        return found, 0
+            del operations["reverse"]  # holds the Jacobians of a voxel at all stimuli
+        return operations, 0
     forward, product = n * job.chain.forward_operations(d), 2 * n * v * h * d
-    found = {"reverse": n * v * job.chain.reverse_operations()}
+    operations = {"reverse": n * v * job.chain.reverse_operations()}
     held_block = 0
     if not job.zscored:
-        found["centred"] = 2 * forward + product
+        operations["centred"] = 2 * forward + product
     else:
         # Where reverse has fewer operations, the readout is not even converted for `product`
-        if order == "held" or forward + product < found["reverse"]:
+        if order == "held" or forward + product < operations["reverse"]:
             room = budget - _fixed_memory(job) - job.product.nbytes
             held_block, passes = _held_block(job, room)
             if held_block or order == "held":
-                found["held"] = passes * forward + product
-        found["streamed"] = 2 * forward + 2 * product
-    return found, held_block
+                operations["held"] = passes * forward + product
+        operations["streamed"] = 2 * forward + 2 * product
+    return operations, held_block
 
 
 @dataclass(frozen=True)
@@ -276,8 +276,8 @@ def _in_blocks(
     if order == "centred":
 
         def voxels_in_group() -> int:
-            left = (room - block * memory.per_voxel) / memory.directions if memory.directions else v
-            return min(v, max(block, int(left)))
+            size = (room - block * memory.per_voxel) / memory.directions if memory.directions else v
+            return min(v, max(block, int(size)))
 
         block = min(block, _VOXEL_BLOCK)
         group = voxels_in_group()

@@ -28,8 +28,8 @@ class ReadoutMatmul:
 
     def __init__(self, readout: Tensor, precision: str, device: torch.device) -> None:
         if precision not in PRECISIONS:
-            known = ", ".join(PRECISIONS)
-            raise InputError("precision", f"choose from {known}", value=precision)
+            choices = ", ".join(PRECISIONS)
+            raise InputError("precision", f"choose from {choices}", value=precision)
         if precision == "int8" and device.type != "cpu":
             raise InputError(
                 "precision", "this is for the CPU; use bfloat16 on a GPU", value=precision

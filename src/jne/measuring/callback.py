@@ -16,14 +16,14 @@ When = Literal["test", "validation", "fit"]
 
 def first_item(batch: Any) -> Tensor:
     """The features of a batch that is a tensor, or a tuple or list that begins with one."""
-    found = batch[0] if isinstance(batch, tuple | list) and batch else batch
-    if not isinstance(found, Tensor):
+    features = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(features, Tensor):
         raise InputError(
             "features",
             f"MeasureJNE finds none in a batch that is a {type(batch).__name__}; give it a "
             f"function from a batch to them",
         )
-    return found
+    return features
 
 
 class MeasureJNE(pl.Callback):
@@ -131,11 +131,11 @@ class MeasureJNE(pl.Callback):
     def _gather(self, batch: Any) -> None:
         features = self.features(batch)
         if not isinstance(features, Tensor) or features.ndim < 2:
-            found = (
+            kind = (
                 tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
             )
             raise InputError(
-                "features", f"must return a tensor (n_stimuli, ...) for a batch, found {found}"
+                "features", f"must return a tensor (n_stimuli, ...) for a batch, found {kind}"
             )
         self._batches.append(features.detach().cpu())
 

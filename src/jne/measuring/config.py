@@ -25,9 +25,9 @@ def _number_or_rois(value: object) -> object:
 def _shard(value: object) -> object:
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value) if isinstance(value, str) else None
-    if found and 1 <= int(found[1]) <= int(found[2]):
-        return f"{int(found[1])}/{int(found[2])}"
+    match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", value) if isinstance(value, str) else None
+    if match and 1 <= int(match[1]) <= int(match[2]):
+        return f"{int(match[1])}/{int(match[2])}"
     raise ValueError("input should be null or k/K, such as 2/4 for the second of four shards")
 
 

@@ -168,7 +168,7 @@ def _arrays(
     target = files[DEFAULT].with_name(MEASURED)
     if len(chosen):
         compute(encoder, data, chosen, settings, target)
-    found = {}
+    arrays = {}
     for name, final in files.items():
         measured = variant_file(target, name)
         if every_voxel:
@@ -180,8 +180,8 @@ def _arrays(
                 if len(chosen):
                     array[:, data.kept[chosen]] = np.load(measured, mmap_mode="r")
             measured.unlink(missing_ok=True)
-        found[name] = np.load(final, mmap_mode="r")
-    return found
+        arrays[name] = np.load(final, mmap_mode="r")
+    return arrays
 
 
 def _twin_columns(
@@ -201,11 +201,11 @@ def _twin_columns(
     twins = data.twins
     assert twins is not None
     outputs = twins_of(chosen, data)
-    found = np.full(len(twins.voxels) * twins.n_draws, np.nan)
-    found[outputs - data.n_trained] = jne_of(
+    twin_jne = np.full(len(twins.voxels) * twins.n_draws, np.nan)
+    twin_jne[outputs - data.n_trained] = jne_of(
         encoder, data, outputs, settings, folder, "Jacobians of twins", compute
     )
-    draws = data.all_voxels(twins.per_draw(found, data.n_trained))
+    draws = data.all_voxels(twins.per_draw(twin_jne, data.n_trained))
     mean = draws.mean(axis=0)
     columns = {"jne_twin": mean, "w": jne - mean}
     if twins.n_draws > 1:
@@ -237,9 +237,9 @@ def jne_of(
         return np.empty(0)
     path = folder / TWINS_SCRATCH
     (compute or deviations)(encoder, data, outputs, settings, path, title, only_jne=True)
-    found = nonlinearity.jne(np.load(path, mmap_mode="r"))
+    jne = nonlinearity.jne(np.load(path, mmap_mode="r"))
     path.unlink()
-    return found
+    return jne
 
 
 def deviations(

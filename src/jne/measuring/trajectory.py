@@ -150,24 +150,24 @@ def trajectory_of(
     return Trajectory(data, settings, seed, on_epoch)
 
 
-def followed_voxels(data: EncodingData, asked: int | list[str], seed: int) -> NDArray[np.int64]:
+def followed_voxels(data: EncodingData, choice: int | list[str], seed: int) -> NDArray[np.int64]:
     """Indices into the V' trained voxels, ascending, (v,).
 
-    asked: ROIs, for all their voxels; or a number of voxels, drawn by the seed: as many from each
+    choice: ROIs, for all their voxels; or a number of voxels, drawn by the seed: as many from each
         ROI as from any other while it has more, from all voxels where the data has no ROIs.
     Raises InputError where this leaves no voxel.
     """
     rois = data.prepared.voxels["roi"].iloc[data.kept].to_numpy(dtype=str)
-    if isinstance(asked, list):
-        chosen = np.flatnonzero(np.isin(rois, asked))
+    if isinstance(choice, list):
+        chosen = np.flatnonzero(np.isin(rois, choice))
     else:
         rng = np.random.default_rng(seed)
         groups = [rng.permutation(np.flatnonzero(rois == roi)) for roi in ordered(rois) or [""]]
         turns = range(max(map(len, groups)))
         in_turns = [group[turn] for turn in turns for group in groups if turn < len(group)]
-        chosen = np.sort(in_turns[:asked])
+        chosen = np.sort(in_turns[:choice])
     if not len(chosen):
         raise InputError(
-            "jacobian.trajectory", "none of these voxels could be trained on", value=asked
+            "jacobian.trajectory", "none of these voxels could be trained on", value=choice
         )
     return chosen

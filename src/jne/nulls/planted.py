@@ -46,7 +46,7 @@ def planted_columns(
 ) -> dict[str, NDArray]:
     """Train the second encoder. Columns (V,) for the voxel table, NaN for voxels without twins:
 
-    linear_power, the share of a voxel's variance that is linear; jne_beside_planted and
+    linear_power, the share of a voxel's variance that is linear; jne_planted_fit and
     jne_planted_0, JNE of the voxel and of its linear twin in this encoder; jne_planted_10 and so
     on, of the planted twins, by their shares in percent; nonlinear_share, and the ends of its
     interval, nonlinear_share_low and nonlinear_share_high.
@@ -71,7 +71,7 @@ def planted_columns(
     estimate, low, high = nonlinear_share(jne[0], power, shares, jne[1:])
     columns = {
         "linear_power": power,
-        "jne_beside_planted": jne[0],
+        "jne_planted_fit": jne[0],
         **{planted_column(a): values for a, values in zip(levels, jne[1:], strict=True)},
         "nonlinear_share": estimate,
         "nonlinear_share_low": low,

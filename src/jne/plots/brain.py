@@ -106,8 +106,8 @@ def _draw_surface(
             count = np.isfinite(at_face).sum(axis=1)
             total = np.where(np.isfinite(at_face), at_face, 0).sum(axis=1)
             shade = np.repeat(grey[:, None], 3, axis=1)
-            shown = count > 0
-            shade[shown] = colours(norm(total[shown] / count[shown]))[:, :3]
+            visible = count > 0
+            shade[visible] = colours(norm(total[visible] / count[visible]))[:, :3]
             panel.add_collection(
                 PolyCollection(
                     triangles,  # type: ignore[arg-type]  # an array is drawn faster than a list

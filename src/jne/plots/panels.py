@@ -41,9 +41,9 @@ def violins(panel: Axes, samples: Sequence[pd.Series], names: Sequence[str]) -> 
         if len(values) > 2 and np.ptp(values) > 0:
             body: Any = panel.violinplot(values, [position], widths=0.85, showextrema=False)
             body["bodies"][0].set(facecolor=colour, alpha=0.3)
-        shown = values if len(values) <= 300 else rng.choice(values, 300, replace=False)
-        jitter = position + rng.uniform(-0.15, 0.15, len(shown))
-        panel.plot(jitter, shown, ".", ms=2, color=colour, alpha=0.6, rasterized=True)
+        subset = values if len(values) <= 300 else rng.choice(values, 300, replace=False)
+        jitter = position + rng.uniform(-0.15, 0.15, len(subset))
+        panel.plot(jitter, subset, ".", ms=2, color=colour, alpha=0.6, rasterized=True)
         if len(values):
             panel.hlines(np.median(values), position - 0.3, position + 0.3, color="black", lw=1)
     panel.set_ylim(bottom=0)

@@ -154,8 +154,8 @@ def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
 
 def _mean(values: NDArray) -> float:
     """The mean of the values that are not NaN; NaN where there is none."""
-    there = values[~np.isnan(values)]
-    return there.sum() / len(there) if len(there) else np.nan
+    numbers = values[~np.isnan(values)]
+    return numbers.sum() / len(numbers) if len(numbers) else np.nan
 
 
 def regions_in_mlflow(regions: pd.DataFrame) -> list[str]:

@@ -184,8 +184,8 @@ def _check_run(path: Path, identity: str, kind: str) -> None:
 
 def earlier_attempts(folders: Iterable[Path], identity: str) -> list[Path]:
     """The folders that hold an attempt at the run with this identity, finished ones first."""
-    found = [folder for folder in folders if status_of(folder).get("identity") == identity]
-    return sorted(found, key=lambda folder: finished_status(folder) is None)
+    attempts = [folder for folder in folders if status_of(folder).get("identity") == identity]
+    return sorted(attempts, key=lambda folder: finished_status(folder) is None)
 
 
 def free_folder(path: Path, identity: str = "") -> Path:

@@ -220,8 +220,8 @@ class Results:
             "jne_ss": measured,
             "gain": self.voxels["gain_change"].notna().to_numpy(),
         }
-        for name, there in expected.items():
-            self._check_finite(name, self._check_array(name, n, n_voxels), there)
+        for name, has_values in expected.items():
+            self._check_finite(name, self._check_array(name, n, n_voxels), has_values)
 
     def _check_array(self, name: str, n: int, n_columns: int | None) -> NDArray[np.float32]:
         array = self.array(name)
@@ -233,14 +233,14 @@ class Results:
             self._refuse(f"{name}.npy", f"an array {expected}", f"{array.shape} {array.dtype}")
         return array
 
-    def _check_finite(self, name: str, array: NDArray, there: NDArray[np.bool_]) -> None:
-        """Columns that are `there` are finite; all others are NaN."""
+    def _check_finite(self, name: str, array: NDArray, has_values: NDArray[np.bool_]) -> None:
+        """Columns that have values are finite; all others are NaN."""
         for some in voxel_blocks(array.shape[1]):
             block = array[:, some]
             finite = np.isfinite(block)
-            if not (finite == there[some]).all():
-                bad = np.flatnonzero((finite != there[some]).any(axis=0))[0] + some.start
-                expected = "finite values" if there[bad] else "NaN"
+            if not (finite == has_values[some]).all():
+                bad = np.flatnonzero((finite != has_values[some]).any(axis=0))[0] + some.start
+                expected = "finite values" if has_values[bad] else "NaN"
                 self._refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
 
     def _read_encoder(self) -> dict[str, Any]:
@@ -279,9 +279,9 @@ class Results:
             reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
             raise InputError("", f"{path} cannot be read ({reason or 'it is damaged'})") from error
 
-    def _refuse(self, name: str, expected: str, found: str | None = None) -> NoReturn:
+    def _refuse(self, name: str, expected: str, actual: str | None = None) -> NoReturn:
         message = f"{self.path / name} must hold {expected}"
-        raise InputError("", message if found is None else f"{message}, found {found[:200]}")
+        raise InputError("", message if actual is None else f"{message}, found {actual[:200]}")
 
 
 def _is_numbers(values: Any) -> bool:

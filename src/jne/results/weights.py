@@ -69,12 +69,12 @@ def _numbers(value: Any) -> Iterator[int | float]:
 @contextmanager
 def _no_more_parameters(n_weights: int, source: Path) -> Iterator[None]:
     """Raise InputError in this block once there are more parameters than weights could fill."""
-    left = 2 * n_weights  # an encoder is made twice, or replaces some of them
+    remaining = 2 * n_weights  # an encoder is made twice, or replaces some of them
 
     def count(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        nonlocal left
-        left -= parameter is not None
-        if left < 0:
+        nonlocal remaining
+        remaining -= parameter is not None
+        if remaining < 0:
             raise _do_not_fit(source, "it has fewer")
 
     handle = register_module_parameter_registration_hook(count)

@@ -98,7 +98,7 @@ def candidates(folders: Iterable[Path]) -> list[Candidate]:
     """The runs among these folders that are finished and have a validation loss."""
     from jne.results.folder import finished_status
 
-    found = []
+    finished = []
     for folder in folders:
         status = finished_status(folder)
         if status is None or not isinstance(status.get("val_loss"), float):
@@ -107,8 +107,8 @@ def candidates(folders: Iterable[Path]) -> list[Candidate]:
         label = config["encoder"].get("label", config["encoder"]["_target_"].rpartition(".")[2])
         label = f"{config['subject']} {label}"
         loss, overrides = status["val_loss"], tuple(status["overrides"])
-        found.append(Candidate(folder, settings_of(config), loss, label, overrides))
-    return found
+        finished.append(Candidate(folder, settings_of(config), loss, label, overrides))
+    return finished
 
 
 def ranked(runs: Iterable[Candidate]) -> dict[Items, list[list[Candidate]]]:

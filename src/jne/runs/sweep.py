@@ -268,7 +268,7 @@ def _pointer_file(sweep: Path, job: Sequence[str]) -> Path:
     """A job is known by what it computes: its number changes if jobs are added or reordered."""
     computed = sorted(override for override in job if not is_bookkeeping(override))
     digest = hashlib.sha256(repr(computed).encode()).hexdigest()[:16]
-    return sweep / f".{digest}.place.json"
+    return sweep / f".{digest}.job.json"
 
 
 def _write_refused_job(path: Path, error: BaseException) -> None:

@@ -129,6 +129,6 @@ def _derivatives(
     (first,) = torch.autograd.grad(response.sum(), argument, create_graph=True)
     second = torch.zeros_like(first)
     if first.requires_grad:
-        (found,) = torch.autograd.grad(first.sum(), argument, allow_unused=True)
-        second = second if found is None else found
+        (derivative,) = torch.autograd.grad(first.sum(), argument, allow_unused=True)
+        second = second if derivative is None else derivative
     return response.detach().numpy(), first.detach().numpy(), second.numpy()

@@ -125,8 +125,8 @@ class Calibration(Study, MethodConfig):
         for name, voxels in self._groups(table):
             coins = positive(voxels)[["noise_ceiling", "share"]].to_numpy()
             numbers |= {f"positive/{name}_{ceiling:g}": share for ceiling, share in coins}
-            found = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
-            numbers |= {f"fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in found}
+            proportions = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
+            numbers |= {f"fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in proportions}
             by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
             for measure in ("power", "nonlinear_share"):
                 for alpha, ceiling in by_cell.index:
@@ -158,7 +158,13 @@ class Calibration(Study, MethodConfig):
                 row[4].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
             row[0].set_ylabel(f"{name}\nP(W > 0)")
         axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
-        titles = ("linear voxels: fair coins?", "false discoveries", "found", "JNE", "planted")
+        titles = (
+            "P(W > 0) of linear\nvoxels (null: 0.5)",
+            "false discoveries",
+            "share of voxels\nfound nonlinear",
+            "JNE",
+            "nonlinear share,\nestimated",
+        )
         for panel, title in zip(axes[0], titles, strict=False):
             panel.set_title(title)
         return figure
@@ -198,8 +204,8 @@ def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFr
     for rate in rates:
         each = []
         for _, cohort in voxels.groupby("cohort"):
-            found = cohort[cohort["q"] <= rate]
-            each.append(float((found["alpha"] == 0).mean()) if len(found) else 0.0)
+            discoveries = cohort[cohort["q"] <= rate]
+            each.append(float((discoveries["alpha"] == 0).mean()) if len(discoveries) else 0.0)
         error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
         rows.append([rate, np.mean(each), error])
     return pd.DataFrame(rows, columns=["rate", "fdp", "error"])
@@ -224,13 +230,13 @@ def claims(voxels: pd.DataFrame) -> pd.DataFrame:
     for measure in ("jne", "nonlinear_share"):
         if measure not in voxels:
             continue
-        found = []
+        rises = []
         for _, brain in voxels[voxels["alpha"] > 0].groupby(["cohort", "alpha"]):
             ceiling, values = brain["noise_ceiling"], brain[measure]
             low, high = values[ceiling == ceiling.min()], values[ceiling == ceiling.max()]
             t, p = ttest_ind(high, low, equal_var=False, nan_policy="omit")
-            found.append(t > 0 and p < _CLAIM)
-        rows.append([measure, np.mean(found)])
+            rises.append(t > 0 and p < _CLAIM)
+        rows.append([measure, np.mean(rises)])
     return pd.DataFrame(rows, columns=["measure", "share"])
 
 

@@ -25,10 +25,10 @@ def check_config(composed: DictConfig) -> tuple[SimulateConfig, dict[str, Study]
         # Not recursive: what a study makes of an encoder or an optimizer is its own affair
         study = instantiate(settings, f"simulation.{name}", _convert_="all", _recursive_=False)
         if not isinstance(study, Study):
-            found = settings.get("_target_", "no such key")
+            target = settings.get("_target_", "no such key")
             raise InputError(
                 f"simulation.{name}._target_",
-                f"must name a subclass of jne.simulation.Study, found {found}",
+                f"must name a subclass of jne.simulation.Study, found {target}",
             )
         studies[name] = study
     return config, studies

@@ -62,13 +62,13 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
     *keys, across = (key for key in cells if key not in ("mean", "standard_error", "n_draws"))
     rows = [key for key in keys if cells[key].nunique() > 1] or keys[-1:]
     narrow = cells[across].nunique() <= 4  # more columns leave no room for the errors
-    shown = [
+    texts = [
         f"{mean:.4f}" + (f" ±{error:.4f}".replace("±0", "±") if narrow and error >= 0 else "")
         for mean, error in zip(cells["mean"], cells["standard_error"], strict=True)
     ]
     title = f"{name}: mean JNE" + (", ± its standard error over the draws" if narrow else "")
     table = Table(title=title, title_justify="left")
-    by_cell = cells.assign(shown=shown).set_index([*rows, across])["shown"]
+    by_cell = cells.assign(text=texts).set_index([*rows, across])["text"]
     if rows:
         wide = by_cell.unstack(across, sort=False).fillna("")
     else:  # a single key: one row per value

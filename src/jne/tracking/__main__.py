@@ -39,8 +39,8 @@ def _close(uri: str, experiment: str) -> None:
     check_address(uri, existing=True)
     with opening(uri):
         client = MlflowClient(with_credentials(uri))
-        found = client.get_experiment_by_name(experiment)
-    closed = close_orphaned_runs(client, found.experiment_id) if found else []
+        entry = client.get_experiment_by_name(experiment)
+    closed = close_orphaned_runs(client, entry.experiment_id) if entry else []
     print(f"{len(closed)} runs closed{': ' if closed else ''}{', '.join(closed)}")
 
 

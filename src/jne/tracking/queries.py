@@ -131,10 +131,10 @@ def find_run(store: dict[str, str], kind: str, sweep: str) -> str | None:
     try:
         client, experiment_id = open_store(**store)
         wanted = f"tags.kind = '{kind}' and tags.sweep = '{sweep}'"
-        found = client.search_runs([experiment_id], wanted, max_results=1)
+        runs = client.search_runs([experiment_id], wanted, max_results=1)
     except STORE_ERRORS:
         return None
-    return found[0].info.run_id if found else None
+    return runs[0].info.run_id if runs else None
 
 
 def results_folder(client: MlflowClient, run_id: str) -> Path:

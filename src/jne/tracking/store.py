@@ -60,19 +60,19 @@ def open_store(uri: str, experiment: str, artifacts: str | Path) -> tuple[Mlflow
             _make_store(uri)
             relocate_store(uri)
             client = MlflowClient(with_credentials(uri))
-            found = client.get_experiment_by_name(experiment)
-            if found is not None:
-                return client, found.experiment_id
+            entry = client.get_experiment_by_name(experiment)
+            if entry is not None:
+                return client, entry.experiment_id
             # A server has its own place for artifacts; a database has none.
             location = None if uri.startswith("http") else artifacts.as_uri()
             try:
                 experiment_id = client.create_experiment(experiment, artifact_location=location)
             except MlflowException:
                 # Another machine, which does not see our lock, may have created it meanwhile.
-                found = client.get_experiment_by_name(experiment)
-                if found is None:
+                entry = client.get_experiment_by_name(experiment)
+                if entry is None:
                     raise
-                return client, found.experiment_id
+                return client, entry.experiment_id
             save_views(client, experiment_id)
             return client, experiment_id
 
@@ -189,8 +189,8 @@ def relocate_store(uri: str) -> None:
         tables = {name for (name,) in connection.execute("select name from sqlite_master")}
         if "experiments" not in tables:
             return
-        found = connection.execute("select distinct artifact_location from experiments")
-        for old in [old for (old,) in found if old and old.endswith(f"/{ARTIFACTS}")]:
+        locations = connection.execute("select distinct artifact_location from experiments")
+        for old in [old for (old,) in locations if old and old.endswith(f"/{ARTIFACTS}")]:
             _relocate_experiments(connection, old, folder, tables)
 
 

@@ -62,7 +62,7 @@ def overview(voxels: pd.DataFrame) -> Figure:
     """
     figure, axes = subplots(figsize=(7.6, 0.8))
     means = voxels.groupby("roi")["jne"].mean()
-    rois, note = _shown(voxels)
+    rois, note = _shown_rois(voxels)
     values = [means.get(roi, voxels["jne"].mean()) for roi in rois]
     axes.bar(range(len(rois)), values, color=[COLOURS.get(roi, OTHER_COLOUR) for roi in rois])
     axes.set_ylabel("JNE", fontsize=7, labelpad=2)
@@ -82,7 +82,7 @@ def overview(voxels: pd.DataFrame) -> Figure:
     return figure
 
 
-def _shown(voxels: pd.DataFrame) -> tuple[list[str], str]:
+def _shown_rois(voxels: pd.DataFrame) -> tuple[list[str], str]:
     """The ROIs that a figure shows, in order, and what it says where these are not all."""
     rois = ordered(voxels["roi"])
     if len(rois) <= _MAX_ROIS:
@@ -198,7 +198,7 @@ def r2_distribution(voxels: pd.DataFrame) -> Figure:
 def jne_by_roi(voxels: pd.DataFrame) -> Figure:
     """JNE of each voxel by ROI, and below it the mean deviation."""
     measured = voxels.dropna(subset=["jne"])
-    rois, note = _shown(measured)
+    rois, note = _shown_rois(measured)
     width = max(3.2, 1.2 + 0.42 * len(rois))
     figure, axes = subplots(2, 1, figsize=(width, 4.4), sharex=True, layout="constrained")
     for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
@@ -219,10 +219,10 @@ def jne_by_roi(voxels: pd.DataFrame) -> Figure:
 def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     """JNE-SS: stimuli in rows by their mean, voxels in columns by ROI and then by JNE."""
     figure, axes = subplots(figsize=(6.8, 3.2), layout="constrained")
-    rois, note = _shown(voxels)
+    rois, note = _shown_rois(voxels)
     if note:
-        shown = np.flatnonzero(voxels["roi"].isin(rois))
-        voxels, jne_ss = voxels.iloc[shown], jne_ss[:, shown]
+        columns = np.flatnonzero(voxels["roi"].isin(rois))
+        voxels, jne_ss = voxels.iloc[columns], jne_ss[:, columns]
     rank = voxels["roi"].map({roi: i for i, roi in enumerate(rois)}).fillna(len(rois))
     measured = np.flatnonzero(voxels["jne"].notna())
     order = measured[np.lexsort((voxels["jne"].iloc[measured], rank.iloc[measured]))]

@@ -188,11 +188,11 @@ class TrainingRun:
         for heading in ("voxels", *columns):
             longest = max(map(len, heading.split()))  # a heading breaks between words alone
             table.add_column(heading, justify="right", min_width=longest)
-        shown = regions
+        rows = regions
         if len(regions) - 1 > _MAX_ROWS:
             strongest = regions[:-1].nlargest(_MAX_ROWS, "jne").index
-            shown = regions.loc[[*strongest, regions.index[-1]]]
-        for _, row in shown.iterrows():
+            rows = regions.loc[[*strongest, regions.index[-1]]]
+        for _, row in rows.iterrows():
             if row["roi"] == "all":
                 table.add_section()
             values = (

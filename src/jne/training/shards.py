@@ -59,7 +59,7 @@ from jne.utils.progress import say
 def compute_shard(config: TrainConfig, source: Source) -> "Shards":
     """Compute the share of `jacobian.shard`, unless it is there already, and see who is missing.
 
-    Of what it returns, `loss` is None if this job must record the run.
+    `loss` is None if this job must record the run.
     """
     if config.tracking.on_unreachable != "continue":
         open_store(**config.store)  # a wrong address is refused before hours of work

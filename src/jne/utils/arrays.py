@@ -89,5 +89,5 @@ def _only(names: list[str], key: str | None, path: Path, key_key: str) -> str:
         return names[0]
     if key in names:
         return key
-    found = ", ".join(names) or "nothing"
-    raise InputError(key_key, f"choose one dataset of {path}, which holds {found}", value=key)
+    available = ", ".join(names) or "nothing"
+    raise InputError(key_key, f"choose one dataset of {path}, which holds {available}", value=key)

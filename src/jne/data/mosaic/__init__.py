@@ -38,7 +38,7 @@ from jne.utils.progress import say
 from jne.utils.reading import reading
 
 
-def _known(name: str) -> str:
+def _check_data_set(name: str) -> str:
     if name not in DATA_SETS:
         raise ValueError(f"the data sets are {', '.join(DATA_SETS)}")
     return name
@@ -56,7 +56,7 @@ class Mosaic(Source):
 
     leaks: Leaks = Field(default="warn", exclude=True)
     root: Folder
-    dataset: Annotated[str, AfterValidator(_known)]
+    dataset: Annotated[str, AfterValidator(_check_data_set)]
     """Which of MOSAIC's data sets."""
     voxels: Annotated[Literal["cortex", "grayordinates"] | regions.Regions, Field(min_length=1)]
     """All of the cortex, all grayordinates, or sets, areas, groups or tiers."""
@@ -142,41 +142,47 @@ class Mosaic(Source):
         with open_subject(self._file, self.dataset, self._subject) as file:
             say(f"trials     reading the list in {self._file.name}", soft_wrap=True)
             trials = file.trials()
-            shown = stimuli.stimulus_table(trials, table, self.n_val, self.split_seed, self._table)
+            stimulus_table = stimuli.stimulus_table(
+                trials, table, self.n_val, self.split_seed, self._table
+            )
             images = self.images()
-            features = self._features(images, shown)
+            features = self._features(images, stimulus_table)
             if images is not None:
-                rows = stimuli.image_rows(images, shown, self.dataset)
-                shown.insert(2, "image", np.array(images.names)[rows])
-            check_stimuli(self, features, shown)  # before trials are read, which takes long
+                rows = stimuli.image_rows(images, stimulus_table, self.dataset)
+                stimulus_table.insert(2, "image", np.array(images.names)[rows])
+            check_stimuli(
+                self, features, stimulus_table
+            )  # before trials are read, which takes long
             voxels, kept = self._voxel_table()
             stored = file.noise_ceiling()[kept] if self.noise_ceiling == "stored" else None
-            check_disk(folder, self.subject, 1.02 * 4 * len(shown) * len(kept))
+            check_disk(folder, self.subject, 1.02 * 4 * len(stimulus_table) * len(kept))
             keys = trials.groupby("stimulus")["key"].agg(list)
             sums = average_repeats(
                 folder,
-                (shown["split"] == "test").to_numpy(),
+                (stimulus_table["split"] == "test").to_numpy(),
                 len(kept),
-                lambda i: file.read(keys[shown["stimulus"][i]], kept),
+                lambda i: file.read(keys[stimulus_table["stimulus"][i]], kept),
             )
-            self._report(trials, shown)
+            self._report(trials, stimulus_table)
             _report_invalid(sums, kept, file)
         voxels["n_invalid_trials"] = sums.invalid
-        self._add_noise_ceiling(voxels, shown, sums, stored)
-        write_prepared(self, folder, features, None, shown, voxels)
+        self._add_noise_ceiling(voxels, stimulus_table, sums, stored)
+        write_prepared(self, folder, features, None, stimulus_table, voxels)
         (folder / "state.npz").unlink()
 
-    def _features(self, images: Images | None, shown: pd.DataFrame) -> NDArray[np.floating[Any]]:
+    def _features(
+        self, images: Images | None, stimulus_table: pd.DataFrame
+    ) -> NDArray[np.floating[Any]]:
         """(N, D) of the stimuli."""
         if isinstance(self.image_features, Precomputed):
             if self.dataset == "NSD":  # by number, so that arrays for data=nsd serve here, too
                 return self.image_features.of_stimuli(
-                    stimuli.nsd_numbers(shown), n_numbered=N_IMAGES
+                    stimuli.nsd_numbers(stimulus_table), n_numbered=N_IMAGES
                 )
-            return self.image_features.of_stimuli(shown["stimulus"].to_numpy(dtype=str))
+            return self.image_features.of_stimuli(stimulus_table["stimulus"].to_numpy(dtype=str))
         assert images is not None  # as input_files says
-        rows = stimuli.image_rows(images, shown, self.dataset)
-        return self.image_features.of(images, rows, len(images))
+        rows = stimuli.image_rows(images, stimulus_table, self.dataset)
+        return self.image_features.extract(images, rows, len(images))
 
     def _voxel_table(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The table of the chosen grayordinates, and their numbers."""
@@ -200,14 +206,14 @@ class Mosaic(Source):
             kept = np.flatnonzero(cortex)
         else:
             kept = regions.select(self.voxels, sets, everything)
-        shown = sets.labels.drop(columns="tiers").iloc[kept].reset_index(drop=True)
+        kept_labels = sets.labels.drop(columns="tiers").iloc[kept].reset_index(drop=True)
         numbered = pd.DataFrame({"voxel": kept, "roi": roi[kept]})
-        return pd.concat([numbered, fslr.positions(kept), shown], axis=1), kept
+        return pd.concat([numbered, fslr.positions(kept), kept_labels], axis=1), kept
 
     def _add_noise_ceiling(
         self,
         voxels: pd.DataFrame,
-        shown: pd.DataFrame,
+        stimulus_table: pd.DataFrame,
         sums: Sums,
         stored: NDArray[np.float64] | None,
     ) -> None:
@@ -217,18 +223,18 @@ class Mosaic(Source):
         if not sums.repeats.any():
             say(f"repeats    no stimulus of {self.subject} was repeated: there is no noise ceiling")
             return
-        inverse = sums.inverse / (shown["split"] == "test").sum()
+        inverse = sums.inverse / (stimulus_table["split"] == "test").sum()
         voxels["ncsnr"] = sums.ncsnr()
         missing = np.isinf(inverse)  # a test stimulus without a finite trial
         ceiling = noise_ceiling(voxels["ncsnr"].to_numpy(), np.where(missing, np.nan, inverse))
         voxels["noise_ceiling"] = ceiling
 
-    def _report(self, trials: pd.DataFrame, shown: pd.DataFrame) -> None:
-        n, used = shown["split"].value_counts(), shown["n_repeats"].sum()
+    def _report(self, trials: pd.DataFrame, stimulus_table: pd.DataFrame) -> None:
+        n, used = stimulus_table["split"].value_counts(), stimulus_table["n_repeats"].sum()
         kind = "videos" if DATA_SETS[self.dataset].video else "images"
         sentence = (
-            f"trials     {used} of {len(shown)} {kind}: {n['train']} train, {n['val']} val, "
-            f"{n['test']} test; up to {shown['n_repeats'].max()} repeats"
+            f"trials     {used} of {len(stimulus_table)} {kind}: {n['train']} train, "
+            f"{n['val']} val, {n['test']} test; up to {stimulus_table['n_repeats'].max()} repeats"
         )
         if len(trials) > used:
             sentence += f"; {len(trials) - used} trials of artificial images are left out"

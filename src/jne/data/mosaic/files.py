@@ -35,21 +35,21 @@ def subject_file(root: Path, name: str, subject: str) -> Path:
     stem = f"{subject}_{name}"
     folders = (root / _FOLDER / DATA_SETS[name].long, root)
     with reading(root, "data.root"):
-        found = [
+        paths = [
             path
             for folder in folders
             for pattern in (f"{stem}.hdf5", f"{stem}_crc32-*.hdf5")
             for path in sorted(folder.glob(pattern))
         ]
-    if not found:
+    if not paths:
         raise InputError(
             "data.root",
             f"no {stem}.hdf5 in it or in its folder {_FOLDER / DATA_SETS[name].long}",
             value=root,
         )
-    if len(found) > 1:
-        raise InputError("data.root", f"both {found[0]} and {found[1]} are there; keep one of them")
-    return found[0]
+    if len(paths) > 1:
+        raise InputError("data.root", f"both {paths[0]} and {paths[1]} are there; keep one of them")
+    return paths[0]
 
 
 class SubjectFile:
@@ -71,14 +71,14 @@ class SubjectFile:
         """The grayordinates that the file says are not defined in some trial."""
         if ((self.listed_invalid < 0) | (self.listed_invalid >= N_GRAYORDINATES)).any():
             self._refuse(f"has a number in `nan_indices_all` that is not below {N_GRAYORDINATES}")
-        found = (
+        owner = (
             _text(self._file.attrs.get("dataset_name")),
             _text(self._file.attrs.get("subjectID")),
         )
         # The participant tables and this attribute call THINGS THINGS_fmri; the folders do not.
-        if found[0].removesuffix("_fmri") != long or found[1] != subject:
+        if owner[0].removesuffix("_fmri") != long or owner[1] != subject:
             self._refuse(
-                f"is of {found[1] or 'nobody'} of {found[0] or 'no data set'} by its attributes "
+                f"is of {owner[1] or 'nobody'} of {owner[0] or 'no data set'} by its attributes "
                 f"subjectID and dataset_name, expected {subject} of {long}"
             )
 

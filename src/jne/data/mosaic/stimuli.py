@@ -49,18 +49,18 @@ def stimulus_table(
     from `path`. n_val: a share or a number of the train stimuli. Raises InputError where table and
     trials contradict each other, or no stimulus is left to train on.
     """
-    shown = trials.groupby("stimulus").agg(
+    rows = trials.groupby("stimulus").agg(
         phase=("phase", "first"), n_phases=("phase", "nunique"), n_repeats=("key", "size")
     )
-    absent = shown.index.difference(table.index)
+    absent = rows.index.difference(table.index)
     if len(absent):
         raise InputError(
             "data.root",
-            f"{path} lacks {len(absent)} of {len(shown)} stimuli that have trials, such "
+            f"{path} lacks {len(absent)} of {len(rows)} stimuli that have trials, such "
             f"as {absent[0]}",
         )
-    shown = shown.join(table[["alias", "source", "test_train"]])
-    wrong = shown[(shown["n_phases"] > 1) | (shown["phase"] != shown["test_train"])]
+    rows = rows.join(table[["alias", "source", "test_train"]])
+    wrong = rows[(rows["n_phases"] > 1) | (rows["phase"] != rows["test_train"])]
     if len(wrong):
         first = wrong.iloc[0]
         phases = "both phases" if first["n_phases"] > 1 else f"the phase {first['phase']}"
@@ -69,7 +69,7 @@ def stimulus_table(
             f"{path} marks {wrong.index[0]} as {first['test_train']}, but it has trials "
             f"of {phases}",
         )
-    natural = shown[~shown["source"].isin(_ARTIFICIAL)].reset_index()
+    natural = rows[~rows["source"].isin(_ARTIFICIAL)].reset_index()
     train = np.flatnonzero(natural["phase"] == "train")
     if len(train) < 2:
         raise InputError("data.root", f"{len(train)} stimuli of the phase train have trials")
@@ -113,8 +113,8 @@ def image_rows(images: Images, stimuli: pd.DataFrame, name: str) -> NDArray[np.i
     rows: dict[str, list[int]] = {}
     for row, path in enumerate(images.names):
         file = PurePosixPath(path)
-        found = file.stem.rpartition("_frame-")[0] or file.stem if video else file.name
-        rows.setdefault(found, []).append(row)
+        image_name = file.stem.rpartition("_frame-")[0] or file.stem if video else file.name
+        rows.setdefault(image_name, []).append(row)
     wanted = [PurePosixPath(file).stem if video else file for file in stimuli["stimulus"]]
     absent = [key for key in wanted if key not in rows]
     if absent:

@@ -260,7 +260,7 @@ class NSD(Source):
             features = self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
         else:
             images = open_images(self._images)
-            features = self.image_features.of(images, rows_of(images, numbers), len(images))
+            features = self.image_features.extract(images, rows_of(images, numbers), len(images))
         if self.feature_zscore == "train":
             return features
         total = np.zeros(features.shape)

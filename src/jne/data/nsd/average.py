@@ -7,7 +7,7 @@ order of the files, which for volumes is not that of the voxels. Below the folde
 it is prepared:
 
     averaging/means_A_B.npy   (N, v) float32, the means of voxels A to B; not where that is all
-    averaging/found_A_B.npz    what else is known of its voxels
+    averaging/noise_A_B.npz   what else is known of its voxels
     averaging/session_S.npy   (V, n_trials) int16, what was a compressed file
 """
 
@@ -194,12 +194,12 @@ def average_repeats(
                 _write_columns(folder / "responses.npy", means, order)
                 return noise.reordered(order)
             path.parent.mkdir(exist_ok=True)
-            noise.save(path.with_name(f"found_{name}.npz"))
+            noise.save(path.with_name(f"noise_{name}.npz"))
             _write_columns(path, means, np.arange(block.stop - block.start))
             del parts, means, raw, add  # the next block takes their place in memory
     means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
     _write_columns(folder / "responses.npy", means, order)
-    parts_noise = [VoxelNoise.load(folder / AVERAGING / f"found_{name}.npz") for name in names]
+    parts_noise = [VoxelNoise.load(folder / AVERAGING / f"noise_{name}.npz") for name in names]
     return VoxelNoise.joined(parts_noise).reordered(order)
 
 

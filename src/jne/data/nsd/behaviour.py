@@ -87,14 +87,14 @@ def stimulus_table(trials: pd.DataFrame, n_val: float, seed: int, subject: str) 
     )
 
 
-def report_sessions(subject: str, found: Collection[int], stimuli: pd.DataFrame) -> None:
+def report_sessions(subject: str, sessions: Collection[int], stimuli: pd.DataFrame) -> None:
     """Print which sessions were found and which were not, and how often the images were seen."""
     n_released = _N_SESSIONS.get(subject, 0)
-    absent = sorted(set(range(1, max(n_released, *found) + 1)).difference(found))
+    absent = sorted(set(range(1, max(n_released, *sessions) + 1)).difference(sessions))
     last = range(n_released - _N_WITHHELD + 1, n_released + 1) if n_released else ()
     withheld = [session for session in absent if session in last]
     missing = [session for session in absent if session not in withheld]
-    sentence = f"sessions   {len(found)} found ({_ranges(found)})"
+    sentence = f"sessions   {len(sessions)} found ({_ranges(sessions)})"
     if missing:
         sentence += f"; {len(missing)} missing ({_ranges(missing)})"
     if withheld:

@@ -39,9 +39,9 @@ class Repeats:
         self.numbers = [int(number) for number in np.unique(trials["session"])]
         """Of the sessions."""
         row = trials["row"].to_numpy()
-        self.shown = np.zeros((row.max() + 1, unit.max() + 1))
+        self.presentations = np.zeros((row.max() + 1, unit.max() + 1))
         """(N, U), how often each image was shown in each unit."""
-        np.add.at(self.shown, (row, unit), 1)
+        np.add.at(self.presentations, (row, unit), 1)
         inside = [(trials["session"] == number).to_numpy() for number in self.numbers]
         self.sessions = [_session(row[trial], unit[trial]) for trial in inside]
 
@@ -79,7 +79,7 @@ class Means:
         *,
         squares: bool = False,
     ) -> None:
-        n_images, n_units = repeats.shown.shape
+        n_images, n_units = repeats.presentations.shape
         self._repeats = repeats
         self.values = np.zeros((n_images, n_voxels), dtype=dtype)
         """(N, V), 0 where no trial is valid."""
@@ -96,7 +96,7 @@ class Means:
         """
         session = self._repeats.sessions[number]
         start, end = session.units.start, session.units.stop
-        shown = self._repeats.shown[session.rows]
+        presentations = self._repeats.presentations[session.rows]
         self.valid[start:end] = valid
         if not valid.all():
             betas = np.where(valid[session.unit - start], betas, 0)
@@ -104,8 +104,8 @@ class Means:
         total = betas[once].astype(np.float64)
         for again, trials in more:
             total[again] += betas[trials]
-        before = count_valid(shown[:, :start], self.valid[:start])
-        count = before + count_valid(shown[:, start:end], valid)
+        before = count_valid(presentations[:, :start], self.valid[:start])
+        count = before + count_valid(presentations[:, start:end], valid)
         total += before * self.values[session.rows]
         np.divide(total, count, out=total, where=count > 0)  # elsewhere it is 0
         self.values[session.rows] = total
@@ -115,24 +115,26 @@ class Means:
     @property
     def n_shown(self) -> NDArray[np.float64]:
         """(N,), how often each image was shown."""
-        return self._repeats.shown.sum(axis=1)
+        return self._repeats.presentations.sum(axis=1)
 
     @property
     def count(self) -> NDArray[np.float64]:
         """The number of valid trials of each image: (N, V), or (N, 1) where all are valid."""
-        return count_valid(self._repeats.shown, self.valid)
+        return count_valid(self._repeats.presentations, self.valid)
 
 
-def count_valid(shown: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """The number of valid trials of each image, from `shown` (N, U) and `valid` (U, V).
+def count_valid(
+    presentations: NDArray[np.float64], valid: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The number of valid trials of each image, from `presentations` (N, U) and `valid` (U, V).
 
     (N, V), or (N, 1) where every unit is valid in every voxel.
     """
-    count = shown.sum(axis=1)[:, None]
+    count = presentations.sum(axis=1)[:, None]
     some_invalid = ~valid.all(axis=0)  # few voxels, and a product over all would take long
     if some_invalid.any():
         count = np.repeat(count, valid.shape[1], axis=1)
-        count[:, some_invalid] = shown @ valid[:, some_invalid].astype(np.float64)
+        count[:, some_invalid] = presentations @ valid[:, some_invalid].astype(np.float64)
     return count
 
 
@@ -148,13 +150,13 @@ def standardise(
     valid = np.empty((len(groups), betas.shape[1]), dtype=bool)
     for v in even_blocks(betas.shape[1], VOXELS_AT_ONCE):
         for u, group in enumerate(groups):
-            found = betas[group, v]
-            largest, smallest = found.max(axis=0), found.min(axis=0)  # NaN where one is NaN
+            raw = betas[group, v]
+            largest, smallest = raw.max(axis=0), raw.min(axis=0)  # NaN where one is NaN
             finite = np.isfinite(largest) & np.isfinite(smallest)
             valid[u, v] = finite & (largest > smallest)
             if not zscore:
                 continue
-            values = found.astype(np.float64)
+            values = raw.astype(np.float64)
             values[:, ~finite] = 0
             values -= values.mean(axis=0)
             spread = np.sqrt(np.square(values).sum(axis=0) / max(len(values) - ddof, 0))

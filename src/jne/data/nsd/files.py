@@ -33,9 +33,9 @@ def open_image(path: Path) -> Any:
         return nib.load(path)
 
 
-def check_shape(path: Path, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     """Raise InputError where a file has another shape."""
-    if tuple(found) != tuple(expected):
+    if tuple(shape) != tuple(expected):
         raise InputError(
-            "data.root", f"{path} has shape {tuple(found)}, expected {tuple(expected)}"
+            "data.root", f"{path} has shape {tuple(shape)}, expected {tuple(expected)}"
         )

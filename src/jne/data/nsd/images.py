@@ -22,9 +22,9 @@ _NAMES = (
 def image_number(name: str) -> int | None:
     """The number of an image, from 0, by its file name; None where the name has none."""
     for pattern, first in _NAMES:
-        found = pattern.fullmatch(Path(name).stem)
-        if found:
-            return int(found[1]) - first
+        match = pattern.fullmatch(Path(name).stem)
+        if match:
+            return int(match[1]) - first
     return None
 
 

@@ -85,8 +85,8 @@ class Volume:
         The labels of a hemisphere are -1 in the other one.
         """
         values = [_values(file) for file in files]
-        for file, found in zip(files, values, strict=True):
-            check_shape(file, found.shape, self._mask.shape)
+        for file, value in zip(files, values, strict=True):
+            check_shape(file, value.shape, self._mask.shape)
         return np.maximum.reduce(values).ravel()
 
     def order(self, kept: NDArray[np.int64]) -> NDArray[np.int64]:

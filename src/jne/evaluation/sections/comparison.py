@@ -92,7 +92,7 @@ def _comparison(data: SubjectData) -> pd.DataFrame:
 def _r2_scatter(data: SubjectData) -> Figure:
     scored = _scored(data)
     limits = limits_of(scored["r2_linear"], scored["r2_nonlinear"])
-    regions = list(by_region(scored, data.shown[:_MAX_ROIS]))
+    regions = list(by_region(scored, data.shown_rois[:_MAX_ROIS]))
     columns = min(4, len(regions))
     rows = -(-len(regions) // columns)
     figure, axes = subplots(

@@ -39,11 +39,11 @@ def matrices(
     number = {name: k for k, name in enumerate(names)}
     edges = [k for k in range(1, len(groups)) if groups[k] != groups[k - 1]]
     for panel, measure in zip(axes[0], measures, strict=True):
-        shown = np.eye(len(names))
+        matrix = np.eye(len(names))
         for row in agreement[agreement["measure"] == measure].itertuples():
             i, j = number[row.subject_1], number[row.subject_2]
-            shown[i, j] = shown[j, i] = row.rho
-        image = panel.imshow(shown, cmap="PuOr_r", vmin=-1, vmax=1)
+            matrix[i, j] = matrix[j, i] = row.rho
+        image = panel.imshow(matrix, cmap="PuOr_r", vmin=-1, vmax=1)
         for edge in edges:
             panel.axhline(edge - 0.5, color="black", lw=0.8)
             panel.axvline(edge - 0.5, color="black", lw=0.8)

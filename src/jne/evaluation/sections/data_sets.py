@@ -152,21 +152,21 @@ class DataSets(Section):
         sources = {
             data.subject.data_set: data.subject.nonlinear.config["data"] for data in compared
         }
-        said = Counter(source_class(s["_target_"]).comparison_caveat for s in sources.values())
-        lines += [caveat for caveat, n_data_sets in said.items() if caveat and n_data_sets > 1]
-        left = [data.name for data in subjects if data not in compared]
-        if left:
-            lines.append(f"Without areas of {ATLAS}, and so not compared: {', '.join(left)}.")
+        caveats = Counter(source_class(s["_target_"]).comparison_caveat for s in sources.values())
+        lines += [caveat for caveat, n_data_sets in caveats.items() if caveat and n_data_sets > 1]
+        excluded = [data.name for data in subjects if data not in compared]
+        if excluded:
+            lines.append(f"Without areas of {ATLAS}, and so not compared: {', '.join(excluded)}.")
         return lines
 
 
 def _compared(subjects: Sequence[SubjectData]) -> list[SubjectData]:
     """The subjects in the common space, data set by data set; none if of a single data set."""
-    there = [data for data in subjects if ATLAS in data.voxels]
-    names = list(dict.fromkeys(data.subject.data_set for data in there))
+    comparable = [data for data in subjects if ATLAS in data.voxels]
+    names = list(dict.fromkeys(data.subject.data_set for data in comparable))
     if len(names) < 2:
         return []
-    return sorted(there, key=lambda data: names.index(data.subject.data_set))
+    return sorted(comparable, key=lambda data: names.index(data.subject.data_set))
 
 
 def _of_areas(data: SubjectData) -> pd.DataFrame:
@@ -247,7 +247,9 @@ def _left_out(compared: Sequence[SubjectData], areas: pd.DataFrame) -> pd.DataFr
     for measure, by_group in ranks.items():
         taus = {data.name: _tau(data, _COLUMNS[measure]) for data in compared}
         for group, (own, others) in by_group.items():
-            inside = [name for name, of in zip(names, groups, strict=True) if of == group]
+            inside = [
+                name for name, data_set in zip(names, groups, strict=True) if data_set == group
+            ]
             outside = [name for name in names if name not in inside]
             given = np.nan
             if measure != "r2" and "r2" in ranks:
@@ -271,8 +273,8 @@ def _tau(data: SubjectData, column: str) -> float:
     """Kendall's tau of a column with the tier of the voxel's area."""
     values = data.analysed[column].to_numpy(dtype=np.float64)
     tier = np.array([tier_of(area, area) for area in data.analysed[ATLAS]])
-    there = np.isfinite(values)
-    return hierarchy.trend(values[there], tier[there], _TIERS)[0]
+    finite = np.isfinite(values)
+    return hierarchy.trend(values[finite], tier[finite], _TIERS)[0]
 
 
 def _by_tier(areas: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
@@ -287,5 +289,5 @@ def _by_tier(areas: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
 
 
 def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if np.isfinite(value)]
-    return float(np.mean(known)) if known else np.nan
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else np.nan

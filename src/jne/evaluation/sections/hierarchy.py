@@ -77,9 +77,9 @@ class Hierarchy(Section):
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         drawn = {"jne": _jne_by_region(data)}
-        shown = [*data.shown, *TIERS]
+        regions = [*data.shown_rois, *TIERS]
         pairwise = tables["pairwise"].query("measure == 'jne'")
-        pairwise = pairwise[pairwise["greater"].isin(shown) & pairwise["lesser"].isin(shown)]
+        pairwise = pairwise[pairwise["greater"].isin(regions) & pairwise["lesser"].isin(regions)]
         return drawn | ({"pairwise": _superiority(pairwise)} if len(pairwise) else {})
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
@@ -206,7 +206,7 @@ def _jne_by_region(data: SubjectData) -> Figure:
     analysed = data.analysed
     if data.rois:
         analysed = analysed[analysed["roi"].isin(data.rois)]
-    rois = data.shown or [""]
+    rois = data.shown_rois or [""]
     tiers = [name for name in TIERS if (analysed["tier"] == name).any()]
     levels = [("roi", rois)] + ([("tier", tiers)] if tiers else [])
     width = max(2.2, 0.6 + 0.42 * len(rois))

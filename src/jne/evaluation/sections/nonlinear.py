@@ -50,8 +50,8 @@ class Nonlinear(Section):
         if "nonlinear" not in tables:
             return {}
         rows = []
-        for (level, group), found in tables["nonlinear"].groupby(["level", "group"], sort=False):
-            counts = {name: int(found[name].sum()) for name in ("n_voxels", "n_nonlinear")}
+        for (level, group), table in tables["nonlinear"].groupby(["level", "group"], sort=False):
+            counts = {name: int(table[name].sum()) for name in ("n_voxels", "n_nonlinear")}
             rows.append({"level": level, "group": group, **counts, **_share(*counts.values())})
         return {"nonlinear": pd.DataFrame(rows)}
 
@@ -129,14 +129,14 @@ def _tested(data: SubjectData) -> pd.DataFrame:
 def _by_group(data: SubjectData) -> pd.DataFrame:
     rows = []
     for level, group, voxels in by_group(data, _tested(data)):
-        n, found, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
+        n, n_nonlinear, w = len(voxels), data.n_nonlinear(voxels), voxels["w"].to_numpy()
         rows.append(
             {
                 "level": level,
                 "group": group,
                 "n_voxels": n,
-                "n_nonlinear": found,
-                **_share(n, found),
+                "n_nonlinear": n_nonlinear,
+                **_share(n, n_nonlinear),
                 "median_w": np.median(w) if n else np.nan,
                 "p": inference.signed_rank_test(w),
             }
@@ -146,9 +146,9 @@ def _by_group(data: SubjectData) -> pd.DataFrame:
     return table
 
 
-def _share(n: int, found: int) -> dict[str, float]:
+def _share(n: int, n_nonlinear: int) -> dict[str, float]:
     ends = ("share", "share_low", "share_high")
-    return dict(zip(ends, inference.share_interval(found, n), strict=True))
+    return dict(zip(ends, inference.share_interval(n_nonlinear, n), strict=True))
 
 
 def _holm(p: pd.Series) -> pd.Series:
@@ -192,17 +192,17 @@ def _trend(data: SubjectData) -> pd.DataFrame:
 
 def _covariates(data: SubjectData) -> dict[str, str]:
     """What the partial correlations hold constant: columns of the voxel table with their names."""
-    known = {"noise_ceiling": "the noise ceiling"} if "noise_ceiling" in data.voxels else {}
-    return known | {"r2_nonlinear": "R²"}
+    covariates = {"noise_ceiling": "the noise ceiling"} if "noise_ceiling" in data.voxels else {}
+    return covariates | {"r2_nonlinear": "R²"}
 
 
 def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
-    names = data.shown or [WHOLE_BRAIN]
+    names = data.shown_rois or [WHOLE_BRAIN]
     level = "roi" if data.rois else "brain"
     groups = {
         name: voxels["w"] for kind, name, voxels in by_group(data, _tested(data)) if kind == level
     }
-    shown = table[table["level"] == level].set_index("group").loc[names]
+    rows = table[table["level"] == level].set_index("group").loc[names]
     width = max(4.2, 1.2 + 0.42 * len(names))  # room for the title
     figure, (above, below) = subplots(
         2, 1, figsize=(width, 4.0), sharex=True, layout="constrained", height_ratios=[1.4, 1]
@@ -213,11 +213,11 @@ def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
     above.autoscale_view()
     above.axhline(0, color="#999999", lw=0.7, zorder=0)
     above.set(ylabel="W", title="JNE minus that of the linear twin (line: median)")
-    share = shown["share"].to_numpy()
-    ends = np.array([share - shown["share_low"], shown["share_high"] - share])
+    share = rows["share"].to_numpy()
+    ends = np.array([share - rows["share_low"], rows["share_high"] - share])
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
     below.bar(range(len(names)), share, 0.7, color=colours, alpha=0.6)
     below.errorbar(range(len(names)), share, np.maximum(ends, 0), fmt="none", color="black", lw=0.8)
     below.set(ylim=(0, 1), ylabel="share nonlinear", title=f"false discovery rate {data.rate}")
-    name_groups(below, data.shown or [""])
+    name_groups(below, data.shown_rois or [""])
     return figure

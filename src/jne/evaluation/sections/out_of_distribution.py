@@ -133,11 +133,11 @@ def _in_and_out(voxels: pd.DataFrame) -> Figure:
     for panel, name, (first, second) in zip(
         axes, ("R²", "JNE"), (("r2_nonlinear", "r2_ood"), ("jne", "jne_ood")), strict=True
     ):
-        shown = voxels[[first, second]].dropna()
-        limits = limits_of(shown[first], shown[second])
+        finite = voxels[[first, second]].dropna()
+        limits = limits_of(finite[first], finite[second])
         panel.plot(limits, limits, color="#999999", lw=0.7, zorder=0)
-        points(panel, shown[first].to_numpy(), shown[second].to_numpy(), limits)
-        r = correlation(shown[first].to_numpy(), shown[second].to_numpy())
+        points(panel, finite[first].to_numpy(), finite[second].to_numpy(), limits)
+        r = correlation(finite[first].to_numpy(), finite[second].to_numpy())
         panel.set(
             xlabel=f"{name}, in distribution",
             ylabel=f"{name}, out of distribution",

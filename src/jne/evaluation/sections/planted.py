@@ -37,7 +37,7 @@ class Planted(Section):
     def tables(self, data: SubjectData) -> Tables:
         if "nonlinear_share" not in data.voxels:
             return {}
-        return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _known(data))])}
+        return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _estimated(data))])}
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
         if not tables:
@@ -101,7 +101,7 @@ class Planted(Section):
         ]
 
 
-def _known(data: SubjectData) -> pd.DataFrame:
+def _estimated(data: SubjectData) -> pd.DataFrame:
     return data.analysed[data.analysed["nonlinear_share"].notna()]
 
 
@@ -117,7 +117,7 @@ def _percent(level: str) -> str:
 def _row(level: str, group: str, voxels: pd.DataFrame) -> dict[str, object]:
     shares = voxels["nonlinear_share"]
     mean, error = float(shares.mean()), float(stats.sem(shares)) if len(shares) > 1 else np.nan
-    found = {name: voxels[name].astype(float).mean() for name in _levels(voxels)}
+    power = {name: voxels[name].astype(float).mean() for name in _levels(voxels)}
     return {
         "level": level,
         "group": group,
@@ -126,25 +126,25 @@ def _row(level: str, group: str, voxels: pd.DataFrame) -> dict[str, object]:
         "mean_low": mean - _Z * error,
         "mean_high": mean + _Z * error,
         "median_share": shares.median(),
-        **found,
+        **power,
     }
 
 
 def _figure(data: SubjectData, table: pd.DataFrame) -> Figure:
-    names = data.shown or [WHOLE_BRAIN]
-    shown = table.set_index("group").loc[names]
+    names = data.shown_rois or [WHOLE_BRAIN]
+    rows = table.set_index("group").loc[names]
     at = np.arange(len(names))
     width = max(5.0, 1.2 + 0.42 * len(names))  # room for the title
     figure, (above, below) = subplots(2, 1, figsize=(width, 4.0), sharex=True, layout="constrained")
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
-    mean = shown["mean_share"].to_numpy()
-    error = mean - shown["mean_low"].to_numpy()
+    mean = rows["mean_share"].to_numpy()
+    error = mean - rows["mean_low"].to_numpy()
     above.bar(at, mean, 0.7, color=colours, alpha=0.6)
     above.errorbar(at, mean, error, fmt="none", color="black", lw=0.8)
     above.axhline(0, color="#999999", lw=0.7)
     above.set(ylabel="nonlinear share", title="of the explainable variance (mean, 95 % interval)")
-    for level, marker in zip(_levels(shown), "osD^v<>", strict=False):
-        below.plot(at, shown[level], marker, ms=4, label=_percent(level))
+    for level, marker in zip(_levels(rows), "osD^v<>", strict=False):
+        below.plot(at, rows[level], marker, ms=4, label=_percent(level))
     below.set(ylim=(-0.03, 1.03), ylabel="share found", title="power, by what was planted")
     below.legend(fontsize=6, loc="upper left", bbox_to_anchor=(1, 1))
     name_groups(below, names if data.rois else [""])

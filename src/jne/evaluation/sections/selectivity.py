@@ -106,11 +106,11 @@ class Selectivity(Section):
             roi: why_unclaimed(data, rows)
             for roi, rows in by_region(data.voxels, list(preferred["roi"].unique()))
         }
-        claimed = preferred[preferred["roi"].map(reasons) == ""]
-        regions = claimed["roi"].replace(WHOLE_BRAIN, "all voxels")
+        reported = preferred[preferred["roi"].map(reasons) == ""]
+        regions = reported["roi"].replace(WHOLE_BRAIN, "all voxels")
         parts = [
             f"{region} ({', '.join(clusters[:3])})"
-            for region, clusters in claimed["cluster"].groupby(regions, sort=False)
+            for region, clusters in reported["cluster"].groupby(regions, sort=False)
         ]
         without = [roi for roi in preferred["roi"].unique() if reasons[roi]]
         sentences = []
@@ -163,7 +163,7 @@ def _images(data: SubjectData, stimuli: pd.DataFrame) -> Images:
 
 
 def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
-    regions, clusters = [WHOLE_BRAIN, *data.shown], data.clusters.names
+    regions, clusters = [WHOLE_BRAIN, *data.shown_rois], data.clusters.names
     preferred = tables["preferences"].query("preferred")
     preferred = preferred[preferred["roi"].isin(regions)]
     figure, axes = subplots(

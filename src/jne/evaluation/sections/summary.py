@@ -59,13 +59,13 @@ class Summary(Section):
         return ""
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        return {"summary": _figure([tables["summary"]], data.shown, data.shown_note())}
+        return {"summary": _figure([tables["summary"]], data.shown_rois, data.shown_note())}
 
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         table = tables["summary"]
         each = [table[table["subject"] == data.name] for data in subjects]
-        shown = list(dict.fromkeys(roi for data in subjects for roi in data.shown))
-        return {"group": _figure(each, shown, subjects[0].shown_note())}
+        rois = list(dict.fromkeys(roi for data in subjects for roi in data.shown_rois))
+        return {"group": _figure(each, rois, subjects[0].shown_note())}
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["summary"]
@@ -111,26 +111,26 @@ def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
     averaged = [name for name in ("jne", "w", "share", *_PREDICTORS) if name in table.columns]
     rows = []
-    for roi, found in table.groupby("roi", sort=False):
-        above = found["jne"] > found["subject"].map(whole)
+    for roi, per_subject in table.groupby("roi", sort=False):
+        above = per_subject["jne"] > per_subject["subject"].map(whole)
         rows.append(
             {
                 "roi": roi,
-                "tier": found["tier"].iloc[0],
-                "n_voxels": int(found["n_voxels"].sum()),
-                "n_analysed": int(found["n_analysed"].sum()),
-                **found[averaged].mean(),
-                "sd": found["jne"].std(),
-                "n_subjects": len(found),
+                "tier": per_subject["tier"].iloc[0],
+                "n_voxels": int(per_subject["n_voxels"].sum()),
+                "n_analysed": int(per_subject["n_analysed"].sum()),
+                **per_subject[averaged].mean(),
+                "sd": per_subject["jne"].std(),
+                "n_subjects": len(per_subject),
                 "n_above": np.nan if roi == WHOLE_BRAIN else int(above.sum()),
             }
         )
     return pd.DataFrame(rows)
 
 
-def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> Figure:
+def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> Figure:
     """Regions from top to bottom; nonlinearity, share of nonlinear voxels and R² side by side."""
-    names = list(shown) or [WHOLE_BRAIN]
+    names = list(rois) or [WHOLE_BRAIN]
     each = [table.set_index("roi").reindex(names) for table in tables]
     measure = "w" if all("w" in table for table in each) else "jne"
     called = all("share" in table for table in each)
@@ -155,7 +155,7 @@ def _figure(tables: Sequence[pd.DataFrame], shown: Sequence[str], note: str) -> 
         axes[1].set(title="share nonlinear", xlim=(-0.03, 1.03))
     for column, (label, marker, colour) in _PREDICTORS.items():
         values = [table[column] for table in each if column in table]
-        if values and not all(found.isna().all() for found in values):
+        if values and not all(value.isna().all() for value in values):
             mean = pd.concat(values, axis=1).mean(axis=1)
             size = 9 if marker == "|" else 4.5
             prediction.plot(

@@ -50,17 +50,17 @@ class Swept(Section):
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         if not tables:
             return {}
-        return {"swept": _figure([tables["swept"]], data.shown[:_MAX_PANELS], data.subject.by)}
+        return {"swept": _figure([tables["swept"]], data.shown_rois[:_MAX_PANELS], data.subject.by)}
 
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         if "swept" not in tables:
             return {}
         table = tables["swept"]
         each = [table[table["subject"] == data.name] for data in subjects]
-        shown = list(dict.fromkeys(roi for data in subjects for roi in data.shown))
-        found = [rows for rows in each if len(rows)]
+        rois = list(dict.fromkeys(roi for data in subjects for roi in data.shown_rois))
+        nonempty = [rows for rows in each if len(rows)]
         by = subjects[0].subject.by
-        return {"swept_group": _figure(found, shown[:_MAX_PANELS], by)}
+        return {"swept_group": _figure(nonempty, rois[:_MAX_PANELS], by)}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
@@ -94,9 +94,9 @@ def _by_value(data: SubjectData) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figure(each: Sequence[pd.DataFrame], shown: Sequence[str], by: str) -> Figure:
+def _figure(each: Sequence[pd.DataFrame], rois: Sequence[str], by: str) -> Figure:
     """Two panels per region, JNE above R², with the values of the key from left to right."""
-    names = [WHOLE_BRAIN, *shown]
+    names = [WHOLE_BRAIN, *rois]
     values = list(dict.fromkeys(value for table in each for value in table["value"]))
     columns = min(_MAX_COLUMNS, len(names))
     blocks = -(-len(names) // columns)
