@@ -76,7 +76,10 @@ class Newest:
         if not chosen:
             wanted = self.recorded.filter
             key, value = ("filter", wanted) if wanted else ("runs", "newest")
-            message = "no finished training run of a nonlinear encoder in the MLflow experiment"
+            message = (
+                "no finished training run of a nonlinear encoder in the MLflow experiment; one of "
+                "control=twins is read beside one without, which train.py makes"
+            )
             raise InputError(key, "; left out: ".join([message, *self.left_out]), value)
         chosen.sort(key=lambda runs: (runs[0].config["data"]["name"], runs[0].config["subject"]))
         return [run for runs in chosen for run in runs]
