@@ -1,6 +1,7 @@
 import atexit
 import gc
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores: a thread each, before torch
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from helpers import TINY, TINY_COHORT, run_quietly
+from helpers import TINY, TINY_COHORT, no_figures, run_quietly
 
 from jne.cli import register_resolvers
 
@@ -55,17 +56,22 @@ def finished_run(tmp_path_factory, store):
 
 @pytest.fixture
 def run_script(tmp_path, store):
-    """`run_quietly` into a folder of the test's own."""
-    return lambda script, *overrides: run_quietly(tmp_path, store, script, *overrides)
+    """`run_quietly` into a folder of the test's own; a training run has no figures by default."""
+
+    def run(script: str, *overrides: str, figures: bool = False) -> list[Path]:
+        with nullcontext() if figures else no_figures():
+            return run_quietly(tmp_path, store, script, *overrides)
+
+    return run
 
 
 @pytest.fixture
 def run_train(run_script):
-    """`python train.py OVERRIDES` on the tiny cohort and encoder."""
+    """`python train.py OVERRIDES` on the tiny cohort and encoder, without figures by default."""
 
-    def run(*overrides: str) -> list[Path]:
+    def run(*overrides: str, figures: bool = False) -> list[Path]:
         cohort = () if "data=arrays" in overrides else TINY_COHORT
         tiny = () if "~encoder" in overrides else TINY
-        return run_script("train.py", *cohort, *tiny, *overrides)
+        return run_script("train.py", *cohort, *tiny, *overrides, figures=figures)
 
     return run

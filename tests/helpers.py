@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
@@ -48,7 +49,8 @@ def compose_train(output, *overrides: str) -> DictConfig:
 def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[Path]:
     """`python SCRIPT OVERRIDES` in this process; the results folders it made below `output`.
 
-    Hydra's own options are given as one word: -m, --config-dir=FOLDER.
+    Hydra's own options are given as one word: -m, --config-dir=FOLDER. They alone say whether this
+    is a sweep, so Hydra need not compose the config twice, once to look for `hydra.mode`.
     """
     GlobalHydra.instance().clear()
     path = Path(ROOT) / script
@@ -57,6 +59,7 @@ def run_quietly(output: Path, store: str, script: str, *overrides: str) -> list[
     before = set(output.rglob("status.json"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [str(path), *settings])
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.setattr(logging.getLogger(), "handlers", [])  # Hydra adds the run's log and leaves it
         runpy.run_path(str(path), run_name="__main__")
     made = set(output.rglob("status.json")) - before

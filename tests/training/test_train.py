@@ -93,7 +93,7 @@ def test_the_weights_kept_are_the_best_epochs(run_train):
 
 
 def test_the_same_seed_gives_the_same_bytes(finished, run_train):
-    (again,) = run_train()
+    (again,) = run_train(figures=True)
     left_out = ("status.json", "train.log", "config.yaml")  # times, and where it is written
     for path in sorted(finished.rglob("*")):
         if path.is_file() and path.name not in left_out:
@@ -216,7 +216,7 @@ def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, mo
     target = jne.training.figures if stage == "draw_run" else jne.training.run
     monkeypatch.setattr(target, stage, fail)
     with pytest.raises(OSError, match="no space left"):
-        run_train()
+        run_train(figures=True)
     (folder,) = (tmp_path / "runs").iterdir()
     status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "FAILED"

@@ -140,7 +140,7 @@ def test_looking_changes_nothing_else(run_train, store):
     """Without it nothing is written; with it all other results are the same, byte for byte."""
     with no_figures():
         (plain,) = run_train()
-    (followed,) = run_train("jacobian.trajectory=7")
+    (followed,) = run_train("jacobian.trajectory=7", figures=True)
     assert contents(plain) == contents(followed)
     assert not (plain / "trajectory.csv").exists()
     assert Results(plain).trajectory is None
