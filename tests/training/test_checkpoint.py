@@ -117,9 +117,9 @@ def test_a_whole_checkpoint_is_continued(prepared, saved, tmp_path):
 
 ODD = (None, "x", -5, 10**12, 1.5, [], {}, [[1]], torch.zeros(3), True, ...)
 CHECKED = [
-    ("callbacks",), ("callbacks", "EpochRecord"), ("callbacks", "EpochRecord", "rows"),
-    ("callbacks", "EpochRecord", "rows", 0), ("callbacks", "EpochRecord", "rows", 1, "val/loss"),
-    ("callbacks", "EpochRecord", "rows", 0, "epoch"), ("callbacks", "BestWeights", "weights"),
+    ("callbacks",), ("callbacks", "EpochCurves"), ("callbacks", "EpochCurves", "rows"),
+    ("callbacks", "EpochCurves", "rows", 0), ("callbacks", "EpochCurves", "rows", 1, "val/loss"),
+    ("callbacks", "EpochCurves", "rows", 0, "epoch"), ("callbacks", "BestWeights", "weights"),
     ("callbacks", "BestWeights", "epoch"), ("callbacks", "BestWeights", "loss"),
     ("callbacks", "BestWeights", "weights", "hidden.0.weight"),
     ("callbacks", "Trajectory", "epochs"), ("callbacks", "Trajectory", "values"),

@@ -139,7 +139,7 @@ def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, mo
     for folder in (first, second):  # the curves are those of the training, whoever trained
         history = client.get_metric_history(status(folder)["mlflow_run_id"], "val/loss")
         expected = Results(folder).epochs["val/loss"]
-        np.testing.assert_allclose([point.value for point in history], expected)
+        np.testing.assert_allclose([point.value for point in history], expected, rtol=6e-4)
 
 
 @pytest.mark.parametrize(
