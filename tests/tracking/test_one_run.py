@@ -153,9 +153,12 @@ def test_a_killed_report_or_study_is_closed_by_the_next_start(
     runs = [write_run(tmp_path / name, placement=name).path for name in ("both", "loc1")]
     chosen = {
         "evaluate.py": (
-            f"runs=[{runs[0]}]", "voxels=all", "variants=[l1]", "stats.n_bootstrap=20",
+            f"runs=[{runs[0]}]",
+            "voxels=all",
+            "variants=[l1]",
+            "stats.n_bootstrap=20",
             "selectivity.n_permutations=99",
-        ),  # fmt: skip
+        ),
         "simulate.py": (
             "simulation=depth",
             *(f"simulation.depth.{key}" for key in ("n_draws=1", "width=8", "n_stimuli=5")),
