@@ -37,6 +37,7 @@ def pytest_collection() -> None:
 
 def pytest_collection_finish() -> None:
     gc.freeze()  # statsmodels looks for garbage at every correction of p: half a second each
+    gc.get_freeze_count = lambda: 1  # every run asks, and counting takes a fifth of a second
     gc.enable()
 
 
