@@ -65,7 +65,9 @@ def kill_at(patch: pytest.MonkeyPatch, target: str, calls: int = 1) -> None:
 @pytest.mark.parametrize(
     ("target", "calls"),
     [
-        ("jne.results.folder.RunFolder.note", 1),  # the run is created, and not yet noted
+        pytest.param(  # the run is created, and not yet noted
+            "jne.results.folder.RunFolder.note", 1, marks=pytest.mark.slow
+        ),
         ("jne.fitting.callbacks.LastCheckpoint.on_train_epoch_end", 3),
         pytest.param("jne.training.run.summarise", 1, marks=pytest.mark.slow),
         pytest.param("jne.tracking.run.TrackedRun.log_model", 1, marks=pytest.mark.slow),
