@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from helpers import ROOT
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
+from helpers import compose_script
 
 from jne.analysis import nonlinearity, prediction
 from jne.data.contents import _of_array, _of_columns
@@ -158,10 +156,8 @@ def _signal(features: np.ndarray) -> np.ndarray:
 
 def evaluate_config(output: Path, *overrides: str) -> EvaluateConfig:
     """The config of `python evaluate.py voxels=all ...`, with few resamples."""
-    GlobalHydra.instance().clear()
-    quick = ["voxels=all", "stats.n_bootstrap=20", "selectivity.n_permutations=99"]
-    with initialize_config_dir(str(Path(ROOT) / "conf"), version_base="1.3"):
-        return check_config(compose("evaluate", [f"output={output}", *quick, *overrides]))
+    quick = ("voxels=all", "stats.n_bootstrap=20", "selectivity.n_permutations=99")
+    return check_config(compose_script("evaluate", output, *quick, *overrides))
 
 
 def contents(path: Path) -> dict[Path, tuple[int, bytes]]:

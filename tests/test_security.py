@@ -291,8 +291,8 @@ CALLS = {
     "runs/sweep.py: _start": CONFIG,
     "simulation/config.py: check_config": CONFIG,
     "training/config.py: check_config": CONFIG,
-    "training/module.py: build_optimizer": CONFIG,
-    "training/module.py: __init__": CONFIG,
+    "fitting/module.py: build_optimizer": CONFIG,
+    "fitting/module.py: __init__": CONFIG,
     "utils/instantiate.py: instantiate": "what its callers in this table give it",
     "utils/trusted.py: _located": "the name of a class, checked before; of harmless packages and "
     "of those that the user trusts",

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from nsd_tree import N_IMAGES, write_nsd, write_surface
@@ -34,9 +36,9 @@ def surface(tmp_path_factory):
 
 
 @pytest.fixture
-def fresh_tree(tmp_path):
+def fresh_tree(tree, tmp_path):
     """A tree that the test may damage."""
-    return write_nsd(tmp_path / "nsd")
+    return shutil.copytree(tree, tmp_path / "nsd", symlinks=True)
 
 
 @pytest.fixture(scope="session")

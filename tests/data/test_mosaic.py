@@ -58,6 +58,13 @@ def source(output, root, name, *more):
     return check_config(compose_train(output, *overrides(root, name, *more)))[1]
 
 
+@pytest.fixture(scope="module")
+def prepared_of(root, tmp_path_factory):
+    """The prepared data of a data set."""
+    output = tmp_path_factory.mktemp("prepared")
+    return lambda name: prepare(source(output, root, name), output)
+
+
 def plain_reading(root, name):
     """The trials (k, 91282) of each natural stimulus by its name, and their phases."""
     table = pd.read_csv(stimulus_file(root, name), sep="\t").set_index("filename")
@@ -73,8 +80,8 @@ def plain_reading(root, name):
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_every_value_is_that_of_a_plain_reading(root, tmp_path, name):
-    prepared = prepare(source(tmp_path, root, name), tmp_path)
+def test_every_value_is_that_of_a_plain_reading(root, prepared_of, name):
+    prepared = prepared_of(name)
     trials, phases = plain_reading(root, name)
     stimuli, voxels = prepared.stimuli, prepared.voxels
     assert list(stimuli["stimulus"]) == sorted(trials)
@@ -83,9 +90,8 @@ def test_every_value_is_that_of_a_plain_reading(root, tmp_path, name):
         values = trials[stimulus][:, voxels["voxel"]]
         finite = np.isfinite(values)
         n_finite += finite.sum(axis=0)
-        expected = [
-            v[f].mean() if f.any() else np.nan for v, f in zip(values.T, finite.T, strict=True)
-        ]
+        counted = np.where(finite.any(axis=0), finite.sum(axis=0), np.nan)
+        expected = np.where(finite, values, 0).sum(axis=0) / counted
         np.testing.assert_allclose(prepared.responses[row], expected, rtol=1e-6, atol=1e-7)
         assert (
             stimuli["split"][row]
@@ -108,8 +114,8 @@ def test_every_value_is_that_of_a_plain_reading(root, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["NSD", "BOLD5000", "HAD"])
-def test_the_noise_ceiling_is_that_of_the_repeats(root, tmp_path, name):
-    prepared = prepare(source(tmp_path, root, name), tmp_path)
+def test_the_noise_ceiling_is_that_of_the_repeats(root, prepared_of, name):
+    prepared = prepared_of(name)
     if name == "HAD":
         assert "noise_ceiling" not in prepared.voxels  # nothing was repeated
         return
@@ -225,9 +231,9 @@ def test_an_upload_with_a_checksum_in_its_name_beside_the_table(root, tmp_path):
     np.testing.assert_array_equal(first.responses, moved.responses)
 
 
-def test_licence_and_citation_are_those_of_the_data_set(root, tmp_path):
+def test_licence_and_citation_are_those_of_the_data_set(prepared_of):
     for name, data in DATA_SETS.items():
-        about = prepare(source(tmp_path, root, name), tmp_path).provenance
+        about = prepared_of(name).provenance
         assert data.citation in about["citation"]
         assert "10.64898/2025.11.28.690060" in about["citation"]
         assert "CC BY 4.0" in about["licence"]

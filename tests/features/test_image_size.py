@@ -21,8 +21,14 @@ def stacked(images, transform):
     return torch.stack([transform(images.read(i)) for i in range(N)])
 
 
-@pytest.mark.parametrize("size", [96, 208])
-@pytest.mark.parametrize("model", ["test_vit", "test_vit2", "test_vit3", "test_vit_relpos"])
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("test_vit3", 96), ("test_vit_relpos", 96), ("test_vit", 208),
+        *(pytest.param(f"test_vit{kind}", size, marks=pytest.mark.slow)
+          for kind, size in (("", 96), ("2", 96), ("2", 208), ("3", 208), ("_relpos", 208))),
+    ],
+)  # fmt: skip
 def test_timm_resamples_local_weights(pictures, tmp_path, model, size):
     """Also with register tokens (test_vit3), and with relative positions."""
     images = open_images(pictures[0])

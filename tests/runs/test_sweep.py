@@ -307,6 +307,7 @@ def test_a_finished_run_is_finished_for_the_data_that_it_had(run_train, arrays, 
     assert prepared[0] != prepared[1]
 
 
+@pytest.mark.slow  # six jobs
 def test_a_job_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path):
     """The sweep's table is of the data that there are now."""
     jobs = ("-m", *arrays, "seed=0,1")

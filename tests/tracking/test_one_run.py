@@ -65,7 +65,9 @@ def kill_at(patch: pytest.MonkeyPatch, target: str, calls: int = 1) -> None:
 @pytest.mark.parametrize(
     ("target", "calls"),
     [
-        ("jne.results.folder.RunFolder.note", 1),  # the run is created, and not yet noted
+        pytest.param(  # the run is created, and not yet noted
+            "jne.results.folder.RunFolder.note", 1, marks=pytest.mark.slow
+        ),
         ("jne.fitting.callbacks.LastCheckpoint.on_train_epoch_end", 3),
         pytest.param("jne.training.run.summarise", 1, marks=pytest.mark.slow),
         pytest.param("jne.tracking.run.TrackedRun.log_model", 1, marks=pytest.mark.slow),
@@ -152,7 +154,13 @@ def test_a_killed_report_or_study_is_closed_by_the_next_start(
 ):
     runs = [write_run(tmp_path / name, placement=name).path for name in ("both", "loc1")]
     chosen = {
-        "evaluate.py": (f"runs=[{runs[0]}]", "voxels=all", "stats.n_bootstrap=20"),
+        "evaluate.py": (
+            f"runs=[{runs[0]}]",
+            "voxels=all",
+            "variants=[l1]",
+            "stats.n_bootstrap=20",
+            "selectivity.n_permutations=99",
+        ),
         "simulate.py": (
             "simulation=depth",
             *(f"simulation.depth.{key}" for key in ("n_draws=1", "width=8", "n_stimuli=5")),

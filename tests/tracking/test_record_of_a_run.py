@@ -114,7 +114,7 @@ class Lost(MlflowClient):
 def test_data_model_and_pictures_survive_a_lost_store(run_train, arrays, store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("jne.tracking.store.MlflowClient", Lost)
-        (folder,) = run_train(*arrays, "tracking.log_model=true")
+        (folder,) = run_train(*arrays, "tracking.log_model=true", figures=True)
     assert not run_of(folder, store).outputs.model_outputs
     run_id = record(folder)
     run = MlflowClient(store).get_run(run_id)

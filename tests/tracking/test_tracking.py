@@ -142,7 +142,7 @@ def test_a_run_that_loses_its_store_can_be_recorded_later(
     Unreachable.calls_left = calls
     with monkeypatch.context() as patch:
         patch.setattr("jne.tracking.store.MlflowClient", Unreachable)
-        (folder,) = run_train("trainer.max_epochs=6", "name=lost")
+        (folder,) = run_train("trainer.max_epochs=6", "name=lost", figures=True)
     assert "jne record" in capsys.readouterr().out
     assert contents(folder) == contents(whole)
     run_id = record(folder)
@@ -281,7 +281,7 @@ def test_a_store_that_was_moved_shows_its_artifacts(run_script, tmp_path):
     first = tmp_path / "first"
     uri = f"sqlite:///{first / 'outputs' / 'mlflow.db'}"
     settings = (f"output={first / 'outputs'}", f"tracking.uri={uri}", *TINY_COHORT, *TINY)
-    (folder,) = run_script("train.py", *settings, "tracking.log_model=true")
+    (folder,) = run_script("train.py", *settings, "tracking.log_model=true", figures=True)
     run_id = status(folder)["mlflow_run_id"]
     shutil.move(first, tmp_path / "second place")
     moved = f"sqlite:///{tmp_path / 'second place' / 'outputs' / 'mlflow.db'}"

@@ -7,8 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from helpers import compose_train, only_run, status
-from jne.training.fit import fit
-from jne.training.module import EncodingModule
 from mlflow import MlflowClient
 from scipy import stats
 from sklearn.metrics import r2_score
@@ -16,6 +14,8 @@ from sklearn.metrics import r2_score
 from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.fitting.fit import train_module
+from jne.fitting.module import EncodingModule
 from jne.results import Results
 from jne.training.config import check_config
 
@@ -87,8 +87,9 @@ def test_the_curves_are_the_loss_and_the_r2_of_the_encoder(tmp_path, encoder):
     config = check_config(compose_train("unused", encoder))[0]
     torch.manual_seed(0)
     module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
-    settings = config.trainer.model_copy(update={"max_epochs": 3, "response_space": "voxels"})
-    history = fit(module, data, settings, readout="trained")
+    trainer = config.trainer.model_copy(update={"max_epochs": 3, "response_space": "voxels"})
+    settings = config.model_copy(update={"trainer": trainer, "readout": "trained"})
+    history = train_module(module, data, settings)
     features, responses = data.split("val")
     with torch.no_grad():
         error = np.square(module.encoder(features).numpy() - responses.numpy())

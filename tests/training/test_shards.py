@@ -255,6 +255,7 @@ def test_a_damaged_share_is_refused(run_shard, tmp_path):
         run_shard("2/2")
 
 
+@pytest.mark.slow  # eight jobs
 def test_a_sweep_over_shards_records_each_run_once(run_train, tmp_path, store, capsys):
     both = ("-m", MORE_VOXELS, "seed=0,1", "jacobian.shard=1/2,2/2")
     run_train(*both)

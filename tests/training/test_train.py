@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from helpers import ROOT, TINY, TINY_COHORT, no_figures, run_quietly
+from helpers import ROOT, TINY, TINY_COHORT, no_figures, only_run
 from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
@@ -25,11 +25,9 @@ from jne.results import Results
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory, store):
+def finished(finished_run):
     """The folder of a run."""
-    output = tmp_path_factory.mktemp("run")
-    (folder,) = run_quietly(output, store, "train.py", *TINY_COHORT, *TINY)
-    return folder
+    return only_run(finished_run)
 
 
 def test_the_record_is_what_the_saved_encoder_gives(finished, store):
@@ -65,7 +63,7 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
     assert run.data.params["subject"] == "subj01"
     assert run.data.params["activation"] == "relu"
     curve = MlflowClient(store).get_metric_history(run.info.run_id, "val/loss")
-    assert [point.step for point in curve] == list(results.epochs["epoch"]) == [0, 1, 2]
+    assert [point.step for point in curve] == list(results.epochs["epoch"]) == [*range(6)]
     client = MlflowClient(store)
     logged = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
     names = ("overview", "training", "r2", "jne_by_roi", "jne_ss")
@@ -93,7 +91,7 @@ def test_the_weights_kept_are_the_best_epochs(run_train):
 
 
 def test_the_same_seed_gives_the_same_bytes(finished, run_train):
-    (again,) = run_train()
+    (again,) = run_train("trainer.max_epochs=6", figures=True)
     left_out = ("status.json", "train.log", "config.yaml")  # times, and where it is written
     for path in sorted(finished.rglob("*")):
         if path.is_file() and path.name not in left_out:
@@ -213,7 +211,7 @@ def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, mo
     target = jne.training.figures if stage == "draw_run" else jne.training.run
     monkeypatch.setattr(target, stage, fail)
     with pytest.raises(OSError, match="no space left"):
-        run_train()
+        run_train(figures=True)
     (folder,) = (tmp_path / "runs").iterdir()
     status = json.loads((folder / "status.json").read_text())
     assert status["status"] == "FAILED"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, TINY_COHORT, contents, no_figures, run_quietly
+from helpers import TINY, TINY_COHORT, contents, no_figures, only_run, run_quietly
 from mlflow import MlflowClient
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
@@ -136,11 +136,10 @@ def test_twins_follow_the_voxels_in_every_batch_and_block(data, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, store):
+def runs(tmp_path_factory, store, finished_run):
     """The folders of a plain run, and of one with two draws of twins."""
-    output = tmp_path_factory.mktemp("runs")
+    output, plain = tmp_path_factory.mktemp("runs"), only_run(finished_run)
     with no_figures():
-        (plain,) = run_quietly(output, store, "train.py", *TINY_COHORT, *TINY)
         twins = ("control=twins", "control.draws=2")
         (control,) = run_quietly(output, store, "train.py", *TINY_COHORT, *TINY, *twins)
     return plain, control
