@@ -38,7 +38,8 @@ WINGS = {
     "jacobian/{product,shard,variants}.py",
     "data": "data/{centring,cells,datamodule,leaks,planted,responses,splits,synthetic}.py",
     "results": "results/{contents,labelled}.py columns.py",
-    "training": "training/{baseline,components,measure,module,planted,readout,trajectory,twins}.py",
+    "training": "fitting/{baseline,components,module,readout}.py nulls/{planted,twins}.py "
+    "measuring/{nonlinearity,scores,trajectory}.py",
     "evaluation": "evaluation/{claims,external_test,voxels}.py evaluation/sections/[!_]*.py",
 }
 """Modules that compute numbers; the tests are those of the folder of the same name."""
