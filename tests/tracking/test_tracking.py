@@ -257,7 +257,7 @@ def test_a_run_whose_server_is_killed_can_be_recorded_later(tmp_path):
 def test_a_run_that_must_not_lose_its_store_fails(run_train, monkeypatch):
     monkeypatch.setattr("jne.tracking.store.MlflowClient", Unreachable)
     Unreachable.calls_left = 2
-    with pytest.raises(MlflowException, match="connection refused"):
+    with pytest.raises(SystemExit, match=r"tracking\.uri=.*could not be reached .connection refus"):
         run_train("tracking.on_unreachable=fail")
 
 
@@ -265,7 +265,7 @@ def test_a_run_that_must_not_lose_its_store_fails(run_train, monkeypatch):
 def test_a_store_that_cannot_be_opened_at_the_start(run_train, tmp_path, store):
     (tmp_path / "file").write_text("in the way")
     nowhere = f"tracking.uri=sqlite:///{tmp_path}/file/mlflow.db"
-    with pytest.raises(SystemExit, match="cannot open the MLflow store"):
+    with pytest.raises(SystemExit, match=r"tracking\.uri: cannot write to .*file"):
         run_train(nowhere)
     (folder,) = run_train(nowhere, "tracking.on_unreachable=continue", "name=alone")
     assert status(folder)["status"] == "FINISHED"

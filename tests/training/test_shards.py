@@ -346,7 +346,7 @@ def test_shards_at_the_same_time_and_one_killed(tmp_path):
     def at_work() -> bool:
         """Whether one trains, and the one to be killed has got as far as to wait for it."""
         first = [path.read_text() for path in output.glob("runs/shards/*/1of3/status.json")]
-        locked = list(output.glob("runs/shards/*/.train.lock"))
+        locked = list(output.glob("stages/fit/.*.lock"))
         return bool(locked) and any('"shard"' in status for status in first)
 
     deadline = time.monotonic() + 60

@@ -66,6 +66,9 @@ def restore_finished(
     """
     states = saved.get("callbacks", {})
     rows = states.get(EpochCurves.state_key, {}).get("rows", ())
+    best = states.get("BestWeights", {"epoch": -1})
+    if saved and best["epoch"] >= 0 and rows[best["epoch"]]["val/loss"] != best["loss"]:
+        raise ValueError("its best loss is not that of its curves")
     over = states.get("LastCheckpoint", {}).get("over")
     over = over and not patience.would_continue(states[Patience.state_key])
     if not over and len(rows) < max_epochs:

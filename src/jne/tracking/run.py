@@ -21,7 +21,14 @@ from jne.errors import InputError
 from jne.tracking.dataset import dataset_input
 from jne.tracking.model import log_encoder
 from jne.tracking.names import metric_name
-from jne.tracking.store import STORE_ERRORS, TAG_LENGTH, UNRECORDED, check_answer, open_store
+from jne.tracking.store import (
+    STORE_ERRORS,
+    TAG_LENGTH,
+    UNRECORDED,
+    check_answer,
+    open_store,
+    opening,
+)
 from jne.tracking.views import describe_by_pictures
 from jne.utils.files import atomic_file, write_json
 from jne.utils.plain import read_json
@@ -82,26 +89,31 @@ class TrackedRun:
         """Open the store and continue the run with this id, or else create a new run.
 
         A run whose id was lost, because a kill came after it was created, is continued by its tag
-        RUN_KEY. If the store cannot be opened, raises InputError or one of STORE_ERRORS, unless
-        `on_unreachable` is continue.
+        RUN_KEY. If the store cannot be opened, raises InputError, unless `on_unreachable` is
+        continue.
         """
         journal = self._journal
         journal["run_id"] = run_id
         try:
-            client, self.experiment_id = open_store(**journal["store"])
-            run = _earlier_run(client, self.experiment_id, run_id, journal["tags"].get(RUN_KEY))
-            if run is None:
-                name, tags = journal["name"][:_NAME_LENGTH], resolve_tags(journal["tags"])
-                run = client.create_run(self.experiment_id, run_name=name, tags=tags)
-            else:
-                _reopen(client, run, journal["tags"])
-                self._points = _points_of(client, run)
-            self.run_id = run.info.run_id
-            journal["run_id"], self.client = self.run_id, client
-        except STORE_ERRORS as error:
+            with opening(journal["store"]["uri"]):
+                self._open(run_id)
+        except InputError as error:
             if self.on_unreachable != "continue":
                 raise
             self._go_offline(error)
+
+    def _open(self, run_id: str | None) -> None:
+        journal = self._journal
+        client, self.experiment_id = open_store(**journal["store"])
+        run = _earlier_run(client, self.experiment_id, run_id, journal["tags"].get(RUN_KEY))
+        if run is None:
+            name, tags = journal["name"][:_NAME_LENGTH], resolve_tags(journal["tags"])
+            run = client.create_run(self.experiment_id, run_name=name, tags=tags)
+        else:
+            _reopen(client, run, journal["tags"])
+            self._points = _points_of(client, run)
+        self.run_id = run.info.run_id
+        journal["run_id"], self.client = self.run_id, client
 
     def restart_as_new_run(self, key: str) -> None:
         """End this run as KILLED and continue in a new one, with this RUN_KEY.
@@ -251,7 +263,10 @@ class TrackedRun:
                 return
             except STORE_ERRORS as error:
                 if self.on_unreachable == "fail":
-                    raise
+                    reason = str(error).strip().splitlines()[0]
+                    uri = self._journal["store"]["uri"]
+                    message = f"the MLflow store could not be reached ({reason})"
+                    raise InputError("tracking.uri", message, uri) from error
                 self._go_offline(error)
         write_json(self.folder / UNRECORDED, self._journal)
 
