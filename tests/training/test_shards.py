@@ -347,7 +347,7 @@ def test_shards_at_the_same_time_and_one_killed(tmp_path):
         """Whether one trains, and the one to be killed has got as far as to wait for it."""
         first = [path.read_text() for path in output.glob("runs/shards/*/1of3/status.json")]
         locked = list(output.glob("stages/fit/.*.lock"))
-        return bool(locked) and any('"shard"' in status for status in first)
+        return bool(locked) and any('"overrides"' in status for status in first)
 
     deadline = time.monotonic() + 60
     while not at_work() and time.monotonic() < deadline:
