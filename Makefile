@@ -11,7 +11,7 @@ report: .venv/installed  ## a report on the newest runs, opened in the browser
 	$(BIN)/python evaluate.py
 	$(BIN)/jne open
 
-test: .venv/installed  ## the fast tests: three minutes, no network, no GPU
+test: .venv/installed  ## the fast tests: four minutes, no network, no GPU
 	$(BIN)/python -m pytest
 
 test-slow: .venv/installed  ## the tests that take minutes
