@@ -75,23 +75,26 @@ class Stages:
     """The stages below one folder, `root`, which is made when the first is."""
 
     root: Path
-    used: dict[str, str] = field(default_factory=dict)
-    """KIND/DIGEST of each stage that was asked for: what it is for."""
+    on_use: Callable[[list[str]], None] = lambda _: None
+    """Called with `used` whenever another stage is asked for, before it is made."""
+    used: list[str] = field(default_factory=list)
+    """KIND/DIGEST of each stage that was asked for."""
 
-    def make(
-        self, kind: str, values: Mapping[str, Any], write: Callable[[Path], None], title: str = ""
-    ) -> Path:
+    def make(self, kind: str, values: Mapping[str, Any], write: Callable[[Path], None]) -> Path:
         """The folder of a stage, made now if it is not there.
 
         kind: names the function. values: what the result depends on, plain; a digest of this
         program is added. write: called with an empty folder, or with what it left there when it was
-        interrupted. title: what the stage is for, in `used`.
+        interrupted.
 
         Raises InputError where `root` cannot be written to, and what `write` raises.
         """
         about = {"kind": kind, "program": _program(), "values": dict(values)}
         folder = self.root / kind / digest_of(about)
-        self.used[f"{kind}/{folder.name}"] = title
+        name = f"{kind}/{folder.name}"
+        if name not in self.used:
+            self.used.append(name)
+            self.on_use(self.used)
         if not folder.exists():
             start = time.monotonic()
             with atomic_folder(folder, resume=True) as partial:
@@ -126,7 +129,7 @@ def stored(output: Path) -> list[Stored]:
     for path in output.rglob("status.json"):
         try:
             status = read_json(path)
-            names = [*status.get("stages", {}), Path(status.get("prepared") or "").name]
+            names = [*status.get("stages", []), Path(status.get("prepared") or "").name]
         except (*UNREADABLE, AttributeError, TypeError):
             continue
         for name in filter(None, names):

@@ -52,7 +52,8 @@ def open_report(
         )
         ids = [run["mlflow_run_id"] for runs in read.values() for run in runs]
         tracked.tag("reads", " ".join(filter(None, ids)))
-        yield Report(run_folder, tracked, Stages(config.stages))
+        stages = Stages(config.stages, lambda used: run_folder.note(stages=used))
+        yield Report(run_folder, tracked, stages)
 
 
 class Report:
@@ -127,8 +128,6 @@ class Report:
         with atomic_file(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
         self.tracked.log_file(path)
-        if self.stages.used:
-            self.folder.note(stages=self.stages.used)
         for sentence in sentences(findings):
             say(f"• {sentence}", highlight=False)
         say(f"report   {path}", soft_wrap=True, highlight=False)

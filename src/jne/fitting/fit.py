@@ -1,4 +1,4 @@
-"""Training and the test loop, with Lightning's Trainer."""
+"""Training, with Lightning's Trainer; or the encoder that was trained before."""
 
 import random
 import warnings
@@ -40,7 +40,7 @@ from jne.fitting.components import (
 )
 from jne.fitting.config import FitConfig, TrainerConfig
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
-from jne.fitting.module import EncodingModule
+from jne.fitting.module import EncodingModule, build_optimizer
 from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
@@ -86,7 +86,6 @@ def fit(
     trajectory: Follower | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     check: Callable[[nn.Module], None] | None = None,
-    title: str = "",
 ) -> Fitted:
     """Train an encoder with early stopping, unless the store has it.
 
@@ -109,8 +108,6 @@ def fit(
         See `EpochCurves`; also called for an encoder that was trained before.
     check
         Called with the encoder before it is trained.
-    title
-        What the encoder is for, in `stages.used`.
 
     Raises
     ------
@@ -146,6 +143,7 @@ def fit(
             write_trained(folder / _FILE, module.encoder, made[0])
             save_to.unlink(missing_ok=True)
 
+        optimizer = build_optimizer(settings.optimizer, module.encoder)
         about = {
             "data": data.identity,
             "settings": settings.model_dump(
@@ -153,15 +151,18 @@ def fit(
                 include=set(FitConfig.model_fields),
                 exclude={"trainer": {"checkpoint_seconds"}},
             ),
-            "code": code_digest(map(type, module.encoder.modules())),
+            "code": code_digest([type(optimizer), *map(type, module.encoder.modules())]),
             "checkpoint": checkpoint and checkpoint_digest(checkpoint),
             "trajectory": trajectory and trajectory.identity,
         }
-        folder = stages.make("fit", about, write, title)
-        history = read_trained(folder / _FILE, module.encoder)
-        if on_epoch is not None and not made:
-            for row in epoch_rows(history):
-                on_epoch(row)
+        folder = stages.make("fit", about, write)
+        if made:
+            (history,) = made
+        else:
+            history = read_trained(folder / _FILE, module.encoder)
+            if on_epoch is not None:
+                for row in epoch_rows(history):
+                    on_epoch(row)
     return Fitted(module.encoder.to("cpu").eval(), history, f"fit/{folder.name}")
 
 

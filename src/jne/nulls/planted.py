@@ -13,6 +13,7 @@ says what would have been found, and, turned around, how nonlinear each voxel is
 N stimuli, V voxels, V' trained voxels, K of them with twins.
 """
 
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from jne.fitting.fit import Fitted, fit
 from jne.fitting.readout import last_layer
 from jne.measuring.config import JacobianConfig
 from jne.measuring.nonlinearity import jne_of
-from jne.nulls.twins import FACTS, TwinParts, stored_twins
+from jne.nulls.twins import TwinParts, stored_twins
 from jne.results.contents import planted_column
 
 _NOTHING = 1e-5  # of the standard deviation of a response: rounding
@@ -57,7 +58,7 @@ def planted_columns(
     """
     twins, power = planted_twins(parts, first, planted)
     data = parts.data.with_twins(twins)
-    second = fit(data, config, parts.stages, title="planted twins")
+    second = fit(data, config, parts.stages)
     chosen = np.flatnonzero(np.isin(twins.voxels, measured))  # of the K
     # The voxels themselves, then their twins, draw after draw
     of_draws = data.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
@@ -86,13 +87,14 @@ def planted_twins(
     """Linear twins, then twins of each planted share; and the linear power of the K voxels (K,)."""
     rows = parts.rows
     power = torch.empty(len(parts.voxels))
-    nonlinear = _NonlinearPart(parts.data, first.encoder, rows)
+    # Not before a twin is to be made: it costs a ridge regression
+    nonlinear_part = cache(partial(_NonlinearPart, parts.data, first.encoder, rows))
 
     def columns(block: slice) -> list[Tensor]:
         ((linear, noise),) = parts.parts(block, 1)
         of_linear, of_noise = linear[rows].var(dim=0), noise[rows].var(dim=0)
         power[block] = of_linear / (of_linear + of_noise)
-        shape = nonlinear.residual(parts.voxels[block])
+        shape = nonlinear_part().residual(parts.voxels[block])
         made = [linear + noise]
         for a in planted:
             share = torch.from_numpy(np.minimum(largest_share(power[block].numpy()), a))
@@ -103,9 +105,8 @@ def planted_twins(
 
     about = {**parts.identity, "planted": planted, "fit": first.identity}
     n_draws, facts = 1 + len(planted), lambda: {"power": power.double().numpy()}
-    twins = stored_twins(parts, "planted twins", about, n_draws, columns, facts)
-    with np.load(parts.stages.root / twins.identity / FACTS) as saved:
-        return twins, saved["power"]
+    twins, stored = stored_twins(parts, "planted twins", about, n_draws, columns, facts)
+    return twins, stored["power"]
 
 
 class _NonlinearPart:

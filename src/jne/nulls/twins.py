@@ -33,7 +33,7 @@ from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
 from jne.utils.reading import reading
 
-FACTS = "twins.npz"
+_FACTS = "twins.npz"
 _VOXELS_AT_ONCE = 2**12
 
 
@@ -64,7 +64,7 @@ class TwinParts:
             return [linear + noise for linear, noise in self.parts(block, self.n_draws)]
 
         about = {**self.identity, "draws": self.n_draws}
-        return stored_twins(self, "linear twins", about, self.n_draws, columns)
+        return stored_twins(self, "linear twins", about, self.n_draws, columns)[0]
 
     def parts(self, block: slice, n_draws: int) -> list[tuple[Tensor, Tensor]]:
         """Linear part and noise, (N, v) each, of the voxels `block` of the K; one pair a draw."""
@@ -118,11 +118,12 @@ def stored_twins(
     n_draws: int,
     columns: Callable[[slice], list[Tensor]],
     more: Callable[[], dict[str, NDArray]] = dict,
-) -> Twins:
+) -> tuple[Twins, dict[str, NDArray]]:
     """Surrogate voxels as a stage: made and standardised block after block if they are not there.
 
     columns: function of a slice of the K voxels that returns `n_draws` arrays (N, v) in the units
-    of the standardised responses. more: arrays to keep beside them, in FACTS.
+    of the standardised responses. more: arrays to keep beside them, called once these are made.
+    Returns the twins, and all arrays that were kept.
     """
     data, n_voxels = parts.data, len(parts.voxels)
 
@@ -145,18 +146,20 @@ def stored_twins(
                     array[:, chosen] = (twin - mean[chosen]) / scale[chosen]
                 progress.update(task, completed=block.stop)
         facts: dict[str, Any] = {"mean": mean.numpy(), "scale": scale.numpy(), **more()}
-        np.savez(folder / FACTS, **facts)
+        np.savez(folder / _FACTS, **facts)
 
     folder = parts.stages.make("twins", about, write)
-    with reading(folder, ""), np.load(folder / FACTS, allow_pickle=False) as facts:
-        return Twins(
+    with reading(folder, ""), np.load(folder / _FACTS, allow_pickle=False) as saved:
+        stored = dict(saved)
+        twins = Twins(
             parts.voxels,
             n_draws,
             np.load(folder / "responses.npy", mmap_mode="r"),
-            torch.from_numpy(facts["mean"]),
-            torch.from_numpy(facts["scale"]),
+            torch.from_numpy(stored["mean"]),
+            torch.from_numpy(stored["scale"]),
             f"twins/{folder.name}",
         )
+    return twins, stored
 
 
 def _scale(

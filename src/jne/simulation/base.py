@@ -47,9 +47,9 @@ class Study(Section, ABC):
         """
 
     @property
-    def stages_used(self) -> dict[str, str]:
+    def stages_used(self) -> list[str]:
         """As of `jne.stages.Stages`, of a study that keeps what it computes."""
-        return {}
+        return []
 
     def figure(self, table: pd.DataFrame) -> Figure | None:
         """A figure of the table, drawn and saved in the style of `jne.plots`.

@@ -65,7 +65,7 @@ class Calibration(Study, MethodConfig):
         self._stages = Stages(self.folder)
 
     @property
-    def stages_used(self) -> dict[str, str]:
+    def stages_used(self) -> list[str]:
         return self._stages.used
 
     @field_validator("jacobian")

@@ -61,7 +61,7 @@ class TrainingRun:
 
     def __init__(self, config: TrainConfig, folder: RunFolder, tracked: TrackedRun) -> None:
         self.config, self.folder, self.tracked = config, folder, tracked
-        self.stages = Stages(config.stages)
+        self.stages = Stages(config.stages, lambda used: folder.note(stages=used))
         self._started = self._data_ready = time.monotonic()
 
     @property
@@ -163,7 +163,7 @@ class TrainingRun:
         for name, value in match.tags().items():
             self.tracked.tag(name, value)
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
-        self.folder.note(val_loss=history.best_loss, stages=self.stages.used)
+        self.folder.note(val_loss=history.best_loss)
         self._show(regions)
         return history.best_loss
 

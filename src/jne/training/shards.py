@@ -81,15 +81,14 @@ def compute_shard(config: TrainConfig, source: Source) -> "Shards":
 
 def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
     """The steps of train.py up to the Jacobians, and of these a share."""
-    config, stages = shards.config, Stages(shards.config.stages)
+    config = shards.config
+    stages = Stages(config.stages, lambda used: part.note(stages=used))
     data = load_data(source, config)
     check_rois(config, data)
     targets = Targets.from_config(data, config, stages)
-    part.note(stages=stages.used)
     measure = partial(_measure_share, config=config, folder=part.path)
     fitted, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
-    facts = {"prepared": data.prepared.folder.name, "best_loss": fitted.history.best_loss}
-    part.note(**facts, stages=stages.used)
+    part.note(prepared=data.prepared.folder.name, best_loss=fitted.history.best_loss)
 
 
 def _measure_share(
