@@ -138,7 +138,7 @@ def test_an_address_has_no_password_but_its_driver_does(uri, bare):
 @pytest.mark.parametrize(
     "text",
     [
-        "sqlite:////tmp/a@b/mlflow.db", "http://host:5000/#/x@y", "https://medium.com/@user/x",
+        "sqlite:////data/a@b/mlflow.db", "http://host:5000/#/x@y", "https://medium.com/@user/x",
         "file:///home/me@work/x", "postgresql://host/db", "mail joe@host.org about http://host/x",
         "s3://bucket/a@b", "no address: a/b@c",
     ],

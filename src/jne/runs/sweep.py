@@ -75,7 +75,13 @@ class SweepCallback(Callback):
         global _launched
         from jne.config import ScriptConfig
         from jne.results.folder import check_parent, locked
-        from jne.tracking import STORE_ERRORS, close_orphaned_runs, open_store, save_views
+        from jne.tracking import (
+            STORE_ERRORS,
+            close_orphaned_runs,
+            first_line,
+            open_store,
+            save_views,
+        )
         from jne.utils.files import make_folder
 
         self.jobs = jobs_of(config) if is_grid(config) else None
@@ -95,7 +101,7 @@ class SweepCallback(Callback):
             save_views(client, experiment_id, self.folder.name)
         except STORE_ERRORS as error:
             if script.tracking.on_unreachable != "continue":
-                sys.exit(f"error: {hide_credentials(str(error).splitlines()[0])}")
+                sys.exit(f"error: {first_line(error)}")
         _folder_lock.enter_context(locked(make_folder(self.folder), wait=1.0))
         if script.tracking.nested:
             self.parent = self._open_run().run_id

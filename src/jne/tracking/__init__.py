@@ -32,7 +32,13 @@ from jne.tracking.queries import (
     results_folder,
 )
 from jne.tracking.run import RUN_KEY, TrackedRun, track
-from jne.tracking.store import STORE_ERRORS, close_orphaned_runs, open_store, relocate_store
+from jne.tracking.store import (
+    STORE_ERRORS,
+    close_orphaned_runs,
+    first_line,
+    open_store,
+    relocate_store,
+)
 from jne.tracking.views import save_views, ui_hint
 
 # Users need not know that MLflow creates its tables. MLflow resets these levels when it is
@@ -53,6 +59,7 @@ __all__ = [
     "close_orphaned_runs",
     "dataset_of",
     "find_run",
+    "first_line",
     "open_store",
     "record",
     "relocate_store",

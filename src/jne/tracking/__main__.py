@@ -8,12 +8,13 @@ import sys
 
 from mlflow import MlflowClient
 
-from jne.credentials import hide_credentials, with_credentials, without_credentials
+from jne.credentials import with_credentials, without_credentials
 from jne.tracking.journal import record
 from jne.tracking.store import (
     STORE_ERRORS,
     check_address,
     close_orphaned_runs,
+    first_line,
     opening,
     relocate_store,
 )
@@ -32,7 +33,7 @@ def main(prog: str = "python -m jne.tracking") -> None:
         else:
             _open_ui(without_credentials(arguments.uri), arguments.port)
     except STORE_ERRORS as error:
-        sys.exit(f"error: {hide_credentials(str(error).splitlines()[0])}")
+        sys.exit(f"error: {first_line(error)}")
 
 
 def _close(uri: str, experiment: str) -> None:

@@ -26,6 +26,7 @@ from jne.tracking.store import (
     TAG_LENGTH,
     UNRECORDED,
     check_answer,
+    first_line,
     open_store,
     opening,
 )
@@ -263,16 +264,14 @@ class TrackedRun:
                 return
             except STORE_ERRORS as error:
                 if self.on_unreachable == "fail":
-                    reason = str(error).strip().splitlines()[0]
+                    message = f"the MLflow store could not be reached ({first_line(error)})"
                     uri = self._journal["store"]["uri"]
-                    message = f"the MLflow store could not be reached ({reason})"
                     raise InputError("tracking.uri", message, uri) from error
                 self._go_offline(error)
         write_json(self.folder / UNRECORDED, self._journal)
 
     def _go_offline(self, error: Exception) -> None:
-        reason = hide_credentials(str(error).splitlines()[0])
-        self.client, self._offline_reason = None, reason[:200]
+        self.client, self._offline_reason = None, first_line(error)[:200]
         message = f"MLflow: {self._offline_reason}; continuing without MLflow"
         say(message, style="yellow", soft_wrap=True)
 

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from jne.addresses import sqlite_address, sqlite_file
-from jne.credentials import with_credentials
+from jne.credentials import hide_credentials, with_credentials
 from jne.errors import InputError
 from jne.results.folder import locked, status_of
 from jne.tracking.views import save_views
@@ -92,10 +92,14 @@ def opening(uri: str) -> Iterator[None]:
             message += " and begin the address with postgresql+psycopg://"
         raise InputError("tracking.uri", message, uri) from error
     except (*STORE_ERRORS, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            "tracking.uri", f"cannot open the MLflow store ({reason})", value=uri
-        ) from error
+        message = f"cannot open the MLflow store ({first_line(error)})"
+        raise InputError("tracking.uri", message, uri) from error
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong in a store, without what SQLAlchemy adds to it, and without passwords."""
+    lines = hide_credentials(str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def check_address(uri: str, *, existing: bool = False) -> None:
