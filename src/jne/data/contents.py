@@ -5,7 +5,6 @@ be prepared under two names, and a file may have changed under its name. The dig
 the prepared folder (`jne.data.notes`), so that its arrays are read for them once.
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from jne.data.notes import noted
 from jne.data.prepared import Prepared
+from jne.stages import digest_of
 from jne.utils.blocks import voxel_blocks
 
 PARTS = ("responses", "features", "stimuli", "voxels")
@@ -40,7 +40,7 @@ def contents_of(prepared: Prepared) -> dict[str, str]:
 
 def combined(digests: Mapping[str, str]) -> str:
     """One digest of those of all parts."""
-    return _of_text(json.dumps([digests[part] for part in PARTS]))
+    return digest_of([digests[part] for part in PARTS])
 
 
 def _of_array(array: NDArray) -> str:
@@ -52,8 +52,4 @@ def _of_array(array: NDArray) -> str:
 
 def _of_columns(table: pd.DataFrame, names: Iterable[str]) -> str:
     columns = [table[name].astype(str).tolist() for name in names if name in table]
-    return _of_text(json.dumps(columns))
-
-
-def _of_text(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:_LENGTH]
+    return digest_of(columns)

@@ -24,6 +24,7 @@ from jne.data.responses import (
     voxel_statistics,
 )
 from jne.errors import InputError
+from jne.utils.blocks import among_all
 
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
 
@@ -205,9 +206,7 @@ class StandardisedData(pl.LightningDataModule):
         NaN for all others.
         """
         trained = self.kept if chosen is None else self.kept[chosen]
-        everything = np.full((*values.shape[:-1], len(self.voxel_status)), np.nan, values.dtype)
-        everything[..., trained] = values
-        return everything
+        return among_all(values, trained, len(self.voxel_status), values.dtype)
 
     def split(self, name: str) -> tuple[Tensor, Tensor]:
         """Standardised (features, responses) of a split."""

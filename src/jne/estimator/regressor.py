@@ -22,6 +22,7 @@ from jne.estimator.parameters import Parameters, checked
 from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
 from jne.jacobian.measurement import FEWEST_STIMULI
+from jne.utils.blocks import among_all
 from jne.utils.progress import without_progress
 
 _FEWEST_TO_TRAIN = 2
@@ -235,14 +236,14 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def _deviation_at(self, features: torch.Tensor) -> NDArray[np.float32]:
         """(n, V) of standardised features (n, D)."""
         settings, trained = self._parameters(), self._model.trained.numpy()
-        deviation = np.full((len(features), len(trained)), np.nan, dtype=np.float32)
-        deviation[:, trained] = jacobian_deviation(
+        deviation = jacobian_deviation(
             self.encoder_,
             features,
             device=settings.device,
             max_memory_gb=settings.max_memory_gb,
         )
-        return deviation
+        assert isinstance(deviation, np.ndarray)  # of one variant
+        return among_all(deviation, trained, len(trained), np.float32)
 
     def _features(self, X: ArrayLike) -> NDArray[np.floating]:
         check_is_fitted(self)

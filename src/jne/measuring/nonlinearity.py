@@ -28,6 +28,7 @@ from jne.jacobian import (
 from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
 from jne.measuring.scores import Scores
+from jne.utils.blocks import among_all
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
 
@@ -201,10 +202,8 @@ def _twin_columns(
     twins = data.twins
     assert twins is not None
     outputs = twins_of(chosen, data)
-    twin_jne = np.full(len(twins.voxels) * twins.n_draws, np.nan)
-    twin_jne[outputs - data.n_trained] = jne_of(
-        encoder, data, outputs, settings, folder, "Jacobians of twins", compute
-    )
+    measured = jne_of(encoder, data, outputs, settings, folder, "Jacobians of twins", compute)
+    twin_jne = among_all(measured, outputs - data.n_trained, data.n_outputs - data.n_trained)
     draws = data.all_voxels(twins.per_draw(twin_jne, data.n_trained))
     mean = draws.mean(axis=0)
     columns = {"jne_twin": mean, "w": jne - mean}

@@ -44,6 +44,7 @@ from torch import Tensor, nn
 from jne.analysis.inference import knockoff_q, knockoff_w
 from jne.columns import TWINS, averaged, entry_of, matching
 from jne.roi import ROIS, ordered
+from jne.utils.blocks import among_all
 from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
 
@@ -113,9 +114,7 @@ def voxel_table(
     for name in (*scores, *nonlinearity):
         entry_of(name)
     for name, values in scores.items():
-        column = np.full(len(voxels), np.nan)
-        column[kept] = values
-        table[name] = column
+        table[name] = among_all(values, kept, len(voxels))
     return table.assign(**nonlinearity)
 
 

@@ -1,11 +1,10 @@
 """The parameters of a training run in MLflow, and the tags by which evaluate.py finds it."""
 
-import hashlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from jne.data.contents import combined
+from jne.stages import digest_of
 from jne.tracking import Match
 from jne.training.config import TrainConfig
 
@@ -62,16 +61,12 @@ def match_of(config: TrainConfig, contents: Mapping[str, str], linear: bool) -> 
     data_set = config.data["name"]
     return Match(
         role=role,
-        data_set=_digest(data_set),
-        subject=_digest([data_set, config.subject]),
-        settings=_digest(settings),
+        data_set=digest_of(data_set),
+        subject=digest_of([data_set, config.subject]),
+        settings=digest_of(settings),
         seed=str(config.seed),
         contents=combined(contents),
     )
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _flat(settings: dict[str, Any], prefix: str) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 VOXELS_PER_BLOCK = 4096  # bounds a float64 copy at 8 * N * 4096 bytes
 
@@ -24,11 +24,13 @@ def even_blocks(n_voxels: int, size: int) -> Iterator[slice]:
         yield slice(k * n_voxels // n_blocks, (k + 1) * n_voxels // n_blocks)
 
 
-def among_all(values: NDArray, places: NDArray, n_voxels: int) -> NDArray[np.float64]:
+def among_all(
+    values: NDArray, places: NDArray, n_voxels: int, dtype: DTypeLike = np.float64
+) -> NDArray:
     """Values (..., v) of some voxels as those of all, (..., n_voxels), NaN for the others.
 
-    places: their numbers (v,), or (n_voxels,) bool.
+    places: their numbers (v,), or (n_voxels,) bool. dtype: of the result, of floating point.
     """
-    result = np.full((*values.shape[:-1], n_voxels), np.nan)
+    result = np.full((*values.shape[:-1], n_voxels), np.nan, dtype)
     result[..., places] = values
     return result
