@@ -17,6 +17,7 @@ import attacks
 import bombs
 import h5py
 import numpy as np
+from cases import Busy, Case, Refused, Sprung
 from damage import FILES, damages
 from finished_run import evaluate_config, write_run
 
@@ -28,22 +29,8 @@ from jne.results import Results
 from jne.tracking import record
 from jne.utils.arrays import read_array
 
-Case = tuple[str, Callable[[], object], bool]
-"""What it is, what tries it, and whether it may be accepted."""
 SECRET = "the secret of this machine"
 _SECONDS = 2.0
-
-
-class Refused(Exception):
-    """The program ended with one line."""
-
-
-class Sprung(Exception):
-    """A trap was sprung: a secret or a file of the machine was given away."""
-
-
-class Busy(Exception):
-    """It took longer than two seconds of this process."""
 
 
 def folders(home: Path, rng: random.Random) -> Iterator[Case]:
