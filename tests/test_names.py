@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from helpers import TINY, no_figures, run_quietly, status
+from helpers import TINY, run_quietly, status
 from matplotlib import rc_context
 from mlflow import MlflowClient
 
@@ -262,8 +262,7 @@ def test_a_study_of_any_name(run_script, tmp_path, store, capsys):
 def test_a_sweep_of_odd_names_that_mlflow_never_got(run_train, tmp_path, store, capsys):
     """Its jobs stay in its folder, its table shows them, and each can be recorded later."""
     lost = ("tracking.uri=postgresql://nobody@nowhere/x", "tracking.on_unreachable=continue")
-    with no_figures():
-        folders = run_train("-m", "name='a/[/b]','../..'", *lost, "sweep=s", "trainer.max_epochs=1")
+    folders = run_train("-m", "name='a/[/b]','../..'", *lost, "sweep=s", "trainer.max_epochs=1")
     assert len(folders) == 2
     assert {folder.parent for folder in folders} == {tmp_path / "sweeps" / "s"}
     printed = capsys.readouterr().out

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import evaluate_config, write_run
-from helpers import compose_train, no_figures, status
+from helpers import compose_train, status
 
 from jne.data import contents
 from jne.data.prepared import load
@@ -231,8 +231,7 @@ def arrays(tmp_path):
 @pytest.mark.slow
 def test_what_train_py_recorded(run_train, tmp_path, store, arrays):
     def train(*settings):
-        with no_figures():
-            (folder,) = run_train("tracking.experiment=mixed", "data.layer=1", *arrays, *settings)
+        (folder,) = run_train("tracking.experiment=mixed", "data.layer=1", *arrays, *settings)
         return folder
 
     def chosen():
@@ -301,8 +300,7 @@ def test_what_a_run_is_found_by(tmp_path):
 
 
 def test_digests_of_prepared_data_are_kept(run_train, tmp_path, arrays, monkeypatch):
-    with no_figures():
-        (folder,) = run_train("data.layer=1", *arrays)
+    (folder,) = run_train("data.layer=1", *arrays)
     prepared = Path(status(folder)["prepared"])
     kept = json.loads((prepared / "checks.json").read_text())["contents"]
     with monkeypatch.context() as patch:

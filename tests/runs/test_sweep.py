@@ -138,8 +138,7 @@ def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tm
     (folders[2] / "status.json").write_text(json.dumps(failed | {"status": "FAILED"}))
     # The jobs are in another order, so they have other numbers.
     again = how if how == "resume=true" else f"sweep={sweep.name}"
-    with no_figures():
-        run_train("-m", "activation=gelu,relu", "encoder=nonlinear,linear", again)
+    run_train("-m", "activation=gelu,relu", "encoder=nonlinear,linear", again)
     assert sweep_folder(tmp_path) == sweep
     found = sorted(path for path in sweep.iterdir() if path.is_dir())
     assert len(found) == 4
@@ -168,12 +167,11 @@ def test_jobs_with_equal_names_are_told_apart(run_train, tmp_path, capsys):
         folders = sweep_folder(tmp_path).glob("*/status.json")
         return {len(Results(path.parent).epochs): path.parent for path in folders}
 
-    with no_figures():
-        run_train("-m", "trainer.max_epochs=2,3")
-        first = epochs()
-        before = {n: contents(folder) for n, folder in first.items()}
-        capsys.readouterr()
-        run_train("-m", "trainer.max_epochs=4,3,2", "seed=0", "resume=true")
+    run_train("-m", "trainer.max_epochs=2,3")
+    first = epochs()
+    before = {n: contents(folder) for n, folder in first.items()}
+    capsys.readouterr()
+    run_train("-m", "trainer.max_epochs=4,3,2", "seed=0", "resume=true")
     assert "not finished" not in capsys.readouterr().out
     assert set(epochs()) == {2, 3, 4}
     assert {n: epochs()[n] for n in (2, 3)} == first
@@ -184,9 +182,8 @@ def test_jobs_with_equal_names_are_told_apart(run_train, tmp_path, capsys):
 
 def test_a_sweep_in_which_no_voxel_is_measured(run_train, tmp_path):
     """No voxel is significant. A pattern chooses the jobs."""
-    with no_figures():
-        run_train("-m", "activation=glob(re*)", "jacobian.voxels=significant", "stats.alpha=1e-9",
-                  "seed=0,1")  # fmt: skip
+    run_train("-m", "activation=glob(re*)", "jacobian.voxels=significant", "stats.alpha=1e-9",
+              "seed=0,1")  # fmt: skip
     table = pd.read_csv(sweep_folder(tmp_path) / "sweep.csv")
     assert list(table["seed"]) == [0, 1]
     assert table["jne/mean"].isna().all()
@@ -290,15 +287,14 @@ def all_bytes(folder: Path) -> dict[Path, bytes]:
 
 def test_a_finished_run_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path, capsys):
     """Other data: it stays as it is, and the run goes to a folder beside it."""
-    with no_figures():
-        (first,) = run_train(*arrays, "resume=true")
-        before = all_bytes(first)
-        responses = np.load(tmp_path / "y.npy")
-        np.save(tmp_path / "y.npy", responses[:, :3])
-        capsys.readouterr()
-        (second,) = run_train(*arrays, "resume=true")
-        printed = capsys.readouterr().out.replace("\n", "")
-        assert run_train(*arrays, "resume=true") == []
+    (first,) = run_train(*arrays, "resume=true")
+    before = all_bytes(first)
+    responses = np.load(tmp_path / "y.npy")
+    np.save(tmp_path / "y.npy", responses[:, :3])
+    capsys.readouterr()
+    (second,) = run_train(*arrays, "resume=true")
+    printed = capsys.readouterr().out.replace("\n", "")
+    assert run_train(*arrays, "resume=true") == []
     assert f"the data are no longer those of {first}, which stays as it is" in printed
     assert f"already finished: {second}" in capsys.readouterr().out.replace("\n", "")
     assert all_bytes(first) == before
@@ -311,12 +307,11 @@ def test_a_finished_run_is_finished_for_the_data_that_it_had(run_train, arrays, 
 def test_a_job_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path):
     """The sweep's table is of the data that there are now."""
     jobs = ("-m", *arrays, "seed=0,1")
-    with no_figures():
-        first = run_train(*jobs)
-        responses = np.load(tmp_path / "y.npy")
-        np.save(tmp_path / "y.npy", responses[::-1])
-        second = run_train(*jobs, "resume=true")
-        assert run_train(*jobs, "resume=true") == []
+    first = run_train(*jobs)
+    responses = np.load(tmp_path / "y.npy")
+    np.save(tmp_path / "y.npy", responses[::-1])
+    second = run_train(*jobs, "resume=true")
+    assert run_train(*jobs, "resume=true") == []
     assert len(first) == len(second) == 2
     table = pd.read_csv(sweep_folder(tmp_path) / "sweep.csv")
     assert sorted(table["run"]) == sorted(folder.name for folder in second)
@@ -354,8 +349,7 @@ def test_a_run_whose_data_changed_continues_as_another_mlflow_run(
     client.log_param(old, "n_train", 12345)
     other = {"status": "FAILED", "prepared": "/of/other-data", "mlflow_run_id": old}
     (folder / "status.json").write_text(json.dumps(status(folder) | other))
-    with no_figures():
-        run_train("trainer.max_epochs=6", "resume=true")
+    run_train("trainer.max_epochs=6", "resume=true")
     assert client.get_run(old).info.status == "KILLED"
     assert client.get_run(old).data.tags["error"] == ("the data changed; continued as another run")
     new = client.get_run(status(folder)["mlflow_run_id"])

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import no_figures
 from scipy import stats
 
 from jne.results import Results
@@ -68,14 +67,13 @@ def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
     small = [f"simulation.calibration.{k}={v}".replace(" ", "") for k, v in SMALL.items()]
     fast = ["encoder.hidden_width=16", "trainer.max_epochs=2", "control.planted=[0.3]"]
     study = ["simulation=calibration", *small, *(f"simulation.calibration.{k}" for k in fast)]
-    with no_figures():
-        (folder,) = run_script("simulate.py", *study)
-        (plain,) = run_script(
-            "train.py", "data=cells", "data.noise=heavy", "data.n_train=60", "data.n_val=7",
-            "data.n_test=20", "data.alpha=[0.0,0.5]", "data.noise_ceiling=[0.5]",
-            "data.voxels_per_cell=3", "data.n_features=64", "control=twins", *fast,
-            "experiment=tuned", "seed=0",
-        )  # fmt: skip
+    (folder,) = run_script("simulate.py", *study)
+    (plain,) = run_script(
+        "train.py", "data=cells", "data.noise=heavy", "data.n_train=60", "data.n_val=7",
+        "data.n_test=20", "data.alpha=[0.0,0.5]", "data.noise_ceiling=[0.5]",
+        "data.voxels_per_cell=3", "data.n_features=64", "control=twins", *fast,
+        "experiment=tuned", "seed=0",
+    )  # fmt: skip
     assert (folder / "figures" / "calibration.png").stat().st_size > 5000
     table = pd.read_csv(folder / "table.csv")
     voxels = Results(plain).voxels

@@ -84,8 +84,7 @@ def test_a_killed_training_is_one_run_with_every_point_once(
         kill_at(patch, target, calls)
         with pytest.raises(Died):
             run_train(*settings)
-    with no_figures():
-        run_train(*settings, "resume=true")
+    run_train(*settings, "resume=true")
     (run,) = runs_of(store, tmp_path.name)
     assert run.info.status == "FINISHED"
     folder = only_run(tmp_path)
@@ -111,8 +110,7 @@ def test_a_run_whose_store_was_replaced_has_its_whole_curves_in_the_new_one(
         with pytest.raises(Died):
             run_train(*settings)
     first = status(only_run(tmp_path))["mlflow_run_id"]
-    with no_figures():
-        run_train(*settings, "resume=true", f"tracking.uri=sqlite:///{other}")
+    run_train(*settings, "resume=true", f"tracking.uri=sqlite:///{other}")
     second = status(only_run(tmp_path))["mlflow_run_id"]
     assert first != second
     counted = points(f"sqlite:///{other}", second)

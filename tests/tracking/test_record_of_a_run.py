@@ -75,8 +75,7 @@ def check_model(folder: Path, uri: str, run_id: str) -> None:
 
 
 def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arrays, store):
-    with no_figures():
-        (folder,) = run_train(*arrays, "tracking.log_model=true")
+    (folder,) = run_train(*arrays, "tracking.log_model=true")
     run = run_of(folder, store)
     check_model(folder, store, run.info.run_id)
     (logged,) = run.outputs.model_outputs
@@ -87,14 +86,12 @@ def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arra
 
 
 def test_the_model_of_a_run_with_twins_predicts_the_voxels_alone(run_train, arrays, store):
-    with no_figures():
-        (folder,) = run_train(*arrays, "control=twins", "tracking.log_model=true")
+    (folder,) = run_train(*arrays, "control=twins", "tracking.log_model=true")
     check_model(folder, store, status(folder)["mlflow_run_id"])
 
 
 def test_a_model_of_a_class_of_a_stranger_needs_trust(run_train, arrays):
-    with no_figures():
-        (folder,) = run_train(*arrays)
+    (folder,) = run_train(*arrays)
     saved = torch.load(folder / "encoder.pt", weights_only=True)
     saved["config"] = {"_target_": "tempfile.mkdtemp"}
     torch.save(saved, folder / "encoder.pt")
@@ -177,9 +174,8 @@ def test_damaged_inputs_in_a_journal_are_refused(tmp_path, store, inputs):
 
 
 def test_every_key_that_matters_is_a_parameter(run_train, store):
-    with no_figures():
-        (folder,) = run_train("optimizer=adamw", "optimizer.weight_decay=0.25",
-                              "jacobian.variants=[l1,l2]", "tracking.nested=false")  # fmt: skip
+    (folder,) = run_train("optimizer=adamw", "optimizer.weight_decay=0.25",
+                          "jacobian.variants=[l1,l2]", "tracking.nested=false")  # fmt: skip
     params = run_of(folder, store).data.params
     assert params["optimizer.weight_decay"] == "0.25"
     assert params["jacobian.variants"] == "['l1', 'l2']"

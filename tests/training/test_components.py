@@ -5,7 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import compose_train, contents, no_figures
+from helpers import compose_train, contents
 from sklearn.metrics import r2_score
 from torch.nn.functional import mse_loss
 
@@ -220,20 +220,19 @@ def test_twins_have_components_of_their_own(data, tmp_path):
 def test_a_run_on_components(run_train, tmp_path):
     """With twins; resumed bit for bit; the encoder of voxels has the R2 of the table."""
     overrides = (*COMPONENTS, "control=twins", "control.share=0.5", "readout=trained")
-    with no_figures():
-        (whole,) = run_train(*overrides, "trainer.max_epochs=6")
-        saved = tmp_path / "half.ckpt"
+    (whole,) = run_train(*overrides, "trainer.max_epochs=6")
+    saved = tmp_path / "half.ckpt"
 
-        def keep(path, *_):
-            path.with_name("last.ckpt").rename(saved)
-            raise InputError("", "that is enough")
+    def keep(path, *_):
+        path.with_name("last.ckpt").rename(saved)
+        raise InputError("", "that is enough")
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("jne.fitting.fit.write_trained", keep)
-            with pytest.raises(SystemExit, match="that is enough"):
-                run_train(*overrides, "trainer.max_epochs=3")
-        again = run_train(*overrides, "trainer.max_epochs=6", f"checkpoint={saved}")
-        (resumed,) = set(again) - {whole}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jne.fitting.fit.write_trained", keep)
+        with pytest.raises(SystemExit, match="that is enough"):
+            run_train(*overrides, "trainer.max_epochs=3")
+    again = run_train(*overrides, "trainer.max_epochs=6", f"checkpoint={saved}")
+    (resumed,) = set(again) - {whole}
     assert contents(resumed) == contents(whole)
     run = Results(whole)
     encoder = run.encoder()

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, TINY_COHORT, compose_train, no_figures, status
+from helpers import TINY, TINY_COHORT, compose_train, status
 from mlflow import MlflowClient
 
 from jne import JNERegressor
@@ -119,11 +119,10 @@ def test_the_check_leaves_the_encoder_as_it_is(data, config):
 
 def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, monkeypatch):
     """Another run of the same encoder finds it, with its curves, and has its numbers."""
-    with no_figures():
-        (first,) = run_train("control=planted", "control.planted=[0.3]")
-        monkeypatch.setattr("jne.fitting.fit.train_module", lambda *_, **__: 1 / 0)
-        more = ("jacobian.variants=[l1,l2]", "stats.alpha=0.01", "baseline=[]", "name=other")
-        made = run_train("control=planted", "control.planted=[0.3]", *more)
+    (first,) = run_train("control=planted", "control.planted=[0.3]")
+    monkeypatch.setattr("jne.fitting.fit.train_module", lambda *_, **__: 1 / 0)
+    more = ("jacobian.variants=[l1,l2]", "stats.alpha=0.01", "baseline=[]", "name=other")
+    made = run_train("control=planted", "control.planted=[0.3]", *more)
     (second,) = set(made) - {first}
     assert (first / "encoder.pt").read_bytes() == (second / "encoder.pt").read_bytes()
     assert (first / "epochs.csv").read_bytes() == (second / "epochs.csv").read_bytes()

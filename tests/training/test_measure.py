@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import no_figures
 
 from jne import columns
 from jne.analysis.nonlinearity import gain_change, shape_change
@@ -20,8 +19,7 @@ def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     score = Column("r", "r", RUN, "", array="predictions", reduce=pearson_r)
     largest = Column("largest", "", RUN, "", array="deviation", reduce=lambda s: np.max(s, axis=0))
     monkeypatch.setattr(columns, "COLUMNS", (*columns.COLUMNS, score, largest))
-    with no_figures():
-        (folder,) = run_train("jacobian.variants=[l1,l2]")
+    (folder,) = run_train("jacobian.variants=[l1,l2]")
     run = Results(folder)
     responses, predictions = run.array("responses"), run.array("predictions")
     expected = [np.corrcoef(*pair)[0, 1] for pair in zip(responses.T, predictions.T, strict=True)]
@@ -34,8 +32,7 @@ def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
 
 @pytest.mark.parametrize("voxels", ["all", "[V1]"])
 def test_gain_and_shape_are_columns(run_train, voxels):
-    with no_figures():
-        (folder,) = run_train(f"jacobian.voxels={voxels}", "jacobian.variants=[l1,l2]")
+    (folder,) = run_train(f"jacobian.voxels={voxels}", "jacobian.variants=[l1,l2]")
     run = Results(folder)
     encoder, x = run.encoder(), torch.tensor(np.array(run.array("features")))
     arrays = jacobian_deviation(encoder.double(), x.double(), variant=["l1"], gain_shape=True)
@@ -61,8 +58,7 @@ def test_steps_of_a_run_return_what_the_next_one_uses(run_train, monkeypatch):
         return returned[-1]
 
     monkeypatch.setattr(steps, "measure_nonlinearity", kept)
-    with no_figures():
-        (folder,) = run_train()
+    (folder,) = run_train()
     (measured,) = returned
     run = Results(folder)
     assert measured.jne_ss.shape == measured.deviation.shape == (20, 30)

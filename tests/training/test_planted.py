@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_COHORT, contents, no_figures
+from helpers import TINY_COHORT, contents
 
 from jne.analysis.nonlinear_share import largest_share, nonlinear_share
 from jne.data.cells import Cells
@@ -63,13 +63,12 @@ def test_a_planted_twin_has_the_nonlinear_share_that_was_planted(data, tmp_path)
 
 def test_the_results_of_a_run_with_planted_twins(run_train):
     settings = ("control=planted", PLANTED, "control.share=0.5", "jacobian.voxels=[V1,V2,V4]")
-    with no_figures():
-        (folder,) = run_train(*settings)
-        (again,) = set(run_train(*settings)) - {folder}
-        (plain,) = set(run_train(*settings[:1], "control.planted=[]", *settings[2:])) - {
-            folder,
-            again,
-        }
+    (folder,) = run_train(*settings)
+    (again,) = set(run_train(*settings)) - {folder}
+    (plain,) = set(run_train(*settings[:1], "control.planted=[]", *settings[2:])) - {
+        folder,
+        again,
+    }
     assert contents(folder) == contents(again)
     voxels = Results(folder).voxels
     found = nonlinear_share(
@@ -94,10 +93,9 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
 
 
 def test_planting_into_a_linear_encoder_says_nothing(run_script):
-    with no_figures():
-        (folder,) = run_script(
-            "train.py", *TINY_COHORT, "control=planted", "encoder=linear", "trainer.max_epochs=1"
-        )
+    (folder,) = run_script(
+        "train.py", *TINY_COHORT, "control=planted", "encoder=linear", "trainer.max_epochs=1"
+    )
     voxels = Results(folder).voxels
     assert not voxels["jne_planted_60"].any()
     assert voxels["nonlinear_share"].isna().all()

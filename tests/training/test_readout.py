@@ -139,8 +139,7 @@ def test_any_module_that_ends_in_a_linear_layer(data):
 
 
 def test_encoder_ridge_is_the_baseline_and_its_jne_is_0(run_script):
-    with no_figures():
-        (folder,) = run_script("train.py", *TINY_COHORT, "encoder=ridge")
+    (folder,) = run_script("train.py", *TINY_COHORT, "encoder=ridge")
     run = Results(folder)
     np.testing.assert_allclose(run.voxels["r2"], run.voxels["r2_ridge"], atol=1e-5)
     assert (run.voxels["jne"] == 0).all()

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from helpers import ROOT, TINY, TINY_COHORT, no_figures, only_run
+from helpers import ROOT, TINY, TINY_COHORT, only_run
 from mlflow import MlflowClient
 from scipy.stats import spearmanr
 from sklearn.metrics import r2_score
@@ -71,10 +71,9 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
 
 
 def test_the_weights_kept_are_the_best_epochs(run_train):
-    with no_figures():
-        (folder,) = run_train(
-            "readout=trained", "trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3"
-        )
+    (folder,) = run_train(
+        "readout=trained", "trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3"
+    )
     results = Results(folder)
     losses = results.epochs["val/loss"]
     best = results.summary["metrics"]["train/best_epoch"]
@@ -267,8 +266,7 @@ def test_what_is_odd_about_the_rows_is_said_once_and_kept(run_train, tmp_path, c
     np.save(tmp_path / "x.npy", x)
     np.save(tmp_path / "y.npy", x[:, :3] + rng.standard_normal((200, 3)))
     arrays = (f"data.root={tmp_path}", "data.features=x.npy", "data.responses=y.npy")
-    with no_figures():
-        (folder,) = run_train("data=arrays", *arrays, "baseline=[]")
+    (folder,) = run_train("data=arrays", *arrays, "baseline=[]")
     (sentence,) = json.loads((folder / "summary.json").read_text())["data_warnings"]
     assert sentence.startswith("stimuli resemble the one before")
     assert " ".join(capsys.readouterr().out.split()).count(sentence) == 1
@@ -308,8 +306,7 @@ class TwoLayers(torch.nn.Sequential):
 def test_an_encoder_of_ones_own(run_train):
     """Against its own closed form: J = W2 diag(1 - tanh^2(a)) W1."""
     own = "{_target_: tests.training.test_train.TwoLayers, label: mine, width: 16}"
-    with no_figures():
-        (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
+    (folder,) = run_train("~encoder", f"+encoder={own}", "trainer.max_epochs=2")
     results = Results(folder)
     prepared = load(Path(results.status["prepared"]))
     saved = torch.load(folder / "encoder.pt", weights_only=True)
@@ -327,10 +324,9 @@ def test_an_encoder_of_ones_own(run_train):
 
 
 def test_chosen_voxels_and_variants_are_measured(run_train):
-    with no_figures():
-        (folder,) = run_train(
-            "jacobian.voxels=[V1,FFA-2]", "jacobian.variants=[l1,l2,zscore_l1,zscore_l2]"
-        )
+    (folder,) = run_train(
+        "jacobian.voxels=[V1,FFA-2]", "jacobian.variants=[l1,l2,zscore_l1,zscore_l2]"
+    )
     results = Results(folder)
     measured = results.voxels["jne"].notna()
     assert measured.tolist() == results.voxels["roi"].isin(["V1", "FFA-2"]).tolist()

@@ -174,11 +174,10 @@ def test_the_results_of_a_run_with_twins(runs, store):
 
 
 def test_with_one_twin_q_is_that_of_w(run_train):
-    with no_figures():
-        (folder,) = run_train("control=twins", "control.share=0.5", "jacobian.voxels=[V1,V2]")
-        (again,) = set(
-            run_train("control=twins", "control.share=0.5", "jacobian.voxels=[V1,V2]")
-        ) - {folder}
+    (folder,) = run_train("control=twins", "control.share=0.5", "jacobian.voxels=[V1,V2]")
+    (again,) = set(run_train("control=twins", "control.share=0.5", "jacobian.voxels=[V1,V2]")) - {
+        folder
+    }
     assert contents(folder) == contents(again)
     voxels = Results(folder).voxels
     np.testing.assert_array_equal(twin_q(voxels), knockoff_q(voxels["w"].to_numpy()))
@@ -199,10 +198,7 @@ def test_with_one_twin_q_is_that_of_w(run_train):
 @pytest.mark.parametrize("encoder", ["linear", "ridge"])
 def test_the_w_of_a_linear_encoder_is_0(run_script, encoder):
     epochs = "trainer.max_epochs=1"
-    with no_figures():
-        (folder,) = run_script(
-            "train.py", *TINY_COHORT, "control=twins", f"encoder={encoder}", epochs
-        )
+    (folder,) = run_script("train.py", *TINY_COHORT, "control=twins", f"encoder={encoder}", epochs)
     run = Results(folder)
     assert not run.voxels["w"].any()
     assert run.summary["metrics"]["w/nonlinear_at_q10"] == 0
