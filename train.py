@@ -21,6 +21,7 @@ def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
         from jne.fitting.baseline import baseline_columns
+        from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
         from jne.training.config import check_config
         from jne.training.run import finished_loss, folder_of, open_training_run
@@ -47,6 +48,7 @@ def train(composed: DictConfig) -> float:
         if shards:
             shards.describe(run)
         baseline = baseline_columns(config.baseline, data, run.stages)
+        share = measure_share(data, config.share, run.stages)
         outcome = fit_and_measure(
             data,
             config,
@@ -56,7 +58,7 @@ def train(composed: DictConfig) -> float:
             on_epoch=run.tracked.log_epoch,
             compute=shards.merge if shards else None,
         )
-        return run.save(source, outcome, baseline)
+        return run.save(source, outcome, baseline, share)
 
 
 if __name__ == "__main__":

@@ -46,6 +46,8 @@ class Column:
     """In the results folder of every run, or of every run with its source."""
     averaged: bool = False
     """Whether rois.csv and MLflow have its mean by ROI."""
+    regional: bool = False
+    """Whether rois.csv has it of each ROI as a whole, not as a mean over voxels; MLflow, too."""
     cmap: str = ""
     """The colour map of matplotlib that it is drawn in on a brain, from 0 up; empty: it is not."""
     static: bool = False
@@ -123,6 +125,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("noise_ceiling_ood", "ceiling out", EXTERNAL, "noise ceiling of the external test set",
            VARIANCE),
     # --- nonlinearity ---
+    Column("nonlinear_share", "nonlinear share", RUN, "share of the signal's variance that no "
+           "linear map of the features explains", cmap="inferno", static=True, regional=True),
+    Column("nonlinear_share_low", "95 % from", RUN, "lower end of its 95 % interval",
+           regional=True),
+    Column("nonlinear_share_high", "to", RUN, "its upper end", regional=True),
+    Column("signal_share", "signal", RUN, "variance of the signal: what repeats of a stimulus "
+           "share", VARIANCE, regional=True),
+    Column("linear_share", "linear", RUN, "variance of the best linear fit to the features",
+           VARIANCE, regional=True),
+    Column("signal_from", "signal from", RUN, "what the signal is known from: repeats, or noise "
+           "ceiling; empty where it is not", TEXT),
     Column("jne", "JNE", RUN, "Jacobian-based nonlinearity evaluation", JACOBIAN, required=True,
            averaged=True, cmap="magma", static=True, array="deviation", reduce=nonlinearity.jne),
     Column("jne_low", "95 % from", REPORT, "lower end of the 95 % interval of JNE over the test "
@@ -147,10 +160,10 @@ COLUMNS: tuple[Column, ...] = (
            "rate of the report, else 0", BOOLEAN, cmap="cividis"),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
-    Column("nonlinear_share", "nonlinear share", PLANTED, "share of the predictable variance that "
+    Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "
            "is nonlinear in the features", cmap="cividis"),
-    Column("nonlinear_share_low", "90 % from", PLANTED, "lower end of its 90 % interval"),
-    Column("nonlinear_share_high", "to", PLANTED, "its upper end"),
+    Column("planted_share_low", "90 % from", PLANTED, "lower end of its 90 % interval"),
+    Column("planted_share_high", "to", PLANTED, "its upper end"),
     Column("jne_planted_fit", "JNE beside planted twins", PLANTED, "JNE in the second encoder",
            JACOBIAN, reported=False),
     Column("jne_planted_{percent}", "JNE planted {percent} %", PLANTED, "JNE in the second "
@@ -236,6 +249,11 @@ def averaged(table: pd.DataFrame) -> list[str]:
     """The columns of a table of which there are means by ROI; of variants there are none."""
     present = set(table)
     return [entry.name for entry in COLUMNS if entry.averaged and entry.name in present]
+
+
+def regional(table: pd.DataFrame) -> list[str]:
+    """The columns of a table that regions have as wholes."""
+    return names(table, lambda entry: entry.regional)
 
 
 def baselines(table: pd.DataFrame) -> list[str]:

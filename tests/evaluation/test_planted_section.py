@@ -30,9 +30,9 @@ def write_planted(path, of):
         jne_planted_0=linear,
         jne_planted_10=linear + np.where(np.arange(15) % 2, 2.0, 0.5),
         jne_planted_60=linear + 3,
-        nonlinear_share=share,
-        nonlinear_share_low=share - 0.1,
-        nonlinear_share_high=share + 0.1,
+        planted_share=share,
+        planted_share_low=share - 0.1,
+        planted_share_high=share + 0.1,
     )
     columns = voxels.columns[voxels.columns.get_loc("linear_power") :]
     voxels.loc[CONSTANT, columns] = np.nan
@@ -52,7 +52,7 @@ def test_the_table_has_the_shares_and_the_power(data):
     table = Planted().tables(subject)["planted"].set_index("group")
     voxels = subject.voxels.drop(index=CONSTANT)
     for roi, rows in voxels.groupby("roi"):
-        shares = rows["nonlinear_share"]
+        shares = rows["planted_share"]
         found = table.loc[roi]
         assert found.n_voxels == len(rows)
         assert found.mean_share == pytest.approx(shares.mean())
@@ -61,7 +61,7 @@ def test_the_table_has_the_shares_and_the_power(data):
         assert found["found_60"] == 1
     at_threshold = voxels["found_10"].astype(bool)
     assert at_threshold[voxels.index % 2 == 1].all()
-    hvc = voxels.loc[voxels["tier"] == "HVC", "nonlinear_share"]
+    hvc = voxels.loc[voxels["tier"] == "HVC", "planted_share"]
     assert table.loc["HVC", "mean_share"] == pytest.approx(hvc.mean())
     assert table.loc["all", "found_10"] == pytest.approx(at_threshold.mean())
 
@@ -70,7 +70,7 @@ def test_two_voxels_have_an_interval_and_one_has_none(data):
     (subject,) = data
     subject.voxels["analysed"] &= ~subject.voxels.index.isin([0, 1, 5, 6, 7, 8])
     table = Planted().tables(subject)["planted"].set_index("group")
-    first, second = subject.voxels.loc[[2, 3], "nonlinear_share"]
+    first, second = subject.voxels.loc[[2, 3], "planted_share"]
     half = 1.96 * abs(first - second) / 2  # the SD of two is their distance / sqrt(2)
     assert table.loc["V1", "mean_high"] == pytest.approx((first + second) / 2 + half)
     assert table.loc["V2", "n_voxels"] == 1
@@ -85,8 +85,8 @@ def test_what_the_reader_is_told(data):
     assert "to 0.50 in EBA." in first
     assert "with a nonlinear share of 60 % would have been found with probability 1.00" in second
     assert collect_findings(data, [result])
-    assert result.section.scalars(result.tables)["nonlinear_share/subj01"] == pytest.approx(
-        data[0].analysed["nonlinear_share"].mean()
+    assert result.section.scalars(result.tables)["planted_share/subj01"] == pytest.approx(
+        data[0].analysed["planted_share"].mean()
     )
     assert list(result.section.page_tables(data[0], sentences)) == ["Nonlinear share by region"]
     with rc_context(STYLE):

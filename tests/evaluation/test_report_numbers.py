@@ -166,8 +166,8 @@ def test_columns_of_twins_in_the_voxel_table(subjects):
         np.testing.assert_array_equal(voxels["jne"], plain["jne"])
         np.testing.assert_array_equal(voxels["jne_twins_fit"], twins["jne"])
         assert (voxels["jne_twins_fit"] != voxels["jne"]).all()
-        for name in ("jne_twin", "r2_twin", "w", "linear_power", "nonlinear_share",
-                     "nonlinear_share_low", "nonlinear_share_high"):  # fmt: skip
+        for name in ("jne_twin", "r2_twin", "w", "linear_power", "planted_share",
+                     "planted_share_low", "planted_share_high"):  # fmt: skip
             np.testing.assert_array_equal(voxels[name], twins[name])
         tested = voxels["w"].notna()
         q = brute_q(twins.loc[tested, "jne"] - twins.loc[tested, "jne_twin"])
@@ -349,7 +349,7 @@ def test_planted_shares(subjects, tables):
     table = tables["planted"].set_index(["subject", "level", "group"])
     for data in subjects:
         for level, name, rows in groups(data.voxels[data.voxels["analysed"]]):
-            share = rows["nonlinear_share"]
+            share = rows["planted_share"]
             half = 1.96 * share.std() / np.sqrt(len(share))
             expected = {
                 "n_voxels": len(rows), "mean_share": share.mean(), "median_share": share.median(),
@@ -468,7 +468,7 @@ def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results,
         brain = tables["nonlinear"].query("level == 'brain'").set_index("subject")
         expected[f"nonlinear_voxels/{subject}"] = brain.loc[subject, "share"]
         if subject != "all":
-            expected[f"nonlinear_share/{subject}"] = whole["planted"].loc[subject, "mean_share"]
+            expected[f"planted_share/{subject}"] = whole["planted"].loc[subject, "mean_share"]
             expected[f"r2_map_r/{subject}"] = whole["comparison"].loc[subject, "r"]
             expected[f"split_half_r/{subject}"] = whole["reliability"].loc[subject, "split_half_r"]
     assert logged == pytest.approx(expected)

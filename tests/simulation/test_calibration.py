@@ -23,7 +23,7 @@ def table_of(rng, n=50):
     table["w"] = rng.standard_normal(len(table))
     table["q"] = rng.random(len(table))
     table["jne"] = table["noise_ceiling"] + 0.1 * rng.standard_normal(len(table))
-    table["nonlinear_share"] = rng.standard_normal(len(table))
+    table["planted_share"] = rng.standard_normal(len(table))
     return table
 
 
@@ -60,7 +60,7 @@ def test_what_grows_with_the_ceiling_is_claimed_and_what_does_not_is_not():
         [claims(table_of(np.random.default_rng(seed))) for seed in range(60)]
     ).groupby("measure")["share"]
     assert rates.mean()["jne"] == 1
-    assert rates.mean()["nonlinear_share"] < 0.08  # two-sided at .05, so about .025
+    assert rates.mean()["planted_share"] < 0.08  # two-sided at .05, so about .025
 
 
 def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
@@ -77,7 +77,7 @@ def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
     assert (folder / "figures" / "calibration.png").stat().st_size > 5000
     table = pd.read_csv(folder / "table.csv")
     voxels = Results(plain).voxels
-    for name in ("alpha", "r2", "r2_twin", "jne", "w", "nonlinear_share"):
+    for name in ("alpha", "r2", "r2_twin", "jne", "w", "planted_share"):
         np.testing.assert_allclose(table[name], voxels[name], rtol=1e-5, atol=1e-6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jne.simulation.calibration.train_cohort", None)  # not called

@@ -127,7 +127,7 @@ def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, mo
     assert (first / "encoder.pt").read_bytes() == (second / "encoder.pt").read_bytes()
     assert (first / "epochs.csv").read_bytes() == (second / "epochs.csv").read_bytes()
     ours, theirs = Results(second).voxels, Results(first).voxels
-    for column in ("r2", "jne", "w", "nonlinear_share"):
+    for column in ("r2", "jne", "w", "planted_share"):
         np.testing.assert_array_equal(ours[column], theirs[column])
     used = status(first)["stages"]
     assert sorted(name.partition("/")[0] for name in used) == [

@@ -5,7 +5,7 @@ import pytest
 import torch
 from helpers import TINY_COHORT, contents
 
-from jne.analysis.nonlinear_share import largest_share, nonlinear_share
+from jne.analysis.planted_share import largest_share, planted_share
 from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
@@ -29,7 +29,7 @@ def data(tmp_path_factory):
     return EncodingData(prepare(source, tmp_path_factory.mktemp("cells")), batch_size=None, seed=0)
 
 
-def test_a_planted_twin_has_the_nonlinear_share_that_was_planted(data, tmp_path):
+def test_a_planted_twin_has_the_share_that_was_planted(data, tmp_path):
     torch.manual_seed(0)
     encoder = ResidualEncoder(64, 12, hidden_width=32)
     parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(tmp_path))
@@ -71,7 +71,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
     }
     assert contents(folder) == contents(again)
     voxels = Results(folder).voxels
-    found = nonlinear_share(
+    found = planted_share(
         *(voxels[c].to_numpy() for c in ("jne_planted_fit", "linear_power")),
         np.minimum(
             np.array([[0], [0.2], [0.5]]),
@@ -80,7 +80,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
         voxels[["jne_planted_0", "jne_planted_20", "jne_planted_50"]].to_numpy().T,
     )
     for name, values in zip(("", "_low", "_high"), found, strict=True):
-        np.testing.assert_allclose(voxels[f"nonlinear_share{name}"], values)
+        np.testing.assert_allclose(voxels[f"planted_share{name}"], values)
     there = voxels["w"].notna()
     assert 0 < there.sum() < 18
     for name in ("linear_power", "jne_planted_fit", "jne_planted_0", "jne_planted_50"):
@@ -89,7 +89,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
     # The first training, and with it W, is that of control=twins
     other = Results(plain).voxels
     np.testing.assert_array_equal(voxels["w"], other["w"])
-    assert "nonlinear_share" not in other
+    assert "planted_share" not in other
 
 
 def test_planting_into_a_linear_encoder_says_nothing(run_script):
@@ -98,4 +98,4 @@ def test_planting_into_a_linear_encoder_says_nothing(run_script):
     )
     voxels = Results(folder).voxels
     assert not voxels["jne_planted_60"].any()
-    assert voxels["nonlinear_share"].isna().all()
+    assert voxels["planted_share"].isna().all()

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from jne.analysis.noise_ceiling import averages, noise_ceiling
+from jne.analysis.repeats import repeats_of
 from jne.data.centring import offset
 from jne.data.prepared import Prepared, write_prepared
 from jne.data.source import Source
@@ -120,13 +121,15 @@ class Arrays(Source):
             features = self.image_features.extract(images, rows, len(images))
             stimuli["image"] = np.array(images.names)[rows]
         voxels = self._voxel_table(responses.shape[1])
+        repeats = None
         if responses.ndim == 3:
-            repeats = averages(responses, stimuli["split"].to_numpy() == "test")
+            repeats = repeats_of(responses)
+            averaged = averages(responses, stimuli["split"].to_numpy() == "test")
             if "ncsnr" not in voxels:
-                voxels["ncsnr"] = repeats.ncsnr
-            voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), repeats.inverse)
-            responses = repeats.mean
-        write_prepared(self, folder, features, responses, stimuli, voxels)
+                voxels["ncsnr"] = averaged.ncsnr
+            voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), averaged.inverse)
+            responses = averaged.mean
+        write_prepared(self, folder, features, responses, stimuli, voxels, repeats)
 
     def supersedes(self, earlier: Prepared) -> bool:
         """Earlier versions took names for numbers, paired images with rows in the order of their

@@ -19,6 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from jne.analysis.repeats import repeats_of
 from jne.data.planted import CATEGORIES, N_GATES, FeatureSpace, Gates
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
@@ -37,11 +38,13 @@ class Cells(Source):
     alpha: list[Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     """Nonlinear shares of the explainable variance."""
     noise_ceiling: list[Annotated[float, Field(gt=0, lt=1)]] = Field(min_length=1)
-    """Explainable shares of the variance of a response."""
+    """Explainable shares of the variance of a response, of a single trial."""
     voxels_per_cell: int = Field(ge=1)
     noise: Noise
     shared_noise: float = Field(ge=0, le=1)
     """For noise=correlated: the share of the noise variance that voxels have in common."""
+    n_repeats: int = Field(default=1, ge=1, exclude_if=lambda n: n == 1)
+    """Of each stimulus, with noise of their own, averaged."""
     n_features: int = Field(ge=64)
     n_train: int = Field(ge=2)
     n_val: int = Field(ge=2)
@@ -56,7 +59,16 @@ class Cells(Source):
         voxels = self._voxels()
         alpha, ceiling = voxels["alpha"].to_numpy(), voxels["noise_ceiling"].to_numpy()
         signal = gates.responses(latent, alpha, rng.integers(N_GATES, size=len(voxels)), rng)
-        responses = signal + np.sqrt(1 / ceiling - 1) * self._unit_noise(latent, len(voxels), rng)
+        noise = np.sqrt(1 / ceiling - 1)
+        trials = np.stack(
+            [
+                signal + noise * self._unit_noise(latent, len(voxels), rng)
+                for _ in range(self.n_repeats)
+            ],
+            axis=2,
+        )
+        if self.n_repeats > 1:
+            voxels["noise_ceiling"] = 1 / (1 + (1 / ceiling - 1) / self.n_repeats)
         stimuli = pd.DataFrame(
             {
                 "stimulus": np.arange(len(latent)),
@@ -64,7 +76,8 @@ class Cells(Source):
                 "category": np.asarray(CATEGORIES)[category],
             }
         )
-        write_prepared(self, folder, space.features(latent), responses, stimuli, voxels)
+        features, means = space.features(latent), trials.mean(axis=2)
+        write_prepared(self, folder, features, means, stimuli, voxels, repeats_of(trials))
 
     def _voxels(self) -> pd.DataFrame:
         cells = np.array(list(product(self.alpha, self.noise_ceiling)))

@@ -6,6 +6,8 @@
                       responses; only where float32 could not hold them (jne.data.centring)
     stimuli.csv       one row per stimulus: stimulus, split (train, val or test), category, ...
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
+    repeats.npz       where stimuli have repeats: what these say of the noise, in blocks of stimuli
+                      (jne.analysis.repeats); a folder of an earlier version has none
     space.json        for voxels of a volume (columns i, j, k): its shape and affine
     checks.json       what was found out about the rows and the images (jne.data.notes)
     provenance.json   the source, its settings and input files; written last, so a folder that has
@@ -17,6 +19,7 @@ Values are as measured. They are standardised when they are read, by the trainin
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne import __version__
+from jne.analysis.repeats import Repeats
 from jne.data.centring import centred
 from jne.data.checks import check_stimuli
 from jne.data.leaks import ROWS, row_findings, row_warnings
@@ -37,6 +41,7 @@ from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
+_REPEATS = "repeats.npz"
 _FORMAT = 2  # raise it when what a source writes for the same settings changes
 
 
@@ -76,6 +81,24 @@ class Prepared:
             return None
         with reading(path, "data"):
             return np.load(path)
+
+    @cached_property
+    def repeats(self) -> Repeats | None:
+        """What repeats of the stimuli say of the noise, in squared units of the responses.
+
+        None where there are none, or the folder is of an earlier version. Raises InputError where
+        the file is damaged.
+        """
+        path = self.folder / _REPEATS
+        if not path.exists():
+            return None
+        with reading(path, "data"), np.load(regular_file(path, self.folder)) as saved:
+            repeats = Repeats(**{name: saved[name] for name in saved.files})
+        n, n_voxels = self.responses.shape
+        size = repeats.block.max() + 1
+        if len(repeats.block) != n or repeats.noise.shape != (size, n_voxels):
+            raise InputError("data", f"{path} is not of these stimuli and voxels; delete it")
+        return repeats
 
     def measured(
         self, name: str, columns: slice | NDArray[np.int64] = slice(None)
@@ -256,6 +279,7 @@ def write_prepared(
     responses: NDArray | None,
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
+    repeats: Repeats | None = None,
 ) -> None:
     """Check what a source read and write it into a folder.
 
@@ -272,6 +296,8 @@ def write_prepared(
         One row per stimulus; columns `stimulus` and `split`, and any others.
     voxels : DataFrame
         One row per voxel; a column `roi`, and any others.
+    repeats : Repeats, optional
+        What repeats of the stimuli say of the noise, where there are any.
 
     Raises
     ------
@@ -290,6 +316,8 @@ def write_prepared(
         _write_centred(folder, "response", responses)
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
+    if repeats is not None:
+        np.savez(folder / _REPEATS, **vars(repeats))
 
 
 def _write_centred(folder: Path, name: str, values: NDArray) -> None:

@@ -16,6 +16,7 @@ import pandas as pd
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
+from jne.analysis.repeats import repeats_of
 from jne.data import synthetic_atlas
 from jne.data.planted import CATEGORIES, N_ATTRIBUTES, FeatureSpace, Gates
 from jne.data.prepared import write_prepared
@@ -86,7 +87,8 @@ class Synthetic(Source):
         if vertices is not None:
             voxels["hemisphere"], vertex = vertices
             voxels["vertex"] = pd.Series(vertex).astype("Int64")  # NaN stays a missing vertex
-        write_prepared(self, folder, space.features(latent), repeats.mean(axis=2), stimuli, voxels)
+        features, means = space.features(latent), repeats.mean(axis=2)
+        write_prepared(self, folder, features, means, stimuli, voxels, repeats_of(repeats))
 
     def _voxels(self, rng: np.random.Generator) -> pd.DataFrame:
         roi = np.repeat(ROIS, self.voxels_per_roi)

@@ -8,7 +8,7 @@ variance. The noise shrinks by as much variance as the nonlinear part adds: a vo
 share is a, and whose linear power is L, has that noise. A second encoder, with the settings of the
 first, is trained on voxels, linear twins and planted twins together. Its JNE at each planted share
 says what would have been found, and, turned around, how nonlinear each voxel is
-(`jne.analysis.nonlinear_share`, docs/inference.md).
+(`jne.analysis.planted_share`, docs/inference.md).
 
 N stimuli, V voxels, V' trained voxels, K of them with twins.
 """
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.analysis.nonlinear_share import MAX_NOISE_CONVERTED, largest_share, nonlinear_share
+from jne.analysis.planted_share import MAX_NOISE_CONVERTED, largest_share, planted_share
 from jne.data.datamodule import EncodingData, Twins
 from jne.data.folds import cross_validation
 from jne.encoders.ridge import RidgeCV
@@ -49,8 +49,8 @@ def planted_columns(
 
     linear_power, the share of a voxel's variance that is linear; jne_planted_fit and
     jne_planted_0, JNE of the voxel and of its linear twin in this encoder; jne_planted_10 and so
-    on, of the planted twins, by their shares in percent; nonlinear_share, and the ends of its
-    interval, nonlinear_share_low and nonlinear_share_high.
+    on, of the planted twins, by their shares in percent; planted_share, and the ends of its
+    interval, planted_share_low and planted_share_high.
 
     first: the encoder that was trained on voxels and linear twins. measured: which of the V'
     trained voxels have a JNE; the others get none here. folder: where the deviations are kept that
@@ -69,14 +69,14 @@ def planted_columns(
     power = power[chosen]
     levels = np.array([0, *planted])
     shares = np.minimum(levels[:, None], largest_share(power))
-    estimate, low, high = nonlinear_share(jne[0], power, shares, jne[1:])
+    estimate, low, high = planted_share(jne[0], power, shares, jne[1:])
     columns = {
         "linear_power": power,
         "jne_planted_fit": jne[0],
         **{planted_column(a): values for a, values in zip(levels, jne[1:], strict=True)},
-        "nonlinear_share": estimate,
-        "nonlinear_share_low": low,
-        "nonlinear_share_high": high,
+        "planted_share": estimate,
+        "planted_share_low": low,
+        "planted_share_high": high,
     }
     return {name: data.all_voxels(v, twins.voxels[chosen]) for name, v in columns.items()}
 

@@ -12,6 +12,7 @@
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
                       encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
                       followed voxel
+    nonlinear_share.npz  what the nonlinear shares of regions follow from (jne.results.shares)
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
@@ -42,7 +43,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.analysis.inference import knockoff_q, knockoff_w
-from jne.columns import TWINS, averaged, entry_of, matching
+from jne.columns import TWINS, averaged, entry_of, matching, regional
+from jne.results.shares import RegionShares
 from jne.roi import ROIS, ordered
 from jne.utils.blocks import among_all
 from jne.utils.files import atomic_file, write_array, write_json
@@ -129,9 +131,10 @@ def planted_column(share: float) -> str:
     return f"jne_planted_{100 * share:g}"
 
 
-def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
+def roi_table(voxels: pd.DataFrame, shares: RegionShares | None = None) -> pd.DataFrame:
     """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last.
 
+    shares: of the same ROIs, where they were measured. Those of a ROI are of its sums over voxels.
     With twins, `nonlinear` is the share of the voxels with a twin that are nonlinear at a false
     discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
     region in which few are.
@@ -148,7 +151,10 @@ def roi_table(voxels: pd.DataFrame) -> pd.DataFrame:
         if twins is not None:
             q = twin_q(twins.iloc[chosen])
             rows[-1]["nonlinear"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if shares is None:
+        return table
+    return table.join(shares.table(shares.each()), on="roi")
 
 
 def _mean(values: NDArray) -> float:
@@ -194,8 +200,11 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
     if "w" in voxels:
         metrics |= _of_w(voxels)
     regions = roi_table(voxels) if regions is None else regions
-    regions = regions.set_index("roi").loc[regions_in_mlflow(regions)]
-    for name in (*averaged(voxels), "jne_ss_mean"):
+    regions = regions.set_index("roi")
+    in_regions = regional(regions)
+    metrics |= {f"{name}/all": regions[name]["all"] for name in in_regions}
+    regions = regions.loc[regions_in_mlflow(regions.reset_index())]
+    for name in (*averaged(voxels), "jne_ss_mean", *in_regions):
         section = name.removesuffix("_mean")
         metrics |= {f"{section}/{roi}": value for roi, value in regions[name].items()}
     counts = voxels["status"].value_counts()

@@ -35,7 +35,7 @@ from jne.utils.tables import read_table, write_table
 
 Share = Annotated[float, Field(ge=0, le=1)]
 _COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q")
-_OF_PLANTED = ("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high")
+_OF_PLANTED = ("planted_share", "planted_share_low", "planted_share_high")
 _FILE = "voxels.csv"
 _CLAIM = 0.05  # p below which a rise from tier to tier is claimed
 _POWER_RATE = 0.1
@@ -128,7 +128,7 @@ class Calibration(Study, MethodConfig):
             proportions = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
             numbers |= {f"fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in proportions}
             by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
-            for measure in ("power", "nonlinear_share"):
+            for measure in ("power", "planted_share"):
                 for alpha, ceiling in by_cell.index:
                     key = f"{measure}/{name}_alpha{alpha:g}_{ceiling:g}"
                     if alpha or measure != "power":
@@ -139,7 +139,7 @@ class Calibration(Study, MethodConfig):
     def figure(self, table: pd.DataFrame) -> Figure:
         """A row for each structure of noise and number of stimuli, a column for each question."""
         groups = self._groups(table)
-        planted = "nonlinear_share" in table
+        planted = "planted_share" in table
         figure, axes = subplots(
             len(groups),
             4 + planted,
@@ -154,7 +154,7 @@ class Calibration(Study, MethodConfig):
             _draw_cells(row[2], by_cell[by_cell["alpha"] > 0], "power", "power at q = 0.1")
             _draw_cells(row[3], by_cell, "jne", "JNE")
             if planted:
-                _draw_cells(row[4], by_cell, "nonlinear_share", "nonlinear share")
+                _draw_cells(row[4], by_cell, "planted_share", "nonlinear share")
                 row[4].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
             row[0].set_ylabel(f"{name}\nP(W > 0)")
         axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
@@ -213,21 +213,21 @@ def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFr
 
 def cells(voxels: pd.DataFrame) -> pd.DataFrame:
     """By alpha and noise ceiling: power at q = .1, mean JNE, mean nonlinear share (else NaN)."""
-    shares = voxels["nonlinear_share"] if "nonlinear_share" in voxels else np.nan
-    measured = voxels.assign(power=voxels["q"] <= _POWER_RATE, nonlinear_share=shares)
+    shares = voxels["planted_share"] if "planted_share" in voxels else np.nan
+    measured = voxels.assign(power=voxels["q"] <= _POWER_RATE, planted_share=shares)
     by_cell = measured.groupby(["alpha", "noise_ceiling"], as_index=False)
-    return by_cell[["power", "jne", "nonlinear_share"]].mean()
+    return by_cell[["power", "jne", "planted_share"]].mean()
 
 
 def claims(voxels: pd.DataFrame) -> pd.DataFrame:
     """Would a rise from tier to tier be claimed where only the noise ceiling rises?
 
     In each cohort, the voxels of one alpha > 0 stand for a brain whose tiers differ in their noise
-    ceilings alone. measure (jne, nonlinear_share), share: of cohorts and alphas in which the mean
+    ceilings alone. measure (jne, planted_share), share: of cohorts and alphas in which the mean
     of the highest ceiling exceeds that of the lowest (Welch's t test, p < .05, two-sided).
     """
     rows = []
-    for measure in ("jne", "nonlinear_share"):
+    for measure in ("jne", "planted_share"):
         if measure not in voxels:
             continue
         rises = []

@@ -14,6 +14,7 @@ from jne.features import OwnFeatures
 from jne.fitting.config import FitConfig
 from jne.fitting.module import build_optimizer
 from jne.measuring.config import JacobianConfig
+from jne.measuring.share import ShareConfig
 from jne.nulls.config import ControlConfig
 from jne.stages import digest_of
 from jne.utils.instantiate import instantiate
@@ -37,6 +38,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
     data: dict[str, Any]
     features: dict[str, Any]
     baseline: list[Literal["ridge", "kernel"]]
+    share: ShareConfig
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool

@@ -11,10 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from jne.columns import label
+from jne.columns import label, regional
 from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
+from jne.measuring.share import MeasuredShare
 from jne.results.contents import (
     is_linear,
     regions_in_mlflow,
@@ -32,6 +33,7 @@ from jne.results.folder import (
     move_log,
     new_run_key,
 )
+from jne.results.shares import SHARES
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
 from jne.runs.session import (
@@ -100,17 +102,26 @@ class TrainingRun:
         self._data_ready = time.monotonic()
 
     def save(
-        self, source: Source, outcome: Outcome, baseline: Mapping[str, NDArray[np.float32]]
+        self,
+        source: Source,
+        outcome: Outcome,
+        baseline: Mapping[str, NDArray[np.float32]],
+        share: MeasuredShare | None,
     ) -> float:
         """Write, draw and log all results, and show the table by ROI.
 
-        baseline: columns (V',) of `jne.fitting.baseline`.
+        baseline: columns (V',) of `jne.fitting.baseline`. share: None where the data have none.
         Returns the best validation loss, which sweepers of hyperparameters minimise.
         """
         measured = time.monotonic()
         data, scores, nonlinearity = outcome.data, outcome.scores, outcome.nonlinearity
-        history, voxels = outcome.fitted.history, outcome.voxels(baseline)
-        regions = roi_table(voxels)
+        history = outcome.fitted.history
+        voxels = outcome.voxels({**baseline, **({} if share is None else share.columns)})
+        if share is not None:
+            known = voxels["signal_share"].notna()
+            voxels["signal_from"] = np.where(known, share.source, "")
+            share.regions.save(self.path / SHARES)
+        regions = roi_table(voxels, None if share is None else share.regions)
         summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
             "train/best_epoch": history.best_epoch,
@@ -180,7 +191,8 @@ class TrainingRun:
     def _show(self, regions: pd.DataFrame) -> None:
         table = Table(title=self.config.name, title_justify="left")
         table.add_column("ROI")
-        shown_apart = ("roi", "n_voxels", "jne_ss_mean")
+        in_file = set(regional(regions)) - {"nonlinear_share"}
+        shown_apart = {"roi", "n_voxels", "jne_ss_mean", *in_file}
         columns = {label(name): name for name in map(str, regions) if name not in shown_apart}
         columns["JNE-SS"] = "jne_ss_mean"
         if "w" in regions:  # a terminal of 80 columns has no room for all, which rois.csv has
@@ -201,9 +213,27 @@ class TrainingRun:
             )
             table.add_row(row["roi"], str(row["n_voxels"]), *values)
         print_table(table)
+        say_share(regions)
         say_what_is_shown(regions)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
+
+
+def say_share(regions: pd.DataFrame) -> None:
+    """Say how much of the signal of all voxels is nonlinear."""
+    if "nonlinear_share" not in regions:
+        return
+    share, low, high = regions.iloc[-1][
+        ["nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"]
+    ]
+    if np.isfinite(share):
+        say(
+            f"nonlinear in the features: {share:.2f} [{low:.2f}, {high:.2f}] of the signal "
+            f"(without an encoder: docs/share.md)",
+            soft_wrap=True,
+        )
+    else:
+        say("no signal above the noise, so no nonlinear share", style="yellow")
 
 
 def say_what_is_shown(regions: pd.DataFrame) -> None:

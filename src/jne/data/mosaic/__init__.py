@@ -167,7 +167,7 @@ class Mosaic(Source):
             _report_invalid(sums, kept, file)
         voxels["n_invalid_trials"] = sums.invalid
         self._add_noise_ceiling(voxels, stimulus_table, sums, stored)
-        write_prepared(self, folder, features, None, stimulus_table, voxels)
+        write_prepared(self, folder, features, None, stimulus_table, voxels, sums.between.finish())
         (folder / "state.npz").unlink()
 
     def _features(

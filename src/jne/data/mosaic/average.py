@@ -7,17 +7,19 @@ N stimuli, V grayordinates. Stimuli are read one after the other. Below the fold
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jne.analysis.noise_ceiling import ncsnr_of
+from jne.analysis.repeats import RepeatSums
 from jne.utils.files import atomic_file, new_memmap
 from jne.utils.progress import stage_progress
 
-_PER_STATE = 100  # stimuli between two saved states
+_PER_STATE = 500  # stimuli between two saved states
+_BETWEEN = [field.name for field in fields(RepeatSums)]
 
 
 @dataclass
@@ -36,25 +38,32 @@ class Sums:
     """Trials beyond the first of each stimulus."""
     inverse: NDArray[np.float64]
     """1 / number of trials, summed over test stimuli; infinite where one has none."""
+    between: RepeatSums
+    """What repeats say of the noise."""
     done: int = 0
     """The number of stimuli."""
 
     @classmethod
-    def zero(cls, n_voxels: int) -> "Sums":
+    def zero(cls, n_stimuli: int, n_voxels: int) -> "Sums":
         counts = (np.zeros(n_voxels, dtype=np.int64) for _ in range(3))
         n, invalid, repeats = counts
         total, squares, within, inverse = (np.zeros(n_voxels) for _ in range(4))
-        return cls(n, invalid, total, squares, within, repeats, inverse)
+        between = RepeatSums.zero(np.zeros(n_stimuli, dtype=np.int64), n_voxels)
+        return cls(n, invalid, total, squares, within, repeats, inverse, between)
 
     @classmethod
     def load(cls, path: Path) -> "Sums":
         with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files if name != "done"}
-            return cls(**arrays, done=int(saved["done"]))
+            between = RepeatSums(**{name: saved[f"between_{name}"] for name in _BETWEEN})
+            names = (name for name in saved.files if not name.startswith("between_"))
+            arrays = {name: saved[name] for name in names if name != "done"}
+            return cls(**arrays, between=between, done=int(saved["done"]))
 
     def save(self, path: Path) -> None:
         with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **vars(self))
+            between = {f"between_{name}": getattr(self.between, name) for name in _BETWEEN}
+            own = {name: value for name, value in vars(self).items() if name != "between"}
+            np.savez(file, **own, **between)
 
     def add(self, trials: NDArray[np.float64], test: bool) -> NDArray[np.float64]:
         """Add the trials (k, V) of the next stimulus; return their mean (V,), NaN where none."""
@@ -67,7 +76,10 @@ class Sums:
         self.invalid += len(trials) - count
         self.total += total
         self.squares += np.square(trials).sum(axis=0)
-        self.within += np.where(finite, np.square(trials - mean), 0).sum(axis=0)
+        within = np.where(finite, np.square(trials - mean), 0).sum(axis=0)
+        self.within += within
+        self.between.count[self.done] = count.max()
+        self.between.add(np.array([self.done]), within[None], count[None])
         self.repeats += np.maximum(count - 1, 0)
         if test:
             with np.errstate(divide="ignore"):
@@ -99,7 +111,7 @@ def average_repeats(
     if state.exists():
         sums = Sums.load(state)
     else:
-        sums = Sums.zero(n_voxels)
+        sums = Sums.zero(n_stimuli, n_voxels)
         new_memmap(path, (n_stimuli, n_voxels), np.float32).flush()
         sums.save(state)
     with stage_progress() as progress:

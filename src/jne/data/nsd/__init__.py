@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.analysis.repeats import kept_repeats
 from jne.data import regions
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
@@ -231,7 +232,8 @@ class NSD(Source):
         geometry = self._space.geometry()
         if geometry is not None:
             write_json(folder / "space.json", geometry)
-        write_prepared(self, folder, features, None, stimuli, voxels)
+        repeats = kept_repeats(averaging.repeats.presentations.sum(axis=1), noise.between_repeats)
+        write_prepared(self, folder, features, None, stimuli, voxels, repeats)
         shutil.rmtree(scratch)
         report_sessions(self.subject, self._sessions, stimuli)
 

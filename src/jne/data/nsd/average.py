@@ -49,6 +49,9 @@ class VoxelNoise:
     """(V,): computed from the trials; NaN where that was not asked for."""
     inverse: NDArray[np.float64]
     """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
+    between_repeats: NDArray[np.float32]
+    """(B, V): `jne.analysis.repeats.Repeats.noise`, NaN for voxels with invalid units; (0, V)
+    without repeats."""
 
     @classmethod
     def joined(cls, parts: "list[VoxelNoise]") -> "VoxelNoise":
@@ -107,7 +110,9 @@ class _Part:
     def __init__(self, averaging: Averaging, n_voxels: int) -> None:
         self._how = averaging
         squares = averaging.noise_ceiling == "repeats"
-        self.means = Means(averaging.repeats, n_voxels, averaging.dtype, squares=squares)
+        self.means = Means(
+            averaging.repeats, n_voxels, averaging.dtype, squares=squares, noise=True
+        )
         self._saturated = np.zeros(n_voxels, dtype=np.int64)
         self._as_nsd: tuple[Means, Means] | None = None
         if averaging.noise_ceiling == "repeats_as_nsd":
@@ -138,10 +143,12 @@ class _Part:
             ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
         count = np.broadcast_to(count, values.shape)
         inverse = mean_inverse(count[self._how.test])
+        repeats = self.means.kept_repeats()
+        noise = np.empty((0, values.shape[1]), np.float32) if repeats is None else repeats.noise
         missing = count == 0
         if missing.any():
             values[missing] = np.nan
-        return VoxelNoise(self.means.valid, self._saturated, ncsnr, inverse)
+        return VoxelNoise(self.means.valid, self._saturated, ncsnr, inverse, noise)
 
 
 def average_repeats(

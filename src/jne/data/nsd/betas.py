@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jne.analysis.repeats import Repeats as KeptRepeats
+from jne.analysis.repeats import RepeatSums
 from jne.data.nsd.sessions import VOXELS_AT_ONCE
 from jne.utils.blocks import even_blocks
 
@@ -22,6 +24,8 @@ class _Session:
     """Of the U units, those of the session."""
     unit: NDArray[np.int64]
     """(n_trials,), the unit of each trial."""
+    row: NDArray[np.int64]
+    """(n_trials,), the image of each trial."""
     rows: NDArray[np.int64]
     """(n_rows,), the images: rows of the means."""
     repeats: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
@@ -53,7 +57,7 @@ def _session(row: NDArray[np.int64], unit: NDArray[np.int64]) -> _Session:
     for repeat in range(count.max()):
         again = np.flatnonzero(count > repeat)
         repeats.append((again, order[first[again] + repeat]))
-    return _Session(slice(unit.min(), unit.max() + 1), unit, rows, repeats)
+    return _Session(slice(unit.min(), unit.max() + 1), unit, row, rows, repeats)
 
 
 def units_of(trials: pd.DataFrame, zscore: str) -> NDArray[np.int64]:
@@ -78,7 +82,9 @@ class Means:
         dtype: type[np.floating] = np.float32,
         *,
         squares: bool = False,
+        noise: bool = False,
     ) -> None:
+        """squares, noise: whether to keep what `squares` and `kept_repeats` need."""
         n_images, n_units = repeats.presentations.shape
         self._repeats = repeats
         self.values = np.zeros((n_images, n_voxels), dtype=dtype)
@@ -87,6 +93,7 @@ class Means:
         """(U, V), whether a voxel was finite and not constant in a unit."""
         self.squares = np.zeros(n_voxels) if squares else None
         """(V,), the sum of squares over all valid trials."""
+        self._noise = _BlockSquares(self.n_shown.astype(np.int64), n_voxels) if noise else None
 
     def add(self, number: int, betas: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Add the next session.
@@ -111,6 +118,13 @@ class Means:
         self.values[session.rows] = total
         if self.squares is not None:
             self.squares += np.square(betas, dtype=np.float64).sum(axis=0)
+        if self._noise is not None:
+            self._noise.add(session.row, betas)
+
+    def kept_repeats(self) -> KeptRepeats | None:
+        """What repeats say of the noise, NaN for voxels with invalid units; None without any."""
+        assert self._noise is not None
+        return self._noise.finish(self.values, np.asarray(self.valid.all(axis=0)))
 
     @property
     def n_shown(self) -> NDArray[np.float64]:
@@ -121,6 +135,35 @@ class Means:
     def count(self) -> NDArray[np.float64]:
         """The number of valid trials of each image: (N, V), or (N, 1) where all are valid."""
         return count_valid(self._repeats.presentations, self.valid)
+
+
+class _BlockSquares:
+    """`RepeatSums` of trials that come session by session, without a second array (N, V)."""
+
+    def __init__(self, count: NDArray[np.int64], n_voxels: int) -> None:
+        self._sums = RepeatSums.zero(count, n_voxels)
+        # The variance of n trials is the sum of their squares, less n times that of their mean,
+        # over n - 1
+        several = count > 1
+        of_trials = np.divide(1, count - 1, out=np.zeros(len(count)), where=several)
+        of_means = np.divide(of_trials, count, out=np.zeros(len(count)), where=several)
+        in_block = np.eye(len(self._sums.of_trials))[self._sums.block].T  # (B, N)
+        self._weights = np.concatenate([in_block * of_trials, in_block * of_means])
+        self._squares = np.zeros((len(self._weights), n_voxels), dtype=np.float32)
+
+    def add(self, row: NDArray[np.int64], betas: NDArray[np.float32]) -> None:
+        """Trials (n, V) of a session, those of invalid units 0, and the image of each, (n,)."""
+        self._squares += self._weights[:, row].astype(np.float32) @ np.square(betas)
+
+    def finish(self, means: NDArray, valid: NDArray[np.bool_]) -> KeptRepeats | None:
+        """means: (N, V). valid: (V,), whether all trials of a voxel are."""
+        sums = self._sums
+        weights = (self._weights * sums.count).astype(np.float32)
+        of_trials, of_means = np.split(self._squares - weights @ np.square(means), 2)
+        sums.of_trials[:] = np.maximum(of_trials, 0)
+        sums.of_means[:] = np.maximum(of_means, 0)
+        sums.n_repeated[valid] = (sums.count > 1).sum()
+        return sums.finish()
 
 
 def count_valid(

@@ -35,7 +35,7 @@ class Planted(Section):
     }
 
     def tables(self, data: SubjectData) -> Tables:
-        if "nonlinear_share" not in data.voxels:
+        if "planted_share" not in data.voxels:
             return {}
         return {"planted": pd.DataFrame([_row(*r) for r in by_group(data, _estimated(data))])}
 
@@ -88,7 +88,7 @@ class Planted(Section):
         if "planted" not in tables:
             return {}
         whole = tables["planted"].query(f"group == '{WHOLE_BRAIN}'")
-        return dict(zip("nonlinear_share/" + whole["subject"], whole["mean_share"], strict=True))
+        return dict(zip("planted_share/" + whole["subject"], whole["mean_share"], strict=True))
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if "planted" not in tables:
@@ -102,7 +102,7 @@ class Planted(Section):
 
 
 def _estimated(data: SubjectData) -> pd.DataFrame:
-    return data.analysed[data.analysed["nonlinear_share"].notna()]
+    return data.analysed[data.analysed["planted_share"].notna()]
 
 
 def _levels(table: pd.DataFrame) -> list[str]:
@@ -115,7 +115,7 @@ def _percent(level: str) -> str:
 
 
 def _row(level: str, group: str, voxels: pd.DataFrame) -> dict[str, object]:
-    shares = voxels["nonlinear_share"]
+    shares = voxels["planted_share"]
     mean, error = float(shares.mean()), float(stats.sem(shares)) if len(shares) > 1 else np.nan
     power = {name: voxels[name].astype(float).mean() for name in _levels(voxels)}
     return {

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import interp1d
 
-from jne.analysis.nonlinear_share import N_MATCHED, largest_share, nonlinear_share
+from jne.analysis.planted_share import N_MATCHED, largest_share, planted_share
 
 SHARES = np.array([0, 0.1, 0.3, 0.6])
 
@@ -26,7 +26,7 @@ def cohort(n=400, noise=0.0, seed=0):
 
 def test_without_noise_the_share_is_found():
     truth, power, planted, jne_of = cohort(n=4000)
-    found, low, high = nonlinear_share(jne_of(truth, power), power, planted, jne_of(planted, power))
+    found, low, high = planted_share(jne_of(truth, power), power, planted, jne_of(planted, power))
     # Twins of like power are not of the same power: 30 of 4,000 span a 130th of its range.
     np.testing.assert_allclose(found, truth, atol=0.015)
     assert ((low <= truth + 0.015) & (truth - 0.015 <= high)).all()
@@ -37,7 +37,7 @@ def test_without_noise_the_share_is_found():
 def test_it_does_not_depend_on_the_linear_power_and_the_interval_holds_the_truth():
     """JNE alone does depend on it: it is twice as large at the highest power as at the lowest."""
     truth, power, planted, jne_of = cohort(n=4000, noise=0.15)
-    found, low, high = nonlinear_share(jne_of(truth, power), power, planted, jne_of(planted, power))
+    found, low, high = planted_share(jne_of(truth, power), power, planted, jne_of(planted, power))
     for a in (0, 0.1, 0.3):
         of_a = truth == a
         weak, strong = of_a & (power < 0.2), of_a & (power > 0.4)
@@ -54,7 +54,7 @@ def test_one_voxel_by_hand():
     power = np.full(2, 0.2)
 
     def found(x):
-        ends = nonlinear_share(np.array([x, np.nan]), power, shares, planted)
+        ends = planted_share(np.array([x, np.nan]), power, shares, planted)
         assert all(np.isnan(end[1]) for end in ends)
         return [end[0] for end in ends]
 
@@ -71,14 +71,14 @@ def test_one_voxel_by_hand():
 def test_where_planting_changes_nothing_nothing_is_said():
     n = N_MATCHED
     flat = np.zeros((4, n))
-    found, low, high = nonlinear_share(
+    found, low, high = planted_share(
         np.zeros(n), np.full(n, 0.2), np.tile(SHARES[:, None], n), flat
     )
     assert np.isnan(found).all()
     assert not low.any()
     assert (high == 0.8).all()
     none = np.full(n, np.nan)
-    assert np.isnan(nonlinear_share(none, none, np.tile(SHARES[:, None], n), flat)).all()
+    assert np.isnan(planted_share(none, none, np.tile(SHARES[:, None], n), flat)).all()
 
 
 def test_a_share_takes_no_more_than_the_noise():

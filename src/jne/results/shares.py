@@ -1,0 +1,82 @@
+"""nonlinear_share.npz: what the nonlinear shares of regions follow from, and of unions of them.
+
+Of each ROI the sums of `jne.analysis.nonlinear_share`, by the names of ShareSums, and `roi` (K,),
+their names, an empty one for voxels without. A union of ROIs is the sum of theirs.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from jne.analysis.nonlinear_share import ShareSums
+from jne.utils.files import atomic_file
+
+SHARES = "nonlinear_share.npz"
+_SUMS = [field.name for field in fields(ShareSums)]
+
+
+@dataclass(frozen=True)
+class RegionShares:
+    """The nonlinear shares of regions, as ratios of sums over their voxels."""
+
+    rois: list[str]
+    sums: ShareSums
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, roi=np.array(self.rois, dtype=str), **vars(self.sums))
+
+    @classmethod
+    def load(cls, path: Path) -> "RegionShares":
+        """Raises ValueError or KeyError where the file holds something else."""
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in _SUMS}
+            rois = [str(name) for name in saved["roi"]]
+        n, weight = int(arrays.pop("n_stimuli")), float(arrays.pop("pair_weight"))
+        sums = ShareSums(n_stimuli=n, pair_weight=weight, **arrays)
+        k, b = len(rois), len(sums.block_size)
+        whole = (
+            sums.linear.shape == sums.variance.shape == (k,)
+            and sums.derivative.shape == sums.signal.shape == (b, k)
+            and sums.pairs.ndim == 3
+            and sums.pairs.shape[0] == k
+            and sums.pairs.shape[1] == sums.pairs.shape[2]
+            and all(np.isfinite(values).all() for values in arrays.values())
+            and b > 1
+            and n == sums.block_size.sum()
+        )
+        if not whole:
+            raise ValueError("its arrays do not agree")
+        return cls(rois, sums)
+
+    def of(self, regions: Mapping[str, Sequence[str]]) -> ShareSums:
+        """The sums of unions of ROIs, by their names."""
+        members = [[roi in union for roi in self.rois] for union in regions.values()]
+        return self.sums.combined(np.array(members, dtype=np.float64).reshape(-1, len(self.rois)))
+
+    def table(self, regions: Mapping[str, Sequence[str]]) -> pd.DataFrame:
+        """A row per union of ROIs, its columns as in the voxel table."""
+        columns = share_columns(self.of(regions))
+        return pd.DataFrame(columns, index=pd.Index(regions, name="region"))
+
+    def each(self) -> dict[str, list[str]]:
+        """Each ROI alone, and `all` voxels."""
+        return {**{roi: [roi] for roi in self.rois if roi}, "all": self.rois}
+
+
+def share_columns(sums: ShareSums) -> dict[str, NDArray[np.float64]]:
+    """The columns of `jne.columns`, (K,) each."""
+    share = sums.shares()
+    variance = sums.variance
+    with np.errstate(divide="ignore", invalid="ignore"):  # a set without voxels
+        return {
+            "nonlinear_share": share.share,
+            "nonlinear_share_low": share.low,
+            "nonlinear_share_high": share.high,
+            "signal_share": share.signal / variance,
+            "linear_share": share.linear / variance,
+        }
