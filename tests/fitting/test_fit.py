@@ -98,7 +98,7 @@ class BatchMean(torch.nn.Sequential):
 
 def test_what_cannot_be_measured_is_refused_before_training(run_train, monkeypatch):
     monkeypatch.setattr("jne.fitting.fit._train", lambda *_, **__: pytest.fail("it was trained"))
-    own = "{_target_: tests.training.test_fit.BatchMean, label: mine}"
+    own = "{_target_: tests.fitting.test_fit.BatchMean, label: mine}"
     with pytest.raises(SystemExit, match=r"^error: encoder: must give a stimulus the same"):
         run_train("~encoder", f"+encoder={own}")
     for voxels in ("all", "significant", "[V1]"):
