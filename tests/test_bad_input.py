@@ -26,6 +26,7 @@ FINITE = "input should be a finite number"
 POSTGRES = "postgresql://nobody@nowhere/x"
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("script", "override", "message"),
     [

@@ -53,6 +53,7 @@ def scene(run, tmp_path, monkeypatch):
     assert "evil" not in sys.modules
 
 
+@pytest.mark.runs
 def test_an_encoder_file_names_no_code(scene):
     folder, traps, trace = scene
     tried = 0
@@ -124,6 +125,7 @@ def test_nothing_in_a_folder_is_unpickled(scene, run):
     read_all(folder)
 
 
+@pytest.mark.runs
 def test_evaluate_runs_nothing_of_the_config(scene, run_script, capsys):
     """The data section, which once was made again for the thumbnails, and the encoder's."""
     folder, traps, _ = scene
@@ -149,6 +151,7 @@ def test_a_users_files_are_never_unpickled(scene, tmp_path, store, kind):
         read_array(path, None, "data.features", "data.features_key")
 
 
+@pytest.mark.runs
 def test_nothing_of_a_runs_config_is_made_for_a_external_test_set(scene, tmp_path, monkeypatch):
     """data.space, data.zscore and subject go into the source of the external test set."""
     folder, traps, trace = scene
@@ -305,6 +308,7 @@ Nothing that was read from a folder, a checkpoint or a store may come to one of 
 """
 
 
+@pytest.mark.runs
 def test_nothing_that_is_read_comes_to_what_makes_objects():
     package = Path(jne.__file__).parent
     named = set()

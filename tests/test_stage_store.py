@@ -93,6 +93,7 @@ Stages(Path(sys.argv[1]) / "stages").make("fit", {}, slow)
 """
 
 
+@pytest.mark.runs
 def test_of_several_processes_one_makes_it(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path), str(k)]) for k in range(4)

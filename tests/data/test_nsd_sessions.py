@@ -42,6 +42,7 @@ def test_the_sessions_of_each_subject(capsys, subject, found, sentence):
     assert "images     2 seen: 2 three times\n" in printed
 
 
+@pytest.mark.runs
 def test_a_session_of_one_hemisphere_is_refused(features, tmp_path):
     """It was left out, with all its trials, without a word."""
     root = write_surface(tmp_path / "nsd")
@@ -58,6 +59,7 @@ def test_a_session_of_one_hemisphere_is_refused(features, tmp_path):
     assert sentence.startswith(f"data.noise_ceiling=ncsnr: needs {path}; choose")
 
 
+@pytest.mark.runs
 def test_more_validation_than_training_images_is_warned_of(tree, features, tmp_path, capsys):
     trials = read_trials(next(tree.rglob("responses.tsv")), SESSIONS)
     n = len(stimulus_table(trials, 2, 0, "subj01").query("split != 'test'"))
@@ -69,6 +71,7 @@ def test_more_validation_than_training_images_is_warned_of(tree, features, tmp_p
     assert "to train on" not in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("error")
 def test_behaviour_with_columns_of_mixed_types(tree, tmp_path):
     """In the release some are numbers in a part of the file and text in another."""
@@ -83,6 +86,7 @@ def test_behaviour_with_columns_of_mixed_types(tree, tmp_path):
     assert all(trials[column].dtype == np.int64 for column in ("session", "run", "id", "row"))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [

@@ -40,6 +40,7 @@ def with_twins(run, config, names):
     return voxel_tables([replace(subject, twins=run)], config)[0]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "names",
     [
@@ -78,6 +79,7 @@ def page_of(subjects, folder) -> str:
     return build_page(subjects, results, {}, {}, folder, "voxels.csv", report.files)
 
 
+@pytest.mark.runs
 def test_the_page_lists_and_links_the_files_that_are_there(tmp_path, config):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", subject="a b/c")]
     subjects = voxel_tables(by_subject(runs), config)

@@ -21,6 +21,7 @@ def stacked(images, transform):
     return torch.stack([transform(images.read(i)) for i in range(N)])
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("model", "size"),
     [

@@ -17,9 +17,16 @@ from jne.training.config import check_config
 
 ROWS = np.arange(N)
 CONVOLUTIONAL = ["test_resnet", "test_convnext", "test_efficientnet", "test_nfnet", "resnet10t"]
+LARGE = ("resnet10t", "test_maxvit")
 
 
-@pytest.mark.parametrize("model", [*CONVOLUTIONAL, "test_maxvit"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, marks=[pytest.mark.runs] if model in LARGE else [])
+        for model in (*CONVOLUTIONAL, "test_maxvit")
+    ],
+)
 def test_every_layer_is_the_mean_of_timms_map(pictures, tmp_path, model):
     images = open_images(pictures[0])
     size = None if model == "test_maxvit" else 64

@@ -18,6 +18,7 @@ from jne.fitting.callbacks import BestWeights, LastCheckpoint
 from jne.results import Results
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "stage",
     [
@@ -113,6 +114,7 @@ def all_bytes(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.runs
 def test_a_finished_run_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path, capsys):
     """Other data: it stays as it is, and the run goes to a folder beside it."""
     (first,) = run_train(*arrays, "resume=true")
@@ -145,6 +147,7 @@ def test_a_job_is_finished_for_the_data_that_it_had(run_train, arrays, tmp_path)
     assert sorted(table["run"]) == sorted(folder.name for folder in second)
 
 
+@pytest.mark.runs
 def test_a_run_whose_data_changed_continues_as_another_mlflow_run(
     run_train, finished_run, tmp_path, store
 ):

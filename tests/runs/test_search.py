@@ -40,6 +40,7 @@ def losses(folder) -> pd.DataFrame:
     )
 
 
+@pytest.mark.runs
 def test_best_csv_holds_the_lowest_validation_loss_of_each_encoder(search):
     folder, printed = search
     runs = losses(folder)
@@ -74,6 +75,7 @@ def test_mlflow_has_the_choice(search, store):
     assert "best.csv" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.runs
 def test_the_printed_command_repeats_the_chosen_run(search, tmp_path, store):
     folder, printed = search
     (command,) = [line for line in printed if line.startswith("train ")]
@@ -121,6 +123,7 @@ def searching(tmp_path, monkeypatch):
     Singleton._instances.pop(Plugins, None)
 
 
+@pytest.mark.runs
 def test_jobs_that_a_search_chooses_as_it_goes_are_recorded(searching, run_train, tmp_path, capsys):
     """One learning rate diverges: its job fails, and the search goes on."""
     with no_figures(), pytest.raises(SystemExit) as stopped:

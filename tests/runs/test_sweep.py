@@ -28,6 +28,7 @@ def finished_sweep(tmp_path_factory, store):
     return output, printed.getvalue()
 
 
+@pytest.mark.runs
 def test_a_sweep_has_its_table_its_figure_and_its_run(finished_sweep, store):
     output, printed = finished_sweep
     folder = sweep_folder(output)
@@ -62,6 +63,7 @@ def test_a_sweep_has_its_table_its_figure_and_its_run(finished_sweep, store):
     assert f"mlflow.sharedViewState.jne-{folder.name}" in experiment.tags
 
 
+@pytest.mark.runs
 def test_a_linear_encoder_has_jne_exactly_zero(finished_sweep):
     """Also if an activation and a placement are set."""
     for folder in sweep_folder(finished_sweep[0]).glob("*_linear_*"):
@@ -69,6 +71,7 @@ def test_a_linear_encoder_has_jne_exactly_zero(finished_sweep):
         assert (Results(folder).array("jne_ss") == 0).all()
 
 
+@pytest.mark.runs
 def test_jobs_that_fail_or_are_refused_leave_the_others(run_train, tmp_path, store, capsys):
     with pytest.raises(SystemExit) as stopped:
         run_train("-m", "jacobian.voxels=3,[V9],[V1]")
@@ -88,6 +91,7 @@ def test_jobs_that_fail_or_are_refused_leave_the_others(run_train, tmp_path, sto
     assert len(pd.read_csv(folder / "sweep.csv")) == 1
 
 
+@pytest.mark.runs
 def test_a_bug_is_kept_with_its_traceback(run_train, tmp_path, store, monkeypatch):
     def fail(*_, **__):
         raise ZeroDivisionError("a bug")
@@ -113,6 +117,7 @@ def test_runs_of_a_sweep_can_have_a_parent_run(run_train, tmp_path, store):
     assert parent.data.metrics["jobs/finished"] == 1
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("how", ["resume=true", pytest.param("sweep", marks=pytest.mark.slow)])
 def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tmp_path, store, how):
     shutil.copytree(finished_sweep[0], tmp_path, dirs_exist_ok=True)
@@ -143,6 +148,7 @@ def test_only_what_is_missing_or_failed_runs_again(finished_sweep, run_train, tm
     assert "error" not in run.data.tags
 
 
+@pytest.mark.runs
 def test_jobs_with_equal_names_are_told_apart(run_train, tmp_path, capsys):
     """They differ in a key that is not part of a folder's name.
 
@@ -177,6 +183,7 @@ def test_a_sweep_in_which_no_voxel_is_measured(run_train, tmp_path):
     assert np.isfinite(table["r2/mean"]).all()
 
 
+@pytest.mark.runs
 def test_a_job_that_exits_is_failed_and_the_others_run(run_train, tmp_path, monkeypatch, capsys):
     """Also with code 0, as code of the user's may."""
     write = Synthetic.write

@@ -27,7 +27,11 @@ def overrides(name):
 @pytest.mark.parametrize(
     ("chosen", "names"),
     [
-        ("all", ["activation_curves", "placement_grid", "sample_size", "input_scale"]),
+        pytest.param(
+            "all",
+            ["activation_curves", "placement_grid", "sample_size", "input_scale"],
+            marks=pytest.mark.runs,
+        ),
         ("depth", ["depth"]),
     ],
 )
@@ -100,6 +104,7 @@ def run_own(run_script, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.runs
 def test_the_documented_study_of_a_users_own(run_own, store):
     widths = "simulation.width.widths=[4,8]"
     folder = run_own("width", documented("python"), documented("yaml"), widths)

@@ -75,6 +75,7 @@ def n_tracked(store: str, output: Path) -> int:
     return sum(run.data.tags["results"].startswith(str(output)) for run in runs)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("order", [pytest.param("21", marks=pytest.mark.slow), "231"])
 def test_shards_in_any_order_are_the_whole(run_shard, whole, tmp_path, store, capsys, order):
     *first, last = (f"{k}/{len(order)}" for k in order)
@@ -159,6 +160,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.runs
 def test_a_killed_shard_continues_and_a_done_one_is_not_repeated(
     run_shard, whole, tmp_path, monkeypatch
 ):
@@ -198,6 +200,7 @@ def test_a_killed_shard_continues_and_a_done_one_is_not_repeated(
     assert contents(only_run(tmp_path)) == whole
 
 
+@pytest.mark.runs
 def test_a_recording_that_failed_is_done_again_by_any_shard(
     run_shard, whole, tmp_path, store, monkeypatch
 ):
@@ -214,6 +217,7 @@ def test_a_recording_that_failed_is_done_again_by_any_shard(
     assert n_tracked(store, tmp_path) == 1
 
 
+@pytest.mark.runs
 def test_while_one_shard_records_the_run_the_others_leave_it_alone(run_shard, tmp_path, capsys):
     run_shard("1/2")
     with FileLock(shard_folder(tmp_path) / ".record.lock"):
