@@ -15,7 +15,7 @@ test: .venv/installed  ## the fast tests: one minute, no network, no GPU
 	$(BIN)/python -m pytest
 
 test-runs: .venv/installed  ## whole runs of the scripts: three minutes
-	$(BIN)/python -m pytest -m runs
+	$(BIN)/python -m pytest -m 'runs and not slow'
 
 test-slow: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -58,6 +58,7 @@ def test_a_folder_that_cannot_be_written_is_blamed_on_its_key(monkeypatch, tmp_p
         files.write_json(tmp_path / "x.json", 1)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

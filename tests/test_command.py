@@ -87,6 +87,7 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
     assert list(tmp_path.iterdir()) == [mine]  # no outputs, no logs
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

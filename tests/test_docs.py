@@ -101,6 +101,7 @@ def test_the_five_minutes_run(tmp_path):
     assert (ran[-1] / "report.html").exists()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", _FIRST)
 def test_python_runs(name, finished_run):
     """On an encoder and a results folder, which the reader has."""

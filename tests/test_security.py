@@ -190,6 +190,7 @@ def test_a_config_of_the_user_is_made_and_what_is_read_is_an_argument(scene, mon
     trace.rmdir()
 
 
+@pytest.mark.runs
 def test_a_trusted_package_leads_to_no_other(scene):
     """What it imported is not its own."""
     folder, traps, trace = scene
@@ -215,6 +216,7 @@ def secret(tmp_path):
     return path
 
 
+@pytest.mark.runs
 def test_no_file_of_a_folder_is_a_link_to_elsewhere(run, tmp_path, secret):
     folder = tmp_path / "run"
     changes = list(links(secret))

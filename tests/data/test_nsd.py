@@ -154,6 +154,7 @@ def test_noise_ceilings(tree, features, tmp_path):
         assert computed.voxels["ncsnr"][row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("zscore", ["run", *SLOW])
 def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
     """One image at a time: three trials, z-scored within sessions with n - 1."""

@@ -10,6 +10,7 @@ from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.prepared import prepare
 
 
+@pytest.mark.runs
 def test_sessions_and_repeats_are_reported(tree, features, tmp_path, capsys):
     prepared = prepare(source(tmp_path, tree, features), tmp_path)
     printed = capsys.readouterr().out

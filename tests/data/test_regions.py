@@ -178,6 +178,7 @@ def test_a_set_of_two_hemispheres_alone_is_joined(features, tmp_path):
     assert "lh.MTL.nii.gz is there, but rh.MTL.nii.gz is missing" in sentence
 
 
+@pytest.mark.runs
 def test_hidden_files_of_macos_are_no_sets(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     folder = next(root.rglob("roi"))
@@ -189,6 +190,7 @@ def test_hidden_files_of_macos_are_no_sets(features, tmp_path):
     assert not any(name.startswith("._") for name in prepared.voxels)
 
 
+@pytest.mark.runs
 def test_a_set_without_colour_table_has_names(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     next(root.rglob("Kastner2015.mgz.ctab")).unlink()

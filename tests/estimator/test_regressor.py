@@ -22,6 +22,7 @@ from jne.errors import InputError
 SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3}
 
 
+@pytest.mark.runs
 @parametrize_with_checks([JNERegressor(**SMALL)])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)

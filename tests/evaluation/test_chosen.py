@@ -201,6 +201,7 @@ def test_a_subject_without_a_nonlinear_run_is_left_out(recorded):
     )  # fmt: skip
 
 
+@pytest.mark.runs
 def test_the_newest_data_set_or_all_of_them(recorded):
     recorded.add("older", "nonlinear", data={"name": "first"})
     recorded.add("first", "nonlinear", data={"name": "first"})

@@ -67,6 +67,7 @@ def test_an_encoder_above_ridge_does(tmp_path, config):
     assert "not the brain" not in sentence
 
 
+@pytest.mark.runs
 def test_without_ridge_the_linear_run_is_what_the_encoder_must_beat(tmp_path, config):
     run, linear = write_run(tmp_path / "run"), write_run(tmp_path / "linear", placement="none")
     del run.voxels["r2_ridge"]
@@ -91,6 +92,7 @@ def test_where_no_voxel_is_nonlinear_no_difference_is_claimed(tmp_path, config):
     assert "from tier to tier" in findings(Hierarchy(), data)[0]
 
 
+@pytest.mark.runs
 def test_jne_ss_of_a_region_without_nonlinear_voxels_is_not_claimed(tmp_path, config):
     run = write_run(tmp_path / "run")
     data = subject_of(run, config, w=np.where(V1, -0.1, 1 + run.voxels["jne"]))

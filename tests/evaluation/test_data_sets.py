@@ -61,6 +61,7 @@ def several(tmp_path_factory):
     return voxel_tables(by_subject(made), evaluate_config(folder, "variants=[l1]"))
 
 
+@pytest.mark.runs
 def test_subjects_of_several_data_sets_are_kept_apart(several):
     names = ["a subj01", "a subj02", "b subj01", "c subj01"]
     assert [data.name for data in several] == names

@@ -50,6 +50,7 @@ def test_overrides(folder, *more):
 test_overrides.__test__ = False
 
 
+@pytest.mark.runs
 def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
     folder, path = trained
     run = Results(path)

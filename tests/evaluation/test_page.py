@@ -112,6 +112,7 @@ def test_the_split_half_of_text_table_and_figure_is_one_number(tmp_path, config)
     assert figure.axes[1].get_title() == f"Split half: r = {r:.3f}"
 
 
+@pytest.mark.runs
 def test_of_many_rois_the_page_says_which_are_reported_and_shown(tmp_path, config, monkeypatch):
     monkeypatch.setattr("jne.evaluation.voxels.MAX_REPORTED", 4)
     monkeypatch.setattr("jne.evaluation.voxels.MAX_SHOWN", 2)

@@ -17,7 +17,7 @@ from jne.training.config import check_config
 
 ROWS = np.arange(N)
 CONVOLUTIONAL = ["test_resnet", "test_convnext", "test_efficientnet", "test_nfnet", "resnet10t"]
-LARGE = ("resnet10t", "test_maxvit")
+LARGE = ("resnet10t", "test_convnext", "test_nfnet", "test_maxvit")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,7 @@ def test_a_layer_out_of_range_is_one_sentence(pictures, tmp_path, layer):
         vit(tmp_path, model="test_resnet", layer=layer).extract(open_images(pictures[0]), ROWS, N)
 
 
+@pytest.mark.runs
 def test_a_convolutional_network_is_chosen_by_its_name(pictures, tmp_path):
     np.save(tmp_path / "y.npy", np.random.default_rng(0).normal(size=(N, 5)))
     composed = compose_train(

@@ -260,6 +260,7 @@ def test_size_chooses_the_space(data, monkeypatch):
         train_on_components("components", "ridge", data, followed=True)
 
 
+@pytest.mark.runs
 def test_components_need_a_linear_readout(run_train, monkeypatch):
     squared = lambda encoder, x: encoder.readout(encoder.hidden[0](x)).square()  # noqa: E731
     monkeypatch.setattr("jne.encoders.ResidualEncoder.forward", squared)

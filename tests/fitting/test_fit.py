@@ -47,6 +47,7 @@ def train(data, config, *, lr=3e-3, readout="ridge", checkpoint=None, save_to=No
     return module, history
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("space", ["voxels", "components"])
 @pytest.mark.parametrize("readout", ["ridge", "trained"])
 def test_hidden_layers_that_diverge_are_no_encoder(data, config, readout, space):

@@ -31,7 +31,7 @@ def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("voxels", ["all", "[V1]"])
+@pytest.mark.parametrize("voxels", [pytest.param("all", marks=pytest.mark.runs), "[V1]"])
 def test_gain_and_shape_are_columns(run_train, voxels):
     (folder,) = run_train(f"jacobian.voxels={voxels}", "jacobian.variants=[l1,l2]")
     run = Results(folder)

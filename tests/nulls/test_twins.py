@@ -145,6 +145,7 @@ def runs(tmp_path_factory, store, finished_run):
     return plain, control
 
 
+@pytest.mark.runs
 def test_the_results_of_a_run_with_twins(runs, store):
     plain, control = map(Results, runs)
     voxels = control.voxels

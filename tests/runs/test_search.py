@@ -66,6 +66,7 @@ def test_best_csv_holds_the_lowest_validation_loss_of_each_encoder(search):
     assert any(line.startswith("  best_subj01_linear ") for line in printed)
 
 
+@pytest.mark.runs
 def test_mlflow_has_the_choice(search, store):
     folder, _ = search
     client = MlflowClient(store)
@@ -88,6 +89,7 @@ def test_the_printed_command_repeats_the_chosen_run(search, tmp_path, store):
     assert contents(again) == contents(folder / runs[0])
 
 
+@pytest.mark.runs
 def test_an_interval_is_refused_before_any_job(run_train, tmp_path):
     with pytest.raises(SystemExit, match=r"error: optimizer.lr=interval\(1e-4,1\): a grid needs"):
         run_train("-m", "optimizer.lr=interval(1e-4,1)")

@@ -55,6 +55,7 @@ def test_the_numbers_by_hand():
     assert cell["jne"] == pytest.approx(chosen["jne"].mean())
 
 
+@pytest.mark.runs
 def test_what_grows_with_the_ceiling_is_claimed_and_what_does_not_is_not():
     rates = pd.concat(
         [claims(table_of(np.random.default_rng(seed))) for seed in range(60)]

@@ -52,6 +52,7 @@ def test_every_study_leaves_its_record(run_script, store, chosen, names):
         assert run.data.metrics.keys() == summary["metrics"].keys()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("study", "setting", "message"),
     [
@@ -166,6 +167,7 @@ def test_a_study_without_a_figure(run_own, store):
     assert not client.list_artifacts(run_id, "figures")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("config", "message"),
     [

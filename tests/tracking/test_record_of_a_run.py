@@ -125,6 +125,7 @@ def test_data_model_and_pictures_survive_a_lost_store(run_train, arrays, store, 
     check_model(folder, store, run_id)
 
 
+@pytest.mark.runs
 def test_a_journal_does_not_send_an_encoder_from_elsewhere(
     run_train, arrays, monkeypatch, tmp_path
 ):
@@ -178,6 +179,7 @@ def test_damaged_inputs_in_a_journal_are_refused(tmp_path, store, inputs):
         record(tmp_path)
 
 
+@pytest.mark.runs
 def test_every_key_that_matters_is_a_parameter(run_train, store):
     (folder,) = run_train("optimizer=adamw", "optimizer.weight_decay=0.25",
                           "jacobian.variants=[l1,l2]", "tracking.nested=false")  # fmt: skip
@@ -202,6 +204,7 @@ def test_more_parameters_than_mlflow_takes_at_once(tmp_path, store):
     assert [key for key in params if key.startswith("a/_b-")]
 
 
+@pytest.mark.runs
 def test_the_data_of_a_run_are_its_input(run_train, store):
     with no_figures():  # in an experiment, MLflow keeps a dataset as the first run recorded it
         (folder,) = run_train("tracking.experiment=inputs")

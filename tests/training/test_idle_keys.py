@@ -18,6 +18,7 @@ def refused(tmp_path, *overrides: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("features", "name"), [(CLIP, "clip_vit_b32"), (TIMM, "resnet18"),
                                                 (STORED, "precomputed")])  # fmt: skip
 @pytest.mark.parametrize("data", [(), ("data=cells",), (*ARRAYS, "data.features=x.npy")])

@@ -310,12 +310,14 @@ def test_a_sweep_whose_shard_fails_says_which_are_done(run_train, tmp_path, monk
     assert "not finished" not in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "1/0", "1/2/3", "[1,2]", "-1/2"])
 def test_a_shard_that_is_none(tmp_path, shard):
     with pytest.raises(InputError, match=r"jacobian.shard=.*: input should be null or k/K"):
         check_config(compose_train(tmp_path, f"jacobian.shard={shard}"))
 
 
+@pytest.mark.runs
 def test_a_shard_is_no_part_of_what_a_run_is(tmp_path):
     whole, shard = (
         check_config(compose_train(tmp_path, *more))[0] for more in ([], ["jacobian.shard=02/4"])

@@ -99,6 +99,7 @@ def test_the_same_seed_gives_the_same_bytes(finished, run_train):
             assert path.read_bytes() == (again / path.relative_to(finished)).read_bytes(), path.name
 
 
+@pytest.mark.runs
 def test_constant_and_missing_voxels_are_kept_as_nan(run_train, tmp_path):
     rng = np.random.default_rng(0)
     y = rng.standard_normal((60, 6))
