@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 
-.PHONY: demo report test test-slow lint docs ui release clean
+.PHONY: demo report test test-runs test-slow lint docs ui release clean
 
 demo: .venv/installed  ## install, then one run on the synthetic cohort, with linear twins
 	$(BIN)/python train.py control=twins
@@ -11,8 +11,11 @@ report: .venv/installed  ## a report on the newest runs, opened in the browser
 	$(BIN)/python evaluate.py
 	$(BIN)/jne open
 
-test: .venv/installed  ## the fast tests: four minutes, no network, no GPU
+test: .venv/installed  ## the fast tests: one minute, no network, no GPU
 	$(BIN)/python -m pytest
+
+test-runs: .venv/installed  ## whole runs of the scripts: three minutes
+	$(BIN)/python -m pytest -m 'runs and not slow'
 
 test-slow: .venv/installed  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -38,8 +38,9 @@ WINGS = {
     "jacobian/{product,shard,variants}.py",
     "data": "data/{centring,cells,datamodule,leaks,planted,responses,splits,synthetic}.py",
     "results": "results/{contents,labelled}.py columns.py",
-    "training": "fitting/{baseline,components,module,readout}.py nulls/{planted,twins}.py "
-    "measuring/{nonlinearity,scores,trajectory}.py",
+    "fitting": "fitting/{baseline,components,module,readout}.py",
+    "measuring": "measuring/{nonlinearity,scores,trajectory}.py",
+    "nulls": "nulls/{planted,twins}.py",
     "evaluation": "evaluation/{claims,external_test,voxels}.py evaluation/sections/[!_]*.py",
 }
 """Modules that compute numbers; the tests are those of the folder of the same name."""

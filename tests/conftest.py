@@ -5,12 +5,10 @@ from contextlib import closing, nullcontext
 from functools import cache
 from pathlib import Path
 from sqlite3 import connect
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from filelock import FileLock
-from hydra._internal.core_plugins import file_config_source
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
@@ -26,9 +24,15 @@ from jne.utils.files import make_folder
 register_resolvers()
 # A session composes hundreds of configs of the same files: each text is parsed once.
 _parsed = cache(lambda text: yaml.load(text, Loader=get_yaml_loader()))
-file_config_source.OmegaConf = SimpleNamespace(
-    load=lambda file: OmegaConf.create(_parsed(file.read()) or {})
-)
+_load = OmegaConf.load
+
+
+def _load_parsed(file):
+    """Of Hydra, which gives an open file. It makes its sources anew, so the class is changed."""
+    return OmegaConf.create(_parsed(file.read()) or {}) if hasattr(file, "read") else _load(file)
+
+
+OmegaConf.load = staticmethod(_load_parsed)
 
 
 def pytest_collection() -> None:

@@ -95,6 +95,12 @@ def only_run(output: Path) -> Path:
     return folder
 
 
+def sweep_folder(output: Path) -> Path:
+    """The folder of the only sweep below `output`."""
+    (folder,) = (output / "sweeps").iterdir()
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """The bytes of a run's result files."""
     return {name: (folder / name).read_bytes() for name in RESULT_FILES}

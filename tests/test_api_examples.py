@@ -4,9 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers import ROOT
 
 
+@pytest.mark.runs
 def test_the_examples_of_the_page_run():
     page = Path(ROOT, "docs", "api.md").read_text()
     found = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -26,6 +26,7 @@ FINITE = "input should be a finite number"
 POSTGRES = "postgresql://nobody@nowhere/x"
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("script", "override", "message"),
     [
@@ -71,6 +72,7 @@ def test_what_hydra_refuses_names_the_key(tmp_path, override, message):
     assert user_message(caught.value).startswith(message)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("key", ["lr", "weight_decay", "+betas"])
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e400"])
 def test_no_number_of_a_config_is_infinite(tmp_path, key, value):
@@ -90,6 +92,7 @@ def without_psycopg() -> None:
     pytest.skip("psycopg is installed")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("value", ["a(b", "it's(", 'a"b(', "a$b(", "a[b", "{", "[\\'(", "(\\\\"])
 def test_what_an_unreadable_override_is_told_to_quote_works(tmp_path, value):
     """As a shell splits what the sentence says."""

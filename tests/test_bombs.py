@@ -42,6 +42,7 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("run") / "run").path
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch's kinds
 def test_no_folder_keeps_its_reader_busy(run, tmp_path):
     folder = tmp_path / "run"

@@ -58,6 +58,7 @@ def test_a_folder_that_cannot_be_written_is_blamed_on_its_key(monkeypatch, tmp_p
         files.write_json(tmp_path / "x.json", 1)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -71,6 +72,7 @@ def test_a_key_without_a_value_is_named(run_script, overrides, message):
         run_script("train.py", *overrides)
 
 
+@pytest.mark.runs
 def test_a_home_folder_may_be_written_short(run_script, tmp_path, monkeypatch):
     """Unquoted too, which the shell leaves as it is and Hydra cannot read."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -90,6 +92,7 @@ def odd_values(n: int) -> list[str]:
     return ["".join(draw.choices(characters, k=draw.randint(1, 7))) for _ in range(n)]
 
 
+@pytest.mark.runs
 def test_what_to_quote_is_said_so_that_it_can_be_pasted():
     """A shell and Hydra make of it the value that Hydra could not read."""
     parser = OverridesParser.create()
@@ -137,6 +140,7 @@ def test_a_script_whose_code_exits_fails(code):
         never_exits(lambda _: sys.exit(code))(None)
 
 
+@pytest.mark.runs
 def test_an_output_below_proc(run_script):
     for script in ("train.py", "evaluate.py", "simulate.py"):
         with pytest.raises(SystemExit, match=r"output: cannot write to /proc/x \(No such file"):

@@ -65,6 +65,7 @@ def test_open_finds_the_newest_report_or_the_one_named(tmp_path, monkeypatch, ca
     assert opens(str(run.parent)) == run / "overview.png"
 
 
+@pytest.mark.runs
 def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
     """By --config-dir and by Hydra's search path: a choice, and a whole config that starts from
     that of the program.
@@ -86,6 +87,7 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
     assert list(tmp_path.iterdir()) == [mine]  # no outputs, no logs
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("line", "offered"),
     [

@@ -25,7 +25,7 @@ _FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 _FIRST = ("README.md", "docs/index.md", "docs/quickstart.md")  # what a newcomer reads
 _COSTLY = [
-    pytest.param(page, id=name, marks=[] if name in _FIRST else pytest.mark.slow)
+    pytest.param(page, id=name, marks=pytest.mark.runs if name in _FIRST else pytest.mark.slow)
     for page, name in zip(PAGES, _NAMES, strict=True)
 ]  # composing takes a tenth of a second
 
@@ -101,6 +101,7 @@ def test_the_five_minutes_run(tmp_path):
     assert (ran[-1] / "report.html").exists()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", _FIRST)
 def test_python_runs(name, finished_run):
     """On an encoder and a results folder, which the reader has."""

@@ -180,6 +180,7 @@ def odd_run(tmp_path_factory, store) -> tuple[Path, Path, Path, str]:
     return home, folder, report, printed.getvalue()
 
 
+@pytest.mark.runs
 def test_nothing_is_written_elsewhere_and_all_files_have_safe_names(odd_run):
     home, folder, report, _ = odd_run
     assert {path.name for path in home.iterdir()} == {
@@ -190,6 +191,7 @@ def test_nothing_is_written_elsewhere_and_all_files_have_safe_names(odd_run):
     assert list(report.glob("moj_*.npy"))
 
 
+@pytest.mark.runs
 def test_tables_hold_the_names_as_they_are(odd_run):
     _, folder, report, _ = odd_run
     assert Results(folder).voxels["roi"].tolist() == list(np.repeat(list(ODD.values()), 4))
@@ -199,6 +201,7 @@ def test_tables_hold_the_names_as_they_are(odd_run):
         assert set(table["cluster"]) <= set(ODD.values())
 
 
+@pytest.mark.runs
 def test_every_column_of_ours_is_reserved(odd_run):
     """A column of the user's with one of these names is refused: see test_bad_input.py."""
     _, folder, report, _ = odd_run
@@ -210,6 +213,7 @@ def test_every_column_of_ours_is_reserved(odd_run):
     assert all(map(is_reserved, added | reported))
 
 
+@pytest.mark.runs
 def test_the_terminal_shows_the_names_as_they_are(odd_run):
     _, folder, _, printed = odd_run
     flat = printed.replace("\n", "").replace(" ", "").replace("│", "")
@@ -218,6 +222,7 @@ def test_the_terminal_shows_the_names_as_they_are(odd_run):
     assert str(folder).replace(" ", "") in flat
 
 
+@pytest.mark.runs
 def test_the_page_shows_the_names_as_they_are(odd_run):
     *_, report, _ = odd_run
     page = (report / "report.html").read_text()
@@ -231,6 +236,7 @@ def test_the_page_shows_the_names_as_they_are(odd_run):
     assert set(links) <= set(anchors)
 
 
+@pytest.mark.runs
 def test_mlflow_has_all_metrics_of_all_rois(odd_run, store):
     _, folder, report, _ = odd_run
     for path in (folder, report):
@@ -241,6 +247,7 @@ def test_mlflow_has_all_metrics_of_all_rois(odd_run, store):
         assert run.info.status == "FINISHED"
 
 
+@pytest.mark.runs
 def test_a_study_of_any_name(run_script, tmp_path, store, capsys):
     """A user's own, in a folder of theirs."""
     settings = {"_target_": "jne.simulation.SampleSize", "sizes": [2, 3], "n_points": 4,
@@ -259,6 +266,7 @@ def test_a_study_of_any_name(run_script, tmp_path, store, capsys):
 # --- sweeps, and runs that MLflow did not get ----------------------------------------------------
 
 
+@pytest.mark.runs
 def test_a_sweep_of_odd_names_that_mlflow_never_got(run_train, tmp_path, store, capsys):
     """Its jobs stay in its folder, its table shows them, and each can be recorded later."""
     lost = ("tracking.uri=postgresql://nobody@nowhere/x", "tracking.on_unreachable=continue")

@@ -8,6 +8,7 @@ import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from helpers import ROOT
 
 FRAMEWORKS = ("hydra", "pytorch_lightning", "mlflow", "pandas", "matplotlib")
@@ -24,6 +25,7 @@ def test_the_package_alone_loads_nothing_heavy():
     assert not loaded("import jne") & {*FRAMEWORKS, "torch", "numpy"}
 
 
+@pytest.mark.runs
 def test_the_measurement_loads_no_framework():
     """Also when it is used."""
     used = """

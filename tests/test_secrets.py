@@ -147,6 +147,7 @@ def test_other_texts_stay_as_they_are(text):
     assert hide_credentials(text) == without_credentials(text) == with_credentials(text) == text
 
 
+@pytest.mark.runs
 def test_only_the_store_itself_gets_what_the_environment_has(monkeypatch, server, tmp_path):
     """MLFLOW_TRACKING_URI of another server is not sent to the one that a journal names."""
     run = write_run(tmp_path / "run").path
@@ -167,6 +168,7 @@ def test_only_the_store_itself_gets_what_the_environment_has(monkeypatch, server
 # --- the programs --------------------------------------------------------------------------------
 
 
+@pytest.mark.runs
 def test_a_run_that_cannot_reach_its_store(server, tmp_path, capfd):
     overrides = (f"tracking.uri='{server.address}'", "tracking.on_unreachable=continue")
     with no_figures():
@@ -185,6 +187,7 @@ def test_a_run_that_cannot_reach_its_store(server, tmp_path, capfd):
     assert set(server.seen) == {LOGIN}
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("source", ["command line", "config file", "environment"])
 def test_a_sweep_that_cannot_reach_its_store(server, tmp_path, capfd, monkeypatch, source):
     """Its jobs are refused, which takes no time; Hydra writes and prints their overrides."""
@@ -210,6 +213,7 @@ def test_a_sweep_that_cannot_reach_its_store(server, tmp_path, capfd, monkeypatc
     assert set(server.seen) == {LOGIN}
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "simulate.py"])
 def test_a_store_that_refuses(server, tmp_path, capfd, script):
     with pytest.raises(SystemExit) as stopped:
@@ -229,6 +233,7 @@ def test_a_shown_config(server, tmp_path, capfd, monkeypatch):
         assert_not_in(tmp_path, printed)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("override", ["tracking.uri={}(", "+tracking.uri='{}", "tracking.uri=[{}]",
                                       "tracking={{uri: '{}'}}", "tracking.uri={}:x"])  # fmt: skip
 def test_an_address_that_cannot_be_read(server, tmp_path, capfd, override):
@@ -264,6 +269,7 @@ class _Refuses:
         raise OSError(f"cannot connect to {uri}")
 
 
+@pytest.mark.runs
 def test_errors_that_name_the_address(tmp_path, store, capfd, monkeypatch):
     """As of drivers that get it whole: in the record, in the log of a job, in tracebacks."""
     uri = f"mysql+pymysql://joe:{PASSWORD}@host/db"

@@ -53,6 +53,7 @@ def scene(run, tmp_path, monkeypatch):
     assert "evil" not in sys.modules
 
 
+@pytest.mark.runs
 def test_an_encoder_file_names_no_code(scene):
     folder, traps, trace = scene
     tried = 0
@@ -124,6 +125,7 @@ def test_nothing_in_a_folder_is_unpickled(scene, run):
     read_all(folder)
 
 
+@pytest.mark.runs
 def test_evaluate_runs_nothing_of_the_config(scene, run_script, capsys):
     """The data section, which once was made again for the thumbnails, and the encoder's."""
     folder, traps, _ = scene
@@ -149,6 +151,7 @@ def test_a_users_files_are_never_unpickled(scene, tmp_path, store, kind):
         read_array(path, None, "data.features", "data.features_key")
 
 
+@pytest.mark.runs
 def test_nothing_of_a_runs_config_is_made_for_a_external_test_set(scene, tmp_path, monkeypatch):
     """data.space, data.zscore and subject go into the source of the external test set."""
     folder, traps, trace = scene
@@ -187,6 +190,7 @@ def test_a_config_of_the_user_is_made_and_what_is_read_is_an_argument(scene, mon
     trace.rmdir()
 
 
+@pytest.mark.runs
 def test_a_trusted_package_leads_to_no_other(scene):
     """What it imported is not its own."""
     folder, traps, trace = scene
@@ -212,6 +216,7 @@ def secret(tmp_path):
     return path
 
 
+@pytest.mark.runs
 def test_no_file_of_a_folder_is_a_link_to_elsewhere(run, tmp_path, secret):
     folder = tmp_path / "run"
     changes = list(links(secret))
@@ -305,6 +310,7 @@ Nothing that was read from a folder, a checkpoint or a store may come to one of 
 """
 
 
+@pytest.mark.runs
 def test_nothing_that_is_read_comes_to_what_makes_objects():
     package = Path(jne.__file__).parent
     named = set()

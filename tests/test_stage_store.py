@@ -93,6 +93,7 @@ Stages(Path(sys.argv[1]) / "stages").make("fit", {}, slow)
 """
 
 
+@pytest.mark.runs
 def test_of_several_processes_one_makes_it(tmp_path):
     processes = [
         subprocess.Popen([sys.executable, "-c", CODE, str(tmp_path), str(k)]) for k in range(4)
@@ -140,6 +141,7 @@ def test_what_no_run_uses_is_pruned_and_nothing_else(tmp_path):
     assert len(list((tmp_path / "stages" / "fit").glob("[!.]*"))) == 2
 
 
+@pytest.mark.runs
 def test_the_command_lists_and_prunes(tmp_path):
     Stages(tmp_path / "stages").make("fit", {}, write())
     command = [sys.executable, "-m", "jne", "stages", str(tmp_path)]

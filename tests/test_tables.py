@@ -22,6 +22,7 @@ NAMES = (
 )  # fmt: skip
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("column", ["roi", "stimulus", "anything"])
 def test_text_is_read_back_as_it_was(tmp_path, column):
     """In one column, and each alone, beside numbers that look like formulas."""

@@ -60,6 +60,7 @@ def test_algonauts_without_any_region(features, tmp_path):
     assert sentence == "data.voxels=[]: selects no voxels"
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("file", ["rh_training_fmri.npy", "lh.floc-faces_challenge_space.npy"])
 def test_unreadable_files_of_algonauts_are_named(features, tmp_path, monkeypatch, file):
     root = write_algonauts(tmp_path / "algonauts")

@@ -35,6 +35,7 @@ def everything(tmp_path_factory):
     return path
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("data", DATA)
 def test_features_of_all_images_are_taken_by_number(roots, everything, tmp_path, data, capsys):
     root = roots[data]
@@ -43,6 +44,7 @@ def test_features_of_all_images_are_taken_by_number(roots, everything, tmp_path,
     assert "row i is the image with the number i, of 73000" in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("data", DATA)
 def test_features_with_ids_are_taken_by_them(roots, tmp_path, data, capsys):
     root, expected = roots[data], numbers(roots[data], data)
@@ -57,6 +59,7 @@ def test_features_with_ids_are_taken_by_them(roots, tmp_path, data, capsys):
     assert f"rows by the ids in {tmp_path / 'ids.csv'}" in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("data", DATA)
 def test_the_order_of_a_subject_must_be_asked_for(roots, tmp_path, data):
     """Another subject's file, with as many rows, would be taken without a word."""
@@ -71,6 +74,7 @@ def test_the_order_of_a_subject_must_be_asked_for(roots, tmp_path, data):
     np.testing.assert_array_equal(prepared.features[:, 0], expected)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("data", DATA)
 @pytest.mark.parametrize("n_rows", [160, 72_953])
 def test_features_of_another_length_are_refused(roots, tmp_path, data, n_rows):
@@ -84,6 +88,7 @@ def test_features_of_another_length_are_refused(roots, tmp_path, data, n_rows):
     assert f"has {n_rows} rows, but there are {len(numbers(roots[data], data))} images" in sentence
 
 
+@pytest.mark.runs
 def test_algonauts_without_images_has_no_numbers(features, everything, tmp_path):
     root = write_algonauts(tmp_path / "algonauts")
     for path in root.rglob("train-*.png"):

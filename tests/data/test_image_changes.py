@@ -103,6 +103,7 @@ def test_images_in_one_file_are_known_by_it(pictures, kind):
     assert second.features[7].tolist() == [7, 99, 0]
 
 
+@pytest.mark.runs
 def test_images_of_nsd_in_a_folder_are_looked_at_too(tree, features, tmp_path):
     write_folder(tree, tmp_path / "pictures", "number", seen(tree))
     chosen = with_colours(tmp_path, tree, features, tmp_path / "pictures")

@@ -48,6 +48,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.runs
 def test_whatever_changes_in_an_nsd_tree_is_prepared_again(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     folders = {prepare(source(tmp_path, root, features, BRAINMASK), tmp_path / "p").folder}
@@ -66,6 +67,7 @@ def test_whatever_changes_in_an_nsd_tree_is_prepared_again(features, tmp_path):
     assert "V1x" in set(before["Kastner2015"])
 
 
+@pytest.mark.runs
 def test_a_map_that_is_not_read_prepares_nothing_again(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     settings = (BRAINMASK, "data.noise_ceiling=repeats")
@@ -75,6 +77,7 @@ def test_a_map_that_is_not_read_prepares_nothing_again(features, tmp_path):
     assert not any(path.name == "ncsnr.nii.gz" for path in first)
 
 
+@pytest.mark.runs
 def test_inputs_of_a_surface(features, tmp_path):
     root = write_surface(tmp_path / "nsd")
     files = source(tmp_path, root, features, "data.space=fsaverage").input_files()
@@ -85,6 +88,7 @@ def test_inputs_of_a_surface(features, tmp_path):
     assert {"HCP_MMP1.mgz.ctab", "responses.tsv"} <= names
 
 
+@pytest.mark.runs
 def test_algonauts_masks_that_arrive_or_change_are_read(features, tmp_path):
     root = write_algonauts(tmp_path / "algonauts")
 
@@ -117,6 +121,7 @@ def spellings(root: Path, patch: pytest.MonkeyPatch) -> list[str]:
     return [f"{root}/", root.name, relative, str(root.parent / "link"), f"'~/{root.name}'"]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("data", ["nsd", "algonauts"])
 def test_each_spelling_of_a_root_is_the_same_folder(features, tmp_path, monkeypatch, data):
     write = {"nsd": write_nsd, "algonauts": write_algonauts}[data]

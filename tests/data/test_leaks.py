@@ -119,6 +119,7 @@ def test_near_copies_are_those_of_brute_force(noise):
     assert sentence.startswith("10 of 20 test stimuli and 3 of 20 validation stimuli are nearly co")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 10, 100])
 @pytest.mark.parametrize("spectrum", [0, 1, 2])
 def test_independent_rows_raise_no_alarm(d, spectrum):

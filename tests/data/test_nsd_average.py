@@ -145,6 +145,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(average, "_MEANS_BYTES", 0)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("noise_ceiling", ["ncsnr", "repeats", "repeats_as_nsd"])
 def test_blocks_do_not_change_a_byte(tree, features, tmp_path, request, noise_ceiling):
     settings = ("data.voxels=brainmask", f"data.noise_ceiling={noise_ceiling}")
@@ -155,6 +156,7 @@ def test_blocks_do_not_change_a_byte(tree, features, tmp_path, request, noise_ce
     assert {p.name for p in found.folder.iterdir()} == {p.name for p in whole.folder.iterdir()}
 
 
+@pytest.mark.runs
 def test_blocks_of_compressed_images_and_of_surfaces(
     tree, surface, features, tmp_path, small_blocks
 ):
@@ -170,6 +172,7 @@ def test_blocks_of_compressed_images_and_of_surfaces(
     assert contents(blocks) == contents(whole)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "moment", [2, 27, *(pytest.param(m, marks=pytest.mark.slow) for m in (1, 7, 10, 26, 29))]
 )
@@ -202,6 +205,7 @@ def test_an_interrupted_preparation_continues_with_its_block(
     assert count["reads"] == n_sessions * (n_blocks - done)
 
 
+@pytest.mark.runs
 def test_what_was_left_half_written_is_not_taken_for_data(tree, features, tmp_path):
     whole = prepare(source(tmp_path, tree, features), tmp_path / "whole")
     partial = tmp_path / "out" / f".{whole.folder.name}.partial"

@@ -58,6 +58,7 @@ def write_folder(tree, folder, kind, numbers):
     Image.fromarray(pixels[0]).save(folder / "overview.png")  # no image of NSD's
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("kind", NAMES)
 def test_a_folder_has_the_images_of_the_hdf5_file(tree, features, tmp_path, kind):
     first = prepare(with_colours(tmp_path, tree, features, None), tmp_path / "p")
@@ -81,6 +82,7 @@ def test_a_folder_has_the_images_of_the_hdf5_file(tree, features, tmp_path, kind
     assert chosen.images_path == images
 
 
+@pytest.mark.runs
 def test_only_the_images_that_were_seen_are_needed(tree, features, tmp_path):
     write_folder(tree, tmp_path / "pictures", "number", seen(tree))
     prepare(with_colours(tmp_path, tree, features, tmp_path / "pictures"), tmp_path / "p")

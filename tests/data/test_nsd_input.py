@@ -26,18 +26,21 @@ def test_a_folder_that_is_not_an_nsd_tree(features, tmp_path):
     assert "not an NSD tree with subj01: no" in refused(tmp_path, tmp_path, features)
 
 
+@pytest.mark.runs
 def test_a_subject_without_betas(tree, features, tmp_path):
     sentence = refused(tmp_path, tree, features, "data.betas=betas_assumehrf")
     assert "no betas of subj01" in sentence
     assert "data.betas" in sentence
 
 
+@pytest.mark.runs
 def test_a_session_that_is_cut_short(fresh_tree, features, tmp_path):
     path = next(fresh_tree.rglob("betas_session02.hdf5"))
     path.write_bytes(path.read_bytes()[:5000])
     assert "betas_session02.hdf5 cannot be read" in refused(tmp_path, fresh_tree, features)
 
 
+@pytest.mark.runs
 def test_a_nifti_session_that_is_cut_short(features, tmp_path):
     root = write_nsd(tmp_path / "nsd", "nii.gz")
     path = next(root.rglob("betas_session02.nii.gz"))
@@ -45,6 +48,7 @@ def test_a_nifti_session_that_is_cut_short(features, tmp_path):
     assert "betas_session02.nii.gz cannot be read" in refused(tmp_path, root, features)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("shape", [(len(RUNS) - 1, *GRID), (len(RUNS), 5, 5, 4)])
 def test_a_session_of_another_shape(fresh_tree, features, tmp_path, shape):
     folder = next(fresh_tree.rglob("betas_session02.hdf5")).parent
@@ -52,18 +56,21 @@ def test_a_session_of_another_shape(fresh_tree, features, tmp_path, shape):
     assert "has shape" in refused(tmp_path, fresh_tree, features)
 
 
+@pytest.mark.runs
 def test_a_session_without_behaviour(fresh_tree, features, tmp_path):
     folder = next(fresh_tree.rglob("betas_session02.hdf5")).parent
     write_volume_session(folder, 7, np.zeros((len(RUNS), *GRID), dtype=np.int16), "hdf5")
     assert "has no trials of session 7" in refused(tmp_path, fresh_tree, features)
 
 
+@pytest.mark.runs
 def test_behaviour_without_a_column(fresh_tree, features, tmp_path):
     path = next(fresh_tree.rglob("responses.tsv"))
     behaviour(fresh_tree).drop(columns="73KID").to_csv(path, sep="\t", index=False)
     assert "has no column 73KID" in refused(tmp_path, fresh_tree, features)
 
 
+@pytest.mark.runs
 def test_fewer_images_than_the_ids_require(fresh_tree, tmp_path):
     with h5py.File(next(fresh_tree.rglob("nsd_stimuli.hdf5")), "w") as file:
         file["imgBrick"] = np.zeros((9, 20, 20, 3), dtype=np.uint8)
@@ -75,6 +82,7 @@ def test_fewer_images_than_the_ids_require(fresh_tree, tmp_path):
         prepare(check_config(composed)[1], tmp_path / "prepared")
 
 
+@pytest.mark.runs
 def test_an_roi_on_another_grid(fresh_tree, features, tmp_path):
     path = next(fresh_tree.rglob("MTL.nii.gz"))
     save_nifti(path.with_name("MTL.nii.gz"), np.zeros((3, 3, 3)))
@@ -83,6 +91,7 @@ def test_an_roi_on_another_grid(fresh_tree, features, tmp_path):
     )
 
 
+@pytest.mark.runs
 def test_an_unknown_region(tree, features, tmp_path):
     sentence = refused(tmp_path, tree, features, "data.voxels=[V1,V9]")
     assert "data.voxels: unknown region 'V9'" in sentence
@@ -95,6 +104,7 @@ def test_no_features_chosen(tree, tmp_path):
         prepare(check_config(composed)[1], tmp_path / "prepared")
 
 
+@pytest.mark.runs
 def test_too_many_validation_images(tree, features, tmp_path):
     assert "data.n_val=17" in refused(tmp_path, tree, features, "data.n_val=17")
 
@@ -138,6 +148,7 @@ def test_unreadable_files_are_named_with_the_root(
     assert sentence.endswith(f"{file} cannot be read (Permission denied)")
 
 
+@pytest.mark.runs
 def test_an_unreadable_surface_session_is_named(features, tmp_path, monkeypatch):
     root = write_surface(tmp_path / "nsd")
     deny(monkeypatch, "pathlib.Path.open", "rh.betas_session04.mgh")
@@ -145,6 +156,7 @@ def test_an_unreadable_surface_session_is_named(features, tmp_path, monkeypatch)
     assert sentence.endswith("rh.betas_session04.mgh cannot be read (Permission denied)")
 
 
+@pytest.mark.runs
 def test_a_map_that_is_no_image_is_named(fresh_tree, features, tmp_path):
     next(fresh_tree.rglob("MTL.nii.gz")).write_bytes(b"no image")
     sentence = refused(tmp_path, fresh_tree, features)
@@ -152,6 +164,7 @@ def test_a_map_that_is_no_image_is_named(fresh_tree, features, tmp_path):
     assert "MTL.nii.gz cannot be read" in sentence
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.95])
 def test_a_map_that_is_cut_short_is_named(fresh_tree, features, tmp_path, share):
     path = next(fresh_tree.rglob("MTL.nii.gz"))
@@ -162,6 +175,7 @@ def test_a_map_that_is_cut_short_is_named(fresh_tree, features, tmp_path, share)
     assert "MTL.nii.gz cannot be read" in sentence
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")  # in nibabel
 def test_damaged_images_are_never_a_traceback(tmp_path):
     """Cut short anywhere, or with wrong bytes in the header."""
@@ -187,6 +201,7 @@ def test_damaged_images_are_never_a_traceback(tmp_path):
     assert all(" cannot be read (" in sentence for sentence in sentences)
 
 
+@pytest.mark.runs
 def test_regions_without_voxels(fresh_tree, features, tmp_path):
     for path in fresh_tree.rglob("*floc-bodies.nii.gz"):
         save_nifti(path, np.zeros(GRID))

@@ -10,6 +10,7 @@ from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.prepared import prepare
 
 
+@pytest.mark.runs
 def test_sessions_and_repeats_are_reported(tree, features, tmp_path, capsys):
     prepared = prepare(source(tmp_path, tree, features), tmp_path)
     printed = capsys.readouterr().out
@@ -42,6 +43,7 @@ def test_the_sessions_of_each_subject(capsys, subject, found, sentence):
     assert "images     2 seen: 2 three times\n" in printed
 
 
+@pytest.mark.runs
 def test_a_session_of_one_hemisphere_is_refused(features, tmp_path):
     """It was left out, with all its trials, without a word."""
     root = write_surface(tmp_path / "nsd")
@@ -58,6 +60,7 @@ def test_a_session_of_one_hemisphere_is_refused(features, tmp_path):
     assert sentence.startswith(f"data.noise_ceiling=ncsnr: needs {path}; choose")
 
 
+@pytest.mark.runs
 def test_more_validation_than_training_images_is_warned_of(tree, features, tmp_path, capsys):
     trials = read_trials(next(tree.rglob("responses.tsv")), SESSIONS)
     n = len(stimulus_table(trials, 2, 0, "subj01").query("split != 'test'"))
@@ -69,6 +72,7 @@ def test_more_validation_than_training_images_is_warned_of(tree, features, tmp_p
     assert "to train on" not in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("error")
 def test_behaviour_with_columns_of_mixed_types(tree, tmp_path):
     """In the release some are numbers in a part of the file and text in another."""
@@ -83,6 +87,7 @@ def test_behaviour_with_columns_of_mixed_types(tree, tmp_path):
     assert all(trials[column].dtype == np.int64 for column in ("session", "run", "id", "row"))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("column", "value", "message"),
     [

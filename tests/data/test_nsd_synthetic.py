@@ -106,6 +106,7 @@ def test_images_are_the_middle_and_on_a_linear_display(root):
     assert images.fingerprint() != stored.fingerprint()
 
 
+@pytest.mark.runs
 def test_fsaverage_is_read_as_percent(make, tmp_path):
     root = write_nsd_synthetic(tmp_path / "nsd", "fsaverage")
     voxels = pd.DataFrame({"voxel": [0, 1], "roi": "", "hemisphere": ["left", "right"]})

@@ -65,6 +65,7 @@ def test_a_column_of_empty_text_stays_text(tmp_path):
     assert table["r2"].isna().all()
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("error::pandas.errors.DtypeWarning")
 def test_a_long_column_has_one_type(tmp_path):
     """Labels without a name, which look like numbers, before labels with one."""
@@ -98,6 +99,7 @@ def test_an_unreadable_prepared_folder_is_named(tmp_path, monkeypatch):
         load(folder)
 
 
+@pytest.mark.runs
 def test_a_source_of_ones_own_is_a_file_and_a_yaml(tmp_path, monkeypatch, run_script):
     """The example in docs/data.md, in folders of the user's own."""
     section = (Path(ROOT) / "docs" / "data.md").read_text().split("## A data source of your own")[1]

@@ -143,6 +143,7 @@ def test_the_areas_of_hcp_mmp1_are_those_of_another_package():
 # --- trees ---
 
 
+@pytest.mark.runs
 def test_fsaverage_has_areas_and_a_hierarchy(surface, features, tmp_path, capsys):
     """[V1,FFC] on fsaverage, without a colour table."""
     settings = ("data.space=fsaverage", "data.voxels=[V1,FFC]", "data.roi=HCP_MMP1")
@@ -159,6 +160,7 @@ def test_fsaverage_has_areas_and_a_hierarchy(surface, features, tmp_path, capsys
     assert "data.voxels: HVC needs floc-bodies, floc-faces, floc-places" in sentence
 
 
+@pytest.mark.runs
 def test_a_set_of_two_hemispheres_alone_is_joined(features, tmp_path):
     whole = write_nsd(tmp_path / "whole")
     halves = write_nsd(tmp_path / "halves")
@@ -176,6 +178,7 @@ def test_a_set_of_two_hemispheres_alone_is_joined(features, tmp_path):
     assert "lh.MTL.nii.gz is there, but rh.MTL.nii.gz is missing" in sentence
 
 
+@pytest.mark.runs
 def test_hidden_files_of_macos_are_no_sets(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     folder = next(root.rglob("roi"))
@@ -187,6 +190,7 @@ def test_hidden_files_of_macos_are_no_sets(features, tmp_path):
     assert not any(name.startswith("._") for name in prepared.voxels)
 
 
+@pytest.mark.runs
 def test_a_set_without_colour_table_has_names(features, tmp_path):
     root = write_nsd(tmp_path / "nsd")
     next(root.rglob("Kastner2015.mgz.ctab")).unlink()
@@ -197,6 +201,7 @@ def test_a_set_without_colour_table_has_names(features, tmp_path):
     assert set(prepared.voxels["Kastner2015"]) == {"", "V1v", "V1d", "V2v"}
 
 
+@pytest.mark.runs
 def test_regions_of_algonauts(features, tmp_path):
     root = write_algonauts(tmp_path / "algonauts")
 

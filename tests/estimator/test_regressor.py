@@ -22,6 +22,7 @@ from jne.errors import InputError
 SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3}
 
 
+@pytest.mark.runs
 @parametrize_with_checks([JNERegressor(**SMALL)])
 def test_scikit_learns_checks(estimator, check):
     check(estimator)
@@ -43,6 +44,7 @@ def arrays():
     return x, (40 + 7 * y).astype(np.float32)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "settings",
     [
@@ -144,6 +146,7 @@ def test_a_scaler_before_it_changes_nothing(arrays):
     np.testing.assert_allclose(scaled[-1].jne_, alone.jne_, rtol=1e-3)
 
 
+@pytest.mark.runs
 def test_a_grid_search_with_stimuli_to_validate_on(arrays):
     x, y = arrays
     mask = np.arange(90) % 5 == 0
@@ -284,6 +287,7 @@ ANYTHING = (
 )
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("name", JNERegressor().get_params())
 def test_any_value_of_a_parameter_works_or_is_refused_in_a_sentence(arrays, name):
     x, y = arrays

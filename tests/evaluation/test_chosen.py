@@ -83,6 +83,7 @@ def recorded(tmp_path, store):
 # --- beside the newest nonlinear run, only runs on its data ---
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("part", "layer", "reason"),
     [
@@ -99,6 +100,7 @@ def test_a_linear_run_on_other_data_is_left_out_and_named(recorded, part, layer,
     assert recorded.chosen() == ({"n"}, [f"{linear} is on {reason}"])
 
 
+@pytest.mark.runs
 def test_an_older_linear_run_on_the_same_data_is_read(recorded):
     recorded.add("older", "linear")
     recorded.add("newer", "linear", contents=DATA | {"features": "of layer 3"})
@@ -106,6 +108,7 @@ def test_an_older_linear_run_on_the_same_data_is_read(recorded):
     assert recorded.chosen() == ({"older", "n"}, [])
 
 
+@pytest.mark.runs
 def test_repeats_have_equal_settings_and_the_same_data(recorded):
     recorded.add("old seed", "nonlinear", seed=1)
     recorded.add("seed", "nonlinear", seed=1)
@@ -135,6 +138,7 @@ def test_the_digests_decide_what_is_the_same_data(tmp_path):
         other_data(first, shifted)
 
 
+@pytest.mark.runs
 def test_a_sweep_over_features_may_differ_in_features_alone(tmp_path):
     def run(layer, **made):
         contents = DATA | {"features": f"layer {layer}"} | made.pop("contents", {})
@@ -158,6 +162,7 @@ def test_a_sweep_over_features_may_differ_in_features_alone(tmp_path):
 # --- folders that are gone, data sets ---
 
 
+@pytest.mark.runs
 def test_a_deleted_or_damaged_folder_is_left_out_and_the_next_newest_read(recorded):
     recorded.add("oldest", "nonlinear")
     damaged = recorded.add("damaged", "nonlinear")
@@ -177,6 +182,7 @@ def test_a_deleted_or_damaged_folder_is_left_out_and_the_next_newest_read(record
         recorded.chosen(f"runs=[{damaged}]")
 
 
+@pytest.mark.runs
 def test_of_many_left_out_five_are_named(recorded):
     recorded.add("n", "nonlinear")
     for k in range(8):
@@ -195,6 +201,7 @@ def test_a_subject_without_a_nonlinear_run_is_left_out(recorded):
     )  # fmt: skip
 
 
+@pytest.mark.runs
 def test_the_newest_data_set_or_all_of_them(recorded):
     recorded.add("older", "nonlinear", data={"name": "first"})
     recorded.add("first", "nonlinear", data={"name": "first"})
@@ -260,6 +267,7 @@ def test_what_train_py_recorded(run_train, tmp_path, store, arrays):
     ]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("overrides", "linear", "role"),
     [
@@ -282,6 +290,7 @@ def match_with(output, *overrides, data=DATA, linear=False) -> Match:
     return match_of(config, data, linear)
 
 
+@pytest.mark.runs
 def test_what_a_run_is_found_by(tmp_path):
     plain = match_with(tmp_path)
     assert all(value.isalnum() for value in plain.tags().values())
@@ -299,6 +308,7 @@ def test_what_a_run_is_found_by(tmp_path):
     assert replace(other, contents=plain.contents) == plain
 
 
+@pytest.mark.runs
 def test_digests_of_prepared_data_are_kept(run_train, tmp_path, arrays, monkeypatch):
     (folder,) = run_train("data.layer=1", *arrays)
     prepared = Path(status(folder)["prepared"])
@@ -313,6 +323,7 @@ def test_digests_of_prepared_data_are_kept(run_train, tmp_path, arrays, monkeypa
 # --- what the page says of the runs ---
 
 
+@pytest.mark.runs
 def test_the_page_shows_data_features_layer_control_and_what_was_left_out(recorded):
     other = DATA | {"features": "other"}
     linear = recorded.add("l", "linear", contents=other, features_config={"layer": 3})
@@ -337,6 +348,7 @@ def test_the_page_shows_data_features_layer_control_and_what_was_left_out(record
     assert shown in runs
 
 
+@pytest.mark.runs
 def test_subjects_with_other_features_or_encoders_are_named(recorded, capsys):
     first = {"name": "clip", "layer": 7, "path": "/a"}
     recorded.add("s2", "nonlinear", subject="subj02", features_config=first | {"layer": 3})

@@ -43,6 +43,7 @@ def findings(section, *subjects: SubjectData) -> list[str]:
     return sentences(collect_findings(subjects, results))
 
 
+@pytest.mark.runs
 def test_an_encoder_below_ridge_says_nothing_about_the_brain(tmp_path, config):
     data = subject_of(write_run(tmp_path / "run", ridge=0.02), config)
     r2 = data.voxels["r2_nonlinear"].mean()
@@ -66,6 +67,7 @@ def test_an_encoder_above_ridge_does(tmp_path, config):
     assert "not the brain" not in sentence
 
 
+@pytest.mark.runs
 def test_without_ridge_the_linear_run_is_what_the_encoder_must_beat(tmp_path, config):
     run, linear = write_run(tmp_path / "run"), write_run(tmp_path / "linear", placement="none")
     del run.voxels["r2_ridge"]
@@ -77,6 +79,7 @@ def test_without_ridge_the_linear_run_is_what_the_encoder_must_beat(tmp_path, co
     assert "better than the linear encoder (mean R² 0." in why_unclaimed(data, worse)
 
 
+@pytest.mark.runs
 def test_where_no_voxel_is_nonlinear_no_difference_is_claimed(tmp_path, config):
     run = write_run(tmp_path / "run")
     alternating = 0.1 * np.where(np.arange(N_VOXELS) % 2, 1, -1)
@@ -89,6 +92,7 @@ def test_where_no_voxel_is_nonlinear_no_difference_is_claimed(tmp_path, config):
     assert "from tier to tier" in findings(Hierarchy(), data)[0]
 
 
+@pytest.mark.runs
 def test_jne_ss_of_a_region_without_nonlinear_voxels_is_not_claimed(tmp_path, config):
     run = write_run(tmp_path / "run")
     data = subject_of(run, config, w=np.where(V1, -0.1, 1 + run.voxels["jne"]))
@@ -102,6 +106,7 @@ def test_jne_ss_of_a_region_without_nonlinear_voxels_is_not_claimed(tmp_path, co
     ]
 
 
+@pytest.mark.runs
 def test_over_subjects_each_of_them_must_allow_it(tmp_path, config):
     runs = [
         write_run(tmp_path / "a"),
@@ -130,6 +135,7 @@ def test_the_rule_is_the_one_sided_paired_t_test():
     assert not _is_above(pd.Series([0.0, 0.0, 0.0]), 0.05)
 
 
+@pytest.mark.runs
 def test_voxels_that_are_significant_for_the_encoder_do_not_favour_it():
     """Two encoders that are equally good, and noise: one in twenty may be called better."""
     rng = np.random.default_rng(0)

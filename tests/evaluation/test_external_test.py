@@ -50,6 +50,7 @@ def test_overrides(folder, *more):
 test_overrides.__test__ = False
 
 
+@pytest.mark.runs
 def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
     folder, path = trained
     run = Results(path)
@@ -95,6 +96,7 @@ def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
     assert np.isnan(columns["r2_ood"][invalid]).all()
 
 
+@pytest.mark.runs
 def test_the_report_shows_both_sets_side_by_side(trained, store):
     folder, path = trained
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -127,6 +129,7 @@ def refused(run, folder, *more):
     return str(error.value)
 
 
+@pytest.mark.runs
 def test_what_is_refused(trained, tmp_path):
     folder, path = trained
     run = Results(path)

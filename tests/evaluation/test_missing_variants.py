@@ -69,6 +69,7 @@ def test_they_are_computed_once_and_the_run_stays_unchanged(run, config, compute
     assert contents(run.path) == before
 
 
+@pytest.mark.runs
 def test_others_are_computed_for_other_voxels_weights_or_activations(
     run, config, computed, tmp_path
 ):

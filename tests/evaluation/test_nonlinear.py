@@ -88,6 +88,7 @@ def test_voxels_and_tables_are_what_w_says(tmp_path, plain, config):
     assert 0 < w.partial_r < 1
 
 
+@pytest.mark.runs
 def test_what_the_reader_is_told(tmp_path, plain, config):
     subjects = voxel_tables(by_subject([plain, write_twins(tmp_path / "twins", plain)]), config)
     (result,) = evaluate_sections([Nonlinear()], subjects)
@@ -111,6 +112,7 @@ def test_what_the_reader_is_told(tmp_path, plain, config):
     np.testing.assert_allclose(heights, tables["nonlinear"].query("level == 'roi'")["share"])
 
 
+@pytest.mark.runs
 def test_over_subjects_voxels_are_counted_together(tmp_path, plain, config):
     other = write_run(tmp_path / "other", subject="subj02", seed=1)
     twins = [write_twins(tmp_path / f"twins_{run.path.name}", run) for run in (plain, other)]
@@ -132,6 +134,7 @@ def test_without_twins_there_is_one_line(plain, config):
     assert "q" not in subjects[0].voxels
 
 
+@pytest.mark.runs
 def test_runs_with_twins_that_do_not_belong(tmp_path, plain):
     twins = write_twins(tmp_path / "twins", plain)
     with pytest.raises(InputError, match="only runs of subj01 with control=twins"):
@@ -169,6 +172,7 @@ def test_a_folder_without_the_columns_of_twins_is_one_sentence(plain):
         Results(plain.path)
 
 
+@pytest.mark.runs
 def test_the_first_seed_of_twins_that_a_sweep_chose(tmp_path, plain):
     for seed in (0, 1):
         write_twins(tmp_path / f"twins_{seed}", plain, seed=seed)

@@ -40,6 +40,7 @@ def with_twins(run, config, names):
     return voxel_tables([replace(subject, twins=run)], config)[0]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "names",
     [
@@ -78,6 +79,7 @@ def page_of(subjects, folder) -> str:
     return build_page(subjects, results, {}, {}, folder, "voxels.csv", report.files)
 
 
+@pytest.mark.runs
 def test_the_page_lists_and_links_the_files_that_are_there(tmp_path, config):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", subject="a b/c")]
     subjects = voxel_tables(by_subject(runs), config)
@@ -110,6 +112,7 @@ def test_the_split_half_of_text_table_and_figure_is_one_number(tmp_path, config)
     assert figure.axes[1].get_title() == f"Split half: r = {r:.3f}"
 
 
+@pytest.mark.runs
 def test_of_many_rois_the_page_says_which_are_reported_and_shown(tmp_path, config, monkeypatch):
     monkeypatch.setattr("jne.evaluation.voxels.MAX_REPORTED", 4)
     monkeypatch.setattr("jne.evaluation.voxels.MAX_SHOWN", 2)

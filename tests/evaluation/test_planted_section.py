@@ -77,6 +77,7 @@ def test_two_voxels_have_an_interval_and_one_has_none(data):
     assert np.isnan(table.loc["V2", "mean_low"])
 
 
+@pytest.mark.runs
 def test_what_the_reader_is_told(data):
     (result,) = evaluate_sections([Planted()], data)
     (sentences,) = result.by_subject.values()

@@ -69,12 +69,14 @@ def test_examples_are_the_stimuli_nearest_the_middle_of_their_cluster(tmp_path):
     assert shown == [set(range(13, 20)), set(range(2, 9))]  # the more nonlinear cluster first
 
 
+@pytest.mark.runs
 def test_images_are_read_from_the_recorded_path(tmp_path, config, images, capsys):
     run = write_run(tmp_path / "run", stimuli=image_names(), images=images)
     assert "examples" in draw_selectivity(run, config)
     assert "example stimuli" not in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -107,6 +109,7 @@ def test_without_images_there_are_no_examples_and_one_sentence(
     assert reason in shown
 
 
+@pytest.mark.runs
 def test_nothing_named_in_a_results_folder_is_executed(tmp_path, config, images):
     made = tmp_path / "executed"
     data = {"_target_": "os.mkdir", "path": str(made), "name": "made"}
@@ -120,6 +123,7 @@ def test_nothing_named_in_a_results_folder_is_executed(tmp_path, config, images)
     assert contents(run.path) == before
 
 
+@pytest.mark.runs
 def test_a_new_variant_appears_by_its_label(tmp_path, monkeypatch):
     largest = Variant("JNE-max", lambda values, consume: values.abs().amax(dim=-1))
     monkeypatch.setitem(VARIANTS, "max", largest)
@@ -145,6 +149,7 @@ def test_a_new_variant_appears_by_its_label(tmp_path, monkeypatch):
     assert list(trend["measure"]) == ["JNE", "mean deviation", "JNE-max"]
 
 
+@pytest.mark.runs
 def test_rows_over_subjects_follow_those_of_each_subject(tmp_path, config):
     subjects = data_of(
         write_run(tmp_path / "a"),

@@ -84,6 +84,7 @@ def write_best(folder, *runs) -> str:
     return f"runs={folder / 'best.csv'}"
 
 
+@pytest.mark.runs
 def test_the_runs_of_best_csv(tmp_path):
     """All seeds of a nonlinear encoder, one of a linear one: a report has a single linear run."""
     for seed in (0, 1):
@@ -103,6 +104,7 @@ def test_best_csv_moves_with_its_sweep(tmp_path):
     assert subject.nonlinear.path == tmp_path / "moved" / "relu"
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("content", "match"),
     [

@@ -36,6 +36,7 @@ def test_without_the_key_they_are_refused_and_the_key_is_named(runs):
         by_subject(runs)
 
 
+@pytest.mark.runs
 def test_runs_that_do_not_differ_in_the_key_or_in_more(runs, tmp_path):
     with pytest.raises(InputError, match="by=placement: the runs of subj01 do not differ in it"):
         by_subject(runs, "placement")
@@ -46,6 +47,7 @@ def test_runs_that_do_not_differ_in_the_key_or_in_more(runs, tmp_path):
         by_subject([*runs, other], "activation")
 
 
+@pytest.mark.runs
 def test_linear_runs_have_no_activation_but_are_an_encoder(runs, tmp_path):
     linear = write_run(tmp_path / "linear", placement="none")
     (subject,) = by_subject([*runs, linear], "activation")
@@ -64,6 +66,7 @@ def test_numbers_are_in_their_order(tmp_path):
     assert list(subject.variations) == ["9", "10"]
 
 
+@pytest.mark.runs
 def test_the_folder_of_a_sweep_stands_for_its_runs(runs, tmp_path):
     config = evaluate_config(tmp_path, f"runs={tmp_path / 'sweep'}", "by=activation")
     (subject,) = chosen_subjects(config)

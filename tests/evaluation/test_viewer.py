@@ -113,10 +113,12 @@ def test_voxel_values_on_a_surface(data):
         assert len(mesh["inflated"]["points"]) == 3 * 10242
 
 
+@pytest.mark.runs
 def test_without_positions_there_is_no_brain(data):
     assert viewer([data]) is None
 
 
+@pytest.mark.runs
 def test_measures_that_a_table_does_not_have_are_left_out(data):
     names = [measure.name for measure in maps_of(data.voxels)]
     assert "jne" in names

@@ -21,6 +21,7 @@ def stacked(images, transform):
     return torch.stack([transform(images.read(i)) for i in range(N)])
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("model", "size"),
     [
@@ -50,6 +51,7 @@ def test_timm_resamples_local_weights(pictures, tmp_path, model, size):
         )
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("size", [16, 32, 48])
 def test_open_clip_resamples_local_weights(pictures, tmp_path, monkeypatch, size):
     images = open_images(pictures[0])
@@ -73,6 +75,7 @@ def test_open_clip_resamples_local_weights(pictures, tmp_path, monkeypatch, size
         )
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("features", "own", "other"), [(vit, 160, 96), (clip, 32, 48)])
 def test_each_size_has_its_cache_and_its_own_size_changes_nothing(
     pictures, tmp_path, features, own, other
@@ -99,6 +102,7 @@ def test_the_settings_without_a_size_are_those_of_version_010(tmp_path, features
     assert features(tmp_path, image_size=224).model_dump(mode="json")["image_size"] == 224
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("features", "keys", "message"),
     [

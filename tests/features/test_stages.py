@@ -17,9 +17,16 @@ from jne.training.config import check_config
 
 ROWS = np.arange(N)
 CONVOLUTIONAL = ["test_resnet", "test_convnext", "test_efficientnet", "test_nfnet", "resnet10t"]
+LARGE = ("resnet10t", "test_convnext", "test_nfnet", "test_maxvit")
 
 
-@pytest.mark.parametrize("model", [*CONVOLUTIONAL, "test_maxvit"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(model, marks=[pytest.mark.runs] if model in LARGE else [])
+        for model in (*CONVOLUTIONAL, "test_maxvit")
+    ],
+)
 def test_every_layer_is_the_mean_of_timms_map(pictures, tmp_path, model):
     images = open_images(pictures[0])
     size = None if model == "test_maxvit" else 64
@@ -74,6 +81,7 @@ def test_a_layer_out_of_range_is_one_sentence(pictures, tmp_path, layer):
         vit(tmp_path, model="test_resnet", layer=layer).extract(open_images(pictures[0]), ROWS, N)
 
 
+@pytest.mark.runs
 def test_a_convolutional_network_is_chosen_by_its_name(pictures, tmp_path):
     np.save(tmp_path / "y.npy", np.random.default_rng(0).normal(size=(N, 5)))
     composed = compose_train(

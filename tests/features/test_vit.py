@@ -174,6 +174,7 @@ def test_a_killed_extraction_continues_to_the_same_bytes(pictures, tmp_path):
     assert killed.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.runs
 def test_training_from_images(run_train, tmp_path):
     rng = np.random.default_rng(0)
     (tmp_path / "in").mkdir()

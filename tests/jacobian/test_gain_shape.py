@@ -24,6 +24,11 @@ def truth(encoder, x):
     return gain, np.sqrt((rest**2).sum(axis=2) / squared)
 
 
+@pytest.fixture(scope="module")
+def truth_of_small_net():
+    return truth(*small_net())
+
+
 def found(encoder, x, variant=("l1",), **settings):
     return jacobian_deviation(encoder, x, variant=variant, gain_shape=True, **settings)
 
@@ -41,11 +46,11 @@ def found(encoder, x, variant=("l1",), **settings):
         (None, ("l1",)),
     ],
 )
-def test_gain_and_shape_are_brute_force(order, variant):
+def test_gain_and_shape_are_brute_force(truth_of_small_net, order, variant):
     encoder, x = small_net()
     arrays = found(encoder, x, variant, order=order)
     assert list(arrays) == [*variant, "gain", "shape"]
-    gain, shape = truth(encoder, x)
+    gain, shape = truth_of_small_net
     np.testing.assert_allclose(arrays["gain"], gain, rtol=1e-11, atol=1e-12)
     np.testing.assert_allclose(arrays["shape"], shape, rtol=1e-10)
     plain = jacobian_deviation(encoder, x, variant=variant, order=order)

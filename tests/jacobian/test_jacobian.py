@@ -101,15 +101,19 @@ def test_it_works_in_lightnings_inference_mode():
 # --- orders, variants, precisions ---------------------------------------------------------------
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def net():
     return small_net()
 
 
+@pytest.fixture(scope="module")
+def truth(net):
+    return all_variants(*net)
+
+
 @pytest.mark.parametrize("order", ["centred", "reverse"])
-def test_plain_variants_in_every_order(net, order):
+def test_plain_variants_in_every_order(net, truth, order):
     encoder, x = net
-    truth = all_variants(encoder, x)
     found = jacobian_deviation(encoder, x, variant=("l2", "l1"), order=order)
     for name, values in found.items():
         np.testing.assert_allclose(values, truth[name], rtol=1e-12, err_msg=name)
@@ -117,9 +121,8 @@ def test_plain_variants_in_every_order(net, order):
 
 @pytest.mark.parametrize("order", ["streamed", "reverse", "held"])
 @pytest.mark.parametrize("variant", [VARIANTS, ("zscore_l1",), ("zscore_l2", "l1")])
-def test_zscore_variants_in_every_order(net, order, variant):
+def test_zscore_variants_in_every_order(net, truth, order, variant):
     encoder, x = net
-    truth = all_variants(encoder, x)
     found = jacobian_deviation(encoder, x, variant=variant, order=order)
     assert list(found) == list(variant)
     for name, values in found.items():

@@ -22,8 +22,9 @@ def linf(monkeypatch):
     monkeypatch.setitem(VARIANTS, "zscore_linf", Variant("JNE-zscore-Linf", _linf, zscored=True))
 
 
-def truth(encoder, x):
-    jacobians = autograd_jacobians(encoder, x)
+@pytest.fixture(scope="module")
+def truth():
+    jacobians = autograd_jacobians(*small_net())
     return {
         name: np.abs(values - values.mean(axis=0)).max(axis=2)
         for name, values in (("linf", jacobians), ("zscore_linf", zscored(jacobians)))
@@ -42,20 +43,20 @@ def truth(encoder, x):
         (None, "zscore_linf"),
     ],
 )
-def test_a_new_variant_is_one_row(order, name):
+def test_a_new_variant_is_one_row(truth, order, name):
     encoder, x = small_net()
     found = jacobian_deviation(encoder, x, variant=name, order=order)
-    np.testing.assert_allclose(found, truth(encoder, x)[name], rtol=1e-11)
+    np.testing.assert_allclose(found, truth[name], rtol=1e-11)
 
 
 @pytest.mark.usefixtures("linf")
-def test_a_new_variant_beside_the_others(tmp_path):
+def test_a_new_variant_beside_the_others(truth, tmp_path):
     encoder, x = small_net()
     path = tmp_path / "deviation.npy"
     names = ("linf", "l1", "zscore_linf")
     found = jacobian_deviation(encoder, x, variant=names, path=path)
     assert list(found) == list(names)
-    for name, values in truth(encoder, x).items():
+    for name, values in truth.items():
         np.testing.assert_allclose(np.load(variant_file(path, name)), values, rtol=1e-11)
     alone = jacobian_deviation(encoder, x, variant="l1")
     np.testing.assert_allclose(found["l1"], alone, rtol=1e-12)

@@ -37,7 +37,9 @@ def test_slices_say_which_side_is_left(first, ends):
         assert [mark.get_text() for mark in marks] == list(ends)
 
 
-@pytest.mark.parametrize(("voxels", "space"), [(SURFACE, None), (VOLUME, SPACE)])
+@pytest.mark.parametrize(
+    ("voxels", "space"), [pytest.param(SURFACE, None, marks=pytest.mark.runs), (VOLUME, SPACE)]
+)
 def test_pictures_show_the_voxels(voxels, space):
     def pixels(values):
         figure = brain.draw(voxels, values, space, label="x", cmap="viridis", vmax=3.0, note="made")

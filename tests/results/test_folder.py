@@ -59,6 +59,7 @@ def test_damaged_arrays_of_an_interrupted_computation(tmp_path, damage):
         assert arrays.done == 0
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "content", [*CONTENTS, '{"metrics": [["a", "b", 1, 2]]}', '{"metrics": 3}']
 )

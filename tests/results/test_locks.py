@@ -30,6 +30,7 @@ def hold(path, seconds: float) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.runs
 def test_a_process_that_waits_says_for_which(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(locks, "_SILENT_SECONDS", 0.1)
     path = tmp_path / "a.lock"

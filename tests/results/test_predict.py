@@ -38,6 +38,7 @@ def test_a_voxel_without_an_encoder_has_no_prediction(tmp_path):
     assert np.isnan(found[0]).nonzero()[0].tolist() == [CONSTANT]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("features", "message"),
     [

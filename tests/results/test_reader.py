@@ -20,6 +20,7 @@ def run(tmp_path_factory):
     return write_run(tmp_path_factory.mktemp("run") / "run").path
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("damage", "file"), DAMAGES)
 def test_a_damaged_folder_is_one_sentence(run, tmp_path, damage, file):
     folder = tmp_path / "run"

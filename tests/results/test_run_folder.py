@@ -26,6 +26,7 @@ def theirs(tmp_path):
     return folder
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py", "simulate.py", "sweep"])
 def test_a_folder_of_the_users_is_refused_by_name(run_script, theirs, tmp_path, script):
     before = contents(theirs)

@@ -121,6 +121,7 @@ def test_names_of_experiments_need_no_quotes():
     assert all(name.isascii() and name.isidentifier() for name in names)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "overrides",
     [

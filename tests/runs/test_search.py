@@ -40,6 +40,7 @@ def losses(folder) -> pd.DataFrame:
     )
 
 
+@pytest.mark.runs
 def test_best_csv_holds_the_lowest_validation_loss_of_each_encoder(search):
     folder, printed = search
     runs = losses(folder)
@@ -65,6 +66,7 @@ def test_best_csv_holds_the_lowest_validation_loss_of_each_encoder(search):
     assert any(line.startswith("  best_subj01_linear ") for line in printed)
 
 
+@pytest.mark.runs
 def test_mlflow_has_the_choice(search, store):
     folder, _ = search
     client = MlflowClient(store)
@@ -74,6 +76,7 @@ def test_mlflow_has_the_choice(search, store):
     assert "best.csv" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
+@pytest.mark.runs
 def test_the_printed_command_repeats_the_chosen_run(search, tmp_path, store):
     folder, printed = search
     (command,) = [line for line in printed if line.startswith("train ")]
@@ -86,6 +89,7 @@ def test_the_printed_command_repeats_the_chosen_run(search, tmp_path, store):
     assert contents(again) == contents(folder / runs[0])
 
 
+@pytest.mark.runs
 def test_an_interval_is_refused_before_any_job(run_train, tmp_path):
     with pytest.raises(SystemExit, match=r"error: optimizer.lr=interval\(1e-4,1\): a grid needs"):
         run_train("-m", "optimizer.lr=interval(1e-4,1)")
@@ -121,6 +125,7 @@ def searching(tmp_path, monkeypatch):
     Singleton._instances.pop(Plugins, None)
 
 
+@pytest.mark.runs
 def test_jobs_that_a_search_chooses_as_it_goes_are_recorded(searching, run_train, tmp_path, capsys):
     """One learning rate diverges: its job fails, and the search goes on."""
     with no_figures(), pytest.raises(SystemExit) as stopped:

@@ -55,6 +55,7 @@ def test_the_numbers_by_hand():
     assert cell["jne"] == pytest.approx(chosen["jne"].mean())
 
 
+@pytest.mark.runs
 def test_what_grows_with_the_ceiling_is_claimed_and_what_does_not_is_not():
     rates = pd.concat(
         [claims(table_of(np.random.default_rng(seed))) for seed in range(60)]
@@ -63,6 +64,7 @@ def test_what_grows_with_the_ceiling_is_claimed_and_what_does_not_is_not():
     assert rates.mean()["planted_share"] < 0.08  # two-sided at .05, so about .025
 
 
+@pytest.mark.runs
 def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
     small = [f"simulation.calibration.{k}={v}".replace(" ", "") for k, v in SMALL.items()]
     fast = ["encoder.hidden_width=16", "trainer.max_epochs=2", "control.planted=[0.3]"]

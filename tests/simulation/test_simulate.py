@@ -27,7 +27,11 @@ def overrides(name):
 @pytest.mark.parametrize(
     ("chosen", "names"),
     [
-        ("all", ["activation_curves", "placement_grid", "sample_size", "input_scale"]),
+        pytest.param(
+            "all",
+            ["activation_curves", "placement_grid", "sample_size", "input_scale"],
+            marks=pytest.mark.runs,
+        ),
         ("depth", ["depth"]),
     ],
 )
@@ -48,6 +52,7 @@ def test_every_study_leaves_its_record(run_script, store, chosen, names):
         assert run.data.metrics.keys() == summary["metrics"].keys()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("study", "setting", "message"),
     [
@@ -100,6 +105,7 @@ def run_own(run_script, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.runs
 def test_the_documented_study_of_a_users_own(run_own, store):
     widths = "simulation.width.widths=[4,8]"
     folder = run_own("width", documented("python"), documented("yaml"), widths)
@@ -161,6 +167,7 @@ def test_a_study_without_a_figure(run_own, store):
     assert not client.list_artifacts(run_id, "figures")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("config", "message"),
     [

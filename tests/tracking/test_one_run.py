@@ -62,6 +62,7 @@ def kill_at(patch: pytest.MonkeyPatch, target: str, calls: int = 1) -> None:
     patch.setattr(target, die)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("target", "calls"),
     [
@@ -99,6 +100,7 @@ def test_a_killed_training_is_one_run_with_every_point_once(
     )
 
 
+@pytest.mark.runs
 def test_a_run_whose_store_was_replaced_has_its_whole_curves_in_the_new_one(
     run_train, tmp_path, store, monkeypatch
 ):
@@ -146,6 +148,7 @@ def test_a_store_that_fails_is_not_one_without_the_run(tmp_path, store, monkeypa
     assert len(runs_of(store, tmp_path.name)) == 1
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("script", ["evaluate.py", "simulate.py"])
 def test_a_killed_report_or_study_is_closed_by_the_next_start(
     run_script, tmp_path, store, monkeypatch, script

@@ -74,6 +74,7 @@ def check_model(folder: Path, uri: str, run_id: str) -> None:
         model.predict(features[:, :-1])
 
 
+@pytest.mark.runs
 def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arrays, store):
     (folder,) = run_train(*arrays, "tracking.log_model=true")
     run = run_of(folder, store)
@@ -85,11 +86,13 @@ def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arra
     assert not suffixes & {".pkl", ".pickle", ".cloudpickle"}
 
 
+@pytest.mark.runs
 def test_the_model_of_a_run_with_twins_predicts_the_voxels_alone(run_train, arrays, store):
     (folder,) = run_train(*arrays, "control=twins", "tracking.log_model=true")
     check_model(folder, store, status(folder)["mlflow_run_id"])
 
 
+@pytest.mark.runs
 def test_a_model_of_a_class_of_a_stranger_needs_trust(run_train, arrays):
     (folder,) = run_train(*arrays)
     saved = torch.load(folder / "encoder.pt", weights_only=True)
@@ -108,6 +111,7 @@ class Lost(MlflowClient):
         return super().log_batch(run_id, metrics=metrics, **named)
 
 
+@pytest.mark.runs
 def test_data_model_and_pictures_survive_a_lost_store(run_train, arrays, store, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("jne.tracking.store.MlflowClient", Lost)
@@ -121,6 +125,7 @@ def test_data_model_and_pictures_survive_a_lost_store(run_train, arrays, store, 
     check_model(folder, store, run_id)
 
 
+@pytest.mark.runs
 def test_a_journal_does_not_send_an_encoder_from_elsewhere(
     run_train, arrays, monkeypatch, tmp_path
 ):
@@ -133,6 +138,7 @@ def test_a_journal_does_not_send_an_encoder_from_elsewhere(
         record(folder)
 
 
+@pytest.mark.runs
 def test_a_damaged_encoder_is_not_recorded(run_train, arrays, monkeypatch):
     with monkeypatch.context() as patch, no_figures():
         patch.setattr("jne.tracking.store.MlflowClient", Lost)
@@ -173,6 +179,7 @@ def test_damaged_inputs_in_a_journal_are_refused(tmp_path, store, inputs):
         record(tmp_path)
 
 
+@pytest.mark.runs
 def test_every_key_that_matters_is_a_parameter(run_train, store):
     (folder,) = run_train("optimizer=adamw", "optimizer.weight_decay=0.25",
                           "jacobian.variants=[l1,l2]", "tracking.nested=false")  # fmt: skip
@@ -197,6 +204,7 @@ def test_more_parameters_than_mlflow_takes_at_once(tmp_path, store):
     assert [key for key in params if key.startswith("a/_b-")]
 
 
+@pytest.mark.runs
 def test_the_data_of_a_run_are_its_input(run_train, store):
     with no_figures():  # in an experiment, MLflow keeps a dataset as the first run recorded it
         (folder,) = run_train("tracking.experiment=inputs")

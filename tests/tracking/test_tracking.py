@@ -133,6 +133,7 @@ class Unreachable(MlflowClient):
             raise MlflowException("connection refused")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("calls", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 4))])
 def test_a_run_that_loses_its_store_can_be_recorded_later(
     finished_run, run_train, store, monkeypatch, calls, capsys

@@ -41,6 +41,7 @@ def test_epochs_are_counted_from_1_in_whole_numbers():
         assert panel.get_xticks()[0] == 1
 
 
+@pytest.mark.runs
 def test_of_many_rois_figures_show_the_50_strongest_and_say_so():
     voxels = voxels_of(2000)
     jne_ss = np.abs(np.random.default_rng(0).standard_normal((7, len(voxels))))

@@ -18,6 +18,7 @@ def refused(tmp_path, *overrides: str) -> str:
     return str(error.value)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(("features", "name"), [(CLIP, "clip_vit_b32"), (TIMM, "resnet18"),
                                                 (STORED, "precomputed")])  # fmt: skip
 @pytest.mark.parametrize("data", [(), ("data=cells",), (*ARRAYS, "data.features=x.npy")])
@@ -31,6 +32,7 @@ def test_a_layer_of_no_features_is_refused(tmp_path):
     assert refused(tmp_path, "features.layer=3").startswith("features.layer=3: has no effect: the")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("key", ["layer=7", "first_layer=0", "features_key=x",
                                  "transpose_features=true"])  # fmt: skip
 def test_keys_of_an_array_of_features_are_refused_beside_images(tmp_path, key):
@@ -39,6 +41,7 @@ def test_keys_of_an_array_of_features_are_refused_beside_images(tmp_path, key):
     assert sentence.startswith(f"data.{name}={value.replace('true', 'True')}: has no effect on")
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -69,6 +72,7 @@ def test_a_source_of_ones_own_may_take_what_it_likes_of_the_features(tmp_path, m
     check_config(compose_train(tmp_path, *target, *STORED, "+data.where=${features.path}"))
 
 
+@pytest.mark.runs
 def test_what_does_not_change_results_is_no_part_of_what_a_run_is(tmp_path):
     """Attempts at one run have the same identity."""
 

@@ -75,6 +75,7 @@ def n_tracked(store: str, output: Path) -> int:
     return sum(run.data.tags["results"].startswith(str(output)) for run in runs)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("order", [pytest.param("21", marks=pytest.mark.slow), "231"])
 def test_shards_in_any_order_are_the_whole(run_shard, whole, tmp_path, store, capsys, order):
     *first, last = (f"{k}/{len(order)}" for k in order)
@@ -159,6 +160,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.runs
 def test_a_killed_shard_continues_and_a_done_one_is_not_repeated(
     run_shard, whole, tmp_path, monkeypatch
 ):
@@ -198,6 +200,7 @@ def test_a_killed_shard_continues_and_a_done_one_is_not_repeated(
     assert contents(only_run(tmp_path)) == whole
 
 
+@pytest.mark.runs
 def test_a_recording_that_failed_is_done_again_by_any_shard(
     run_shard, whole, tmp_path, store, monkeypatch
 ):
@@ -214,6 +217,7 @@ def test_a_recording_that_failed_is_done_again_by_any_shard(
     assert n_tracked(store, tmp_path) == 1
 
 
+@pytest.mark.runs
 def test_while_one_shard_records_the_run_the_others_leave_it_alone(run_shard, tmp_path, capsys):
     run_shard("1/2")
     with FileLock(shard_folder(tmp_path) / ".record.lock"):
@@ -306,12 +310,14 @@ def test_a_sweep_whose_shard_fails_says_which_are_done(run_train, tmp_path, monk
     assert "not finished" not in capsys.readouterr().out
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("shard", ["0/2", "3/2", "2", "1/0", "1/2/3", "[1,2]", "-1/2"])
 def test_a_shard_that_is_none(tmp_path, shard):
     with pytest.raises(InputError, match=r"jacobian.shard=.*: input should be null or k/K"):
         check_config(compose_train(tmp_path, f"jacobian.shard={shard}"))
 
 
+@pytest.mark.runs
 def test_a_shard_is_no_part_of_what_a_run_is(tmp_path):
     whole, shard = (
         check_config(compose_train(tmp_path, *more))[0] for more in ([], ["jacobian.shard=02/4"])

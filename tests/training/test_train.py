@@ -70,6 +70,7 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
     assert logged == {f"figures/{name}.png" for name in names}
 
 
+@pytest.mark.runs
 def test_the_weights_kept_are_the_best_epochs(run_train):
     (folder,) = run_train(
         "readout=trained", "trainer.max_epochs=60", "trainer.patience=8", "optimizer.lr=3e-3"
@@ -89,6 +90,7 @@ def test_the_weights_kept_are_the_best_epochs(run_train):
     assert loss == pytest.approx(losses.min(), rel=1e-5)
 
 
+@pytest.mark.runs
 def test_the_same_seed_gives_the_same_bytes(finished, run_train):
     (again,) = run_train("trainer.max_epochs=6", figures=True)
     left_out = ("status.json", "train.log", "config.yaml")  # times, and where it is written
@@ -97,6 +99,7 @@ def test_the_same_seed_gives_the_same_bytes(finished, run_train):
             assert path.read_bytes() == (again / path.relative_to(finished)).read_bytes(), path.name
 
 
+@pytest.mark.runs
 def test_constant_and_missing_voxels_are_kept_as_nan(run_train, tmp_path):
     rng = np.random.default_rng(0)
     y = rng.standard_normal((60, 6))
@@ -143,6 +146,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
 # --- failures: one sentence, and a status that is true ------------------------------------------
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -199,6 +203,7 @@ def test_a_failed_run_says_so_everywhere(run_train, tmp_path, store):
         Results(folder)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("stage", ["draw_run", "summarise"])
 def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, monkeypatch, stage):
     import jne.training.figures
@@ -217,6 +222,7 @@ def test_a_failure_in_the_last_steps_is_a_failure(run_train, tmp_path, store, mo
     assert MlflowClient(store).get_run(status["mlflow_run_id"]).info.status == "FAILED"
 
 
+@pytest.mark.runs
 def test_a_damaged_or_foreign_checkpoint_is_refused(run_train, tmp_path):
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(b"PK\x03\x04 not a checkpoint")
@@ -257,6 +263,7 @@ def test_sigterm_is_recorded_and_does_not_exit_zero(tmp_path, store):
 # --- the issue's truth --------------------------------------------------------------------------
 
 
+@pytest.mark.runs
 def test_what_is_odd_about_the_rows_is_said_once_and_kept(run_train, tmp_path, capsys):
     """Rows in the order of a recording, split at random."""
     rng = np.random.default_rng(0)
@@ -303,6 +310,7 @@ class TwoLayers(torch.nn.Sequential):
         )
 
 
+@pytest.mark.runs
 def test_an_encoder_of_ones_own(run_train):
     """Against its own closed form: J = W2 diag(1 - tanh^2(a)) W1."""
     own = "{_target_: tests.training.test_train.TwoLayers, label: mine, width: 16}"

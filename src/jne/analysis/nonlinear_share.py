@@ -291,10 +291,10 @@ class SetSums:
 
         A voxel whose signal is not known is left out.
         """
-        known = np.asarray(np.isfinite(voxels.signal).all(axis=0))
-        if not known.all():
-            kept = torch.from_numpy(known)
-            voxels, set_of = voxels.take(known), set_of[known]
+        has_signal = np.asarray(np.isfinite(voxels.signal).all(axis=0))
+        if not has_signal.all():
+            kept = torch.from_numpy(has_signal)
+            voxels, set_of = voxels.take(has_signal), set_of[has_signal]
             probed, squares = probed[:, kept], squares[:, kept]
         present, local = np.unique(set_of, return_inverse=True)
         members = np.eye(len(present))[local]  # (v, k)
@@ -391,12 +391,12 @@ def nonlinear_share(
         raise InputError("X", "has NaN or infinite values")
     # A block holds whole groups
     block = None if labels is None else blocks_of(labels.max() + 1)[labels]
-    known = repeats_of(trials, block)
-    if known is None:
+    noise = repeats_of(trials, block)
+    if noise is None:
         raise InputError("y", "has no repeats: at most one response to each stimulus")
     spread = features.std(axis=0)
     z = (features - features.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    left_out = LeaveOneOut(torch.from_numpy(z), known.block, n_components, labels)
+    left_out = LeaveOneOut(torch.from_numpy(z), noise.block, n_components, labels)
     parts = []
     for v in voxel_blocks(trials.shape[1], max(_AT_ONCE // len(trials), 1)):
         values = np.asarray(trials[:, v], dtype=np.float64)
@@ -406,8 +406,8 @@ def nonlinear_share(
         usable = (count > 0).all(axis=0) & (np.ptp(mean, axis=0) > 0)
         scale = np.where(usable, mean.std(axis=0), 1)
         z_mean = torch.from_numpy(((mean - mean.mean(axis=0)) / scale)[left_out.order]).float()
-        noise = replace(known, noise=(known.noise[:, v] / scale**2).astype(np.float32))
-        share = left_out.sums(z_mean, noise).shares()
+        of_block = replace(noise, noise=(noise.noise[:, v] / scale**2).astype(np.float32))
+        share = left_out.sums(z_mean, of_block).shares()
         share = share._replace(linear=share.linear * scale**2, signal=share.signal * scale**2)
         parts.append([np.where(usable, values, np.nan) for values in share])
     return Share(*np.concatenate(parts, axis=1))

@@ -73,11 +73,11 @@ def measure_share(
         scored[data.rows["test"]] = True
         block, weight = blocks_of(len(scored)), ceiling_weights(scored)
         repeats = Repeats(block, weight, np.zeros((block.max() + 1, 0), dtype=np.float32))
-    known = np.ascontiguousarray(repeats.noise if ceiling is None else ceiling)
+    noise = np.ascontiguousarray(repeats.noise if ceiling is None else ceiling)
     about = {
         "data": data.identity,
         "signal": source,
-        "known": sha256(known.data).hexdigest(),
+        "noise": sha256(noise.data).hexdigest(),
         "rois": digest_of(data.prepared.voxels["roi"].astype(str).tolist()),
         "n_components": settings.n_components,
     }

@@ -53,14 +53,14 @@ class RegionShares:
             raise ValueError("its arrays do not agree")
         return cls(rois, sums)
 
-    def of(self, regions: Mapping[str, Sequence[str]]) -> ShareSums:
+    def unions(self, regions: Mapping[str, Sequence[str]]) -> ShareSums:
         """The sums of unions of ROIs, by their names."""
         members = [[roi in union for roi in self.rois] for union in regions.values()]
         return self.sums.combined(np.array(members, dtype=np.float64).reshape(-1, len(self.rois)))
 
     def table(self, regions: Mapping[str, Sequence[str]]) -> pd.DataFrame:
         """A row per union of ROIs, its columns as in the voxel table."""
-        columns = share_columns(self.of(regions))
+        columns = share_columns(self.unions(regions))
         return pd.DataFrame(columns, index=pd.Index(regions, name="region"))
 
     def each(self) -> dict[str, list[str]]:

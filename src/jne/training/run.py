@@ -118,8 +118,8 @@ class TrainingRun:
         history = outcome.fitted.history
         voxels = outcome.voxels({**baseline, **({} if share is None else share.columns)})
         if share is not None:
-            known = voxels["signal_share"].notna()
-            voxels["signal_from"] = np.where(known, share.source, "")
+            has_signal = voxels["signal_share"].notna()
+            voxels["signal_from"] = np.where(has_signal, share.source, "")
             share.regions.save(self.path / SHARES)
         regions = roi_table(voxels, None if share is None else share.regions)
         summary = summarise(voxels, self.config.stats.alpha, regions)

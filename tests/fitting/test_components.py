@@ -217,6 +217,7 @@ def test_twins_have_components_of_their_own(data, tmp_path):
     np.testing.assert_array_equal(alone.train, alone_again.train)
 
 
+@pytest.mark.runs
 def test_a_run_on_components(run_train, tmp_path):
     """With twins; resumed bit for bit; the encoder of voxels has the R2 of the table."""
     overrides = (*COMPONENTS, "control=twins", "control.share=0.5", "readout=trained")
@@ -259,6 +260,7 @@ def test_size_chooses_the_space(data, monkeypatch):
         train_on_components("components", "ridge", data, followed=True)
 
 
+@pytest.mark.runs
 def test_components_need_a_linear_readout(run_train, monkeypatch):
     squared = lambda encoder, x: encoder.readout(encoder.hidden[0](x)).square()  # noqa: E731
     monkeypatch.setattr("jne.encoders.ResidualEncoder.forward", squared)

@@ -136,6 +136,7 @@ def test_a_checkpoint_with_other_voxels_is_followed_from_there(prepared, tmp_pat
     assert table["epoch"].tolist()[:-3] == np.repeat([2, 3, 4], 3).tolist()
 
 
+@pytest.mark.runs
 def test_looking_changes_nothing_else(run_train, finished_run, store):
     """Without it nothing is written; with it all other results are the same, byte for byte."""
     plain = only_run(finished_run)
@@ -163,6 +164,7 @@ def test_looking_changes_nothing_else(run_train, finished_run, store):
     np.testing.assert_allclose([point.value for point in curve], means, rtol=1e-3)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("encoder", ["linear", "ridge"])
 def test_linear_encoders_have_jne_0_throughout(run_script, encoder):
     """And one that is solved for, not trained, has its final values alone."""
@@ -176,6 +178,7 @@ def test_linear_encoders_have_jne_0_throughout(run_script, encoder):
     assert ("training" in set(trajectory["stage"])) == (encoder == "linear")
 
 
+@pytest.mark.runs
 def test_runs_without_it_keep_their_identity(tmp_path):
     def identity(*overrides):
         return check_config(compose_train(tmp_path, *overrides))[0].identity()

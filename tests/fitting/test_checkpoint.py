@@ -140,6 +140,7 @@ def test_every_place_is_named_as_it_is(saved):
     assert set(CHECKED) <= set(places(saved))
 
 
+@pytest.mark.runs
 def test_an_odd_value_anywhere_gives_one_sentence(prepared, saved, tmp_path):
     """Of each place two values, in turn; all of them in the slow test below."""
     refused = 0
@@ -161,6 +162,7 @@ def test_every_odd_value_in_every_place(prepared, saved, tmp_path, over):
             outcome(prepared, tmp_path / "x.ckpt")
 
 
+@pytest.mark.runs
 @pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")  # of torch's kinds
 def test_odd_tensors_and_nests_give_one_sentence(prepared, saved, tmp_path):
     path = tmp_path / "x.ckpt"

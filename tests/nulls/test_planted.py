@@ -61,6 +61,7 @@ def test_a_planted_twin_has_the_share_that_was_planted(data, tmp_path):
     assert power[6:].mean() == pytest.approx(0.25, abs=0.12)  # alpha .5
 
 
+@pytest.mark.runs
 def test_the_results_of_a_run_with_planted_twins(run_train):
     settings = ("control=planted", PLANTED, "control.share=0.5", "jacobian.voxels=[V1,V2,V4]")
     (folder,) = run_train(*settings)
@@ -92,6 +93,7 @@ def test_the_results_of_a_run_with_planted_twins(run_train):
     assert "planted_share" not in other
 
 
+@pytest.mark.runs
 def test_planting_into_a_linear_encoder_says_nothing(run_script):
     (folder,) = run_script(
         "train.py", *TINY_COHORT, "control=planted", "encoder=linear", "trainer.max_epochs=1"

@@ -47,6 +47,7 @@ def train(data, config, *, lr=3e-3, readout="ridge", checkpoint=None, save_to=No
     return module, history
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("space", ["voxels", "components"])
 @pytest.mark.parametrize("readout", ["ridge", "trained"])
 def test_hidden_layers_that_diverge_are_no_encoder(data, config, readout, space):
@@ -64,6 +65,7 @@ def test_the_estimator_names_its_own_parameter(data):
         JNERegressor(hidden_width=16, lr=1.0, max_epochs=3).fit(x.numpy(), y.numpy())
 
 
+@pytest.mark.runs
 def test_more_patience_continues_a_training_that_was_over(data, config, tmp_path, capsys):
     uninterrupted, whole = train(data, config, patience=12, max_epochs=60)
     _, short = train(data, config, patience=2, max_epochs=60, save_to=tmp_path / "last.ckpt")
@@ -96,9 +98,10 @@ class BatchMean(torch.nn.Sequential):
         return super().forward(x - x.mean(dim=0))
 
 
+@pytest.mark.runs
 def test_what_cannot_be_measured_is_refused_before_training(run_train, monkeypatch):
     monkeypatch.setattr("jne.fitting.fit._train", lambda *_, **__: pytest.fail("it was trained"))
-    own = "{_target_: tests.training.test_fit.BatchMean, label: mine}"
+    own = "{_target_: tests.fitting.test_fit.BatchMean, label: mine}"
     with pytest.raises(SystemExit, match=r"^error: encoder: must give a stimulus the same"):
         run_train("~encoder", f"+encoder={own}")
     for voxels in ("all", "significant", "[V1]"):
@@ -117,6 +120,7 @@ def test_the_check_leaves_the_encoder_as_it_is(data, config):
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
+@pytest.mark.runs
 def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, monkeypatch):
     """Another run of the same encoder finds it, with its curves, and has its numbers."""
     (first,) = run_train("control=planted", "control.planted=[0.3]")
@@ -141,6 +145,7 @@ def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, mo
         np.testing.assert_allclose([point.value for point in history], expected, rtol=6e-4)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize(
     "override",
     [

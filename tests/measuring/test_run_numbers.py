@@ -5,19 +5,12 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-from helpers import compose_train, only_run, status
+from helpers import only_run, status
 from mlflow import MlflowClient
 from scipy import stats
 from sklearn.metrics import r2_score
 
-from jne.data.cells import Cells
-from jne.data.datamodule import EncodingData
-from jne.data.prepared import prepare
-from jne.fitting.fit import train_module
-from jne.fitting.module import EncodingModule
 from jne.results import Results
-from jne.training.config import check_config
 
 
 @pytest.fixture(scope="module")
@@ -75,26 +68,3 @@ def test_mlflow_has_the_summary_the_curves_and_what_it_cost(run, store):
     assert costs == pytest.approx({name: noted[name] for name in costs}, rel=1e-2, abs=1e-3)
     assert all(0 < cost < 600 for cost in costs.values())
     assert json.loads((run.path / "summary.json").read_text()) == run.summary
-
-
-@pytest.mark.parametrize("encoder", ["encoder=nonlinear", "encoder=ridge"])
-def test_the_curves_are_the_loss_and_the_r2_of_the_encoder(tmp_path, encoder):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="independent",
-        shared_noise=0, n_features=64, n_train=60, n_val=15, n_test=5, voxels_per_cell=5,
-    )  # fmt: skip
-    data = EncodingData(prepare(source, tmp_path), batch_size=7, seed=0)
-    config = check_config(compose_train("unused", encoder))[0]
-    torch.manual_seed(0)
-    module = EncodingModule(data.n_features, data.n_outputs, config.encoder, config.optimizer)
-    trainer = config.trainer.model_copy(update={"max_epochs": 3, "response_space": "voxels"})
-    settings = config.model_copy(update={"trainer": trainer, "readout": "trained"})
-    history = train_module(module, data, settings)
-    features, responses = data.split("val")
-    with torch.no_grad():
-        error = np.square(module.encoder(features).numpy() - responses.numpy())
-    best = history.epochs.iloc[history.best_epoch]
-    assert best["val/loss"] == pytest.approx(error.mean(), rel=1e-4)
-    assert best["val/r2"] == pytest.approx(1 - error.mean() / responses.numpy().var(axis=0).mean())
-    assert history.best_loss == pytest.approx(history.epochs["val/loss"].min())
-    assert list(history.epochs["epoch"]) == list(range(len(history.epochs)))

@@ -145,6 +145,7 @@ def runs(tmp_path_factory, store, finished_run):
     return plain, control
 
 
+@pytest.mark.runs
 def test_the_results_of_a_run_with_twins(runs, store):
     plain, control = map(Results, runs)
     voxels = control.voxels
@@ -195,6 +196,7 @@ def test_with_one_twin_q_is_that_of_w(run_train):
     assert Results(folder).encoder()(torch.zeros(1, 64)).shape == (1, 45)
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("encoder", ["linear", "ridge"])
 def test_the_w_of_a_linear_encoder_is_0(run_script, encoder):
     epochs = "trainer.max_epochs=1"

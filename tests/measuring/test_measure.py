@@ -14,6 +14,7 @@ from jne.results import Results
 from jne.training import steps
 
 
+@pytest.mark.runs
 def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     """They become columns of voxels.csv, the metric also for each variant."""
     score = Column("r", "r", RUN, "", array="predictions", reduce=pearson_r)
@@ -30,7 +31,7 @@ def test_a_new_score_and_a_new_metric_are_an_entry_each(run_train, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("voxels", ["all", "[V1]"])
+@pytest.mark.parametrize("voxels", [pytest.param("all", marks=pytest.mark.runs), "[V1]"])
 def test_gain_and_shape_are_columns(run_train, voxels):
     (folder,) = run_train(f"jacobian.voxels={voxels}", "jacobian.variants=[l1,l2]")
     run = Results(folder)
@@ -48,6 +49,7 @@ def test_gain_and_shape_are_columns(run_train, voxels):
     assert not list(folder.glob("measured*"))
 
 
+@pytest.mark.runs
 def test_steps_of_a_run_return_what_the_next_one_uses(run_train, monkeypatch):
     """The nonlinearity that train.py gets is what the results folder holds."""
     returned = []
