@@ -19,6 +19,7 @@ from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.about import read_about
+from jne.results.shares import SHARES, RegionShares
 from jne.results.weights import build_saved
 from jne.utils.blocks import voxel_blocks
 from jne.utils.plain import read_json, read_yaml, regular_file
@@ -52,7 +53,8 @@ class Results:
     voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
     followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
     `images_path`, None where the stimuli are no images or the run did not record it; `about` the
-    data: citation, licence and links, which start with https://.
+    data: citation, licence and links, which start with https://; `region_shares`, the nonlinear shares
+    of ROIs (`jne.results.shares`), None where the data have none.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -72,6 +74,7 @@ class Results:
         self.space = self._read_space()
         self.images_path = self._read_images_path()
         self.about = read_about(self.path)
+        self.region_shares = self._read_region_shares()
         self._check_arrays()
         self._read_encoder()
 
@@ -206,6 +209,15 @@ class Results:
         if not isinstance(images.get("path"), str):
             self._refuse("images.json", "`path`, a folder or file of images")
         return Path(images["path"])
+
+    def _read_region_shares(self) -> RegionShares | None:
+        if not (self.path / SHARES).exists():
+            return None
+        shares: RegionShares = self._read(SHARES, RegionShares.load)
+        rois = set(self.voxels["roi"].fillna("").astype(str))
+        if not set(shares.rois) <= rois:
+            self._refuse(SHARES, "the ROIs of voxels.csv")
+        return shares
 
     def _check_arrays(self) -> None:
         n, n_voxels = len(self.stimuli), len(self.voxels)
