@@ -31,11 +31,13 @@ _PUBLIC = {
     "Measurement": "jne.jacobian.measurement",
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
+    "Share": "jne.analysis.nonlinear_share",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
     "mean_deviation": "jne.analysis.nonlinearity",
     "measure": "jne.jacobian.measurement",
+    "nonlinear_share": "jne.analysis.nonlinear_share",
 }
 __all__ = [
     "JNERegressor",
@@ -43,11 +45,13 @@ __all__ = [
     "Measurement",
     "ResidualEncoder",
     "Results",
+    "Share",
     "jacobian_deviation",
     "jne",
     "jne_ss",
     "mean_deviation",
     "measure",
+    "nonlinear_share",
 ]
 
 

@@ -179,7 +179,7 @@ class LeaveOneOut:
         self.block_size = size = np.bincount(block)
         x = features[self.order].double()
         x = x - x.mean(dim=0)
-        values, vectors = torch.linalg.eigh(x.T @ x)
+        values, vectors = torch.linalg.eigh(x.T @ x if x.shape[1] <= n else x @ x.T)
         kept = values > values[-1] * _TINY
         if n_components is not None:
             kept &= torch.arange(len(values)) >= len(values) - n_components
@@ -192,7 +192,9 @@ class LeaveOneOut:
                 f"{most}: take that many principal components, or fewer",
                 value=n_components,
             )
-        basis = x @ (vectors[:, kept] / values[kept].sqrt())
+        basis = vectors[:, kept]
+        if x.shape[1] <= n:
+            basis = x @ (basis / values[kept].sqrt())
         self._basis = basis.float()
         leverage = basis.square().sum(dim=1) + 1 / n  # with the mean
         self._groups = _groups(basis, groups[self.order]) if groups is not None else []
