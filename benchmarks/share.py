@@ -29,7 +29,6 @@ from scipy import stats
 from jne import nonlinear_share
 from jne.analysis.nonlinear_share import LeaveOneOut, Share
 from jne.analysis.repeats import Repeats, blocks_of, repeats_of
-from jne.data.cells import Cells
 from jne.data.planted import N_GATES, FeatureSpace, Gates
 from jne.errors import InputError
 
@@ -219,8 +218,8 @@ def v4(folder: Path) -> None:
         whole = 1 - share.linear.sum() / share.signal.sum()
         inside = np.isfinite(share.share)
         print(
-            f"{n_components:4} components: share of all units {whole:.3f}; median of {inside.sum()} "
-            f"units {np.nanmedian(share.share):.2f}, of their intervals "
+            f"{n_components:4} components: share of all units {whole:.3f}; "
+            f"median of {inside.sum()} units {np.nanmedian(share.share):.2f}, of their intervals "
             f"[{np.nanmedian(share.low):.2f}, {np.nanmedian(share.high):.2f}]"
         )
 

@@ -1,0 +1,192 @@
+"""The nonlinear share: its parts against brute force, its intervals against known truth."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.linear_model import LinearRegression
+from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
+
+from jne import nonlinear_share
+from jne.analysis import nonlinear_share as module
+from jne.analysis.repeats import repeats_of
+from jne.errors import InputError
+
+
+def make(seed=0, n=80, d=5, v=3, r=2, share=0.0, noise=1.0):
+    """Features, and trials with this nonlinear share of a signal of unit variance."""
+    rng = np.random.default_rng(seed)
+    x = rng.standard_normal((n, d))
+    weights = rng.standard_normal((d, v))
+    linear = x @ (weights / np.linalg.norm(weights, axis=0))
+    pairs = rng.integers(d, size=v)
+    nonlinear = (np.square(x[:, pairs]) - 1) / np.sqrt(2)  # Hermite: no linear part
+    signal = np.sqrt(1 - share) * linear + np.sqrt(share) * nonlinear
+    return x, signal[:, :, None] + noise * rng.standard_normal((n, v, r))
+
+
+def sums_of(x, trials, set_of=None):
+    """ShareSums of voxels, and of sets."""
+    repeats = repeats_of(trials)
+    left_out = module.LeaveOneOut(torch.from_numpy(x), repeats.block)
+    sets = None if set_of is None else left_out.sets(set_of.max() + 1)
+    mean = torch.from_numpy(trials.mean(axis=2)[left_out.order]).float()
+    voxels = left_out.sums(mean, repeats, None, sets, set_of)
+    return voxels, None if sets is None else sets.finish(), left_out
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_linear_part_is_the_covariance_with_what_scikit_learn_predicts(grouped):
+    x, trials = make()
+    groups = np.r_[np.repeat(np.arange(10), 3), np.arange(10, 60)] if grouped else np.arange(80)
+    splitter = LeaveOneGroupOut() if grouped else LeaveOneOut()
+    mean = trials.mean(axis=2)
+    mean = mean - mean.mean(axis=0)
+    found = nonlinear_share(x, trials, groups=groups if grouped else None)
+    of_all = {"cv": splitter, "groups": groups if grouped else None}
+    predicted = cross_val_predict(LinearRegression(), x, mean, **of_all)
+    constant = cross_val_predict(LinearRegression(), np.zeros((80, 1)), mean, **of_all)
+    expected = (mean * (predicted - constant)).mean(axis=0)
+    np.testing.assert_allclose(found.linear, expected, rtol=1e-5)
+
+
+def test_components_are_those_of_the_standardised_features():
+    x, trials = make(d=8)
+    z = PCA(3).fit_transform((x - x.mean(axis=0)) / x.std(axis=0))
+    found, expected = nonlinear_share(x, trials, n_components=3), nonlinear_share(z, trials)
+    for name in ("share", "low", "high", "linear", "signal"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-4)
+
+
+def test_more_features_than_stimuli_have_components():
+    x, trials = make(n=60, d=90)
+    z = PCA(20).fit_transform((x - x.mean(axis=0)) / x.std(axis=0))
+    found = nonlinear_share(x, trials, n_components=20)
+    np.testing.assert_allclose(found.linear, nonlinear_share(z, trials).linear, rtol=1e-4)
+
+
+def test_without_noise_a_linear_voxel_has_share_0_and_units_do_not_matter():
+    x, trials = make(noise=0.0)
+    found = nonlinear_share(x * [1, 10, 100, 1e3, 1e4] + 7, 50 * trials + 1000)
+    assert found.share == pytest.approx(np.zeros(3), abs=0.02)  # Beale's correction is of order 1/N
+    assert found.linear == pytest.approx(found.signal, rel=0.02)
+    assert found.signal == pytest.approx(2500 * trials[:, :, 0].var(axis=0, ddof=1), rel=1e-5)
+
+
+def test_rows_may_be_trials():
+    x, trials = make()
+    expected = nonlinear_share(x, trials)
+    stimulus = np.tile(np.arange(80), 2)
+    shuffled = np.random.default_rng(0).permutation(160)
+    rows = np.concatenate([trials[:, :, 0], trials[:, :, 1]])[shuffled]
+    found = nonlinear_share(x[stimulus[shuffled]], rows, repeats=stimulus[shuffled])
+    for name, values in found._asdict().items():
+        np.testing.assert_allclose(values, getattr(expected, name), rtol=1e-5, err_msg=name)
+
+
+def test_depending_features_count_once():
+    x, trials = make()
+    twice = np.column_stack([x, x[:, 0], x @ np.ones(5), np.ones(80)])
+    np.testing.assert_allclose(
+        nonlinear_share(twice, trials).linear, nonlinear_share(x, trials).linear, rtol=0.2
+    )
+    assert sums_of(twice, trials)[2].n_components == 5
+
+
+@pytest.fixture(scope="module")
+def cohorts():
+    """Shares of voxels and of sets in cohorts of share .3: 40 of 60 voxels in two sets."""
+    voxels, sets, differences = [], [], []
+    for seed in range(40):
+        x, trials = make(seed, n=320, d=60, v=60, r=2, share=0.3, noise=1.5)
+        one, two, _ = sums_of(x, trials, np.arange(60) // 30)
+        voxels.append(one.shares())
+        sets.append(two.shares())
+        differences.append(two.difference(0, 1))
+    return voxels, sets, np.array(differences)
+
+
+def covered(shares, truth):
+    return np.mean([(each.low <= truth) & (truth <= each.high) for each in shares])
+
+
+def test_intervals_of_voxels_hold_the_truth(cohorts):
+    voxels = cohorts[0]
+    assert 0.93 < covered(voxels, 0.3) < 0.97
+    assert np.nanmean([each.share for each in voxels]) == pytest.approx(0.3, abs=0.02)
+
+
+def test_intervals_of_sets_and_of_their_differences_hold_the_truth(cohorts):
+    _, sets, difference = cohorts
+    assert 0.88 < covered(sets, 0.3) <= 1  # of 80
+    inside = (difference[:, 1] <= 0) & (difference[:, 2] >= 0)
+    assert 0.85 < inside.mean() <= 1  # of 40
+    # Neither too wide: the spread over cohorts is that of the intervals
+    width = np.mean([each.high - each.low for each in sets])
+    assert width / (2 * module._quantile(64)) == pytest.approx(
+        np.std([each.share for each in sets]), rel=0.25
+    )
+
+
+def test_the_error_of_the_linear_part_is_that_of_noise():
+    """Without a signal, its spread over voxels; the jackknife alone gives half as much again."""
+    rng = np.random.default_rng(3)
+    x, trials = rng.standard_normal((300, 100)), rng.standard_normal((300, 3000, 2))
+    sums = sums_of(x, trials)[0]
+    centred = sums._centred(sums.derivative)
+    jackknife = module._product(centred, centred)
+    corrected = jackknife - sums.pair_weight * module._squared(sums.pairs)
+    truth = np.var(sums.linear / 300)
+    assert corrected.mean() == pytest.approx(truth, rel=0.1)
+    assert jackknife.mean() > 1.8 * truth
+
+
+def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
+    x, trials = make(n=200, d=20, v=40, noise=2.0)
+    set_of = np.arange(40) % 2
+    voxels, sets, left_out = sums_of(x, trials, set_of)
+    for k in range(2):
+        inside = set_of == k
+        assert sets.linear[k] == pytest.approx(voxels.linear[inside].sum(), rel=1e-5)
+        np.testing.assert_allclose(sets.signal[:, k], voxels.signal[:, inside].sum(axis=1))
+        np.testing.assert_allclose(sets.derivative[:, k], voxels.derivative[:, inside].sum(axis=1))
+        mean = trials.mean(axis=2)[:, inside]
+        mean = mean - mean.mean(axis=0)
+        rest = mean - cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneOut())
+        products = np.square(rest @ rest.T)
+        pairs = (products.sum() - np.trace(products)) / 200**2 * left_out._unexplained**2
+        assert module._squared(sets.pairs)[k] == pytest.approx(pairs, rel=0.15)
+    whole = sets.combined(np.ones((1, 2)))
+    assert whole.linear[0] == pytest.approx(sets.linear.sum())
+    assert whole.shares().share[0] == pytest.approx(
+        1 - whole.linear[0] / whole.signal.sum(), abs=0.005
+    )
+
+
+def test_voxels_without_signal_or_responses_have_no_share():
+    x, trials = make(v=4, noise=0.5)
+    trials[:, 1] = np.random.default_rng(0).standard_normal((80, 2))
+    trials[:, 2] = 3.0
+    trials[5, 3] = np.nan
+    found = nonlinear_share(x, trials)
+    assert np.isnan(found.share).tolist() == [False, True, True, True]
+    assert np.isnan(found.signal).tolist() == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda x, y: ((x, y[:, :, 0]), {}), r"y: must be \(N, V, R\)"),
+        (lambda x, y: ((x[:-1], y), {}), r"X: must be \(80, D\)"),
+        (lambda x, y: ((x, y[:, :, :1]), {}), "y: has no repeats"),
+        (lambda x, y: ((np.repeat(x, 20, axis=1) ** 2 + np.random.default_rng(0).random((80, 100)), y), {}),
+         "n_components=None: 80 stimuli are too few for .* features, of which there may be 40"),
+        (lambda x, y: ((x, y), {"groups": [1, 2]}), "groups: must have 80 values, found 2"),
+        (lambda x, y: ((np.where(x > 1, np.nan, x), y), {}), "X: has NaN"),
+        (lambda x, y: ((x, y[:, :, 0]), {"repeats": np.zeros(80)}), "repeats: gives rows of X that differ"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_one_sentence(change, sentence):
+    arguments, settings = change(*make())
+    with pytest.raises(InputError, match=sentence):
+        nonlinear_share(*arguments, **settings)
