@@ -173,20 +173,24 @@ def test_voxels_without_signal_or_responses_have_no_share():
     assert np.isnan(found.signal).tolist() == [False, False, True, True]
 
 
+def many(x):
+    """More features than there may be."""
+    return np.column_stack([np.sin((k + 1) * x) for k in range(20)])
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        (lambda x, y: ((x, y[:, :, 0]), {}), r"y: must be \(N, V, R\)"),
-        (lambda x, y: ((x[:-1], y), {}), r"X: must be \(80, D\)"),
-        (lambda x, y: ((x, y[:, :, :1]), {}), "y: has no repeats"),
-        (lambda x, y: ((np.repeat(x, 20, axis=1) ** 2 + np.random.default_rng(0).random((80, 100)), y), {}),
-         "n_components=None: 80 stimuli are too few for .* features, of which there may be 40"),
-        (lambda x, y: ((x, y), {"groups": [1, 2]}), "groups: must have 80 values, found 2"),
-        (lambda x, y: ((np.where(x > 1, np.nan, x), y), {}), "X: has NaN"),
-        (lambda x, y: ((x, y[:, :, 0]), {"repeats": np.zeros(80)}), "repeats: gives rows of X that differ"),
+        (lambda x, y: (x, y[:, :, 0], {}), r"y: must be \(N, V, R\)"),
+        (lambda x, y: (x[:-1], y, {}), r"X: must be \(80, D\)"),
+        (lambda x, y: (x, y[:, :, :1], {}), "y: has no repeats"),
+        (lambda x, y: (many(x), y, {}), "too few for .* features, of which there may be 40"),
+        (lambda x, y: (x, y, {"groups": [1, 2]}), "groups: must have 80 values, found 2"),
+        (lambda x, y: (np.where(x > 1, np.nan, x), y, {}), "X: has NaN"),
+        (lambda x, y: (x, y[:, :, 0], {"repeats": np.zeros(80)}), "repeats: gives rows of X that"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_measured_is_one_sentence(change, sentence):
-    arguments, settings = change(*make())
+    x, trials, settings = change(*make())
     with pytest.raises(InputError, match=sentence):
-        nonlinear_share(*arguments, **settings)
+        nonlinear_share(x, trials, **settings)

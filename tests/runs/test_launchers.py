@@ -101,9 +101,9 @@ def test_the_end_of_a_sweep_waits_for_the_jobs_in_the_queue(slurm, tmp_path):
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
-    """The folder of the long run, not interrupted."""
+    """The folder of the long run, not interrupted: also on one core, or its bytes were others."""
     output = tmp_path_factory.mktemp("whole")
-    done = launch(output, *LONG)
+    done = launch(output, *LONG, *ON_SLURM, "hydra.launcher.timeout_min=60")
     assert done.returncode == 0, done.stdout + done.stderr
     (path,) = output.glob("sweeps/*/*/status.json")
     return path.parent
@@ -162,7 +162,7 @@ def test_shards_of_a_run_on_slurm(slurm, tmp_path):
         [*command, *settings, jobs], cwd=ROOT, stdout=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not list(output.glob("sweeps/*/shards/*/*.ckpt")) and time.monotonic() < deadline:
+    while not list(output.glob("stages/fit/.*.partial/*.ckpt")) and time.monotonic() < deadline:
         time.sleep(0.1)
     query = ["squeue", "--noheader", "--states=RUNNING", "--format=%A"]
     job = subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
