@@ -69,7 +69,7 @@ NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "rep
 SHOWN = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
 )
-UNSEEN = re.compile(r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_")
+UNSEEN = re.compile(r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE")
 
 
 @dataclass(frozen=True)

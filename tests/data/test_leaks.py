@@ -201,7 +201,7 @@ def test_a_weak_autocorrelation_gets_none():
      (100, 0.41, 0.51, True), (100, 0.39, 0.51, False)],
 )  # fmt: skip
 def test_order_is_said_above_the_autocorrelation_of_independent_rows(n, lag1, share, said):
-    """Above .3 and four standard errors, 1 / sqrt(N) each, where most stand beside a trained one."""
+    """Above .3 and four standard errors, 1 / sqrt(N) each, where most stand by a trained one."""
     none = {"train": 0, "val": 0, "test": 0}
     counts = {"train": n - 40, "val": 20, "test": 20}
     found = {"n": counts, "identical": none, "same": {}, "near": none, "repeated": 0,

@@ -40,6 +40,16 @@ def test_skip_first_adds_the_features():
     torch.testing.assert_close(encoder(x), expected + encoder.readout.bias)
 
 
+def test_one_of_each_is_enough():
+    encoder = ResidualEncoder(1, 1, hidden_width=1, n_hidden=1)
+    weight = [encoder.hidden[0].weight, encoder.readout.weight]
+    bias = [encoder.hidden[0].bias, encoder.readout.bias]
+    x = torch.randn(4, 1)
+    torch.testing.assert_close(
+        encoder(x), torch.relu(x * weight[0] + bias[0]) * weight[1] + bias[1]
+    )
+
+
 def test_placement_names_the_layers():
     assert activated_layers("loc1", 3) == [True, False, False]
     assert activated_layers("loc2", 3) == [False, True, True]
