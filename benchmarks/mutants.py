@@ -5,10 +5,11 @@ python benchmarks/mutants.py 40 1 evaluation  # 40 of one wing, with another see
 
 A mutant is a copy of src with one change: an operator, a flipped comparison, a constant, an index
 off by one, another column, two values of a dict swapped, a mean for a median. Mutated are functions
-that compute numbers, not the text, figures and progress bars beside them, nor sizes of blocks of
-memory, which must not change a number. The tests are the files named after the module, those that
-end in _numbers, then the other quick ones of the wing. Prints each survivor by file and line, and
-how many of how many were killed; a mutant that runs too long counts as killed.
+that compute numbers, not the text, figures and progress bars beside them and how much they show,
+nor sizes of blocks of memory, which must not change a number. The tests are the files named after
+the module, those that end in _numbers, then the other quick ones of the wing. Prints each survivor
+by file and line, and how many of how many were killed; a mutant that runs too long counts as
+killed.
 """
 
 import ast
@@ -69,7 +70,10 @@ NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "rep
 SHOWN = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
 )
-UNSEEN = re.compile(r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE")
+UNSEEN = re.compile(
+    r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE|MAX_(SHOWN|NAMED|DRAWN|PANELS|COLUMNS|ROIS)$"
+)
+"""Names of sizes of blocks, and of how much a figure or a sentence shows."""
 
 
 @dataclass(frozen=True)
