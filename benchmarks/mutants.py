@@ -7,9 +7,9 @@ A mutant is a copy of src with one change: an operator, a flipped comparison, a 
 off by one, another column, two values of a dict swapped, a mean for a median. Mutated are functions
 that compute numbers, not the text, figures and progress bars beside them and how much they show,
 nor sizes of blocks of memory, which must not change a number. The tests are the files named after
-the module, those that end in _numbers, then the other quick ones of the wing. Prints each survivor
-by file and line, and how many of how many were killed; a mutant that runs too long counts as
-killed.
+the module, those that end in _numbers, those that have its name in them, then the other quick ones
+of the wing. Prints each survivor by file and line, and how many of how many were killed; a mutant
+that runs too long counts as killed.
 """
 
 import ast
@@ -102,8 +102,9 @@ def tests_of(wing: str, module: Path) -> list[str]:
     files = [f for f in (ROOT / "tests" / wing).glob("test_*.py") if not COSTLY.fullmatch(f.name)]
     files += (ROOT / "tests").glob("test_columns.py") if wing == "results" else []
 
-    def rank(file: Path) -> tuple[bool, bool, str]:
-        return (module.stem not in file.stem, not file.stem.endswith("_numbers"), file.name)
+    def rank(file: Path) -> tuple[bool, bool, bool, str]:
+        is_named, has_numbers = module.stem in file.stem, file.stem.endswith("_numbers")
+        return (not is_named, not has_numbers, module.stem not in file.read_text(), file.name)
 
     return [str(file.relative_to(ROOT)) for file in sorted(files, key=rank)]
 
