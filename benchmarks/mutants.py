@@ -67,9 +67,11 @@ SPOKEN = {
 """Functions whose arguments are text and progress."""
 NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "repr", "init"}
 """Keyword arguments that change no number."""
-SHOWN = re.compile(
+BESIDE = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
+    r"|_(memory|bytes)$"
 )
+"""Names of functions that make text and figures, or see to it that the memory suffices."""
 UNSEEN = re.compile(
     r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE|MAX_(SHOWN|NAMED|DRAWN|PANELS|COLUMNS|ROIS)$"
 )
@@ -166,7 +168,7 @@ def _is_beside(node: ast.AST, parent: ast.AST) -> bool:
         case ast.FunctionDef(name=name, returns=returns):
             shape = ast.unparse(node.args) + (ast.unparse(returns) if returns else "")
             return (
-                bool(SHOWN.search(name))
+                bool(BESIDE.search(name))
                 or "Figure" in shape
                 or "Axes" in shape
                 or shape.endswith(")str")
