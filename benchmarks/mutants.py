@@ -69,9 +69,10 @@ NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "rep
 """Keyword arguments that change no number."""
 BESIDE = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
-    r"|_(memory|bytes)$"
+    r"|(_memory|bytes|_operations)$"
 )
-"""Names of functions that make text and figures, or see to it that the memory suffices."""
+"""Names of functions that make text and figures, or count memory and operations, which choose an order
+of the same sums."""
 UNSEEN = re.compile(
     r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE|MAX_(SHOWN|NAMED|DRAWN|PANELS|COLUMNS|ROIS)$"
 )
