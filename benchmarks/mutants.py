@@ -71,8 +71,8 @@ BESIDE = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
     r"|(_memory|bytes|_operations)$"
 )
-"""Names of functions that make text and figures, or count memory and operations, which choose an order
-of the same sums."""
+"""Names of functions that make text and figures, or that count memory and operations, by which an
+order of the same sums is chosen."""
 UNSEEN = re.compile(
     r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE|MAX_(SHOWN|NAMED|DRAWN|PANELS|COLUMNS|ROIS)$"
 )
