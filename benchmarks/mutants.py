@@ -69,7 +69,7 @@ NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "rep
 """Keyword arguments that change no number."""
 BESIDE = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
-    r"|(_memory|bytes|_operations)$"
+    r"|bytes|_(memory|operations)$"
 )
 """Names of functions that make text and figures, or that count memory and operations, by which an
 order of the same sums is chosen."""
