@@ -58,5 +58,6 @@ def test_the_significant_steps_from_tier_to_tier_are_named():
     table = table.assign(level="tier", measure="jne")
     found = hierarchy._significant_steps(table)
     assert found == "; significant steps: PVC < IVC, PVC < HVC"
+    assert hierarchy._significant_steps(table.iloc[3:]) == "; significant steps: PVC < HVC"
     for change in ({"measure": "mean_deviation"}, {"level": "roi"}, {"significant": False}):
         assert hierarchy._significant_steps(table.assign(**change)) == ""
