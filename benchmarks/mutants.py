@@ -5,10 +5,11 @@ python benchmarks/mutants.py 40 1 evaluation  # 40 of one wing, with another see
 
 A mutant is a copy of src with one change: an operator, a flipped comparison, a constant, an index
 off by one, another column, two values of a dict swapped, a mean for a median. Mutated are functions
-that compute numbers, not the text, figures and progress bars beside them, nor sizes of blocks of
-memory, which must not change a number. The tests are the files named after the module, those that
-end in _numbers, then the other quick ones of the wing. Prints each survivor by file and line, and
-how many of how many were killed; a mutant that runs too long counts as killed.
+that compute numbers, not the text, figures and progress bars beside them and how much they show,
+nor sizes of blocks of memory, which must not change a number. The tests are the files named after
+the module, those that end in _numbers, those that have its name in them, then the other quick ones
+of the wing. Prints each survivor by file and line, and how many of how many were killed; a mutant
+that runs too long counts as killed.
 """
 
 import ast
@@ -67,10 +68,16 @@ SPOKEN = {
 """Functions whose arguments are text and progress."""
 NO_NUMBER = {"strict", "ignore_index", "exist_ok", "copy", "unit", "total", "repr", "init"}
 """Keyword arguments that change no number."""
-SHOWN = re.compile(
+BESIDE = re.compile(
     r"^_?(text|figures?|findings?|caveats|page_tables|caption|draw|.*_note)(_|$)|progress"
+    r"|bytes|_(memory|operations)$"
 )
-UNSEEN = re.compile(r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_")
+"""Names of functions that make text and figures, or that count memory and operations, by which an
+order of the same sums is chosen."""
+UNSEEN = re.compile(
+    r"BLOCK|BYTES|MEMORY|_GB|SECONDS|PER_|AT_ONCE|MAX_(SHOWN|NAMED|DRAWN|PANELS|COLUMNS|ROIS)$"
+)
+"""Names of sizes of blocks, and of how much a figure or a sentence shows."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +106,9 @@ def tests_of(wing: str, module: Path) -> list[str]:
     files = [f for f in (ROOT / "tests" / wing).glob("test_*.py") if not COSTLY.fullmatch(f.name)]
     files += (ROOT / "tests").glob("test_columns.py") if wing == "results" else []
 
-    def rank(file: Path) -> tuple[bool, bool, str]:
-        return (module.stem not in file.stem, not file.stem.endswith("_numbers"), file.name)
+    def rank(file: Path) -> tuple[bool, bool, bool, str]:
+        is_named, has_numbers = module.stem in file.stem, file.stem.endswith("_numbers")
+        return (not is_named, not has_numbers, module.stem not in file.read_text(), file.name)
 
     return [str(file.relative_to(ROOT)) for file in sorted(files, key=rank)]
 
@@ -162,7 +170,7 @@ def _is_beside(node: ast.AST, parent: ast.AST) -> bool:
         case ast.FunctionDef(name=name, returns=returns):
             shape = ast.unparse(node.args) + (ast.unparse(returns) if returns else "")
             return (
-                bool(SHOWN.search(name))
+                bool(BESIDE.search(name))
                 or "Figure" in shape
                 or "Axes" in shape
                 or shape.endswith(")str")

@@ -116,6 +116,17 @@ def test_partial_rank_correlation_is_that_of_the_inverse_correlation_matrix():
     assert partial_rank_correlation(x, y, []) == pytest.approx((plain.statistic, plain.pvalue))
 
 
+def test_a_perfect_partial_rank_correlation_has_p_0():
+    """Or next to it: whether r is 1 to the last bit depends on rounding."""
+    for n in range(9, 30):
+        x = np.arange(float(n))
+        for given in ([], [np.cos(x)], [np.cos(x), np.sin(3 * x)]):
+            for sign in (1, -1):
+                r, p = partial_rank_correlation(x, sign * x, given)
+                assert r == pytest.approx(sign)
+                assert 0 <= p < 1e-25
+
+
 def test_partial_rank_correlation_without_anything_left():
     x, y = np.arange(10.0), np.random.default_rng(0).random(10)
     assert np.isnan(partial_rank_correlation(x, y, [x])).all()

@@ -73,6 +73,20 @@ def test_pearson_r_is_scipys(predicted):
     assert np.isnan(r[0]), "a constant prediction correlates with nothing"
 
 
+@pytest.mark.parametrize("unit", [1e-5, 1e5])
+def test_the_unit_of_the_responses_does_not_matter(predicted, unit):
+    y, yhat = predicted
+    expected = [pearsonr(*pair).statistic for pair in zip(y.T, yhat.T, strict=True)]
+    np.testing.assert_allclose(pearson_r(y * unit, yhat * unit), expected, rtol=1e-9)
+    r2 = sklearn_r2(y, yhat, multioutput="raw_values")
+    np.testing.assert_allclose(r2_score(y * unit, yhat * unit), r2, rtol=1e-9)
+    resampled = bootstrap_r2(y * unit, yhat * unit, 20, seed=3)
+    np.testing.assert_allclose(resampled, bootstrap_r2(y, yhat, 20, seed=3), rtol=1e-9)
+    reduction = (y - y.mean(axis=0)) ** 2 - (y - yhat) ** 2
+    p = ttest_1samp(reduction, 0, alternative="greater").pvalue
+    np.testing.assert_allclose(t_test_p(y * unit, yhat * unit), p, rtol=1e-9)
+
+
 def test_t_test_is_scipys_on_the_reduction_of_the_squared_error(predicted):
     y, yhat = predicted
     reduction = (y - y.mean(axis=0)) ** 2 - (y - yhat) ** 2

@@ -47,12 +47,25 @@ def test_preference_p_is_the_permutation_p():
         own = LABEL == CLUSTERS.names.index(row.cluster)
         assert row.inside == pytest.approx(x[own].mean())
         assert row.outside == pytest.approx(x[~own].mean())
+        assert row.ratio == pytest.approx(x[own].mean() / x[~own].mean())
+        assert row.n_stimuli == own.sum()
         difference = x[own].mean() - x[~own].mean()
         null = []
         for _ in range(2000):
             shuffled = rng.permutation(own)
             null.append(x[shuffled].mean() - x[~shuffled].mean())
         assert row.p == pytest.approx(np.mean(np.array(null) >= difference - 1e-12), abs=0.04)
+
+
+def test_a_region_that_is_linear_outside_a_cluster_has_no_ratio():
+    values = pd.DataFrame({"V1": np.where(LABEL == 1, 2.0, 0.0)})
+    table = selectivity.preferences(values, CLUSTERS, 500, 0, 0.05).set_index("cluster")
+    assert table["inside"].to_dict() == {"x": 0, "y": 2, "z": 0}
+    assert np.isnan(table.loc["y", "ratio"])
+    assert table.loc["x", "ratio"] == 0
+    # Of 120 ways to choose three of ten stimuli one is that of the cluster
+    assert table.loc["y", "p"] == pytest.approx(1 / 120, abs=0.01)
+    assert table.loc["x", "p"] == 1
 
 
 def test_a_planted_preference_is_found_and_no_other():

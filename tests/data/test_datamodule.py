@@ -51,6 +51,25 @@ def test_batches_are_every_row_once(recorded):
     np.testing.assert_array_equal(np.sort(seen, axis=0), np.sort(features.numpy(), axis=0))
 
 
+def test_held_out_batches_are_the_split_in_order_and_whole(recorded, monkeypatch):
+    folder, *_, source = recorded
+    prepared = prepare(source(), folder / "p")
+    whole = EncodingData(prepared, batch_size=2, seed=0)
+    monkeypatch.setattr("jne.data.datamodule._AT_ONCE", 4 * len(whole.kept) * 4)  # four rows
+    parts = EncodingData(prepared, batch_size=8, seed=0)
+    assert parts.n_parts == 2
+    for data, size in ((whole, 2), (parts, 4)):
+        for split, batches in (("val", data.val_dataloader()), ("test", data.test_dataloader())):
+            features, responses = data.split(split)
+            found = list(batches)
+            assert [len(batch.features) for batch in found] == [
+                min(size, len(features) - start) for start in range(0, len(features), size)
+            ]
+            assert {batch.weight for batch in found} == {1.0}
+            np.testing.assert_array_equal(torch.cat([b.features for b in found]), features)
+            np.testing.assert_array_equal(torch.cat([b.responses for b in found]), responses)
+
+
 def test_responses_on_disk_are_those_held_in_memory(recorded, monkeypatch):
     folder, *_, source = recorded
     prepared = prepare(source(), folder / "p")

@@ -119,6 +119,32 @@ def test_near_copies_are_those_of_brute_force(noise):
     assert sentence.startswith("10 of 20 test stimuli and 3 of 20 validation stimuli are nearly co")
 
 
+def beside(x, row, distance, of):
+    """Rows at this share of the usual distance from those of `of`."""
+    z = x / x.std(axis=0)
+    usual = np.median(cdist(z[60:], z[:60]))
+    towards = np.random.default_rng(2).standard_normal((len(of), x.shape[1]))
+    towards *= distance * usual / np.linalg.norm(towards, axis=1)[:, None]
+    x[row : row + len(of)] = x[of] + towards * x.std(axis=0)
+
+
+@pytest.mark.parametrize(("distance", "near"), [(0.046, 4), (0.054, 0)])
+def test_near_is_a_twentieth_of_the_usual_distance(distance, near):
+    x = draw()
+    beside(x, 80, distance, range(4))
+    assert row_findings(rows(x))["near"]["test"] == near
+
+
+@pytest.mark.parametrize(("distance", "n_wide", "near"), [(0.14, 4, 4), (0.14, 5, 0), (0.16, 5, 4)])
+def test_near_copies_stand_apart_from_pairs_within_three_times_their_distance(
+    distance, n_wide, near
+):
+    x = draw()
+    beside(x, 80, 0.02, range(4))
+    beside(x, 90, distance, range(20, 20 + n_wide))
+    assert row_findings(rows(x))["near"]["test"] == near
+
+
 @pytest.mark.runs
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 10, 100])
 @pytest.mark.parametrize("spectrum", [0, 1, 2])
@@ -168,6 +194,28 @@ def test_rows_in_the_order_of_a_recording_get_a_sentence(r):
 def test_a_weak_autocorrelation_gets_none():
     split = np.random.default_rng(0).choice(["train", "val", "test"], 400, p=[0.8, 0.1, 0.1])
     assert not sentences(rows(autoregressive(400, 20, 0.2), split=split), "refuse")
+
+
+@pytest.mark.parametrize(
+    ("n", "lag1", "share", "said"),
+    [(1000, 0.31, 0.51, True), (1000, 0.29, 0.51, False), (1000, 0.31, 0.49, False),
+     (100, 0.41, 0.51, True), (100, 0.39, 0.51, False)],
+)  # fmt: skip
+def test_order_is_said_above_the_autocorrelation_of_independent_rows(n, lag1, share, said):
+    """Above .3 and four standard errors, 1 / sqrt(N) each, where most stand by a trained one."""
+    none = {"train": 0, "val": 0, "test": 0}
+    counts = {"train": n - 40, "val": 20, "test": 20}
+    found = {"n": counts, "identical": none, "same": {}, "near": none, "repeated": 0,
+             "autocorrelation": lag1, "beside": share}  # fmt: skip
+    assert bool(row_warnings(found, "refuse", in_order=True)) == said
+
+
+def test_held_out_rows_beside_a_trained_one_are_counted():
+    x = np.array([[2.0], [1], [-1], [-2], [1], [-1]])
+    split = np.array(["val", "train", "test", "test", "val", "train"])
+    found = row_findings(rows(7 * x + 5, split=split))  # the level and the unit do not matter
+    assert found["beside"] == 3 / 4  # all but the second test row, between two held-out ones
+    assert found["autocorrelation"] == pytest.approx((2 - 1 + 2 - 2 - 1) / 12)
 
 
 # --- in a prepared folder ------------------------------------------------------------------------

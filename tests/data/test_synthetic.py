@@ -44,6 +44,7 @@ def test_the_cohort_has_the_papers_shape(tmp_path):
     assert set(data.stimuli["category"]) == set(CATEGORIES)
     means = data.voxels.groupby("roi", sort=False)["alpha"].mean()
     assert means["V1"] == 0
-    assert means.idxmax() == "FFA-2"
+    about = np.repeat(np.linspace(0, 0.72, 10), 4)  # docs/data.md; voxels lie within .04 of it
+    assert 0.03 < (data.voxels["alpha"] - about).abs().max() <= 0.04
     spectrum = np.linalg.svd(data.features - data.features.mean(axis=0), compute_uv=False)
     assert spectrum[0] > 3 * spectrum[-1]

@@ -40,6 +40,23 @@ def test_skip_first_adds_the_features():
     torch.testing.assert_close(encoder(x), expected + encoder.readout.bias)
 
 
+def test_a_linear_path_adds_a_map_of_the_features_without_a_bias():
+    encoder = ResidualEncoder(6, 4, hidden_width=5, n_hidden=1, linear_path=True)
+    x = torch.randn(3, 6)
+    hidden = encoder.readout(torch.relu(encoder.hidden[0](x)))
+    torch.testing.assert_close(encoder(x), hidden + x @ encoder.linear_path.weight.T)
+
+
+def test_one_of_each_is_enough():
+    encoder = ResidualEncoder(1, 1, hidden_width=1, n_hidden=1)
+    weight = [encoder.hidden[0].weight, encoder.readout.weight]
+    bias = [encoder.hidden[0].bias, encoder.readout.bias]
+    x = torch.randn(4, 1)
+    torch.testing.assert_close(
+        encoder(x), torch.relu(x * weight[0] + bias[0]) * weight[1] + bias[1]
+    )
+
+
 def test_placement_names_the_layers():
     assert activated_layers("loc1", 3) == [True, False, False]
     assert activated_layers("loc2", 3) == [False, True, True]

@@ -8,10 +8,27 @@ from himalaya.kernel_ridge import KernelRidgeCV
 from himalaya.ridge import RidgeCV
 from sklearn.linear_model import Ridge
 
-from jne.encoders.ridge import PENALTIES, fit_kernel_ridge
+from jne.encoders.ridge import PENALTIES, RidgeRegression, fit_kernel_ridge
 from jne.encoders.ridge import RidgeCV as OurRidgeCV
 
 D, V = 20, 30
+
+
+def test_penalties_are_half_powers_of_ten():
+    np.testing.assert_allclose(PENALTIES, np.logspace(0, 6.5, 14))
+
+
+@pytest.mark.parametrize("bias", [None, True, False])
+def test_the_encoder_is_a_linear_map_with_a_bias(bias):
+    encoder = RidgeRegression(5, 3) if bias is None else RidgeRegression(5, 3, bias=bias)
+    x = torch.randn(7, 5)
+    expected = x @ encoder.weight.T
+    if bias is False:
+        assert encoder.bias is None
+    else:
+        assert encoder.bias.abs().min() > 0  # so that it can be seen
+        expected = expected + encoder.bias
+    torch.testing.assert_close(encoder(x), expected)
 
 
 def cohort(n, seed=0):

@@ -135,6 +135,18 @@ def test_the_rule_is_the_one_sided_paired_t_test():
     assert not _is_above(pd.Series([0.0, 0.0, 0.0]), 0.05)
 
 
+@pytest.mark.parametrize("n", [3, 5, 20])
+@pytest.mark.parametrize("alpha", [0.05, 0.01])
+def test_the_rule_changes_where_p_is_alpha(n, alpha):
+    values = np.random.default_rng(n).standard_normal(n)
+    values = (values - values.mean()) / values.std(ddof=1)
+    for factor in (0.999, 1.001):
+        difference = pd.Series(values + factor * stats.t.isf(alpha, n - 1) / np.sqrt(n))
+        p = stats.ttest_1samp(difference, 0, alternative="greater").pvalue
+        assert p == pytest.approx(alpha, rel=0.02)
+        assert _is_above(difference, alpha) == (p < alpha) == (factor > 1)
+
+
 @pytest.mark.runs
 def test_voxels_that_are_significant_for_the_encoder_do_not_favour_it():
     """Two encoders that are equally good, and noise: one in twenty may be called better."""

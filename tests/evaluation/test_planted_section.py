@@ -1,6 +1,7 @@
 """The section on planted twins, on runs that were never trained."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from finished_run import CONSTANT, evaluate_config, write_run
 from matplotlib import rc_context
@@ -11,7 +12,7 @@ from jne.evaluation.report import collect_findings
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.planted import Planted
 from jne.evaluation.subjects import by_subject
-from jne.evaluation.voxels import voxel_tables
+from jne.evaluation.voxels import _against_planted_twins, voxel_tables
 from jne.plots.style import STYLE
 from jne.results import Results
 
@@ -103,3 +104,33 @@ def test_without_planted_twins_the_section_is_empty(tmp_path):
     (result,) = evaluate_sections([Planted()], subjects)
     assert result.tables == {}
     assert result.section.caveats(subjects, {}) == []
+
+
+def test_a_planted_twin_is_found_where_its_w_reaches_the_threshold_of_the_voxels():
+    """By the definition of the threshold, over the analysed voxels; nothing is said of others."""
+    rng = np.random.default_rng(1)
+    linear = rng.random(40)
+    voxels = pd.DataFrame(
+        {"jne_planted_0": linear, "jne_planted_fit": linear + rng.normal(1, 1, 40)}
+    )
+    voxels["jne_planted_10"] = linear + rng.random(40)
+    voxels["jne_planted_2.5"] = linear + rng.random(40) / 4
+    voxels.loc[:3, "jne_planted_0"] = np.nan
+    voxels["linear_power"] = voxels["nonlinear_share"] = voxels["nonlinear_share_low"] = 0.5
+    voxels["nonlinear_share_high"] = 0.7
+    analysed = pd.Series(np.arange(40) % 4 > 0)
+    for rate in (0.1, 0.3):
+        w = (voxels["jne_planted_fit"] - voxels["jne_planted_0"])[analysed].dropna()
+        passing = [
+            t for t in sorted(abs(w)) if (1 + (w <= -t).sum()) / max((w >= t).sum(), 1) <= rate
+        ]
+        found = _against_planted_twins(voxels, analysed, rate)
+        assert len(passing) > 1
+        for level in ("10", "2.5"):
+            added = voxels[f"jne_planted_{level}"] - voxels["jne_planted_0"]
+            is_found, said = found[f"found_{level}"], analysed & voxels["jne_planted_0"].notna()
+            np.testing.assert_array_equal(is_found.isna(), ~said)
+            assert (is_found[said] == (added >= passing[0])[said]).all()
+    assert 0 < found["found_10"].sum() < said.sum()
+    assert "found_0" not in found
+    assert _against_planted_twins(voxels.drop(columns="jne_planted_0"), analysed, 0.1) == {}

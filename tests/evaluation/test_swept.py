@@ -80,13 +80,22 @@ def test_medians_and_means_of_the_same_voxels_in_every_run(runs, tmp_path):
     table = result.by_subject["subj01"]["swept"].set_index(["value", "roi"])
     analysed = subjects[0].voxels["analysed"].to_numpy()
     for run in runs:
-        chosen = run.voxels[analysed & (run.voxels["roi"] == "V2").to_numpy()]
-        row = table.loc[(run.config["activation"], "V2")]
-        assert row["jne"] == np.median(chosen["jne"])
-        assert row["r2"] == pytest.approx(chosen["r2"].mean())
-        assert row["n_voxels"] == len(chosen)
+        for region in ("V1", "V2", "EBA", "all"):
+            inside = (run.voxels["roi"] == region) | (region == "all")
+            chosen = run.voxels[analysed & inside.to_numpy()]
+            row = table.loc[(run.config["activation"], region)]
+            quartiles = np.percentile(chosen["jne"], [25, 50, 75])
+            np.testing.assert_allclose(row[["jne_q25", "jne", "jne_q75"]].astype(float), quartiles)
+            for name in ("r2", "r2_ridge"):
+                assert row[name] == pytest.approx(chosen[name].mean())
+            assert row["n_voxels"] == len(chosen)
     with rc_context(STYLE):
         (figure,) = Swept().figures(subjects[0], result.by_subject["subj01"]).values()
     lines = [line.get_ydata() for line in figure.axes[0].lines]
     np.testing.assert_allclose(lines[0], table.xs("all", level="roi")["jne"])
-    assert Swept().findings(subjects[0], result.by_subject["subj01"])[0].startswith("by activation")
+    whole = table.xs("all", level="roi")
+    most, best = whole["jne"].idxmax(), whole["r2"].idxmax()
+    assert Swept().findings(subjects[0], result.by_subject["subj01"]) == [
+        f"by activation: median JNE is highest with {most} ({whole['jne'].max():.2f}), "
+        f"mean R² with {best} ({whole['r2'].max():.3f})."
+    ]

@@ -355,3 +355,51 @@ def test_whatever_a_foreign_module_raises_is_one_sentence():
         measure(Detached(), x)
     with pytest.raises(InputError, match=r"^module: cannot be differentiated: 'gone'"):
         measure(FailsLater(), x)
+
+
+@pytest.mark.parametrize(("beside", "accepted"), [(1e-5, True), (0.1, False)])
+@pytest.mark.parametrize("output", [0, 2])
+def test_one_response_that_depends_on_other_stimuli_is_enough_to_refuse_a_module(
+    output, beside, accepted
+):
+    """Rounding is none: a sum over stimuli may be computed in another order."""
+
+    class Beside(nn.Linear):
+        def forward(self, x):
+            y = super().forward(x)
+            y[:, output] = y[:, output] + beside * y[:, output].sum()
+            return y
+
+    torch.manual_seed(0)
+    module, x = nn.Sequential(Beside(4, 3), nn.Tanh()).double(), torch.randn(8, 4)
+    if accepted:
+        assert np.isfinite(measure(module, x.double()).jne).all()
+    else:
+        with pytest.raises(InputError, match="same responses whatever stimuli are beside"):
+            measure(module, x.double())
+
+
+class Cube(torch.autograd.Function):
+    """z^3 of an author who has written no forward mode."""
+
+    @staticmethod
+    def forward(ctx, z):
+        ctx.save_for_backward(z)
+        return z**3
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * 3 * ctx.saved_tensors[0] ** 2
+
+
+def test_a_module_without_forward_mode_that_has_more_responses_than_features():
+    torch.manual_seed(0)
+
+    class Cubed(nn.Linear):
+        def forward(self, x):
+            return Cube.apply(super().forward(x))
+
+    module, x = Cubed(3, 8).double(), torch.randn(N, 3, dtype=torch.double)
+    z, weight = module.weight.detach() @ x.T + module.bias.detach()[:, None], module.weight.detach()
+    jacobians = 3 * z.T[:, :, None] ** 2 * weight
+    np.testing.assert_allclose(measure(module, x).deviation, deviations(jacobians.numpy()))

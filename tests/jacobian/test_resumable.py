@@ -6,11 +6,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from brute_force import small_net
+from brute_force import autograd_jacobians, small_net, zscored
 
 from jne import jacobian_deviation
 from jne.encoders import ResidualEncoder
 from jne.jacobian import variant_file
+from jne.jacobian.plan import Job, make_plan
 
 
 @pytest.fixture
@@ -55,6 +56,30 @@ def test_resumed_equals_uninterrupted(net, tmp_path, monkeypatch, order, variant
         np.testing.assert_array_equal(resumed[name], whole[name])
         np.testing.assert_array_equal(np.load(variant_file(path, name)), whole[name])
     assert len(list(tmp_path.iterdir())) == len(variant)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize("order", ["streamed", "held", "reverse"])
+def test_resumed_within_any_block_of_voxels(tmp_path, monkeypatch, order, share):
+    torch.manual_seed(0)
+    encoder, x = ResidualEncoder(5, 7, hidden_width=6).double(), torch.randn(9, 5).double()
+    monkeypatch.setattr("jne.jacobian.resumable._SAVE_SECONDS", 0)
+    monkeypatch.setattr("jne.jacobian.plan._SMALLEST_BLOCK", 2)
+    variant, budget = ("zscore_l1", "l1"), 0.03002
+    job = Job(encoder, x, None, variant, "float32", torch.device("cpu"))
+    while make_plan(job, budget, order).n_groups < 3:  # blocks of two or three of seven voxels
+        budget -= 2e-7
+    settings = {"variant": variant, "order": order, "max_memory_gb": budget}
+    jacobians = autograd_jacobians(encoder, x)
+    path = tmp_path / "deviation.npy"
+    with pytest.raises(Killed):
+        jacobian_deviation(encoder, x, path=path, progress=kill_after(share), **settings)
+    shares = []
+    resumed = jacobian_deviation(encoder, x, path=path, progress=shares.append, **settings)
+    assert shares[0] > share
+    for name, values in (("l1", jacobians), ("zscore_l1", zscored(jacobians))):
+        expected = np.abs(values - values.mean(axis=0)).sum(axis=2)
+        np.testing.assert_allclose(resumed[name], expected, rtol=1e-9, atol=1e-12)
 
 
 def test_another_computation_does_not_continue(net, tmp_path, monkeypatch):

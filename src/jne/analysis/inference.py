@@ -190,5 +190,6 @@ def partial_rank_correlation(
     if (norms < 1e-9 * np.linalg.norm(ranks[:2], axis=1)).any():
         return np.nan, np.nan
     r = float(np.clip(residuals[:, 0] @ residuals[:, 1] / norms.prod(), -1, 1))
-    t = r * np.sqrt(degrees / max(1 - r**2, np.finfo(float).tiny))
+    with np.errstate(over="ignore"):  # t of a perfect correlation is infinite, its p 0
+        t = r * np.sqrt(degrees / max(1 - r**2, np.finfo(float).tiny))
     return r, float(2 * stats.t.sf(abs(t), degrees))
