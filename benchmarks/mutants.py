@@ -212,6 +212,7 @@ def make(wing: str, path: Path, k: int) -> Mutant:
 def run_tests(tree: Path, tests: list[str], limit: float) -> tuple[bool, str]:
     """Whether the tests fail with jne from this tree, and the end of what they print."""
     command = [sys.executable, "-m", "pytest", "-x", "-n0", "-p", "no:cacheprovider",
+               "-m", "not slow and not slurm",
                f"--basetemp={tree / 'tests'}", *tests]  # fmt: skip
     environment = os.environ | {
         "PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1",
