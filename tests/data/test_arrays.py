@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from helpers import deny
 
+from jne.analysis.repeats import repeats_of
 from jne.data.prepared import prepare
 from jne.errors import InputError
 from jne.features import Precomputed
@@ -49,6 +50,7 @@ def test_the_repeats_that_exist_are_averaged(recorded):
     data = prepare(source(transpose_responses=True), folder / "p")
     np.testing.assert_allclose(data.responses, np.nanmean(repeats, axis=2), rtol=1e-5)
     assert (data.voxels["noise_ceiling"] > 0.95).all()
+    np.testing.assert_allclose(data.repeats.noise, repeats_of(repeats).noise, rtol=1e-6)
 
 
 def test_tables_and_a_fixed_split(recorded):

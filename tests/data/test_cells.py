@@ -110,3 +110,15 @@ def test_noise_has_unit_variance_and_the_named_structure(noise):
         # 30 directions hold the voxels' own noise alone
         assert eigenvalues[:30].mean() == pytest.approx(0.6, abs=0.03)
         assert eigenvalues[30] > 0.75
+
+
+def test_repeats_are_averaged_and_kept(tmp_path):
+    once, thrice = (prepare(cells(n_repeats=r), tmp_path) for r in (1, 3))
+    assert once.repeats is None
+    assert "n_repeats" not in once.provenance["settings"]  # folders of earlier versions are found
+    ceiling = once.voxels["noise_ceiling"]
+    np.testing.assert_allclose(
+        thrice.voxels["noise_ceiling"], ceiling / (ceiling + (1 - ceiling) / 3)
+    )
+    noise = thrice.repeats.noise.sum(axis=0) / 1100  # the variance of the noise in the means
+    np.testing.assert_allclose(noise, (1 / ceiling - 1) / 3, rtol=0.1)

@@ -25,6 +25,7 @@ from mosaic_tree import (
 )
 
 from jne.analysis.noise_ceiling import noise_ceiling_snr
+from jne.analysis.repeats import repeats_of
 from jne.data.mosaic import average
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.prepared import prepare
@@ -121,6 +122,7 @@ def test_the_noise_ceiling_is_that_of_the_repeats(root, prepared_of, name):
     prepared = prepared_of(name)
     if name == "HAD":
         assert "noise_ceiling" not in prepared.voxels  # nothing was repeated
+        assert prepared.repeats is None
         return
     trials, _ = plain_reading(root, name)
     most = max(map(len, trials.values()))
@@ -130,6 +132,9 @@ def test_the_noise_ceiling_is_that_of_the_repeats(root, prepared_of, name):
         repeats[row, :, : len(values)] = np.where(np.isfinite(values), values, np.nan).T
     expected = noise_ceiling_snr(repeats)
     np.testing.assert_allclose(prepared.voxels["ncsnr"], expected, rtol=1e-6)
+    known = repeats_of(repeats)
+    for field, values in vars(prepared.repeats).items():
+        np.testing.assert_allclose(values, getattr(known, field), rtol=1e-5, err_msg=field)
     n = LAYOUTS[name].test
     ceiling = expected**2 / (expected**2 + 1 / n)
     same = ~prepared.voxels["voxel"].isin([INFINITE])

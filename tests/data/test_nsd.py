@@ -30,6 +30,7 @@ from nsd_tree import (
 )
 from sklearn.model_selection import train_test_split
 
+from jne.analysis.repeats import repeats_of
 from jne.data import regions
 from jne.data.nsd.labels import label_names
 from jne.data.prepared import prepare
@@ -135,7 +136,7 @@ def test_noise_ceilings(tree, features, tmp_path):
     computed = prepare(source(tmp_path, tree, features, *settings), tmp_path)
     betas = tree / "nsddata_betas/ppdata" / SUBJECT / "func1pt8mm" / BETAS
     ncsnr = nib.load(betas / "ncsnr.nii.gz").get_fdata()
-    test = set(given.stimuli.loc[given.stimuli["split"] == "test", "stimulus"])
+    test, n_compared = set(given.stimuli.loc[given.stimuli["split"] == "test", "stimulus"]), 0
     for row, voxel in enumerate(given.voxels.itertuples()):
         position = (voxel.i, voxel.j, voxel.k)
         np.testing.assert_equal(voxel.ncsnr, ncsnr[position])
@@ -152,6 +153,15 @@ def test_noise_ceilings(tree, features, tmp_path):
         total = np.var(np.concatenate(trials), ddof=1)
         expected = np.sqrt(max(total - noise, 0) / noise)
         assert computed.voxels["ncsnr"][row] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+        if voxel.n_invalid_runs == 0:
+            ids = given.stimuli["stimulus"]
+            padded = np.full((len(ids), 1, 3), np.nan)
+            for number, image in enumerate(ids):
+                padded[number, 0, : means[image][1]] = means[image][2]
+            expected = repeats_of(padded).noise[:, 0]
+            np.testing.assert_allclose(given.repeats.noise[:, row], expected, rtol=1e-3, atol=1e-4)
+            n_compared += 1
+    assert n_compared > len(given.voxels) / 2
 
 
 @pytest.mark.runs

@@ -10,6 +10,7 @@ import pytest
 from data_sources import source
 from nsd_tree import write_nsd
 
+from jne.analysis.repeats import repeats_of
 from jne.data.nsd import average, sessions
 from jne.data.nsd.betas import Means, Repeats, standardise, units_of
 from jne.data.nsd.sessions import Hdf5Session, NiftiSession
@@ -115,7 +116,7 @@ def test_means_are_those_over_valid_trials():
     unit = units_of(trials, "run")
     repeats = Repeats(trials, unit)
     means, values = (
-        Means(repeats, 40, squares=True),
+        Means(repeats, 40, squares=True, noise=True),
         rng.standard_normal((90, 40)).astype(np.float32),
     )
     valid = rng.random((unit.max() + 1, 40)) > 0.2
@@ -131,10 +132,17 @@ def test_means_are_those_over_valid_trials():
             assert means.count[row, v] == len(some)
             expected = some.mean(dtype=np.float64) if len(some) else 0
             assert means.values[row, v] == pytest.approx(expected, rel=1e-6, abs=1e-7)
+    shown = [values[trials["row"] == row] for row in range(25)]
+    padded = np.full((25, 40, max(map(len, shown))), np.nan)
+    for row, some in enumerate(shown):
+        padded[row, :, : len(some)] = some.T
+    noise = means.kept_repeats().noise
+    np.testing.assert_allclose(noise[:, :20], repeats_of(padded).noise[:, :20], rtol=1e-4)
+    assert np.isnan(noise[:, ~means.valid.all(axis=0)]).all()
 
 
 def contents(prepared) -> dict[str, bytes]:
-    names = ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv")
+    names = ("responses.npy", "features.npy", "voxels.csv", "stimuli.csv", "repeats.npz")
     return {name: (prepared.folder / name).read_bytes() for name in names}
 
 
