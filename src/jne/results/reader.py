@@ -53,8 +53,8 @@ class Results:
     voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
     followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
     `images_path`, None where the stimuli are no images or the run did not record it; `about` the
-    data: citation, licence and links, which start with https://; `region_shares`, the nonlinear shares
-    of ROIs (`jne.results.shares`), None where the data have none.
+    data: citation, licence and links, which start with https://; `region_shares`, the nonlinear
+    shares of ROIs (`jne.results.shares`), None where the data have none.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
