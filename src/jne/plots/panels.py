@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox, BboxBase
@@ -75,8 +76,8 @@ def name_points(
     The limits of the panel must be set: the places are those of its size now.
     """
     figure = panel.figure
-    engine = figure.get_layout_engine()
-    if engine:
+    assert isinstance(figure, Figure)
+    if engine := figure.get_layout_engine():
         engine.execute(figure)
     at = panel.transData.transform(np.column_stack([x, y]))
     half = 0.7 * _DISTANCE * figure.dpi / 72

@@ -11,7 +11,7 @@ from scipy import stats
 from jne.analysis.inference import partial_rank_correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables
-from jne.evaluation.sections.share_figure import draw_shares
+from jne.evaluation.sections.share_figure import ALL_VOXELS, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.results.shares import RegionShares
 from jne.roi import TIERS
@@ -27,9 +27,9 @@ class Share(Section):
     docs = "share.md"
     headline = True
     captions: Mapping[str, str] = {
-        "share": "Nonlinear share of the signal with its 95 % interval. Left: by region and tier; "
-        "dashed: all voxels. Right: each region's share against the mean JNE of its analysed "
-        "voxels.",
+        "share": "Nonlinear share of the signal with its 95 % interval. Left: of each region, of "
+        "each tier and of all voxels (dashed). Right: of each region, against the mean JNE of its "
+        "analysed voxels.",
     }
     regional: Mapping[str, int] = {"share": MAX_SHOWN}
     headings: Mapping[str, str] = {
@@ -45,7 +45,7 @@ class Share(Section):
 
     def tables(self, data: SubjectData) -> Tables:
         shares = data.subject.nonlinear.region_shares
-        if shares is None or "nonlinear_share" not in data.voxels:
+        if shares is None or not {"nonlinear_share", "signal_share"} <= set(data.voxels):
             return {}
         share = _by_group(data, shares)
         return {
@@ -84,13 +84,14 @@ class Share(Section):
         return " ".join([method, *_comparison(tables["share_jne"])])
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        shown = _rows(tables, "roi") if tables else pd.DataFrame()
-        shown = shown[shown["group"].isin(data.shown_rois)] if len(shown) else shown
+        if not tables:
+            return {}
+        rois, tiers = (_rows(tables, level).set_index("group") for level in ("roi", "tier"))
+        shown = rois.loc[[roi for roi in data.shown_rois if roi in rois.index]]
         if shown.empty:
             return {}
-        order = shown.set_index("group").loc[[r for r in data.shown_rois if r in set(shown.group)]]
-        whole = float(tables["share"]["nonlinear_share"].iloc[0])
-        return {"share": draw_shares(order, _rows(tables, "tier").set_index("group"), whole)}
+        whole = tables["share"].iloc[:1].set_axis([ALL_VOXELS])
+        return {"share": draw_shares(shown, tiers, whole)}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
@@ -115,19 +116,20 @@ class Share(Section):
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if not tables:
             return []
-        share = tables["share"].query(f"level == 'brain' and subject == '{ALL_SUBJECTS}'").iloc[0]
-        if not share.n_subjects > 1:
+        whole = tables["share"].query(f"level == 'brain' and subject == '{ALL_SUBJECTS}'")
+        if not (whole["n_subjects"] > 1).any():
             return []
+        share, n = whole.iloc[0][["nonlinear_share", "n_subjects"]]
         sentence = (
-            f"All subjects: {100 * share.nonlinear_share:.0f} % of the signal is nonlinear in the "
-            f"features (mean of {share.n_subjects:.0f} subjects), without an encoder"
+            f"All subjects: {_whole(share)} % of the signal is nonlinear in the features (mean of "
+            f"{n:.0f} subjects), without an encoder"
         )
         each = tables["share_steps"].query(f"subject != '{ALL_SUBJECTS}'")
         steps = [
             f"from {lower} to {upper} in {(rows['difference_low'] > 0).sum()} of {len(rows)}"
             for (lower, upper), rows in each.groupby(["lower", "upper"], sort=False)
         ]
-        return [sentence + (f"; it rises clearly {', '.join(changes)}." if steps else ".")]
+        return [sentence + (f"; it rises clearly {', '.join(steps)}." if steps else ".")]
 
     def scalars(self, tables: Tables) -> dict[str, float]:
         if not tables:
@@ -208,7 +210,8 @@ def _steps(
     rows = [
         (tiers[k], tiers[k + 1], *sums.difference(k + 1, k)) for k in range(max(len(tiers) - 1, 0))
     ]
-    return pd.DataFrame(rows, columns=["lower", "upper", *_STEP])
+    table = pd.DataFrame(rows, columns=["lower", "upper", *_STEP])
+    return table.astype(dict.fromkeys(_STEP, float))
 
 
 def _agreement(data: SubjectData) -> pd.DataFrame:
@@ -235,9 +238,12 @@ def _over_subjects(
     rows = []
     for key, each in table.dropna(subset=names[0]).groupby(keys, sort=False):
         values = each[names[0]].to_numpy(dtype=np.float64)
-        row = dict(zip(keys, key, strict=True)) | {"n_subjects": len(values)}
+        row: dict[str, object] = dict(zip(keys, key, strict=True))
+        if "n_voxels" in each:
+            row["n_voxels"] = int(each["n_voxels"].sum())
+        row["n_subjects"] = len(values)
         rows.append(row | dict(zip(names, _mean_interval(values), strict=True)))
-    return pd.DataFrame(rows, columns=[*keys, "n_subjects", *names])
+    return pd.DataFrame(rows)
 
 
 def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
@@ -256,7 +262,8 @@ def _rows(tables: Tables, level: str) -> pd.DataFrame:
 
 def _whole(value: float) -> str:
     """In percent, without the sign of a zero."""
-    return f"{round(100 * value):d}"
+    text = f"{100 * value:.0f}"
+    return "0" if text == "-0" else text
 
 
 def _percent(row: pd.Series) -> str:
@@ -269,19 +276,17 @@ def _rise(steps: pd.DataFrame) -> list[str]:
     if steps.empty:
         return []
     clauses: dict[str, list[str]] = {}
-    for row in steps.itertuples():
+    for _, row in steps.iterrows():
+        difference, low, high = (float(row[name]) for name in _STEP)
         verb = "does not clearly change"
-        if row.difference_low > 0 or row.difference_high < 0:
-            verb = "rises" if row.difference > 0 else "falls"
-        ends = f"[{_whole(row.difference_low)}, {_whole(row.difference_high)}]"
+        if low > 0 or high < 0:
+            verb = "rises" if difference > 0 else "falls"
         clauses.setdefault(verb, []).append(
-            f"from {row.lower} to {row.upper} by {_whole(row.difference)} percentage points {ends}"
+            f"from {row['lower']} to {row['upper']} by {_whole(difference)} percentage points "
+            f"[{_whole(low)}, {_whole(high)}]"
         )
-    return [
-        "The nonlinear share "
-        + ", and ".join(f"{verb} {' and '.join(changes)}" for verb, changes in clauses.items())
-        + "."
-    ]
+    changes = [f"{verb} {' and '.join(where)}" for verb, where in clauses.items()]
+    return [f"The nonlinear share {', and '.join(changes)}."]
 
 
 def _comparison(table: pd.DataFrame) -> list[str]:
