@@ -87,11 +87,11 @@ class Share(Section):
         if not tables:
             return {}
         rois, tiers = (_rows(tables, level).set_index("group") for level in ("roi", "tier"))
-        shown = rois.loc[[roi for roi in data.shown_rois if roi in rois.index]]
-        if shown.empty:
+        visible = rois.loc[[roi for roi in data.shown_rois if roi in rois.index]]
+        if visible.empty:
             return {}
         whole = tables["share"].iloc[:1].set_axis([ALL_VOXELS])
-        return {"share": draw_shares(shown, tiers, whole)}
+        return {"share": draw_shares(visible, tiers, whole)}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
@@ -204,8 +204,7 @@ def _steps(
     regions: Mapping[tuple[str, str], list[str]], share: pd.DataFrame, shares: RegionShares
 ) -> pd.DataFrame:
     """Between consecutive tiers that have a share."""
-    known = share[(share["level"] == "tier") & share["nonlinear_share"].notna()]
-    tiers = list(known["group"])
+    tiers = list(share.loc[(share["level"] == "tier") & share["nonlinear_share"].notna(), "group"])
     sums = shares.unions({tier: regions["tier", tier] for tier in tiers})
     rows = [
         (tiers[k], tiers[k + 1], *sums.difference(k + 1, k)) for k in range(max(len(tiers) - 1, 0))
