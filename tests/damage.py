@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from region_shares import region_shares
 
 Damage = Callable[[Path], object]
 
@@ -22,6 +23,7 @@ TEXT_FILES = (
 )
 ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
 FILES = (*TEXT_FILES, *(f"{name}.npy" for name in ARRAYS), "encoder.pt")
+SHARES = "nonlinear_share.npz"
 NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 
 
@@ -74,6 +76,20 @@ def _encoder(change: Callable[[dict[str, Any]], Any]) -> Damage:
         torch.save(change(torch.load(path, weights_only=True)), path)
 
     return edit
+
+
+def _shares(**changes: object) -> Damage:
+    """A file of the right kind, but for some of its arrays; None leaves one out."""
+
+    def write(folder: Path) -> None:
+        path = folder / SHARES
+        region_shares({"V1": 0.0, "EBA": 0.5}).save(path)
+        with np.load(path) as saved:
+            arrays = {**saved, **changes}
+        arrays = {name: values for name, values in arrays.items() if values is not None}
+        np.savez(path, **arrays)
+
+    return write
 
 
 def _with_value(array: np.ndarray, index: tuple[int, int], value: float) -> np.ndarray:
@@ -247,6 +263,26 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         yield f"space.json is {content!r}", _write("space.json", content), "space.json"
     for content in (b"{}", b'{"path": 3}', b"[]", b"x"):
         yield f"images.json is {content!r}", _write("images.json", content), "images.json"
+    for content in (b"", bytes(200), b"PK\x03\x04", b"x"):
+        yield f"{SHARES} is {content[:6]!r}", _write(SHARES, content), SHARES
+    yield f"{SHARES} a folder", lambda folder: (folder / SHARES).mkdir(), SHARES
+    for what, changes in {
+        "without linear": {"linear": None},
+        "without names": {"roi": None},
+        "with a region that no voxel has": {"roi": np.array(["V1", "FFA-9"])},
+        "with a name less": {"roi": np.array(["V1"])},
+        "with NaN": {"signal": np.full((20, 2), np.nan)},
+        "with text": {"linear": np.array(["a", "b"])},
+        "with complex numbers": {"linear": np.array([1j, 1])},
+        "with several numbers of stimuli": {"n_stimuli": np.array([50, 50])},
+        "of another number of stimuli": {"n_stimuli": 7},
+        "with an infinite weight": {"pair_weight": np.inf},
+        "with one block": {"block_size": np.array(100)},
+        "with blocks without stimuli": {"block_size": np.array([100, *[0] * 19])},
+        "with pairs of two regions": {"pairs": np.zeros((2, 8, 7))},
+        "with an object": {"linear": np.array([{}, {}])},
+    }.items():
+        yield f"{SHARES} {what}", _shares(**changes), SHARES
 
 
 def _folder_in_place(name: str) -> Damage:

@@ -6,11 +6,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox, BboxBase
 from numpy.typing import NDArray
 
 from jne.plots.style import COLOURS, OTHER_COLOUR, short
 
 _MANY = 400  # more points than this are drawn as a density
+# Where a name stands from its point: the first that is free
+_SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
+_DISTANCE = 5  # in points of 1/72 inch
 
 
 def points(panel: Axes, x: NDArray, y: NDArray, limits: tuple[float, float]) -> None:
@@ -59,3 +66,58 @@ def name_groups(panel: Axes, names: Sequence[str]) -> None:
     )
     for label in panel.get_xticklabels():
         label.set_color(COLOURS.get(label.get_text(), "black"))
+
+
+def name_points(
+    panel: Axes, x: NDArray, y: NDArray, names: Sequence[str], colours: Sequence[str]
+) -> None:
+    """The name of each point beside it, where it hides least of the points and other names.
+
+    The limits of the panel must be set: the places are those of its size now.
+    """
+    figure = panel.figure
+    assert isinstance(figure, Figure)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+    at = panel.transData.transform(np.column_stack([x, y]))
+    half = 0.7 * _DISTANCE * figure.dpi / 72
+    taken = [Bbox([centre - half, centre + half]) for centre in at]
+    for k, (name, colour) in enumerate(zip(names, colours, strict=True)):
+        text = panel.annotate(
+            short(name, 20),
+            (x[k], y[k]),
+            xytext=(0, 0),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=colour,
+            path_effects=[withStroke(linewidth=1.5, foreground="white")],  # on a line, too
+        )
+        text.set_in_layout(False)
+        hidden = []
+        for side in _SIDES:
+            _put(text, side)
+            extent = text.get_window_extent()
+            outside = _area(extent) - _shared(extent, panel.bbox)
+            others = sum(_shared(extent, other) for j, other in enumerate(taken) if j != k)
+            hidden.append(others + 10 * outside)
+        _put(text, _SIDES[int(np.argmin(hidden))])
+        taken.append(text.get_window_extent())
+
+
+def _put(text: Annotation, side: tuple[int, int]) -> None:
+    """Put a name on one side of its point."""
+    across, up = side
+    near = _DISTANCE if 0 in side else 0.6 * _DISTANCE
+    text.set_position((near * across, near * up))
+    text.set_horizontalalignment(("right", "center", "left")[across + 1])
+    text.set_verticalalignment(("top", "center_baseline", "bottom")[up + 1])
+
+
+def _area(box: BboxBase) -> float:
+    return float(box.width * box.height)
+
+
+def _shared(one: BboxBase, other: BboxBase) -> float:
+    """The area that two boxes share."""
+    both = Bbox.intersection(one, other)
+    return 0.0 if both is None else _area(both)

@@ -35,10 +35,12 @@ class RegionShares:
         """Raises ValueError or KeyError where the file holds something else."""
         with np.load(path, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in _SUMS}
-            rois = [str(name) for name in saved["roi"]]
-        n, weight = int(arrays.pop("n_stimuli")), float(arrays.pop("pair_weight"))
+            rois = [str(name) for name in saved["roi"].reshape(-1)]
+        if any(values.dtype.kind not in "iuf" for values in arrays.values()):
+            raise ValueError("its arrays must hold numbers")
+        n, weight = int(arrays.pop("n_stimuli").item()), float(arrays.pop("pair_weight").item())
         sums = ShareSums(n_stimuli=n, pair_weight=weight, **arrays)
-        k, b = len(rois), len(sums.block_size)
+        k, b = len(rois), sums.block_size.size
         whole = (
             sums.linear.shape == sums.variance.shape == (k,)
             and sums.derivative.shape == sums.signal.shape == (b, k)
@@ -46,7 +48,10 @@ class RegionShares:
             and sums.pairs.shape[0] == k
             and sums.pairs.shape[1] == sums.pairs.shape[2]
             and all(np.isfinite(values).all() for values in arrays.values())
+            and np.isfinite(weight)
+            and sums.block_size.shape == (b,)
             and b > 1
+            and (sums.block_size > 0).all()
             and n == sums.block_size.sum()
         )
         if not whole:

@@ -5,6 +5,7 @@ is a module here with a subclass of `Section`, and one line in SECTIONS.
 
 base         Section: what every section has
 summary      one figure of all regions: the first screen
+share        how much of the signal is nonlinear, by region, without an encoder
 maps         R², JNE and W on the brain
 hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
@@ -30,12 +31,14 @@ from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
+from jne.evaluation.sections.share import Share
 from jne.evaluation.sections.summary import Summary
 from jne.evaluation.sections.swept import Swept
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
     Summary(),
+    Share(),
     Maps(),
     Hierarchy(),
     Nonlinear(),

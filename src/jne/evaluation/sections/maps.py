@@ -16,8 +16,9 @@ _FORMATS = {".nii.gz": "NIfTI", ".func.gii": "GIFTI", ".dscalar.nii": "CIFTI"}
 class Maps(Section):
     title = "Maps"
     captions: Mapping[str, str] = {
-        f"map_{measure.file_name}": f"{measure.label} of every voxel that has one, significant or "
-        "not. The scale starts at 0; negative values are drawn as 0."
+        f"map_{measure.file_name}": f"{measure.label[:1].upper()}{measure.label[1:]} of every "
+        "voxel that has one, significant or not. The scale starts at 0; negative values are drawn "
+        "as 0."
         for measure in maps()
     }
 
