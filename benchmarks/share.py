@@ -10,6 +10,8 @@ python benchmarks/share.py cohorts WORLD NOISE N D COHORTS [weak] [test]
 python benchmarks/share.py many N COHORTS     # as many features as N / 2, and more: components
 python benchmarks/share.py size               # 226,000 voxels, 9,000 stimuli, 768 features
 python benchmarks/share.py v4 FOLDER          # v4_210325: from pixels, by number of components
+python benchmarks/share.py figure RUN FILE    # docs/images/share.png, from the folder of
+    # python train.py data=cells data.noise=correlated data.n_repeats=3
 
 Seeds from 1000: none was used while developing.
 """
@@ -23,15 +25,18 @@ from zipfile import ZipFile
 
 import numpy as np
 import torch
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import stats
 
-from jne import nonlinear_share
+from jne import Results, nonlinear_share
 from jne.analysis.nonlinear_share import LeaveOneOut, Share
 from jne.analysis.repeats import Repeats, blocks_of, repeats_of
 from jne.data.planted import _N_LATENT, N_GATES, FeatureSpace, Gates
 from jne.errors import InputError
+from jne.plots.style import STYLE, save, subplots
 
 ALPHA, CEILING, PER_CELL, N_REPEATED = (0.0, 0.1, 0.3, 0.6), (0.15, 0.4, 0.7), 30, 600
 CELLS = np.array(list(product(ALPHA, CEILING)))
@@ -249,6 +254,34 @@ def read_v4(folder: Path) -> tuple[NDArray, NDArray]:
     return np.array(pictures), np.load(folder / "responses_raw.npy").swapaxes(0, 1)
 
 
+def figure(run: Path, file: Path) -> None:
+    """The share and JNE of voxels by what was planted, at each noise ceiling of a trial."""
+    voxels = Results(run).voxels
+    trial = np.square(voxels["ncsnr"])
+    voxels["ceiling"] = np.round(trial / (1 + trial), 2)
+    with rc_context(STYLE):
+        drawn, (left, right) = subplots(1, 2, figsize=(6.4, 2.9))
+        for shift, (ceiling, rows) in zip(
+            (-0.012, 0, 0.012), voxels.groupby("ceiling"), strict=True
+        ):
+            colour = ScalarMappable(cmap="viridis").cmap(0.15 + ceiling)
+            groups = rows.groupby("alpha")
+            for panel, name in ((left, "nonlinear_share"), (right, "jne")):
+                mean, spread = groups[name].mean(), groups[name].std()
+                panel.errorbar(
+                    mean.index + shift, mean, spread, fmt="o", ms=4, lw=1.2, color=colour,
+                    label=f"{ceiling:g}",
+                )  # fmt: skip
+        left.axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
+        left.set(title="without an encoder", ylabel="nonlinear share")
+        right.set(title="with one: JNE", ylabel="JNE")
+        right.legend(title="noise ceiling", frameon=False, loc="upper left")
+        for panel in (left, right):
+            panel.set_xlabel("planted nonlinear share")
+            panel.set_xticks(list(ALPHA))
+        save(drawn, file)
+
+
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["cohorts", world, kind, n, d, k, *words]:
@@ -257,6 +290,8 @@ if __name__ == "__main__":
             many_features(int(n), int(k))
         case ["size"]:
             size()
+        case ["figure", run, file]:
+            figure(Path(run), Path(file))
         case ["v4", folder]:
             v4(Path(folder))
         case _:

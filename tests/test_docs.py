@@ -110,6 +110,7 @@ def test_python_runs(name, finished_run):
     names = dict.fromkeys(("encoder", "module"), encoder)
     names |= dict.fromkeys(("features", "test_features", "X", "X_train", "X_test"), features)
     names |= dict.fromkeys(("y", "y_train", "y_test"), torch.randn(20, 3))
+    names["y_repeats"] = torch.randn(20, 3, 4)
     names["raw_features"] = np.random.default_rng(0).random((20, 64))  # of the finished run
     blocks = _blocks(Path(ROOT, name), "python")
     assert blocks

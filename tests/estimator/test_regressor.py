@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
 
-from jne import JNERegressor, Results
+from jne import JNERegressor, Results, nonlinear_share
 from jne.errors import InputError
 
 SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3}
@@ -317,3 +317,13 @@ def test_any_data_works_or_is_refused_with_a_value_error(arrays, argument):
         except TypeError:  # scikit-learn's own, for what is no array at all
             if argument == "validation":
                 raise
+
+
+def test_share_is_that_of_the_plain_function_and_needs_no_fit():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((60, 5))
+    trials = (x @ rng.standard_normal((5, 2)))[:, :, None] + rng.standard_normal((60, 2, 3))
+    expected = nonlinear_share(x, trials)
+    np.testing.assert_array_equal(JNERegressor().share(x, trials), expected)
+    one = JNERegressor().share(x, trials[:, 0], n_components=5)
+    np.testing.assert_allclose(one.share, expected.share[:1], rtol=1e-5)

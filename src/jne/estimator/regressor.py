@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from jne.analysis import nonlinearity
+from jne.analysis.nonlinear_share import Share, nonlinear_share
 from jne.data.centring import LARGEST, centred
 from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder
@@ -218,6 +219,17 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def jne_ss(self, X: ArrayLike) -> NDArray[np.float32]:
         """JNE-SS, the nonlinearity at each stimulus of X (n, D), n at least 3: (n, V), or (n,)."""
         return self._like_y(nonlinearity.jne_ss(self._deviation(X, fewest=FEWEST_STIMULI)))
+
+    def share(self, X: ArrayLike, y: ArrayLike, *, n_components: int | None = None) -> Share:
+        """The nonlinear share of the signal, which needs repeats and no fitted encoder.
+
+        See `jne.nonlinear_share`. X: (N, D). y: (N, V, R), NaN where a repeat is missing, or
+        (N, R) for one voxel. Returns arrays (V,).
+        """
+        trials = np.asarray(y)
+        return nonlinear_share(
+            X, trials[:, None] if trials.ndim == 2 else trials, n_components=n_components
+        )
 
     @property
     def jne_(self) -> NDArray[np.float64]:

@@ -86,6 +86,8 @@ def measure_share(
     )
     try:
         with keys_below("share", ("n_components",)):
+            if (settings.n_components or data.n_features) > len(data.features) // 2:
+                LeaveOneOut(data.features, repeats.block, settings.n_components)  # or refused
             folder = stages.make("share", about, write)
     except InputError as error:
         if error.key != "share.n_components" or settings.n_components is not None:

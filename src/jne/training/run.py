@@ -195,8 +195,11 @@ class TrainingRun:
         shown_apart = {"roi", "n_voxels", "jne_ss_mean", *in_file}
         columns = {label(name): name for name in map(str, regions) if name not in shown_apart}
         columns["JNE-SS"] = "jne_ss_mean"
-        if "w" in regions:  # a terminal of 80 columns has no room for all, which rois.csv has
-            del columns["mean deviation"], columns["JNE-SS"]
+        # A terminal of 80 columns has no room for all, which rois.csv has
+        if "w" in regions or "nonlinear_share" in regions:
+            del columns["mean deviation"]
+        if "w" in regions:
+            del columns["JNE-SS"]
         for heading in ("voxels", *columns):
             longest = max(map(len, heading.split()))  # a heading breaks between words alone
             table.add_column(heading, justify="right", min_width=longest)
