@@ -19,6 +19,7 @@ Seeds from 1000: none was used while developing.
 import sys
 import time
 from copy import deepcopy
+from functools import cache
 from itertools import product
 from pathlib import Path
 from zipfile import ZipFile
@@ -59,20 +60,19 @@ def cells_world(n: int, d: int, weak: bool, rng: np.random.Generator) -> tuple[N
     gate_of = rng.integers(N_GATES, size=len(alpha))
     same_weights = deepcopy(rng)
     signal = gates.responses(latent, alpha, gate_of, rng)
-    many = space.draw(60_000, np.random.default_rng(1))[1][:, :_N_LATENT]
-    population = gates.responses(many, alpha, gate_of, same_weights)
-    population -= population.mean(axis=0)
-    design = many - many.mean(axis=0)
-    linear = design @ np.linalg.lstsq(design, population, rcond=None)[0]
-    truth = 1 - linear.var(axis=0) / population.var(axis=0)
+    latents, whitened = _population(d)
+    population = gates.responses(latents, alpha, gate_of, same_weights)
+    linear = np.square(whitened.T @ population).sum(axis=0)  # around the mean
+    truth = 1 - linear / len(latents) / population.var(axis=0)
     return space.features(latent), signal, latent[:, N_GATES], truth
 
 
-def _residual(values: NDArray, z: NDArray) -> NDArray:
-    """Without its best linear fit over the population, of unit variance; z: (n, 2)."""
-    design = np.column_stack([np.ones(len(z)), z])
-    rest = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-    return rest / rest.std()
+@cache
+def _population(d: int) -> tuple[NDArray, NDArray]:
+    """The latents of 60,000 stimuli that drive voxels, and an orthonormal basis of them."""
+    space = FeatureSpace(d, np.random.default_rng(0))  # draws do not depend on its rotation
+    latents = space.draw(60_000, np.random.default_rng(1))[1][:, :_N_LATENT]
+    return latents, np.linalg.qr(latents - latents.mean(axis=0))[0]
 
 
 NONLINEAR = (

@@ -77,6 +77,7 @@ def _against_jne(panel: Axes, rois: pd.DataFrame, limits: tuple[float, float]) -
         xlim=(-0.05 * most, 1.15 * most),
         ylim=limits,
         xlabel="mean JNE",
+        ylabel="nonlinear share",
         title="the same regions by their JNE",
     )
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
