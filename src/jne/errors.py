@@ -9,9 +9,17 @@ from jne.credentials import hide_credentials
 class InputError(ValueError):
     """Bad input or configuration: which key is at fault, and what to change, in one sentence.
 
-    key: the config key, such as data.n_val, or the argument of a function; empty where the message
-    names a file and no key leads to it. message: begins after the key. value: what the key holds,
-    where the sentence repeats it. As text: `KEY=VALUE: MESSAGE`, without passwords.
+    As text: `KEY=VALUE: MESSAGE`, without passwords.
+
+    Parameters
+    ----------
+    key : str
+        The config key, such as data.n_val, or the argument of a function; empty where the message
+        names a file and no key leads to it.
+    message : str
+        Begins after the key.
+    value : object
+        What the key holds, where the sentence repeats it.
     """
 
     def __init__(self, key: str, message: str, value: object = ...) -> None:

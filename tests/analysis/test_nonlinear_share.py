@@ -141,6 +141,14 @@ def test_the_error_of_the_linear_part_is_that_of_noise():
     assert jackknife.mean() > 1.8 * truth
 
 
+def test_covariances_of_sums_are_those_over_blocks():
+    """The covariance of a sum of independent blocks is their number times that of one."""
+    x, y = np.random.default_rng(0).standard_normal((2, 12, 3))
+    expected = [12 * np.cov(x[:, k], y[:, k])[0, 1] for k in range(3)]
+    found = module._product(x - x.mean(axis=0), y - y.mean(axis=0))
+    np.testing.assert_allclose(found, expected)
+
+
 def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
     x, trials = make(n=200, d=20, v=40, noise=2.0)
     set_of = np.arange(40) % 2
