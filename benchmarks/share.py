@@ -33,8 +33,9 @@ from PIL import Image
 from scipy import stats
 
 from jne import Results, nonlinear_share
-from jne.analysis.nonlinear_share import LeaveOneOut, Share
-from jne.analysis.repeats import Repeats, blocks_of, repeats_of
+from jne.analysis.leave_one_out import LeaveOneOut
+from jne.analysis.repeats import RepeatNoise, blocks_of, repeats_of
+from jne.analysis.share_sums import Share
 from jne.data.planted import _N_LATENT, N_GATES, FeatureSpace, Gates
 from jne.errors import InputError
 from jne.plots.style import STYLE, save, subplots
@@ -216,7 +217,7 @@ def size(n_voxels: int = 226_000, n: int = 9_000, d: int = 768, at_once: int = 5
     responses = torch.randn(n, at_once, generator=generator)
     seconds = {"product": 0.0, "share": 0.0}
     noise = np.zeros((block.max() + 1, at_once), dtype=np.float32)
-    repeats, set_of = Repeats(block, np.ones(n), noise), np.arange(at_once) * 10 // at_once
+    repeats, set_of = RepeatNoise(block, np.ones(n), noise), np.arange(at_once) * 10 // at_once
     for _ in range(-(-n_voxels // at_once)):
         some = responses.clone()
         start = time.perf_counter()

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from finished_run import CONSTANT, N_VOXELS
 
-from jne.analysis.nonlinear_share import ShareSums
+from jne.analysis.share_sums import ShareSums
 from jne.results import Results
 from jne.results.shares import SHARES, RegionShares
 

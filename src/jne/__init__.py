@@ -31,7 +31,7 @@ _PUBLIC = {
     "Measurement": "jne.jacobian.measurement",
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
-    "Share": "jne.analysis.nonlinear_share",
+    "Share": "jne.analysis.share_sums",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",

@@ -8,7 +8,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 
 from jne import nonlinear_share
-from jne.analysis import nonlinear_share as module
+from jne.analysis import leave_one_out, share_sums
 from jne.analysis.repeats import repeats_of
 from jne.errors import InputError
 
@@ -28,7 +28,7 @@ def make(seed=0, n=80, d=5, v=3, r=2, share=0.0, noise=1.0):
 def sums_of(x, trials, set_of=None):
     """ShareSums of voxels, and of sets."""
     repeats = repeats_of(trials)
-    left_out = module.LeaveOneOut(torch.from_numpy(x), repeats.block)
+    left_out = leave_one_out.LeaveOneOut(torch.from_numpy(x), repeats.block)
     sets = None if set_of is None else left_out.sets(set_of.max() + 1)
     mean = torch.from_numpy(trials.mean(axis=2)[left_out.order]).float()
     voxels = left_out.sums(mean, repeats, None, sets, set_of)
@@ -123,7 +123,7 @@ def test_intervals_of_sets_and_of_their_differences_hold_the_truth(cohorts):
     assert 0.85 < inside.mean() <= 1  # of 40
     # Neither too wide: the spread over cohorts is that of the intervals
     width = np.mean([each.high - each.low for each in sets])
-    assert width / (2 * module._quantile(64)) == pytest.approx(
+    assert width / (2 * share_sums._quantile(64)) == pytest.approx(
         np.std([each.share for each in sets]), rel=0.25
     )
 
@@ -134,8 +134,8 @@ def test_the_error_of_the_linear_part_is_that_of_noise():
     x, trials = rng.standard_normal((300, 100)), rng.standard_normal((300, 3000, 2))
     sums = sums_of(x, trials)[0]
     centred = sums._centred(sums.derivative)
-    jackknife = module._product(centred, centred)
-    corrected = jackknife - sums.pair_weight * module._squared(sums.pairs)
+    jackknife = share_sums._product(centred, centred)
+    corrected = jackknife - sums.pair_weight * share_sums._squared(sums.pairs)
     truth = np.var(sums.linear / 300)
     assert corrected.mean() == pytest.approx(truth, rel=0.1)
     assert jackknife.mean() > 1.8 * truth
@@ -145,7 +145,7 @@ def test_covariances_of_sums_are_those_over_blocks():
     """The covariance of a sum of independent blocks is their number times that of one."""
     x, y = np.random.default_rng(0).standard_normal((2, 12, 3))
     expected = [12 * np.cov(x[:, k], y[:, k])[0, 1] for k in range(3)]
-    found = module._product(x - x.mean(axis=0), y - y.mean(axis=0))
+    found = share_sums._product(x - x.mean(axis=0), y - y.mean(axis=0))
     np.testing.assert_allclose(found, expected)
 
 
@@ -163,7 +163,7 @@ def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
         rest = mean - cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneOut())
         products = np.square(rest @ rest.T)
         pairs = (products.sum() - np.trace(products)) / 200**2 * left_out._unexplained**2
-        assert module._squared(sets.pairs)[k] == pytest.approx(pairs, rel=0.15)
+        assert share_sums._squared(sets.pairs)[k] == pytest.approx(pairs, rel=0.15)
     whole = sets.combined(np.ones((1, 2)))
     assert whole.linear[0] == pytest.approx(sets.linear.sum())
     assert whole.shares().share[0] == pytest.approx(

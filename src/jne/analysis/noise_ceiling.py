@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from jne.analysis.repeats import moments
 from jne.utils.blocks import voxel_blocks
 
 
@@ -24,18 +25,12 @@ class Averages:
 
 
 def averages(repeats: NDArray, scored: NDArray[np.bool_] | slice = slice(None)) -> Averages:
-    """The averages of repeats (N, V, R), NaN where one is missing. scored: (N,), for `inverse`.
-
-    In float64, whatever the repeats are: float16 ends at 65,504, and counts in steps of 4 at 5,000.
-    """
+    """The averages of repeats (N, V, R), NaN where one is missing. scored: (N,), for `inverse`."""
     means, (ncsnr, inverse) = np.empty(repeats.shape[:2]), np.empty((2, repeats.shape[1]))
     for v in voxel_blocks(repeats.shape[1]):
-        trials = np.asarray(repeats[:, v], dtype=np.float64)
-        present = np.isfinite(trials)
-        count = present.sum(axis=2)  # (N, v)
-        total = np.where(present, trials, 0).sum(axis=2)
-        mean = total / np.maximum(count, 1)
-        within = np.where(present, np.square(trials - mean[:, :, None]), 0).sum(axis=(0, 2))
+        some = moments(repeats[:, v])
+        count, total, mean = some.count, some.total, some.mean
+        within = some.squares.sum(axis=(0, 2))
         n = count.sum(axis=0)
         between = (count * np.square(mean - total.sum(axis=0) / np.maximum(n, 1))).sum(axis=0)
         ncsnr[v] = ncsnr_of(within, np.maximum(count - 1, 0).sum(axis=0), within + between, n)

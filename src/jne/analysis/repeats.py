@@ -21,7 +21,7 @@ _NOMINAL_SIGNAL = 0.2  # of the variance of single trials, for the weights alone
 
 
 @dataclass(frozen=True)
-class Repeats:
+class RepeatNoise:
     """What there is to subtract from the variance of the mean responses.
 
     With y the mean responses, the variance of the signal is
@@ -35,6 +35,34 @@ class Repeats:
     """(N,), with mean 1: all equal where all stimuli have repeats, or none."""
     noise: NDArray[np.float32]
     """(B, V), in squared units of the responses; NaN where a voxel has no repeats."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Of the trials that are there."""
+
+    count: NDArray[np.int64]
+    """(N, V)"""
+    total: NDArray[np.float64]
+    """(N, V)"""
+    mean: NDArray[np.float64]
+    """(N, V), 0 where there is no trial."""
+    squares: NDArray[np.float64]
+    """(N, V, R), the square of each trial around its mean; 0 where it is missing."""
+
+
+def moments(trials: NDArray) -> Moments:
+    """Of trials (N, V, R), NaN where one is missing.
+
+    In float64, whatever the trials are: float16 ends at 65,504, and counts in steps of 4 at 5,000.
+    """
+    trials = np.asarray(trials, dtype=np.float64)
+    present = np.isfinite(trials)
+    count = present.sum(axis=2)
+    total = np.where(present, trials, 0).sum(axis=2)
+    mean = total / np.maximum(count, 1)
+    squares = np.where(present, np.square(trials - mean[:, :, None]), 0)
+    return Moments(count, total, mean, squares)
 
 
 def blocks_of(n_stimuli: int) -> NDArray[np.int64]:
@@ -86,7 +114,7 @@ class RepeatSums:
         self.n_repeated += repeated.sum(axis=0)
         self.lone += (valid[self.count[stimuli] > 1] == 1).sum(axis=0)
 
-    def finish(self) -> Repeats | None:
+    def finish(self) -> RepeatNoise | None:
         """None where no stimulus has repeats."""
         several = self.count > 1
         if not several.any():
@@ -97,10 +125,10 @@ class RepeatSums:
         with np.errstate(divide="ignore", invalid="ignore"):
             noise = repeated * self.of_means + alone / self.n_repeated * self.of_trials
         noise[:, self.n_repeated == 0] = np.nan
-        return Repeats(self.block, weight, noise.astype(np.float32))
+        return RepeatNoise(self.block, weight, noise.astype(np.float32))
 
 
-def repeats_of(trials: NDArray, block: NDArray[np.int64] | None = None) -> Repeats | None:
+def repeats_of(trials: NDArray, block: NDArray[np.int64] | None = None) -> RepeatNoise | None:
     """From trials (N, V, R), NaN where one is missing. None where no stimulus has repeats.
 
     block: (N,), None for those of `blocks_of`.
@@ -110,34 +138,30 @@ def repeats_of(trials: NDArray, block: NDArray[np.int64] | None = None) -> Repea
         return None
     parts = []
     for v in voxel_blocks(trials.shape[1]):
-        values = np.asarray(trials[:, v], dtype=np.float64)
-        valid = np.isfinite(values)
-        n = valid.sum(axis=2)
-        mean = np.where(valid, values, 0).sum(axis=2) / np.maximum(n, 1)
-        within = np.where(valid, np.square(values - mean[:, :, None]), 0).sum(axis=2)
-        sums = RepeatSums.zero(count, values.shape[1], block)
-        sums.add(np.arange(len(values)), within, n)
+        some = moments(trials[:, v])
+        sums = RepeatSums.zero(count, some.count.shape[1], block)
+        sums.add(np.arange(len(count)), some.squares.sum(axis=2), some.count)
         parts.append(sums.finish())
     whole = [part for part in parts if part is not None]
     noise = np.concatenate([part.noise for part in whole], axis=1)
-    return Repeats(whole[0].block, whole[0].weight, noise)
+    return RepeatNoise(whole[0].block, whole[0].weight, noise)
 
 
-def kept_repeats(count: NDArray, noise: NDArray[np.float32]) -> Repeats | None:
-    """What was kept of blocks of voxels, joined: `Repeats.noise` of all; None where it is empty.
+def kept_repeats(count: NDArray, noise: NDArray[np.float32]) -> RepeatNoise | None:
+    """From `RepeatNoise.noise` of all voxels, kept for blocks of them; None where it is empty.
 
     count: (N,), how often each stimulus was shown.
     """
-    return Repeats(blocks_of(len(count)), _weights(count), noise) if len(noise) else None
+    return RepeatNoise(blocks_of(len(count)), _weights(count), noise) if len(noise) else None
 
 
 def ceiling_weights(scored: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """`Repeats.weight` where a noise ceiling of the scored stimuli (N,) stands for repeats."""
+    """`RepeatNoise.weight` where a noise ceiling of the scored stimuli (N,) stands for repeats."""
     return scored * (len(scored) / scored.sum())
 
 
 def _weights(count: NDArray) -> NDArray[np.float64]:
-    """`Repeats.weight` of the least variance at a nominal signal, where some have no repeats.
+    """`RepeatNoise.weight` of the least variance at a nominal signal, where some have no repeats.
 
     The variance of the signal can be found from the repeated stimuli alone, or from all, with the
     noise of the repeated ones. Neither is biased; the weight depends on the counts alone.

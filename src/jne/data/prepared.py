@@ -28,7 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne import __version__
-from jne.analysis.repeats import Repeats
+from jne.analysis.repeats import RepeatNoise
 from jne.data.centring import centred
 from jne.data.checks import check_stimuli
 from jne.data.leaks import ROWS, row_findings, row_warnings
@@ -83,7 +83,7 @@ class Prepared:
             return np.load(path)
 
     @cached_property
-    def repeats(self) -> Repeats | None:
+    def repeats(self) -> RepeatNoise | None:
         """What repeats of the stimuli say of the noise, in squared units of the responses.
 
         None where there are none, or the folder is of an earlier version. Raises InputError where
@@ -93,7 +93,7 @@ class Prepared:
         if not path.exists():
             return None
         with reading(path, "data"), np.load(regular_file(path, self.folder)) as saved:
-            repeats = Repeats(**{name: saved[name] for name in saved.files})
+            repeats = RepeatNoise(**{name: saved[name] for name in saved.files})
         n, n_voxels = self.responses.shape
         size = repeats.block.max() + 1
         if len(repeats.block) != n or repeats.noise.shape != (size, n_voxels):
@@ -279,7 +279,7 @@ def write_prepared(
     responses: NDArray | None,
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
-    repeats: Repeats | None = None,
+    repeats: RepeatNoise | None = None,
 ) -> None:
     """Check what a source read and write it into a folder.
 
@@ -296,7 +296,7 @@ def write_prepared(
         One row per stimulus; columns `stimulus` and `split`, and any others.
     voxels : DataFrame
         One row per voxel; a column `roi`, and any others.
-    repeats : Repeats, optional
+    repeats : RepeatNoise, optional
         What repeats of the stimuli say of the noise, where there are any.
 
     Raises

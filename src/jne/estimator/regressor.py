@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from jne.analysis import nonlinearity
-from jne.analysis.nonlinear_share import Share, nonlinear_share
+from jne.analysis.nonlinear_share import nonlinear_share
+from jne.analysis.share_sums import Share
 from jne.data.centring import LARGEST, centred
 from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder

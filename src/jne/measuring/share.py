@@ -12,21 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from jne.analysis.nonlinear_share import LeaveOneOut
-from jne.analysis.repeats import Repeats, blocks_of, ceiling_weights
+from jne.analysis.leave_one_out import LeaveOneOut
+from jne.analysis.repeats import RepeatNoise, blocks_of, ceiling_weights
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError, keys_below
-from jne.results.shares import SHARES, RegionShares, share_columns
+from jne.results.shares import SHARE_COLUMNS, SHARES, RegionShares, share_columns
 from jne.stages import Stages, digest_of
 from jne.utils.blocks import even_blocks
 from jne.utils.files import write_array
 from jne.utils.progress import say, stage_progress
 
 _VOXELS_AT_ONCE = 512
-_COLUMNS = (
-    "nonlinear_share", "nonlinear_share_low", "nonlinear_share_high",
-    "signal_share", "linear_share",
-)  # fmt: skip
 _FILE = "columns.npy"
 
 
@@ -72,7 +68,7 @@ def measure_share(
         scored = np.zeros(len(data.features), dtype=bool)
         scored[data.rows["test"]] = True
         block, weight = blocks_of(len(scored)), ceiling_weights(scored)
-        repeats = Repeats(block, weight, np.zeros((block.max() + 1, 0), dtype=np.float32))
+        repeats = RepeatNoise(block, weight, np.zeros((block.max() + 1, 0), dtype=np.float32))
     noise = np.ascontiguousarray(repeats.noise if ceiling is None else ceiling)
     about = {
         "data": data.identity,
@@ -94,14 +90,14 @@ def measure_share(
             raise
         say(f"no nonlinear share: {error}", style="yellow", soft_wrap=True)
         return None
-    columns: dict[str, NDArray] = dict(zip(_COLUMNS, np.load(folder / _FILE), strict=True))
+    columns: dict[str, NDArray] = dict(zip(SHARE_COLUMNS, np.load(folder / _FILE), strict=True))
     return MeasuredShare(source, columns, RegionShares.load(folder / SHARES))
 
 
 def _write(
     folder: Path,
     data: EncodingData,
-    repeats: Repeats,
+    repeats: RepeatNoise,
     ceiling: NDArray[np.float64] | None,
     n_components: int | None,
 ) -> None:
@@ -110,7 +106,7 @@ def _write(
     names, roi_of = np.unique(rois, return_inverse=True)
     sets = left_out.sets(len(names))
     scale = data.response_scale.numpy()
-    table = np.empty((len(_COLUMNS), data.n_trained), dtype=np.float32)
+    table = np.empty((len(SHARE_COLUMNS), data.n_trained), dtype=np.float32)
     with stage_progress() as progress:
         task = progress.add_task("nonlinear share", total=data.n_trained, unit="voxels")
         for voxels in even_blocks(data.n_trained, _VOXELS_AT_ONCE):
@@ -119,7 +115,7 @@ def _write(
                 noise = noise[:, data.kept[voxels]] / scale[voxels] ** 2
             sums = left_out.sums(
                 data.responses.block(left_out.order, voxels),
-                Repeats(repeats.block, repeats.weight, noise),
+                RepeatNoise(repeats.block, repeats.weight, noise),
                 None if ceiling is None else ceiling[voxels],
                 sets,
                 roi_of[voxels],

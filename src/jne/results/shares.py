@@ -1,6 +1,6 @@
 """nonlinear_share.npz: what the nonlinear shares of regions follow from, and of unions of them.
 
-Of each ROI the sums of `jne.analysis.nonlinear_share`, by the names of ShareSums, and `roi` (K,),
+Of each ROI the sums of `jne.analysis.share_sums`, by the names of ShareSums, and `roi` (K,),
 their names, an empty one for voxels without. A union of ROIs is the sum of theirs.
 """
 
@@ -12,10 +12,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jne.analysis.nonlinear_share import ShareSums
+from jne.analysis.share_sums import ShareSums
 from jne.utils.files import atomic_file
 
 SHARES = "nonlinear_share.npz"
+SHARE_COLUMNS = (
+    "nonlinear_share",
+    "nonlinear_share_low",
+    "nonlinear_share_high",
+    "signal_share",
+    "linear_share",
+)
 _SUMS = [field.name for field in fields(ShareSums)]
 
 
@@ -74,14 +81,8 @@ class RegionShares:
 
 
 def share_columns(sums: ShareSums) -> dict[str, NDArray[np.float64]]:
-    """The columns of `jne.columns`, (K,) each."""
+    """SHARE_COLUMNS, (K,) each."""
     share = sums.shares()
-    variance = sums.variance
     with np.errstate(divide="ignore", invalid="ignore"):  # a set without voxels
-        return {
-            "nonlinear_share": share.share,
-            "nonlinear_share_low": share.low,
-            "nonlinear_share_high": share.high,
-            "signal_share": share.signal / variance,
-            "linear_share": share.linear / variance,
-        }
+        parts = share.signal / sums.variance, share.linear / sums.variance
+    return dict(zip(SHARE_COLUMNS, (*share[:3], *parts), strict=True))

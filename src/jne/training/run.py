@@ -33,7 +33,7 @@ from jne.results.folder import (
     move_log,
     new_run_key,
 )
-from jne.results.shares import SHARES
+from jne.results.shares import SHARE_COLUMNS, SHARES
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
 from jne.runs.session import (
@@ -226,9 +226,7 @@ def say_share(regions: pd.DataFrame) -> None:
     """Say how much of the signal of all voxels is nonlinear."""
     if "nonlinear_share" not in regions:
         return
-    share, low, high = regions.iloc[-1][
-        ["nonlinear_share", "nonlinear_share_low", "nonlinear_share_high"]
-    ]
+    share, low, high = regions.iloc[-1][[*SHARE_COLUMNS[:3]]]
     if np.isfinite(share):
         say(
             f"nonlinear in the features: {share:.2f} [{low:.2f}, {high:.2f}] of the signal "

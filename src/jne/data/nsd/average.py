@@ -50,7 +50,7 @@ class VoxelNoise:
     inverse: NDArray[np.float64]
     """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
     between_repeats: NDArray[np.float32]
-    """(B, V): `jne.analysis.repeats.Repeats.noise`, NaN for voxels with invalid units; (0, V)
+    """(B, V): `jne.analysis.repeats.RepeatNoise.noise`, NaN for voxels with invalid units; (0, V)
     without repeats."""
 
     @classmethod

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jne.analysis.repeats import Repeats as KeptRepeats
-from jne.analysis.repeats import RepeatSums
+from jne.analysis.repeats import RepeatNoise, RepeatSums
 from jne.data.nsd.sessions import VOXELS_AT_ONCE
 from jne.utils.blocks import even_blocks
 
@@ -121,7 +120,7 @@ class Means:
         if self._noise is not None:
             self._noise.add(session.row, betas)
 
-    def kept_repeats(self) -> KeptRepeats | None:
+    def kept_repeats(self) -> RepeatNoise | None:
         """What repeats say of the noise, NaN for voxels with invalid units; None without any."""
         assert self._noise is not None
         return self._noise.finish(self.values, np.asarray(self.valid.all(axis=0)))
@@ -155,7 +154,7 @@ class _BlockSquares:
         """Trials (n, V) of a session, those of invalid units 0, and the image of each, (n,)."""
         self._squares += self._weights[:, row].astype(np.float32) @ np.square(betas)
 
-    def finish(self, means: NDArray, valid: NDArray[np.bool_]) -> KeptRepeats | None:
+    def finish(self, means: NDArray, valid: NDArray[np.bool_]) -> RepeatNoise | None:
         """means: (N, V). valid: (V,), whether all trials of a voxel are."""
         sums = self._sums
         weights = (self._weights * sums.count).astype(np.float32)

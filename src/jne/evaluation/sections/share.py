@@ -13,10 +13,10 @@ from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables
 from jne.evaluation.sections.share_figure import ALL_VOXELS, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
-from jne.results.shares import RegionShares
+from jne.results.shares import SHARE_COLUMNS, RegionShares
 from jne.roi import TIERS
 
-_SHARE = ("nonlinear_share", "nonlinear_share_low", "nonlinear_share_high")
+_SHARE = SHARE_COLUMNS[:3]
 _STEP = ("difference", "difference_low", "difference_high")
 _CEILING = "noise_ceiling"
 _ALIKE, _APART = 0.7, 0.3  # rank correlations of JNE and the share: from, and below
