@@ -19,6 +19,8 @@ from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from jne.data.cells import Cells
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 TINY_COHORT = (
     "data.n_features=64",
@@ -39,6 +41,14 @@ RESULT_FILES = (
     "encoder.pt",
 )
 """What every training run writes that depends on nothing but its config."""
+
+
+def small_cells(**settings: Any) -> Cells:
+    """A small source of `data=cells`, with other settings where they are given."""
+    given = {"name": "cells", "subject": "s", "seed": 0, "alpha": [0, 0.5], "noise_ceiling": [0.5],
+             "voxels_per_cell": 6, "noise": "independent", "shared_noise": 0, "n_features": 64,
+             "n_train": 90, "n_val": 20, "n_test": 15}  # fmt: skip
+    return Cells(**given | settings)
 
 
 def compose_script(script: str, output: Path, *overrides: str) -> DictConfig:

@@ -2,20 +2,18 @@
 
 import numpy as np
 import pytest
+from helpers import small_cells
 from scipy import stats
 
-from jne.data.cells import Cells
 from jne.data.planted import CATEGORIES, N_GATES, FeatureSpace, Gates
 from jne.data.prepared import prepare
 
-SIZES = {"n_features": 72, "n_train": 1000, "n_val": 10, "n_test": 90}
-
 
 def cells(**settings):
-    given = {"subject": "subj01", "name": "cells", "seed": 3, "noise": "independent",
-             "alpha": [0.0, 0.5], "noise_ceiling": [0.2, 0.8], "voxels_per_cell": 12,
-             "shared_noise": 0.4, "leaks": "allow"}  # fmt: skip
-    return Cells(**given | SIZES | settings)
+    given = {"subject": "subj01", "seed": 3, "alpha": [0.0, 0.5], "noise_ceiling": [0.2, 0.8],
+             "voxels_per_cell": 12, "shared_noise": 0.4, "n_features": 72, "n_train": 1000,
+             "n_val": 10, "n_test": 90, "leaks": "allow"}  # fmt: skip
+    return small_cells(**given | settings)
 
 
 def left_of(y, design):

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from bombs import nested, odd_tensors, packed, repeated, within, write_torch
+from helpers import small_cells
 
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
@@ -28,10 +28,7 @@ ADAM = {"_target_": "torch.optim.Adam", "lr": 3e-3, "fused": True}
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], voxels_per_cell=2,
-        noise="independent", shared_noise=0, n_features=64, n_train=40, n_val=10, n_test=10,
-    )  # fmt: skip
+    source = small_cells(voxels_per_cell=2, n_train=40, n_val=10, n_test=10)
     return prepare(source, tmp_path_factory.mktemp("cells"))
 
 

@@ -5,11 +5,10 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import compose_train, contents
+from helpers import compose_train, contents, small_cells
 from sklearn.metrics import r2_score
 from torch.nn.functional import mse_loss
 
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import load, prepare
 from jne.encoders import ResidualEncoder
@@ -37,11 +36,9 @@ COMPONENTS = ("trainer.response_space=components", "data.voxels_per_roi=12", "da
 
 
 def source(**settings):
-    return Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="correlated",
-        shared_noise=0.6, n_features=64, n_train=40, n_test=15,
-        **{"voxels_per_cell": 45, "n_val": 12} | settings,
-    )  # fmt: skip
+    given = {"noise": "correlated", "shared_noise": 0.6, "voxels_per_cell": 45, "n_train": 40,
+             "n_val": 12}  # fmt: skip
+    return small_cells(**given | settings)
 
 
 def standardised(prepared):

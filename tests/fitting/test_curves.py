@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from helpers import compose_train
+from helpers import compose_train, small_cells
 
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.fitting.fit import train_module
@@ -15,10 +14,7 @@ from jne.training.config import check_config
 
 @pytest.mark.parametrize("encoder", ["encoder=nonlinear", "encoder=ridge"])
 def test_the_curves_are_the_loss_and_the_r2_of_the_encoder(tmp_path, encoder):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="independent",
-        shared_noise=0, n_features=64, n_train=60, n_val=15, n_test=5, voxels_per_cell=5,
-    )  # fmt: skip
+    source = small_cells(voxels_per_cell=5, n_train=60, n_val=15, n_test=5)
     data = EncodingData(prepare(source, tmp_path), batch_size=7, seed=0)
     config = check_config(compose_train("unused", encoder))[0]
     torch.manual_seed(0)

@@ -4,11 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, TINY_COHORT, compose_train, status
+from helpers import TINY, TINY_COHORT, compose_train, small_cells, status
 from mlflow import MlflowClient
 
 from jne import JNERegressor
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
@@ -24,10 +23,7 @@ from jne.training.steps import Targets, load_data
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], noise="independent",
-        shared_noise=0, n_features=64, n_train=60, n_val=15, n_test=5, voxels_per_cell=5,
-    )  # fmt: skip
+    source = small_cells(voxels_per_cell=5, n_train=60, n_val=15, n_test=5)
     return EncodingData(prepare(source, tmp_path_factory.mktemp("cells")), batch_size=20, seed=0)
 
 

@@ -37,3 +37,14 @@ def all_variants(encoder: nn.Module, x: Tensor) -> dict[str, NDArray[np.float64]
         truth[f"{prefix}l1"] = np.abs(centred).sum(axis=2)
         truth[f"{prefix}l2"] = np.sqrt((centred**2).sum(axis=2))
     return truth
+
+
+def brute_force(module, x):
+    """s (N, V) of any module, all Jacobians at once by torch.func. x: (N, ...)."""
+    rows = [torch.func.jacrev(lambda z: module(z[None])[0].flatten())(row) for row in x]
+    return deviations(torch.stack(rows).flatten(start_dim=2).detach().numpy())
+
+
+def deviations(jacobians):
+    """s (N, V), L1, of Jacobians (N, V, D)."""
+    return np.abs(jacobians - jacobians.mean(axis=0)).sum(axis=2)

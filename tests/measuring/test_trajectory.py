@@ -6,12 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY_COHORT, compose_train, contents, only_run
+from helpers import TINY_COHORT, compose_train, contents, only_run, small_cells
 from mlflow import MlflowClient
 from pytorch_lightning import seed_everything
 from sklearn.metrics import r2_score
 
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.errors import InputError
@@ -31,10 +30,7 @@ TRAINER = TrainerConfig(
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], voxels_per_cell=6,
-        noise="independent", shared_noise=0, n_features=64, n_train=90, n_val=20, n_test=15,
-    )  # fmt: skip
+    source = small_cells()
     return prepare(source, tmp_path_factory.mktemp("cells"))
 
 

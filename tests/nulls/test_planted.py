@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from helpers import TINY_COHORT, contents
+from helpers import TINY_COHORT, contents, small_cells
 
 from jne.analysis.planted_share import largest_share, planted_share
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.encoders import ResidualEncoder
@@ -22,10 +21,7 @@ PLANTED = "control.planted=[0.2,0.5]"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], voxels_per_cell=6,
-        noise="independent", shared_noise=0, n_features=64, n_train=400, n_val=50, n_test=15,
-    )  # fmt: skip
+    source = small_cells(n_train=400, n_val=50)
     return EncodingData(prepare(source, tmp_path_factory.mktemp("cells")), batch_size=None, seed=0)
 
 

@@ -4,14 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import TINY, TINY_COHORT, contents, no_figures, only_run, run_quietly
+from helpers import TINY, TINY_COHORT, contents, no_figures, only_run, run_quietly, small_cells
 from mlflow import MlflowClient
 from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 
 from jne import jacobian_deviation, jne
 from jne.analysis.inference import knockoff_q, knockoff_w
-from jne.data.cells import Cells
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.fitting.baseline import baseline_columns
@@ -25,10 +24,7 @@ from jne.stages import Stages
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    source = Cells(
-        name="cells", subject="s", seed=0, alpha=[0, 0.5], noise_ceiling=[0.5], voxels_per_cell=6,
-        noise="correlated", shared_noise=0.6, n_features=64, n_train=90, n_val=20, n_test=15,
-    )  # fmt: skip
+    source = small_cells(noise="correlated", shared_noise=0.6)
     return prepare(source, tmp_path_factory.mktemp("cells"))
 
 
