@@ -20,7 +20,7 @@ from jne.utils.machine import imports_without_gc
 def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
-        from jne.fitting.baseline import baseline_columns
+        from jne.fitting.baseline import baseline_columns, ridge_predictions
         from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
         from jne.training.config import check_config
@@ -49,6 +49,7 @@ def train(composed: DictConfig) -> float:
             shards.describe(run)
         baseline = baseline_columns(config.baseline, data, run.stages)
         share = measure_share(data, config.share, run.stages)
+        ridge = ridge_predictions(data, run.stages) if config.evidence else None
         outcome = fit_and_measure(
             data,
             config,
@@ -57,6 +58,8 @@ def train(composed: DictConfig) -> float:
             checkpoint=config.checkpoint,
             on_epoch=run.tracked.log_epoch,
             compute=shards.merge if shards else None,
+            evidence=config.evidence,
+            ridge=ridge,
         )
         return run.save(source, outcome, baseline, share)
 

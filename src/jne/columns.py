@@ -136,8 +136,31 @@ COLUMNS: tuple[Column, ...] = (
            VARIANCE, regional=True),
     Column("signal_from", "signal from", RUN, "what the signal is known from: repeats, or noise "
            "ceiling; empty where it is not", TEXT),
+    Column("validated_share", "validated share", RUN, "of the variance of unseen responses that is "
+           "predicted, the share that the nonlinear part of the prediction alone explains",
+           cmap="inferno", static=True, regional=True),
+    Column("validated_share_low", "95 % from", RUN, "lower end of its 95 % interval",
+           regional=True),
+    Column("validated_share_high", "to", RUN, "its upper end", regional=True),
+    Column("nonlinear_z", "z", RUN, "slope of the nonlinear part over its error: standard normal "
+           "in linear voxels", regional=True),
+    Column("nonlinear_p", "p (nonlinear)", RUN, "p that the nonlinear part of the prediction "
+           "exists in unseen responses", regional=True),
+    Column("nonlinear_p_fdr", "q (nonlinear)", RUN, "the same, adjusted by Benjamini-Hochberg"),
+    Column("nonlinear_slope", "slope", RUN, "of unseen responses on the nonlinear part of the "
+           "prediction: 1 where that has the right size, 0 where it is noise"),
+    Column("nonlinear_slope_error", "error of slope", RUN, "its robust standard error"),
+    Column("r2_nonlinear_part", "R² nonlinear part", RUN, "variance of unseen responses that the "
+           "nonlinear part of the prediction alone explains", VARIANCE, regional=True),
+    Column("r2_linear_part", "R² linear part", RUN, "variance of unseen responses that ridge "
+           "regression and the linear part of the prediction explain", VARIANCE, regional=True),
     Column("jne", "JNE", RUN, "Jacobian-based nonlinearity evaluation", JACOBIAN, required=True,
            averaged=True, cmap="magma", static=True, array="deviation", reduce=nonlinearity.jne),
+    Column("jne_calibrated", "JNE calibrated", RUN, "JNE times the slope of the nonlinear part, at "
+           "least 0: that of the part of the encoder's nonlinearity which exists in the responses",
+           JACOBIAN, averaged=True, cmap="magma"),
+    Column("jne_calibrated_low", "95 % from", RUN, "lower end of its 95 % interval", JACOBIAN),
+    Column("jne_calibrated_high", "to", RUN, "its upper end", JACOBIAN),
     Column("jne_low", "95 % from", REPORT, "lower end of the 95 % interval of JNE over the test "
            "stimuli", JACOBIAN),
     Column("jne_high", "to", REPORT, "its upper end", JACOBIAN),

@@ -9,7 +9,7 @@ from jne.plots.style import STYLE
 from jne.results.contents import regions_in_mlflow, roi_table, summarise
 from jne.roi import ROIS
 from jne.training import figures
-from jne.training.run import say_what_is_shown
+from jne.training.shown import say_what_is_shown
 
 
 def voxels_of(n_rois: int, paper: bool = False) -> pd.DataFrame:

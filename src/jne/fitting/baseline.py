@@ -26,7 +26,8 @@ from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 
 _VOXELS_AT_ONCE = 2**14
-_FILE = "columns.npy"
+_FILE = "baseline.npy"
+"""(2 + n, V'): R2, penalty, and predictions of the n test stimuli."""
 
 Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32]]]
 """From responses (n, v): predictions of the test stimuli and penalties (v,)."""
@@ -42,17 +43,28 @@ def baseline_columns(
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:
-        about = {"data": data.identity, "kind": kind, "penalties": PENALTIES, "folds": N_FOLDS}
-        folder = stages.make("baseline", about, partial(_write, kind=kind, data=data))
-        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = np.load(folder / _FILE)
+        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = _stage(kind, data, stages)[:2]
     return columns
 
 
+def ridge_predictions(data: EncodingData, stages: Stages) -> NDArray[np.float32]:
+    """Predictions of the test stimuli by ridge regression, (n, V'), memory-mapped."""
+    return _stage("ridge", data, stages)[2:]
+
+
+def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]:
+    """What is in _FILE, memory-mapped."""
+    about = {"data": data.identity, "kind": kind, "penalties": PENALTIES, "folds": N_FOLDS}
+    folder = stages.make("baseline", about, partial(_write, kind=kind, data=data))
+    array: NDArray[np.float32] = np.load(folder / _FILE, mmap_mode="r")
+    return array
+
+
 def _write(folder: Path, kind: str, data: EncodingData) -> None:
-    """(2, V'): R2 and penalty. Continued after a kill."""
+    """Continued after a kill."""
     if kind == "kernel":
         _check_memory(data)
-    shape, path = (2, data.n_trained), folder / _FILE
+    shape, path = (2 + len(data.rows["test"]), data.n_trained), folder / _FILE
     with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
         _fill(arrays, kind, data)
 
@@ -72,7 +84,8 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
                 offset = responses.mean(dim=0)
                 predictions, penalty = predict(responses - offset)
                 truth = data.responses.block(test, voxels).numpy()
-                table[0, voxels] = r2_score(truth, (predictions + offset).numpy())
+                table[2:, voxels] = predictions + offset
+                table[0, voxels] = r2_score(truth, table[2:, voxels])
                 table[1, voxels] = penalty
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)

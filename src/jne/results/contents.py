@@ -12,6 +12,8 @@
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
                       encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
                       followed voxel
+    evidence.npz      what unseen responses say of regions, per stimulus (jne.results.evidence)
+    evidence.npy      with evidence.keep: (n_test, n_voxels) float32, the product per stimulus
     nonlinear_share.npz  what the nonlinear shares of regions follow from (jne.results.shares)
     features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
@@ -44,6 +46,7 @@ from torch import Tensor, nn
 
 from jne.analysis.inference import knockoff_q, knockoff_w
 from jne.columns import TWINS, averaged, entry_of, matching, regional
+from jne.results.evidence import RegionEvidence
 from jne.results.shares import RegionShares
 from jne.roi import ROIS, ordered
 from jne.utils.blocks import among_all
@@ -131,13 +134,18 @@ def planted_column(share: float) -> str:
     return f"jne_planted_{100 * share:g}"
 
 
-def roi_table(voxels: pd.DataFrame, shares: RegionShares | None = None) -> pd.DataFrame:
+def roi_table(
+    voxels: pd.DataFrame,
+    shares: RegionShares | None = None,
+    evidence: RegionEvidence | None = None,
+) -> pd.DataFrame:
     """Means over the voxels of each ROI and over all voxels: one row per ROI, `all` last.
 
-    shares: of the same ROIs, where they were measured. Those of a ROI are of its sums over voxels.
-    With twins, `nonlinear` is the share of the voxels with a twin that are nonlinear at a false
-    discovery rate of 10 % among the voxels of the row: a rate over all voxels says little about a
-    region in which few are.
+    shares, evidence: of the same ROIs, where they were measured. Those of a ROI are of its sums
+    over voxels. `nonlinear` is the share of the tested voxels that are nonlinear at a false
+    discovery rate of 10 % in the run. With twins, `nonlinear_by_twins` is the share of the voxels
+    with a twin that these find at that rate among the voxels of the row: a rate over all voxels
+    says little about a region in which few are.
     """
     columns = {name: voxels[name].to_numpy() for name in averaged(voxels)}
     columns["jne_ss_mean"] = np.square(columns["jne"])  # mean_i JNE-SS = JNE^2
@@ -148,13 +156,21 @@ def roi_table(voxels: pd.DataFrame, shares: RegionShares | None = None) -> pd.Da
         chosen = np.arange(len(voxels)) if roi == "all" else rows_of[roi]
         means = {name: _mean(values[chosen]) for name, values in columns.items()}
         rows.append({"roi": roi, "n_voxels": len(chosen), **means})
+        if "nonlinear_p_fdr" in voxels:
+            rows[-1]["nonlinear"] = nonlinear_voxels(voxels.iloc[chosen])
         if twins is not None:
             q = twin_q(twins.iloc[chosen])
-            rows[-1]["nonlinear"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
+            rows[-1]["nonlinear_by_twins"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
     table = pd.DataFrame(rows)
-    if shares is None:
-        return table
-    return table.join(shares.table(shares.each()), on="roi")
+    if shares is not None:
+        table = table.join(shares.table(shares.each()), on="roi")
+    return table if evidence is None else table.join(evidence.table(), on="roi")
+
+
+def nonlinear_voxels(voxels: pd.DataFrame) -> float:
+    """The share of the tested voxels that are nonlinear at a false discovery rate of 10 %."""
+    q = voxels["nonlinear_p_fdr"]
+    return float((q <= _ROI_RATE).sum() / max(q.count(), 1))
 
 
 def _mean(values: NDArray) -> float:

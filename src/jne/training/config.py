@@ -1,10 +1,10 @@
 """The config of train.py, checked before any data is opened."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from jne.config import ScriptConfig, StatsConfig, validated
 from jne.data.prepared import Source
@@ -14,10 +14,16 @@ from jne.features import OwnFeatures
 from jne.fitting.config import FitConfig
 from jne.fitting.module import build_optimizer
 from jne.measuring.config import JacobianConfig
+from jne.measuring.evidence import EvidenceConfig
 from jne.measuring.share import ShareConfig
 from jne.nulls.config import ControlConfig
 from jne.stages import digest_of
 from jne.utils.instantiate import instantiate
+
+
+def _evidence(value: object) -> object:
+    """`evidence=true` and `evidence=false` are short for its section, and for none."""
+    return {True: {"keep": False}, False: None}[value] if isinstance(value, bool) else value
 
 
 class MethodConfig(FitConfig):
@@ -39,6 +45,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
     features: dict[str, Any]
     baseline: list[Literal["ridge", "kernel"]]
     share: ShareConfig
+    evidence: Annotated[EvidenceConfig | None, BeforeValidator(_evidence)]
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool

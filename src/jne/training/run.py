@@ -9,21 +9,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
 
-from jne.columns import label, regional
 from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.measuring.share import MeasuredShare
 from jne.results.contents import (
     is_linear,
-    regions_in_mlflow,
     roi_table,
     summarise,
     write_encoder,
     write_results,
 )
+from jne.results.evidence import EVIDENCE
 from jne.results.folder import (
     RunFolder,
     check_ours,
@@ -33,7 +31,7 @@ from jne.results.folder import (
     move_log,
     new_run_key,
 )
-from jne.results.shares import SHARE_COLUMNS, SHARES
+from jne.results.shares import SHARES
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
 from jne.runs.session import (
@@ -50,9 +48,10 @@ from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.params import all_params, match_of, short_params
+from jne.training.shown import say_verdict, show_regions
 from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
-from jne.utils.progress import print_table, say
+from jne.utils.progress import say
 from jne.utils.tables import read_table, write_table
 
 _MAX_ROWS = 50  # ROIs in the table on the terminal
@@ -121,7 +120,11 @@ class TrainingRun:
             has_signal = voxels["signal_share"].notna()
             voxels["signal_from"] = np.where(has_signal, share.source, "")
             share.regions.save(self.path / SHARES)
-        regions = roi_table(voxels, None if share is None else share.regions)
+        evidence = outcome.evidence
+        if evidence is not None:
+            evidence.regions.save(self.path / EVIDENCE)
+        of_share, of_evidence = share and share.regions, evidence and evidence.regions
+        regions = roi_table(voxels, of_share, of_evidence)
         summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
             "train/best_epoch": history.best_epoch,
@@ -175,7 +178,10 @@ class TrainingRun:
             self.tracked.tag(name, value)
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
         self.folder.note(val_loss=history.best_loss)
-        self._show(regions)
+        show_regions(self.config.name, regions)
+        say_verdict(voxels, regions)
+        show_locations(self.config, self.folder, self.tracked)
+        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
         return history.best_loss
 
     def _log(self, metrics: dict[str, float], drawn: list[Path]) -> None:
@@ -187,75 +193,6 @@ class TrainingRun:
                 self.tracked.log_file(self.path / table, "tables")
         if self.config.tracking.log_model:
             self.tracked.log_model()
-
-    def _show(self, regions: pd.DataFrame) -> None:
-        table = Table(title=self.config.name, title_justify="left")
-        table.add_column("ROI")
-        in_file = set(regional(regions)) - {"nonlinear_share"}
-        shown_apart = {"roi", "n_voxels", "jne_ss_mean", *in_file}
-        columns = {label(name): name for name in map(str, regions) if name not in shown_apart}
-        columns["JNE-SS"] = "jne_ss_mean"
-        # A terminal of 80 columns has no room for all, which rois.csv has
-        if "w" in regions or "nonlinear_share" in regions:
-            del columns["mean deviation"]
-        if "w" in regions:
-            del columns["JNE-SS"]
-        for heading in ("voxels", *columns):
-            longest = max(map(len, heading.split()))  # a heading breaks between words alone
-            table.add_column(heading, justify="right", min_width=longest)
-        rows = regions
-        if len(regions) - 1 > _MAX_ROWS:
-            strongest = regions[:-1].nlargest(_MAX_ROWS, "jne").index
-            rows = regions.loc[[*strongest, regions.index[-1]]]
-        for _, row in rows.iterrows():
-            if row["roi"] == "all":
-                table.add_section()
-            values = (
-                _percent(row[name]) if name == "nonlinear" else _number(row[name])
-                for name in columns.values()
-            )
-            table.add_row(row["roi"], str(row["n_voxels"]), *values)
-        print_table(table)
-        say_share(regions)
-        say_what_is_shown(regions)
-        show_locations(self.config, self.folder, self.tracked)
-        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
-
-
-def say_share(regions: pd.DataFrame) -> None:
-    """Say how much of the signal of all voxels is nonlinear."""
-    if "nonlinear_share" not in regions:
-        return
-    share, low, high = regions.iloc[-1][[*SHARE_COLUMNS[:3]]]
-    if np.isfinite(share):
-        say(
-            f"nonlinear in the features: {share:.2f} [{low:.2f}, {high:.2f}] of the signal "
-            f"(without an encoder: docs/share.md)",
-            soft_wrap=True,
-        )
-    else:
-        say("no signal above the noise, so no nonlinear share", style="yellow")
-
-
-def say_what_is_shown(regions: pd.DataFrame) -> None:
-    """Say which of many ROIs are in the table on the terminal, and which in MLflow."""
-    n_rois, in_mlflow = len(regions) - 1, regions_in_mlflow(regions)
-    if n_rois > _MAX_ROWS:
-        say(f"the {_MAX_ROWS} of {n_rois} ROIs with the highest mean JNE; rois.csv has all")
-    if len(in_mlflow) < n_rois:
-        say(
-            f"of {n_rois} ROIs, MLflow has metrics of {', '.join(in_mlflow) or 'none'}; "
-            f"rois.csv (in MLflow: tables/rois.csv) has all",
-            soft_wrap=True,
-        )
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "-"
 
 
 def check_rois(config: TrainConfig, data: EncodingData) -> None:

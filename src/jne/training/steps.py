@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from jne.data.prepared import Source, prepare
 from jne.fitting.fit import Fitted, fit, make_trainer, quiet_lightning
 from jne.fitting.module import PredictingModule
 from jne.measuring.callback import MeasureJNE
+from jne.measuring.evidence import EvidenceConfig, MeasuredEvidence, measure_evidence
 from jne.measuring.nonlinearity import (
     Compute,
     Nonlinearity,
@@ -49,6 +51,7 @@ class Outcome:
     fitted: Fitted
     scores: Scores
     nonlinearity: Nonlinearity
+    evidence: MeasuredEvidence | None
 
     def voxels(self, more: Mapping[str, NDArray] | None = None) -> pd.DataFrame:
         """The voxel table. more: columns (V',) of the trained voxels beside those of the scores."""
@@ -57,6 +60,9 @@ class Outcome:
         if penalty is not None:
             trained["readout_penalty"] = penalty[: data.n_trained]  # no twins
         table, columns = data.prepared.voxels, self.nonlinearity.columns
+        if self.evidence is not None:
+            trained |= self.evidence.columns
+            trained |= self.evidence.calibrated(self.nonlinearity.jne[data.kept])
         return voxel_table(table, data.voxel_status, data.kept, trained, columns)
 
 
@@ -127,14 +133,21 @@ def fit_and_measure(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     compute: Compute | None = None,
+    evidence: EvidenceConfig | None = None,
+    ridge: NDArray[np.float32] | None = None,
 ) -> Outcome:
     """From data without twins to measured voxels.
 
-    folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`.
+    folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`. evidence, ridge: see
+    `measure_evidence`.
     """
     targets = Targets.from_config(data, config, stages)
 
+    measured: list[MeasuredEvidence | None] = [None]
+
     def measure(encoder: nn.Module, data: EncodingData, scores: Scores) -> Nonlinearity:
+        if evidence is not None:
+            measured[0] = measure_evidence(encoder, data, scores, ridge, evidence, folder)
         settings, alpha = config.jacobian, config.stats.alpha
         return measure_nonlinearity(encoder, data, scores, settings, alpha, folder, compute)
 
@@ -143,15 +156,14 @@ def fit_and_measure(
     )
     if config.control.planted:
         assert targets.twins is not None
-        measured = nonlinearity.measured(data)
         planted = planted_columns(
             targets.twins,
             fitted,
             config.control.planted,
-            measured,
+            nonlinearity.measured(data),
             config,
             config.jacobian,
             folder,
         )
         nonlinearity = nonlinearity.with_columns(planted)
-    return Outcome(targets.data, fitted, scores, nonlinearity)
+    return Outcome(targets.data, fitted, scores, nonlinearity, measured[0])

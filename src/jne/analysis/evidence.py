@@ -1,0 +1,245 @@
+r"""Does the nonlinear part of a prediction exist in unseen responses? docs/evidence.md
+
+The prediction f of an encoder is split into l, its best linear approximation over stimuli, and
+what is left, g = f - l. Responses y to stimuli that nothing was fitted to are regressed on
+
+.. math:: y = a + b_r r + b_l l + b g
+
+where r is the prediction of a linear model, such as ridge regression. If E[y|x] is linear in the
+features, g tells nothing of y that r and l leave, whatever the encoder has fitted, and b over its
+error is standard normal: the projected covariance measure (Lundborg et al. 2022, after Shah &
+Peters 2020) with the encoder as the learned direction. The error is robust (HC3, MacKinnon & White
+1985).
+
+n unseen stimuli, N others, D features, V voxels.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jne.analysis.evidence_sums import (
+    EvidenceSums,
+    normal_quantile,
+    one_sided_p,
+    validated_share,
+)
+from jne.analysis.prediction import fdr
+from jne.utils.blocks import even_blocks
+
+_NOTHING = 1e-10
+"""Of the variance of a prediction: what rounding leaves of one that is linear."""
+_AT_ONCE = 2**18  # numbers in an array: few enough for the cache
+
+
+class Evidence(NamedTuple):
+    """What unseen responses say of each voxel; (V,) float64, NaN for constant responses."""
+
+    z: NDArray[np.float64]
+    """Standard normal where the voxel is linear; NaN where the prediction is."""
+    p: NDArray[np.float64]
+    """One-sided: the nonlinear part exists in the responses."""
+    p_fdr: NDArray[np.float64]
+    """p adjusted by Benjamini-Hochberg."""
+    slope: NDArray[np.float64]
+    """b: 1 where the nonlinear part has the right size, 0 where it is noise."""
+    slope_error: NDArray[np.float64]
+    r2_nonlinear: NDArray[np.float64]
+    """Variance of the responses that the nonlinear part alone explains, over their variance.
+    Unbiased, so negative half the time where there is none."""
+    r2_linear: NDArray[np.float64]
+    """The same of the linear regressors. Unbiased."""
+    share: NDArray[np.float64]
+    """r2_nonlinear / (r2_nonlinear + r2_linear): of what is predicted, how much is nonlinear. NaN
+    where that is nothing."""
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    """The ends of the 95 % interval of the share."""
+
+
+class LinearPart:
+    """The best linear approximation of functions of the features, over N stimuli."""
+
+    def __init__(self, features: Tensor, at: Tensor) -> None:
+        """features: (N, D), where the functions are known. at: (n, D), where they are wanted."""
+        self._mean = features.mean(dim=0, dtype=torch.float64)
+        self._q, self._r = torch.linalg.qr(features.double() - self._mean)
+        self._at = at.double() - self._mean
+
+    def remove(self, values: Tensor, at: Tensor) -> Tensor:
+        """What is not linear in functions with these values (N, H) and (n, H): (n, H) float64."""
+        offset = values.mean(dim=0, dtype=torch.float64)
+        projected = self._q.T @ (values.double() - offset)
+        weights = torch.linalg.solve_triangular(self._r, projected, upper=True)
+        return at.double() - offset - self._at @ weights
+
+
+class Columns(Protocol):
+    """An array (n, V), or what computes some of its columns."""
+
+    def __getitem__(self, rows_columns: tuple[slice, NDArray[np.int64]], /) -> NDArray: ...
+
+
+def evidence_of(
+    responses: Columns,
+    prediction: Columns,
+    nonlinear: Columns,
+    ridge: Columns | None,
+    sets: NDArray[np.int64],
+    n_sets: int,
+    keep: NDArray[np.float32] | None = None,
+) -> tuple[Evidence, EvidenceSums]:
+    """Evidence of voxels; and of sets of them, and, last, of all of them.
+
+    Parameters
+    ----------
+    responses : (n, V) array
+    prediction : (n, V) array
+        The encoder's.
+    nonlinear : (n, V) array
+        What is nonlinear in it (`LinearPart`).
+    ridge : (n, V) array or None
+        The prediction of a linear model.
+    sets : (V,) array of int
+        Which of the `n_sets` sets each voxel is in.
+    keep : (n, V) array of float32, optional
+        Filled with the product of each stimulus and voxel (`EvidenceSums.product`).
+
+    Returns
+    -------
+    Evidence, EvidenceSums
+        The sums are those of n_sets + 1 sets.
+    """
+    n, n_voxels = len(responses[:, sets[:0]]), len(sets)
+    columns = np.full((len(_COLUMNS), n_voxels), np.nan)
+    sums = {name: np.zeros((n, n_sets)) for name in _PER_STIMULUS}
+    sums |= {name: np.zeros(n_sets) for name in ("n_voxels", "nonlinear", "linear", "pairs")}
+    of_all = np.zeros((n, n), dtype=np.float32)
+    for number in range(n_sets):
+        members = np.flatnonzero(sets == number)
+        of_set = np.zeros_like(of_all)
+        for part in even_blocks(len(members), max(_AT_ONCE // n, 2)):
+            voxels = members[part]
+            y, f, g = (_float64(x, voxels) for x in (responses, prediction, nonlinear))
+            of_ridge = [] if ridge is None else [_float64(ridge, voxels)]
+            block = _regress(y, g, [*of_ridge, f - g])
+            columns[:, voxels] = [block[name].numpy() for name in _COLUMNS]
+            for name in _PER_STIMULUS:
+                sums[name][:, number] += np.nansum(block[name].numpy(), axis=1)
+            of_set += block["pairs"].numpy()
+            if keep is not None:
+                keep[:, voxels] = block["product"].numpy()
+        of_linear, square = columns[_COLUMNS.index("linear")], columns[_COLUMNS.index("nonlinear")]
+        sums["n_voxels"][number] = np.isfinite(of_linear[members]).sum()
+        sums["linear"][number] = np.nansum(of_linear[members])
+        sums["nonlinear"][number] = np.nansum(square[members])
+        sums["pairs"][number] = _squared_pairs(of_set)
+        of_all += of_set
+    whole: dict[str, NDArray] = {
+        name: np.concatenate([x, x.sum(axis=-1, keepdims=True)], axis=-1)
+        for name, x in sums.items()
+    }
+    whole["pairs"][-1] = _squared_pairs(of_all)
+    n_regressors = 3 if ridge is None else 4
+    of_voxels = _evidence(dict(zip(_COLUMNS, columns, strict=True)), n - n_regressors)
+    return of_voxels, EvidenceSums(n_regressors, **whole)
+
+
+def _float64(values: Columns, voxels: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values[:, voxels], dtype=np.float64))
+
+
+_COLUMNS = ("slope", "slope_error", "scale", "power", "nonlinear", "linear", "linear_error")
+_PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
+
+
+def _regress(y: Tensor, g: Tensor, linear: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Of v voxels: _PER_STIMULUS (n, v), _COLUMNS (v,) and pairs (n, n).
+
+    NaN for constant responses; 0 where there is no nonlinear part.
+    """
+    n = len(y)
+    y = y - y.mean(dim=0)
+    scale = y.square().mean(dim=0).sqrt()
+    scale = torch.where(y.abs().max(dim=0).values > 0, scale, torch.nan)
+    y = y / scale
+    g = g - g.mean(dim=0)
+    size = g.square().sum(dim=0)
+    basis: list[Tensor] = []
+    for x in linear:
+        x = _without(x - x.mean(dim=0), basis)
+        length = x.square().sum(dim=0).sqrt()
+        basis.append(x / torch.where(length > 0, length, torch.inf))
+    leverage = sum((b.square() for b in basis), torch.full_like(y, 1 / n))
+    rest, g = _without(y, basis), _without(g, basis)
+    fit = y - rest
+    total = g.square().sum(dim=0)
+    tested = total > _NOTHING * (size + sum(x.square().sum(dim=0) for x in linear))
+    g = g * tested
+    power = total * tested / n
+    some = torch.where(tested, total, 1)
+    product = g * rest
+    slope = product.sum(dim=0) / some
+    spread = g * (rest - slope * g) / (1 - leverage - g.square() / some)
+    error = spread.square().sum(dim=0).sqrt() / some
+    own = spread / (n * power.sqrt()).where(tested, torch.ones(()))
+    nonlinear_pull = slope * spread / n - own.square()
+    linear_pull = 2 * fit * rest + fit.square()
+    linear_pull = (linear_pull - linear_pull.mean(dim=0)) / n
+    overfit = ((leverage - 1 / n) * (rest / (1 - leverage)).square()).mean(dim=0)
+    pairs = own.nan_to_num().float()
+    return {
+        "product": product,
+        "spread": spread,
+        "nonlinear_pull": nonlinear_pull,
+        "linear_pull": linear_pull,
+        "slope": slope,
+        "slope_error": error,
+        "scale": scale,
+        "power": power + 0 * scale,
+        "nonlinear": (slope.square() - error.square()) * power,
+        "linear": fit.square().mean(dim=0) - overfit,
+        "linear_error": linear_pull.square().sum(dim=0).sqrt(),
+        "pairs": pairs @ pairs.T,
+    }
+
+
+def _without(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
+    """x (n, v) without its projections on columns of unit length."""
+    for b in basis:
+        x = x - b * (b * x).sum(dim=0)
+    return x
+
+
+def _squared_pairs(products: NDArray[np.float32]) -> float:
+    """The sum over pairs of different stimuli of their squared products, (n, n)."""
+    squares = np.square(products, dtype=np.float64)
+    return float(squares.sum() - np.trace(squares))
+
+
+def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence:
+    slope, error, scale = columns["slope"], columns["slope_error"], columns["scale"]
+    z = np.divide(slope, error, out=np.full_like(slope, np.nan), where=error > 0)
+    p = one_sided_p(z, degrees)
+    # The interval of a square, from that of the slope: it holds 0 where that does
+    half = normal_quantile() * error
+    nearest, farthest = np.maximum(np.abs(slope) - half, 0), np.abs(slope) + half
+    square, power = columns["nonlinear"], columns["power"]
+    ends = np.minimum(power * np.square(nearest), square), power * np.square(farthest)
+    linear = columns["linear"]
+    share = validated_share(square, ends, linear, columns["linear_error"])
+    tested = error > 0
+    return Evidence(
+        z,
+        p,
+        fdr(p),
+        np.where(tested, slope * scale, np.nan),
+        np.where(tested, error * scale, np.nan),
+        square,
+        linear,
+        *share,
+    )

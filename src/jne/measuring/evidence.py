@@ -1,0 +1,149 @@
+"""What unseen responses say of the nonlinear part of an encoder's predictions. docs/evidence.md
+
+The test stimuli are unseen. The linear approximation of the encoder is that over the stimuli it was
+fitted to, which needs no responses.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from jne.analysis.evidence import Columns, Evidence, LinearPart, evidence_of
+from jne.analysis.evidence_sums import normal_quantile
+from jne.data.datamodule import EncodingData, StandardisedData
+from jne.data.folds import cross_validation
+from jne.encoders.ridge import RidgeCV
+from jne.errors import InputError
+from jne.fitting.readout import last_layer
+from jne.measuring.scores import Scores
+from jne.results.evidence import ALL, RegionEvidence
+from jne.utils.files import atomic_array
+
+KEPT = "evidence.npy"
+_STIMULI_PER_FEATURE = (
+    2  # fewer, and the least-squares approximation is noisier than what it leaves
+)
+
+
+class EvidenceConfig(BaseModel):
+    """conf/train.yaml, `evidence`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: bool
+    """Whether the product of each test stimulus and voxel is kept, in evidence.npy."""
+
+
+@dataclass(frozen=True)
+class MeasuredEvidence:
+    """Of V' trained voxels."""
+
+    columns: dict[str, NDArray]
+    """(V',) each, by their names in `jne.columns`."""
+    regions: RegionEvidence
+
+    def calibrated(self, jne: NDArray) -> dict[str, NDArray[np.float64]]:
+        """Columns (V',): JNE (V',) times the slope of its nonlinear part, with the interval."""
+        slope, error = self.columns["nonlinear_slope"], self.columns["nonlinear_slope_error"]
+        z95 = normal_quantile()
+        ends = {"": 0.0, "_low": -z95, "_high": z95}
+        linear = np.isfinite(self.columns["r2_linear_part"]) & ~np.isfinite(slope)
+        return {
+            f"jne_calibrated{name}": np.where(linear, 0, np.maximum(slope + z * error, 0) * jne)
+            for name, z in ends.items()
+        }
+
+
+def measure_evidence(
+    encoder: nn.Module,
+    data: EncodingData,
+    scores: Scores,
+    ridge: Columns | None,
+    settings: EvidenceConfig,
+    folder: Path,
+) -> MeasuredEvidence | None:
+    """Evidence of the trained voxels, of their ROIs and of all; None with shuffled data.
+
+    ridge: predictions of the test stimuli (n, V') by ridge regression, if there are any. folder:
+    for evidence.npy.
+    """
+    if data.identity["order"] is not None:
+        return None
+    rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
+    names, sets = np.unique(rois, return_inverse=True)
+    nonlinear = nonlinear_part(encoder, data)
+    shape = scores.predictions.shape
+    inputs = scores.responses, scores.predictions, nonlinear, ridge, sets, len(names)
+    if settings.keep:
+        kept = np.empty(shape, dtype=np.float32)
+        voxels, sums = evidence_of(*inputs, kept)
+        with atomic_array(folder / KEPT, (shape[0], len(data.voxel_status)), np.float32) as file:
+            file[:] = data.all_voxels(kept)
+    else:
+        voxels, sums = evidence_of(*inputs)
+    regions = RegionEvidence([*map(str, names), ALL], sums)
+    return MeasuredEvidence(_columns(voxels), regions)
+
+
+def _columns(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
+    """By their names in `jne.columns`."""
+    return {
+        "nonlinear_z": evidence.z,
+        "nonlinear_p": evidence.p,
+        "nonlinear_p_fdr": evidence.p_fdr,
+        "nonlinear_slope": evidence.slope,
+        "nonlinear_slope_error": evidence.slope_error,
+        "r2_nonlinear_part": evidence.r2_nonlinear,
+        "r2_linear_part": evidence.r2_linear,
+        "validated_share": evidence.share,
+        "validated_share_low": evidence.low,
+        "validated_share_high": evidence.high,
+    }
+
+
+class _Readout:
+    """What a readout (V, H) makes of inputs (n, H), computed for some voxels at a time."""
+
+    def __init__(self, inputs: Tensor, weight: Tensor) -> None:
+        self._inputs, self._weight = inputs.float(), weight.detach()
+
+    def __getitem__(self, rows_columns: tuple[slice, NDArray[np.int64]]) -> NDArray[np.float32]:
+        rows, voxels = rows_columns
+        return (self._inputs[rows] @ self._weight[torch.from_numpy(voxels)].T).numpy()
+
+
+def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
+    """What is not linear in an encoder's predictions of the test stimuli, (n, V').
+
+    Of an encoder that ends in a linear layer, the inputs of that are approximated: they are fewer.
+    """
+    fitted = np.concatenate([data.rows["train"], data.rows["val"]])
+    rows = np.concatenate([fitted, data.rows["test"]])
+    try:
+        readout, values = last_layer(encoder, data, rows)
+        weight = readout.weight[: data.n_trained]
+    except InputError:
+        with torch.no_grad():
+            outputs = [
+                encoder(block)[:, : data.n_trained] for block in data.features[rows].split(2048)
+            ]
+        values, weight = torch.cat(outputs), None
+    left = _not_linear(values, data, fitted)
+    return left.float().numpy() if weight is None else _Readout(left, weight)
+
+
+def _not_linear(values: Tensor, data: StandardisedData, fitted: NDArray[np.int64]) -> Tensor:
+    """Of functions (N + n, H) of the features, at the n test stimuli."""
+    n = len(fitted)
+    features, at = data.features[fitted], data.features[data.rows["test"]]
+    if n >= _STIMULI_PER_FEATURE * data.n_features:
+        return LinearPart(features, at).remove(values[:n], values[n:])
+    centre, offset = features.mean(dim=0), values[:n].mean(dim=0)
+    ridge = RidgeCV(features - centre, cross_validation(data))
+    weights = ridge.fit(values[:n] - offset).weights
+    return (values[n:] - offset - (at - centre) @ weights).double()

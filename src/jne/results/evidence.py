@@ -1,0 +1,81 @@
+"""evidence.npz: what unseen responses say of regions, and of unions of them, per stimulus.
+
+Of each ROI, and last of `all` voxels, the sums of `jne.analysis.evidence_sums`, by the names of
+EvidenceSums, and `roi` (K,), their names. Nothing in it is an object.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jne.analysis.evidence_sums import EvidenceSums
+from jne.utils.files import atomic_file
+
+EVIDENCE = "evidence.npz"
+_PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
+_SUMS = [field.name for field in fields(EvidenceSums)]
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class RegionEvidence:
+    """What unseen responses say of regions."""
+
+    rois: list[str]
+    """`all` is the last; empty for the voxels without a ROI."""
+    sums: EvidenceSums
+
+    def save(self, path: Path) -> None:
+        with atomic_file(path) as temporary, open(temporary, "wb") as file:
+            np.savez(file, roi=np.array(self.rois, dtype=str), **vars(self.sums))
+
+    @classmethod
+    def load(cls, path: Path) -> "RegionEvidence":
+        """Raises ValueError or KeyError where the file holds something else."""
+        with np.load(path, allow_pickle=False) as saved:
+            arrays = {name: saved[name] for name in _SUMS}
+            rois = [str(name) for name in saved["roi"].reshape(-1)]
+        if any(values.dtype.kind not in "iuf" for values in arrays.values()):
+            raise ValueError("its arrays must hold numbers")
+        n_regressors, k = int(arrays.pop("n_regressors").item()), len(rois)
+        n = len(arrays["product"])
+        whole = (
+            k > 0
+            and rois[-1] == ALL
+            and n > n_regressors > 0
+            and all(np.isfinite(values).all() for values in arrays.values())
+            and all(
+                values.shape == ((n, k) if name in _PER_STIMULUS else (k,))
+                for name, values in arrays.items()
+            )
+        )
+        if not whole:
+            raise ValueError("its arrays do not agree")
+        return cls(rois, EvidenceSums(n_regressors=n_regressors, **arrays))
+
+    def unions(self, regions: Mapping[str, Sequence[str]]) -> EvidenceSums:
+        """The sums of unions of ROIs, by their names."""
+        members = [[roi in union for roi in self.rois] for union in regions.values()]
+        return self.sums.combined(np.array(members, dtype=np.float64).reshape(-1, len(self.rois)))
+
+    def table(self, regions: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
+        """A row per union of ROIs, by default per ROI and `all`; columns as in the voxel table."""
+        named = {roi: [roi] for roi in self.rois if roi} if regions is None else regions
+        sums = self.unions(named)
+        share = sums.share()
+        count = np.where(sums.n_voxels > 0, sums.n_voxels, np.nan)
+        return pd.DataFrame(
+            {
+                "nonlinear_z": sums.z,
+                "nonlinear_p": sums.p,
+                "r2_nonlinear_part": sums.nonlinear / count,
+                "r2_linear_part": sums.linear / count,
+                "validated_share": share.share,
+                "validated_share_low": share.low,
+                "validated_share_high": share.high,
+            },
+            index=pd.Index(named, name="region"),
+        )

@@ -1,0 +1,98 @@
+"""What a run of train.py shows on the terminal: its table by ROI, and what the table says."""
+
+import numpy as np
+import pandas as pd
+from rich.table import Table
+
+from jne.columns import label
+from jne.results.contents import regions_in_mlflow
+from jne.utils.progress import print_table, say
+
+_MAX_ROWS = 50  # ROIs in the table on the terminal
+_COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "w", "validated_share", "nonlinear")
+"""A terminal of 80 columns has no room for all, which rois.csv has."""
+_P = 0.05
+
+
+def show_regions(name: str, regions: pd.DataFrame) -> None:
+    """The table of a run: what `roi_table` returns."""
+    table = Table(title=name, title_justify="left")
+    table.add_column("ROI")
+    columns = {label(column): column for column in _COLUMNS if column in regions}
+    for heading in ("voxels", *columns):
+        longest = max(map(len, heading.split()))  # a heading breaks between words alone
+        table.add_column(heading, justify="right", min_width=longest)
+    rows = regions
+    if len(regions) - 1 > _MAX_ROWS:
+        strongest = regions[:-1].nlargest(_MAX_ROWS, "jne").index
+        rows = regions.loc[[*strongest, regions.index[-1]]]
+    for _, row in rows.iterrows():
+        if row["roi"] == "all":
+            table.add_section()
+        values = (
+            _percent(row[column]) if column == "nonlinear" else _number(row[column])
+            for column in columns.values()
+        )
+        table.add_row(row["roi"], str(row["n_voxels"]), *values)
+    print_table(table)
+    say_what_is_shown(regions)
+
+
+def say_what_is_shown(regions: pd.DataFrame) -> None:
+    """Say which of many ROIs are in the table on the terminal, and which in MLflow."""
+    n_rois, in_mlflow = len(regions) - 1, regions_in_mlflow(regions)
+    if n_rois > _MAX_ROWS:
+        say(f"the {_MAX_ROWS} of {n_rois} ROIs with the highest mean JNE; rois.csv has all")
+    if len(in_mlflow) < n_rois:
+        say(
+            f"of {n_rois} ROIs, MLflow has metrics of {', '.join(in_mlflow) or 'none'}; "
+            f"rois.csv (in MLflow: tables/rois.csv) has all",
+            soft_wrap=True,
+        )
+
+
+def say_verdict(voxels: pd.DataFrame, regions: pd.DataFrame) -> None:
+    """How much of the signal is nonlinear, and how much of that the encoder has learned."""
+    whole = regions.iloc[-1]
+    if "nonlinear_share" in regions:
+        if np.isfinite(whole["nonlinear_share"]):
+            say(
+                f"the data: {_interval(whole, 'nonlinear_share')} of the signal is nonlinear in "
+                f"the features (docs/share.md)",
+                soft_wrap=True,
+            )
+        else:
+            say("no signal above the noise, so no nonlinear share", style="yellow")
+    if "nonlinear_z" not in regions:
+        return
+    if not np.isfinite(whole["nonlinear_z"]):
+        return  # a linear encoder
+    if whole["nonlinear"] == 0 and not whole["nonlinear_p"] < _P:
+        say(
+            "the encoder: no nonlinear part of its prediction exists in unseen responses: JNE here "
+            "describes the training, not the brain (docs/evidence.md)",
+            style="yellow",
+            soft_wrap=True,
+        )
+        return
+    words = [
+        f"{_percent(whole['nonlinear'])} of voxels nonlinear at q = .1",
+        f"validated share {_interval(whole, 'validated_share')}",
+    ]
+    if "r2_ridge" in voxels:
+        gain = (voxels["r2"] - voxels["r2_ridge"]).dropna()
+        above = f"R² above ridge in {_percent((gain > 0).mean())} of voxels"
+        words.insert(0, f"{above}, by {gain.mean():.3f} on average")
+    say(f"the encoder: {'; '.join(words)} (docs/evidence.md)", soft_wrap=True)
+
+
+def _interval(row: pd.Series, name: str) -> str:
+    return f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if np.isfinite(value) else "-"
