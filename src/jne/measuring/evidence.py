@@ -25,9 +25,8 @@ from jne.results.evidence import ALL, RegionEvidence
 from jne.utils.files import atomic_array
 
 KEPT = "evidence.npy"
-_STIMULI_PER_FEATURE = (
-    2  # fewer, and the least-squares approximation is noisier than what it leaves
-)
+_STIMULI_AT_ONCE = 2048
+_STIMULI_PER_FEATURE = 2  # with fewer, least squares is noisier than what it leaves
 
 
 class EvidenceConfig(BaseModel):
@@ -129,10 +128,8 @@ def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
         weight = readout.weight[: data.n_trained]
     except InputError:
         with torch.no_grad():
-            outputs = [
-                encoder(block)[:, : data.n_trained] for block in data.features[rows].split(2048)
-            ]
-        values, weight = torch.cat(outputs), None
+            outputs = [encoder(block) for block in data.features[rows].split(_STIMULI_AT_ONCE)]
+        values, weight = torch.cat(outputs)[:, : data.n_trained], None
     left = _not_linear(values, data, fitted)
     return left.float().numpy() if weight is None else _Readout(left, weight)
 

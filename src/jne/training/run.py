@@ -123,8 +123,11 @@ class TrainingRun:
         evidence = outcome.evidence
         if evidence is not None:
             evidence.regions.save(self.path / EVIDENCE)
-        of_share, of_evidence = share and share.regions, evidence and evidence.regions
-        regions = roi_table(voxels, of_share, of_evidence)
+        regions = roi_table(
+            voxels,
+            None if share is None else share.regions,
+            None if evidence is None else evidence.regions,
+        )
         summary = summarise(voxels, self.config.stats.alpha, regions)
         summary["metrics"] |= {
             "train/best_epoch": history.best_epoch,

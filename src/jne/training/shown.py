@@ -95,4 +95,4 @@ def _percent(share: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.3f}" if np.isfinite(value) else "-"
+    return f"{value:z.3f}" if np.isfinite(value) else "-"
