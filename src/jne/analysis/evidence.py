@@ -117,108 +117,114 @@ def evidence_of(
     n, n_voxels = len(responses[:, sets[:0]]), len(sets)
     columns = np.full((len(_COLUMNS), n_voxels), np.nan)
     sums = {name: np.zeros((n, n_sets)) for name in _PER_STIMULUS}
-    sums |= {name: np.zeros(n_sets) for name in ("n_voxels", "nonlinear", "linear", "pairs")}
-    of_all = np.zeros((n, n), dtype=np.float32)
+    totals = {name: np.zeros(n_sets + 1) for name in ("n_voxels", "nonlinear", "linear", "pairs")}
+    of_all = torch.zeros((n, n))
     for number in range(n_sets):
         members = np.flatnonzero(sets == number)
-        of_set = np.zeros_like(of_all)
+        of_set = torch.zeros_like(of_all)
         for part in even_blocks(len(members), max(_AT_ONCE // n, 2)):
             voxels = members[part]
-            y, f, g = (_float64(x, voxels) for x in (responses, prediction, nonlinear))
-            of_ridge = [] if ridge is None else [_float64(ridge, voxels)]
-            block = _regress(y, g, [*of_ridge, f - g])
-            columns[:, voxels] = [block[name].numpy() for name in _COLUMNS]
+            y, f, g = (_float32(x, voxels) for x in (responses, prediction, nonlinear))
+            of_ridge = [] if ridge is None else [_float32(ridge, voxels)]
+            per_stimulus, per_voxel, own = _regress(y, g, [*of_ridge, f - g])
+            columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
-                sums[name][:, number] += np.nansum(block[name].numpy(), axis=1)
-            of_set += block["pairs"].numpy()
+                sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()
+            of_set.addmm_(own, own.T)
             if keep is not None:
-                keep[:, voxels] = block["product"].numpy()
-        of_linear, square = columns[_COLUMNS.index("linear")], columns[_COLUMNS.index("nonlinear")]
-        sums["n_voxels"][number] = np.isfinite(of_linear[members]).sum()
-        sums["linear"][number] = np.nansum(of_linear[members])
-        sums["nonlinear"][number] = np.nansum(square[members])
-        sums["pairs"][number] = _squared_pairs(of_set)
+                keep[:, voxels] = per_stimulus["product"].numpy()
+        totals["pairs"][number] = _squared_pairs(of_set)
         of_all += of_set
-    whole: dict[str, NDArray] = {
-        name: np.concatenate([x, x.sum(axis=-1, keepdims=True)], axis=-1)
-        for name, x in sums.items()
-    }
-    whole["pairs"][-1] = _squared_pairs(of_all)
+    by_name = dict(zip(_COLUMNS, columns, strict=True))
+    for number in range(n_sets + 1):
+        members = np.isfinite(by_name["linear"]) & ((sets == number) | (number == n_sets))
+        totals["n_voxels"][number] = members.sum()
+        for name in ("nonlinear", "linear"):
+            totals[name][number] = by_name[name][members].sum()
+    totals["pairs"][-1] = _squared_pairs(of_all)
+    with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
     n_regressors = 3 if ridge is None else 4
-    of_voxels = _evidence(dict(zip(_COLUMNS, columns, strict=True)), n - n_regressors)
-    return of_voxels, EvidenceSums(n_regressors, **whole)
+    return _evidence(by_name, n - n_regressors), EvidenceSums(n_regressors, **with_all, **totals)
 
 
-def _float64(values: Columns, voxels: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values[:, voxels], dtype=np.float64))
+def _float32(values: Columns, voxels: NDArray[np.int64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values[:, voxels], dtype=np.float32))
 
 
 _COLUMNS = ("slope", "slope_error", "scale", "power", "nonlinear", "linear", "linear_error")
 _PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
 
 
-def _regress(y: Tensor, g: Tensor, linear: Sequence[Tensor]) -> dict[str, Tensor]:
-    """Of v voxels: _PER_STIMULUS (n, v), _COLUMNS (v,) and pairs (n, n).
+def _regress(
+    y: Tensor, g: Tensor, linear: Sequence[Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+    """Of v voxels: _PER_STIMULUS (n, v), _COLUMNS (v,), and what `pairs` are products of (n, v).
 
-    NaN for constant responses; 0 where there is no nonlinear part.
+    Of constant responses, 0 per stimulus and NaN in columns. Without a nonlinear part, 0.
     """
     n = len(y)
     y = y - y.mean(dim=0)
     scale = y.square().mean(dim=0).sqrt()
-    scale = torch.where(y.abs().max(dim=0).values > 0, scale, torch.nan)
-    y = y / scale
+    usable = y.abs().amax(dim=0) > 0
+    y /= torch.where(usable, scale, torch.inf)
     g = g - g.mean(dim=0)
     size = g.square().sum(dim=0)
     basis: list[Tensor] = []
     for x in linear:
-        x = _without(x - x.mean(dim=0), basis)
+        x = x - x.mean(dim=0)
+        size += x.square().sum(dim=0)
+        x = _without(x, basis)
         length = x.square().sum(dim=0).sqrt()
         basis.append(x / torch.where(length > 0, length, torch.inf))
     leverage = sum((b.square() for b in basis), torch.full_like(y, 1 / n))
     rest, g = _without(y, basis), _without(g, basis)
     fit = y - rest
     total = g.square().sum(dim=0)
-    tested = total > _NOTHING * (size + sum(x.square().sum(dim=0) for x in linear))
-    g = g * tested
-    power = total * tested / n
-    some = torch.where(tested, total, 1)
+    tested = (total > _NOTHING * size) & usable
+    g *= tested
+    total = torch.where(tested, total, torch.inf)
     product = g * rest
-    slope = product.sum(dim=0) / some
-    spread = g * (rest - slope * g) / (1 - leverage - g.square() / some)
-    error = spread.square().sum(dim=0).sqrt() / some
-    own = spread / (n * power.sqrt()).where(tested, torch.ones(()))
-    nonlinear_pull = slope * spread / n - own.square()
-    linear_pull = 2 * fit * rest + fit.square()
+    slope = product.sum(dim=0) / total
+    left, free = g * (rest - slope * g), 1 - leverage - g.square() / total
+    spread = left / free
+    # What noise alone adds to the squared slope: HC2, which is unbiased where HC3 is cautious
+    by_noise = (left * spread).sum(dim=0) / total.square()
+    error = spread.square().sum(dim=0).sqrt() / total
+    own = spread / (n * total).sqrt()
+    linear_pull = fit * (2 * rest + fit)
     linear_pull = (linear_pull - linear_pull.mean(dim=0)) / n
-    overfit = ((leverage - 1 / n) * (rest / (1 - leverage)).square()).mean(dim=0)
-    pairs = own.nan_to_num().float()
-    return {
+    overfit = ((leverage - 1 / n) * rest.square() / (1 - leverage)).mean(dim=0)
+    power = torch.where(tested, total / n, 0)
+    per_stimulus = {
         "product": product,
         "spread": spread,
-        "nonlinear_pull": nonlinear_pull,
+        "nonlinear_pull": slope * spread / n - own.square(),
         "linear_pull": linear_pull,
+    }
+    per_voxel = {
         "slope": slope,
         "slope_error": error,
         "scale": scale,
-        "power": power + 0 * scale,
-        "nonlinear": (slope.square() - error.square()) * power,
+        "power": power,
+        "nonlinear": (slope.square() - by_noise) * power,
         "linear": fit.square().mean(dim=0) - overfit,
         "linear_error": linear_pull.square().sum(dim=0).sqrt(),
-        "pairs": pairs @ pairs.T,
     }
+    per_voxel = {name: torch.where(usable, x, torch.nan) for name, x in per_voxel.items()}
+    return per_stimulus, per_voxel, own
 
 
 def _without(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     """x (n, v) without its projections on columns of unit length."""
     for b in basis:
-        x = x - b * (b * x).sum(dim=0)
+        x = torch.addcmul(x, b, (b * x).sum(dim=0), value=-1)
     return x
 
 
-def _squared_pairs(products: NDArray[np.float32]) -> float:
+def _squared_pairs(products: Tensor) -> float:
     """The sum over pairs of different stimuli of their squared products, (n, n)."""
-    squares = np.square(products, dtype=np.float64)
-    return float(squares.sum() - np.trace(squares))
+    squares = products.double().square()
+    return float(squares.sum() - squares.trace())
 
 
 def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence:
@@ -232,14 +238,5 @@ def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence
     ends = np.minimum(power * np.square(nearest), square), power * np.square(farthest)
     linear = columns["linear"]
     share = validated_share(square, ends, linear, columns["linear_error"])
-    tested = error > 0
-    return Evidence(
-        z,
-        p,
-        fdr(p),
-        np.where(tested, slope * scale, np.nan),
-        np.where(tested, error * scale, np.nan),
-        square,
-        linear,
-        *share,
-    )
+    slope, error = (np.where(error > 0, x * scale, np.nan) for x in (slope, error))
+    return Evidence(z, p, fdr(p), slope, error, square, linear, *share)

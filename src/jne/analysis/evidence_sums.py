@@ -37,7 +37,7 @@ class EvidenceSums:
 
     n_regressors: int
     """With the constant and the nonlinear part."""
-    n_voxels: NDArray[np.int64]
+    n_voxels: NDArray[np.float64]
     """(K,) that have evidence."""
     product: NDArray[np.float64]
     """(n, K): response times nonlinear part, of both what the linear regressors leave. Their sum is

@@ -19,6 +19,7 @@ from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.about import read_about
+from jne.results.evidence import EVIDENCE, RegionEvidence
 from jne.results.shares import SHARES, RegionShares
 from jne.results.weights import build_saved
 from jne.utils.blocks import voxel_blocks
@@ -54,7 +55,8 @@ class Results:
     followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
     `images_path`, None where the stimuli are no images or the run did not record it; `about` the
     data: citation, licence and links, which start with https://; `region_shares`, the nonlinear
-    shares of ROIs (`jne.results.shares`), None where the data have none.
+    shares of ROIs (`jne.results.shares`), None where the data have none; `region_evidence`, what
+    unseen responses say of them (`jne.results.evidence`), None where that was not tested.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -75,6 +77,7 @@ class Results:
         self.images_path = self._read_images_path()
         self.about = read_about(self.path)
         self.region_shares = self._read_region_shares()
+        self.region_evidence = self._read_region_evidence()
         self._check_arrays()
         self._read_encoder()
 
@@ -218,6 +221,16 @@ class Results:
         if not set(shares.rois) <= rois:
             self._refuse(SHARES, "the ROIs of voxels.csv")
         return shares
+
+    def _read_region_evidence(self) -> RegionEvidence | None:
+        if not (self.path / EVIDENCE).exists():
+            return None
+        evidence: RegionEvidence = self._read(EVIDENCE, RegionEvidence.load)
+        rois = set(self.voxels["roi"].fillna("").astype(str))
+        n = len(evidence.sums.product)
+        if not set(evidence.rois[:-1]) <= rois or n != len(self.stimuli):
+            self._refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
+        return evidence
 
     def _check_arrays(self) -> None:
         n, n_voxels = len(self.stimuli), len(self.voxels)
