@@ -9,7 +9,7 @@ from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_pre
 
 from jne import nonlinear_share
 from jne.analysis import leave_one_out, share_sums
-from jne.analysis.repeats import repeats_of
+from jne.analysis.repeats import blocks_of, repeats_of
 from jne.errors import InputError
 
 
@@ -139,6 +139,63 @@ def test_the_error_of_the_linear_part_is_that_of_noise():
     truth = np.var(sums.linear / 300)
     assert corrected.mean() == pytest.approx(truth, rel=0.1)
     assert jackknife.mean() > 1.8 * truth
+
+
+def grouped(x, size):
+    """Groups of so many stimuli in a random order, and the leave-one-group-out predictions' matrix.
+
+    Of dense hat matrices: y - (1 - H_GG)^-1 (y - H y) within each group.
+    """
+    n = len(x)
+    groups = np.random.default_rng(0).permutation(n) // size
+    design = np.column_stack([np.ones(n), x])
+    hat = design @ np.linalg.pinv(design)
+    predict, met = np.zeros((n, n)), np.zeros(n)
+    for group in np.unique(groups):
+        inside = np.flatnonzero(groups == group)
+        inverse = np.linalg.inv(np.eye(len(inside)) - hat[np.ix_(inside, inside)])
+        predict[inside] = np.eye(n)[inside] - inverse @ (np.eye(n) - hat)[inside]
+        met[inside] = np.diag(inverse) - 1
+    return groups, predict, met
+
+
+def sums_of_groups(x, trials, groups):
+    """ShareSums of voxels whose blocks hold whole groups."""
+    repeats = repeats_of(trials, blocks_of(groups.max() + 1)[groups])
+    left_out = leave_one_out.LeaveOneOut(torch.from_numpy(x), repeats.block, None, groups)
+    mean = torch.from_numpy(trials.mean(axis=2)[left_out.order]).float()
+    return left_out.sums(mean, repeats), left_out
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_error_of_the_linear_part_with_groups_is_that_of_a_quadratic_form(size):
+    """Of white noise of variance s^2, y' B y has the variance 2 s^4 |(B + B') / 2|^2."""
+    rng = np.random.default_rng(3)
+    x, trials = rng.standard_normal((300, 75)), rng.standard_normal((300, 600, 2))
+    groups, predict, met = grouped(x, size)
+    sums, left_out = sums_of_groups(x, trials, groups)
+    assert left_out.pair_weight == pytest.approx(2 * (met.sum() + (met**2).sum()) / 300**2)
+    assert left_out._unexplained == pytest.approx((1 / (1 + met)).mean())
+    centred = sums._centred(sums.derivative)
+    spread = share_sums._product(centred, centred)
+    corrected = spread - sums.pair_weight * share_sums._squared(sums.pairs)
+    truth = 2 * 0.5**2 * np.square((predict + predict.T) / 2).sum() / 300**2
+    assert corrected.mean() == pytest.approx(truth, rel=0.08)  # 64 blocks
+    assert np.var(sums.linear / 300) == pytest.approx(truth, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_derivative_of_each_block_is_that_of_its_predictions(size):
+    """f (2 y - f), with f predicted by scikit-learn without the group (docs/share.md)."""
+    x, trials = make(n=90, noise=2.0)
+    groups = grouped(x, size)[0]
+    sums = sums_of_groups(x, trials, groups)[0]
+    mean = trials.mean(axis=2)
+    mean = mean - mean.mean(axis=0)
+    f = cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneGroupOut(), groups=groups)
+    block = blocks_of(groups.max() + 1)[groups]
+    expected = [(f * (2 * mean - f))[block == b].sum(axis=0) for b in range(block.max() + 1)]
+    np.testing.assert_allclose(sums.derivative, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_covariances_of_sums_are_those_over_blocks():
