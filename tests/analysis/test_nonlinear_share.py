@@ -50,6 +50,17 @@ def test_the_linear_part_is_the_covariance_with_what_scikit_learn_predicts(group
     np.testing.assert_allclose(found.linear, expected, rtol=1e-5)
 
 
+def test_a_stimulus_that_its_feature_has_nearly_to_itself_is_left_out_as_the_others():
+    """Its leverage is .998: what it is predicted as has little to do with its response."""
+    x, trials = make(noise=0.1)
+    x[7, 0] = 200.0
+    mean = trials.mean(axis=2)
+    mean = mean - mean.mean(axis=0)
+    predicted = cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneOut())
+    expected = (mean * (predicted + mean / 79)).sum(axis=0)  # the mean without it: -y / (N - 1)
+    np.testing.assert_allclose(sums_of(x, trials)[0].linear, expected, rtol=1e-3)
+
+
 def test_components_are_those_of_the_standardised_features():
     x, trials = make(d=8)
     z = PCA(3).fit_transform((x - x.mean(axis=0)) / x.std(axis=0))
