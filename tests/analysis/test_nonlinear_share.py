@@ -232,7 +232,10 @@ def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
         products = np.square(rest @ rest.T)
         pairs = (products.sum() - np.trace(products)) / 200**2 * left_out._unexplained**2
         assert share_sums._squared(sets.pairs)[k] == pytest.approx(pairs, rel=0.15)
+        assert sets.variance[k] == pytest.approx(mean.var(axis=0, ddof=1).sum(), rel=1e-5)
     whole = sets.combined(np.ones((1, 2)))
+    np.testing.assert_allclose(voxels.variance, trials.mean(axis=2).var(axis=0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(whole.variance, voxels.variance.sum())
     assert whole.linear[0] == pytest.approx(sets.linear.sum())
     assert whole.shares().share[0] == pytest.approx(
         1 - whole.linear[0] / whole.signal.sum(), abs=0.005
