@@ -242,6 +242,27 @@ def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
     )
 
 
+def test_the_error_of_a_difference_is_that_of_two_ratios():
+    """By the delta method over blocks; the sets have different shares."""
+    x, trials = make(n=320, d=4, v=20, noise=0.3)
+    other = make(seed=1, n=320, d=4, v=20, share=0.6, noise=0.3)[1]
+    sets = sums_of(x, np.concatenate([trials, other], axis=1), np.arange(40) // 20)[1]
+    centre, low, high = sets.difference(1, 0)
+    n, blocks = 320, len(sets.block_size)
+    linear, signal = sets.linear, sets.signal.sum(axis=0)
+    # What each block adds to the ratio of the sums, beyond what its size would
+    of_linear = sets.derivative - np.outer(sets.block_size, sets.derivative.sum(axis=0)) / n
+    of_signal = sets.signal - np.outer(sets.block_size, signal) / n
+    added = of_linear / signal - linear * of_signal / signal**2
+    spread = blocks / (blocks - 1) * np.square(added[:, 1] - added[:, 0]).sum()
+    pairs = sets.pairs / (signal / n)[:, None, None]
+    excess = sets.pair_weight * share_sums._squared(pairs[1:] - pairs[:1]).item()
+    half = share_sums._quantile(blocks) * np.sqrt(max(spread - excess, spread / 3))
+    assert (centre - low, high - centre) == pytest.approx((half, half), rel=1e-6)
+    share = sets.shares().share
+    assert centre == pytest.approx(share[1] - share[0])
+
+
 def test_voxels_without_signal_or_responses_have_no_share():
     x, trials = make(v=4, noise=0.5)
     trials[:, 1] = np.random.default_rng(0).standard_normal((80, 2))
