@@ -108,6 +108,59 @@ def test_entries_do_not_overlap():
             assert columns.names(table, lambda entry: True) == [name]
 
 
+def chosen(choose):
+    return {entry.name for entry in columns.COLUMNS if choose(entry)}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "voxel", "roi", "status", "r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95",
+        "gain_change", "shape_change",
+    ],
+)  # fmt: skip
+def test_a_run_without_a_column_that_every_run_has_is_refused(run, name):
+    write_table(run.path / "voxels.csv", run.voxels.drop(columns=name))
+    with pytest.raises(InputError, match=f"column {name}$|column {name}[ ,;:]"):
+        Results(run.path)
+
+
+def test_no_other_column_is_needed(run):
+    """Twins, baselines and a noise ceiling are what only some runs have."""
+    others = run.voxels.drop(columns=["r2_ridge"])
+    write_table(run.path / "voxels.csv", others)
+    assert list(Results(run.path).voxels) == list(others)
+    assert chosen(lambda entry: entry.required and entry.source == columns.TWINS) == {
+        "jne_twin", "r2_twin", "w",
+    }  # fmt: skip
+
+
+def test_means_by_roi_are_of_what_a_mean_says_something_about():
+    """Of p, penalties, ends of intervals and the tables' own columns it does not."""
+    table = pd.DataFrame(columns=[entry.name for entry in columns.COLUMNS])
+    expected = ["r2", "r2_ridge", "r2_kernel", "jne", "jne_twin", "w", "mean_deviation"]
+    assert columns.averaged(table) == expected
+    assert columns.baselines(table) == ["r2_ridge", "r2_kernel"]
+    assert columns.regional(table) == [
+        "nonlinear_share", "nonlinear_share_low", "nonlinear_share_high", "signal_share",
+        "linear_share",
+    ]  # fmt: skip
+
+
+def test_maps_of_nonlinearity_stand_before_those_of_prediction():
+    order = [entry.name for entry in columns.maps()]
+    assert order == [
+        "nonlinear_share", "jne", "w", "nonlinear", "planted_share", "gain_change", "shape_change",
+        "noise_ceiling", "r2_nonlinear", "r2_linear", "r2_ridge",
+    ]  # fmt: skip
+    assert chosen(lambda entry: entry.static) == {"nonlinear_share", "jne", "w", "r2_nonlinear"}
+
+
+def test_a_map_needs_a_value():
+    table = pd.DataFrame({"jne": [np.nan, 1.0], "w": [np.nan, np.nan], "r2_ridge": [0.1, 0.2]})
+    assert [entry.name for entry in maps_of(table)] == ["jne", "r2_ridge"]
+
+
 def test_the_documentation_has_the_table():
     page = Path(ROOT, "docs", "columns.md").read_text()
     assert columns.markdown() in page, "replace the table by jne.columns.markdown()"

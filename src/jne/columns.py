@@ -200,9 +200,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("mean_deviation_ood", "mean deviation out", EXTERNAL, "on the external test set",
            JACOBIAN),
     Column("gain_change", "change of gain", RUN, "how much the gain of the voxel's Jacobian "
-           "changes over stimuli", cmap="magma", array="gain", reduce=nonlinearity.gain_change),
+           "changes over stimuli", required=True, cmap="magma", array="gain",
+           reduce=nonlinearity.gain_change),
     Column("shape_change", "change of shape", RUN, "how much the direction of the voxel's "
-           "Jacobian changes over stimuli", cmap="magma", array="shape",
+           "Jacobian changes over stimuli", required=True, cmap="magma", array="shape",
            reduce=nonlinearity.shape_change),
     Column("jne_ss_p95", "JNE-SS, 95th percentile", RUN, "95th percentile of JNE-SS over the test "
            "stimuli", SQUARED, required=True, array="jne_ss",

@@ -124,6 +124,7 @@ def test_a_perfect_partial_rank_correlation_has_p_0():
             for sign in (1, -1):
                 r, p = partial_rank_correlation(x, sign * x, given)
                 assert r == pytest.approx(sign)
+                assert abs(r) <= 1
                 assert 0 <= p < 1e-25
 
 

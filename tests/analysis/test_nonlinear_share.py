@@ -9,7 +9,7 @@ from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_pre
 
 from jne import nonlinear_share
 from jne.analysis import leave_one_out, share_sums
-from jne.analysis.repeats import repeats_of
+from jne.analysis.repeats import blocks_of, repeats_of
 from jne.errors import InputError
 
 
@@ -48,6 +48,17 @@ def test_the_linear_part_is_the_covariance_with_what_scikit_learn_predicts(group
     constant = cross_val_predict(LinearRegression(), np.zeros((80, 1)), mean, **of_all)
     expected = (mean * (predicted - constant)).mean(axis=0)
     np.testing.assert_allclose(found.linear, expected, rtol=1e-5)
+
+
+def test_a_stimulus_that_its_feature_has_nearly_to_itself_is_left_out_as_the_others():
+    """Its leverage is .998: what it is predicted as has little to do with its response."""
+    x, trials = make(noise=0.1)
+    x[7, 0] = 200.0
+    mean = trials.mean(axis=2)
+    mean = mean - mean.mean(axis=0)
+    predicted = cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneOut())
+    expected = (mean * (predicted + mean / 79)).sum(axis=0)  # the mean without it: -y / (N - 1)
+    np.testing.assert_allclose(sums_of(x, trials)[0].linear, expected, rtol=1e-3)
 
 
 def test_components_are_those_of_the_standardised_features():
@@ -141,6 +152,63 @@ def test_the_error_of_the_linear_part_is_that_of_noise():
     assert jackknife.mean() > 1.8 * truth
 
 
+def grouped(x, size):
+    """Groups of so many stimuli in a random order, and the leave-one-group-out predictions' matrix.
+
+    Of dense hat matrices: y - (1 - H_GG)^-1 (y - H y) within each group.
+    """
+    n = len(x)
+    groups = np.random.default_rng(0).permutation(n) // size
+    design = np.column_stack([np.ones(n), x])
+    hat = design @ np.linalg.pinv(design)
+    predict, met = np.zeros((n, n)), np.zeros(n)
+    for group in np.unique(groups):
+        inside = np.flatnonzero(groups == group)
+        inverse = np.linalg.inv(np.eye(len(inside)) - hat[np.ix_(inside, inside)])
+        predict[inside] = np.eye(n)[inside] - inverse @ (np.eye(n) - hat)[inside]
+        met[inside] = np.diag(inverse) - 1
+    return groups, predict, met
+
+
+def sums_of_groups(x, trials, groups):
+    """ShareSums of voxels whose blocks hold whole groups."""
+    repeats = repeats_of(trials, blocks_of(groups.max() + 1)[groups])
+    left_out = leave_one_out.LeaveOneOut(torch.from_numpy(x), repeats.block, None, groups)
+    mean = torch.from_numpy(trials.mean(axis=2)[left_out.order]).float()
+    return left_out.sums(mean, repeats), left_out
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_error_of_the_linear_part_with_groups_is_that_of_a_quadratic_form(size):
+    """Of white noise of variance s^2, y' B y has the variance 2 s^4 |(B + B') / 2|^2."""
+    rng = np.random.default_rng(3)
+    x, trials = rng.standard_normal((300, 75)), rng.standard_normal((300, 600, 2))
+    groups, predict, met = grouped(x, size)
+    sums, left_out = sums_of_groups(x, trials, groups)
+    assert left_out.pair_weight == pytest.approx(2 * (met.sum() + (met**2).sum()) / 300**2)
+    assert left_out._unexplained == pytest.approx((1 / (1 + met)).mean())
+    centred = sums._centred(sums.derivative)
+    spread = share_sums._product(centred, centred)
+    corrected = spread - sums.pair_weight * share_sums._squared(sums.pairs)
+    truth = 2 * 0.5**2 * np.square((predict + predict.T) / 2).sum() / 300**2
+    assert corrected.mean() == pytest.approx(truth, rel=0.08)  # 64 blocks
+    assert np.var(sums.linear / 300) == pytest.approx(truth, rel=0.15)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_the_derivative_of_each_block_is_that_of_its_predictions(size):
+    """f (2 y - f), with f predicted by scikit-learn without the group (docs/share.md)."""
+    x, trials = make(n=90, noise=2.0)
+    groups = grouped(x, size)[0]
+    sums = sums_of_groups(x, trials, groups)[0]
+    mean = trials.mean(axis=2)
+    mean = mean - mean.mean(axis=0)
+    f = cross_val_predict(LinearRegression(), x, mean, cv=LeaveOneGroupOut(), groups=groups)
+    block = blocks_of(groups.max() + 1)[groups]
+    expected = [(f * (2 * mean - f))[block == b].sum(axis=0) for b in range(block.max() + 1)]
+    np.testing.assert_allclose(sums.derivative, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_covariances_of_sums_are_those_over_blocks():
     """The covariance of a sum of independent blocks is their number times that of one."""
     x, y = np.random.default_rng(0).standard_normal((2, 12, 3))
@@ -164,11 +232,35 @@ def test_sets_are_sums_over_voxels_and_over_pairs_of_stimuli():
         products = np.square(rest @ rest.T)
         pairs = (products.sum() - np.trace(products)) / 200**2 * left_out._unexplained**2
         assert share_sums._squared(sets.pairs)[k] == pytest.approx(pairs, rel=0.15)
+        assert sets.variance[k] == pytest.approx(mean.var(axis=0, ddof=1).sum(), rel=1e-5)
     whole = sets.combined(np.ones((1, 2)))
+    np.testing.assert_allclose(voxels.variance, trials.mean(axis=2).var(axis=0, ddof=1), rtol=1e-5)
+    np.testing.assert_allclose(whole.variance, voxels.variance.sum())
     assert whole.linear[0] == pytest.approx(sets.linear.sum())
     assert whole.shares().share[0] == pytest.approx(
         1 - whole.linear[0] / whole.signal.sum(), abs=0.005
     )
+
+
+def test_the_error_of_a_difference_is_that_of_two_ratios():
+    """By the delta method over blocks; the sets have different shares."""
+    x, trials = make(n=320, d=4, v=20, noise=0.3)
+    other = make(seed=1, n=320, d=4, v=20, share=0.6, noise=0.3)[1]
+    sets = sums_of(x, np.concatenate([trials, other], axis=1), np.arange(40) // 20)[1]
+    centre, low, high = sets.difference(1, 0)
+    n, blocks = 320, len(sets.block_size)
+    linear, signal = sets.linear, sets.signal.sum(axis=0)
+    # What each block adds to the ratio of the sums, beyond what its size would
+    of_linear = sets.derivative - np.outer(sets.block_size, sets.derivative.sum(axis=0)) / n
+    of_signal = sets.signal - np.outer(sets.block_size, signal) / n
+    added = of_linear / signal - linear * of_signal / signal**2
+    spread = blocks / (blocks - 1) * np.square(added[:, 1] - added[:, 0]).sum()
+    pairs = sets.pairs / (signal / n)[:, None, None]
+    excess = sets.pair_weight * share_sums._squared(pairs[1:] - pairs[:1]).item()
+    half = share_sums._quantile(blocks) * np.sqrt(max(spread - excess, spread / 3))
+    assert (centre - low, high - centre) == pytest.approx((half, half), rel=1e-6)
+    share = sets.shares().share
+    assert centre == pytest.approx(share[1] - share[0])
 
 
 def test_voxels_without_signal_or_responses_have_no_share():

@@ -68,6 +68,24 @@ def test_one_voxel_by_hand():
     assert found(0.0)[1:] == [0, 0]
 
 
+@pytest.mark.parametrize(
+    ("planted", "x", "share"),
+    [
+        ([0.1, 0.1, 0.1, 0.5], 0.2, 0.375),
+        ([0.1, 0.1, 0.1, 0.5], 0.4, 0.525),
+        ([0.1, 0.5, 0.5, 0.5], 0.2, 0.025),
+        ([0.1, 0.5, 0.5, 0.5], 0.4, 0.075),
+        ([0.1, 0.1, 0.5, 0.5], 0.3, 0.2),
+    ],
+)
+def test_a_curve_is_read_where_it_rises(planted, x, share):
+    """JNE that only large shares change, or that they change no more."""
+    (found,), (low,), (high,) = planted_share(
+        np.array([x]), np.array([0.2]), SHARES[:, None], np.array(planted)[:, None]
+    )
+    assert (found, low, high) == pytest.approx((share, share, share))
+
+
 def test_where_planting_changes_nothing_nothing_is_said():
     n = N_MATCHED
     flat = np.zeros((4, n))

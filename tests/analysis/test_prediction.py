@@ -50,6 +50,22 @@ def test_bootstrap_is_the_loop_over_resamples(predicted):
     np.testing.assert_allclose(bootstrap_r2(y, yhat, 25, seed=7), loop, rtol=1e-9)
 
 
+def test_resamples_without_an_outlier_that_is_most_of_the_variance_have_an_r2(predicted):
+    y, yhat = predicted
+    y[5] += 500
+    draws = np.random.default_rng(7).integers(60, size=(25, 60))
+    assert 3 < sum(5 not in rows for rows in draws) < 22
+    loop = [sklearn_r2(y[rows], yhat[rows], multioutput="raw_values") for rows in draws]
+    np.testing.assert_allclose(bootstrap_r2(y, yhat, 25, seed=7), loop, rtol=1e-6)
+
+
+def test_there_are_200_resamples_as_in_the_paper():
+    """So no p is below 1 / 201 (docs/metrics.md)."""
+    y = np.random.default_rng(0).standard_normal((60, 2))
+    assert bootstrap_r2(y, 0.9 * y).shape == (200, 2)
+    np.testing.assert_allclose(r2_p(y, 0.9 * y, "plus_one"), 1 / 201)
+
+
 def test_p_in_both_forms():
     r2 = np.array([[0.1, -0.1, np.nan], [0.2, -0.2, np.nan], [0.3, 0.3, np.nan]])
     np.testing.assert_allclose(bootstrap_p(r2), [1 / 4, 3 / 4, np.nan])

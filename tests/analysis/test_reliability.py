@@ -78,3 +78,17 @@ def test_the_halves_are_those_of_the_median_split():
     np.testing.assert_array_equal(halves, expected)
     constant = reliability.split_halves(np.ones((31, 40)), 5)
     np.testing.assert_array_equal(constant, np.zeros((2, 40)))
+
+
+def test_the_correlation_of_each_split_is_that_of_two_spreads():
+    """Over voxels whose deviations are far from 0, beside their spread."""
+    rng = np.random.default_rng(5)
+    deviation = 20 + rng.gamma(1.0, size=(15, 40)) * rng.random(40)
+    among = np.arange(40) % 4 > 0
+    expected = []
+    for seed in range(2, 7):
+        order = np.random.default_rng(seed).permutation(15)
+        first, second = deviation[order[:7]].std(axis=0), deviation[order[7:]].std(axis=0)
+        expected.append(np.corrcoef(first[among], second[among])[0, 1])
+    found = reliability._split_half_r(deviation, range(2, 7), among)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.manifold import TSNE
 from sklearn.metrics import silhouette_score
 
 from jne.analysis import selectivity
@@ -99,3 +100,11 @@ def test_clusters_follow_the_one_dimensional_embedding():
     line = selectivity.embed(features, 1, 0)[:, 0]
     means = [line[clusters.label == k].mean() for k in range(3)]
     assert means == sorted(means)
+
+
+@pytest.mark.parametrize(("n", "perplexity"), [(100, 30), (31, 10), (7, 2)])
+def test_the_embedding_is_scikit_learns(n, perplexity):
+    """Its default perplexity, or a third of the other stimuli, where that is less."""
+    features = RNG.normal(size=(n, 5)).astype(np.float32)
+    expected = TSNE(2, perplexity=perplexity, init="pca", random_state=3).fit_transform(features)
+    np.testing.assert_allclose(selectivity.embed(features, 2, 3), expected, rtol=1e-5, atol=1e-5)

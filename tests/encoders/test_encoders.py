@@ -60,8 +60,32 @@ def test_one_of_each_is_enough():
 def test_placement_names_the_layers():
     assert activated_layers("loc1", 3) == [True, False, False]
     assert activated_layers("loc2", 3) == [False, True, True]
+    assert activated_layers("loc2", 2) == [False, True]
     assert activated_layers("both", 2) == [True, True]
     assert activated_layers("none", 2) == [False, False]
+
+
+def test_layers_are_named_by_their_numbers_from_1():
+    for n_hidden in (1, 2, 3):
+        for chosen in range(2**n_hidden):
+            active = [bool(chosen >> k & 1) for k in range(n_hidden)]
+            numbers = [k + 1 for k in range(n_hidden) if active[k]]
+            assert activated_layers(numbers, n_hidden) == active
+        for outside in (0, n_hidden + 1):
+            with pytest.raises(ValueError, match=f"names layer {outside}, but n_hidden is"):
+                activated_layers([1, outside], n_hidden)
+
+
+@pytest.mark.parametrize("placement", [[1], [2], [3], [1, 3]])
+def test_an_encoder_has_activations_in_the_layers_that_are_named(placement):
+    """By its equation: each layer is ReLU or nothing."""
+    encoder = ResidualEncoder(6, 4, hidden_width=5, n_hidden=3, placement=placement).double()
+    h = x = torch.randn(9, 6, dtype=torch.double)
+    for number, layer in enumerate(encoder.hidden, start=1):
+        step = h @ layer.weight.T + layer.bias
+        step = torch.relu(step) if number in placement else step
+        h = step if number == 1 else step + h
+    torch.testing.assert_close(encoder(x), encoder.readout(h))
 
 
 @pytest.mark.parametrize(

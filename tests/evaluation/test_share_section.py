@@ -225,6 +225,19 @@ def test_why_jne_may_tell_another_story(subjects, r, of_jne, story, why):
     assert ("JNE follows the noise ceiling (r 0.80) more than the share does (0.05)" in text) == why
 
 
+def test_without_a_noise_ceiling_it_is_not_held_constant(subjects):
+    table = correlations(0.9, 0.05, 0.8).iloc[:1]
+    text = Share().text(subjects[0], {"share_jne": table})
+    assert "partly the same story (Spearman's r 0.50 over 100 analysed voxels)." in text
+    assert "ceiling" not in text.partition("tell partly")[2]
+
+
+def test_without_a_correlation_there_is_no_story(subjects):
+    text = Share().text(subjects[0], {"share_jne": correlations(np.nan, 0.05, 0.8)})
+    assert "story" not in text
+    assert "nan" not in text
+
+
 def test_the_figure_shows_every_region_tier_and_all_voxels(subjects, result):
     with rc_context(STYLE):
         tables = result.by_subject["subj01"]

@@ -161,6 +161,23 @@ def test_a_decay_that_is_no_term_of_the_loss_is_left_alone():
     assert decays == {"Adam": [0.01, pytest.approx(0.01 * 90 / 39)], "AdamW": [0.01]}
 
 
+@pytest.mark.parametrize("factor", [0.5, 1, 2])
+@pytest.mark.parametrize("decay", [0, 0.01])
+def test_one_step_without_a_gradient_is_the_decay_alone(decay, factor):
+    """SGD: w - lr decay w, for the outputs times their factor."""
+    optimizer = {"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": decay}
+    module = EncodingModule(8, 3, {"_target_": "jne.encoders.ResidualEncoder"}, optimizer)
+    module.outputs, module.outputs_decay = ["readout"], factor
+    before = {name: value.clone() for name, value in module.encoder.named_parameters()}
+    steps = module.configure_optimizers()
+    for parameter in module.encoder.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    steps.step()
+    for name, value in module.encoder.named_parameters():
+        kept = 1 - 0.1 * decay * (factor if name.startswith("readout") else 1)
+        torch.testing.assert_close(value.detach(), kept * before[name].detach(), msg=name)
+
+
 @pytest.mark.parametrize("same", [True, False])
 def test_weight_decay_does_not_depend_on_the_number_of_voxels(data, monkeypatch, same):
     """Every voxel three times over has the same loss, so the same hidden layers."""

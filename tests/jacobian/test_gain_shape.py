@@ -104,6 +104,8 @@ def test_an_output_nonlinearity_changes_the_gain_alone():
 )
 def test_a_linear_encoder_changes_by_exactly_zero(encoder):
     arrays = found(encoder, torch.randn(7, 20))
+    assert (arrays["gain"] == 1).all()
+    assert (arrays["shape"] == 0).all()
     assert (gain_change(arrays["gain"]) == 0).all()
     assert (shape_change(arrays["shape"]) == 0).all()
 

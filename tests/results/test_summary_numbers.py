@@ -93,6 +93,13 @@ def test_the_scalars_of_a_run(n_draws):
     }  # fmt: skip
 
 
+def test_a_run_that_left_no_voxel_out_counts_none():
+    voxels = table_of(1).iloc[10:]
+    assert summarise(voxels, 0.05)["voxels"] == {
+        "all": 50, "scored": 50, "measured": 50, "constant": 0, "missing": 0,
+    }  # fmt: skip
+
+
 def test_of_many_regions_those_of_the_paper_are_metrics():
     voxels = table_of(1)
     for n, expected in ((12, 12), (13, 0)):

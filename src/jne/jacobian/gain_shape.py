@@ -27,7 +27,7 @@ class Direction(NamedTuple):
 
 def direction_of_(mean: Tensor) -> Direction:
     """The directions of mean Jacobians (v, D), which the unit vectors overwrite."""
-    length = torch.linalg.vector_norm(mean, dim=-1)
+    length = torch.linalg.vector_norm(mean, dim=1)
     return Direction(mean.div_(length[:, None]), length)
 
 

@@ -291,7 +291,7 @@ def _rise(steps: pd.DataFrame) -> list[str]:
 def _comparison(table: pd.DataFrame) -> list[str]:
     """Whether JNE and the share tell the same story, and where not, why."""
     given = table["given"] != ""
-    pair = table[given] if given.any() else table.iloc[:1]
+    pair = table[given] if given.any() else table
     r = float(pair["r"].iloc[0])
     if not np.isfinite(r):
         return []
