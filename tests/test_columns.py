@@ -138,22 +138,28 @@ def test_no_other_column_is_needed(run):
 def test_means_by_roi_are_of_what_a_mean_says_something_about():
     """Of p, penalties, ends of intervals and the tables' own columns it does not."""
     table = pd.DataFrame(columns=[entry.name for entry in columns.COLUMNS])
-    expected = ["r2", "r2_ridge", "r2_kernel", "jne", "jne_twin", "w", "mean_deviation"]
+    expected = [
+        "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "jne_twin", "w", "mean_deviation",
+    ]  # fmt: skip
     assert columns.averaged(table) == expected
     assert columns.baselines(table) == ["r2_ridge", "r2_kernel"]
     assert columns.regional(table) == [
         "nonlinear_share", "nonlinear_share_low", "nonlinear_share_high", "signal_share",
-        "linear_share",
+        "linear_share", "validated_share", "validated_share_low", "validated_share_high",
+        "nonlinear_z", "nonlinear_p", "r2_nonlinear_part", "r2_linear_part",
     ]  # fmt: skip
 
 
 def test_maps_of_nonlinearity_stand_before_those_of_prediction():
     order = [entry.name for entry in columns.maps()]
     assert order == [
-        "nonlinear_share", "jne", "w", "nonlinear", "planted_share", "gain_change", "shape_change",
+        "nonlinear_share", "validated_share", "jne", "jne_calibrated", "w", "nonlinear",
+        "planted_share", "gain_change", "shape_change",
         "noise_ceiling", "r2_nonlinear", "r2_linear", "r2_ridge",
     ]  # fmt: skip
-    assert chosen(lambda entry: entry.static) == {"nonlinear_share", "jne", "w", "r2_nonlinear"}
+    assert chosen(lambda entry: entry.static) == {
+        "nonlinear_share", "validated_share", "jne", "w", "r2_nonlinear",
+    }  # fmt: skip
 
 
 def test_a_map_needs_a_value():
