@@ -136,8 +136,9 @@ def test_errors_of_sets_are_those_over_cohorts():
         linear, g = rng.standard_normal((2, n, n_voxels))
         noise = rng.standard_normal((n, 1)) + rng.standard_normal((n, n_voxels))
         y = linear + 0.5 * g + noise
-        inputs = [x.astype(np.float32) for x in (y, linear + g, g)]
-        _, sums = evidence_of(*inputs, None, sets, 2)
+        ridge = rng.standard_normal((n, n_voxels))
+        inputs = [x.astype(np.float32) for x in (y, linear + g, g, ridge)]
+        _, sums = evidence_of(*inputs, sets, 2)
         share = sums.share()
         shares.append(share.share)
         widths.append((share.high - share.low) / 2 / stats.norm.ppf(0.975))
@@ -163,7 +164,7 @@ def test_what_has_no_evidence(arrays):
     assert voxels.r2_linear[1] > 0
     np.testing.assert_array_equal(sums.n_voxels, [2, 4, 6])
     _, all_linear = _evidence(arrays, g=0 * g, f=f - g)
-    assert np.isnan(all_linear.z).all() and np.isnan(all_linear.p).all()
+    assert np.isnan([all_linear.z, all_linear.p]).all()
     assert (all_linear.share().share == 0).all()
 
 

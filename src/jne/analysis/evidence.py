@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.analysis.evidence_sums import (
+    N_REGRESSORS,
     EvidenceSums,
     normal_quantile,
     one_sided_p,
@@ -88,7 +89,7 @@ def evidence_of(
     responses: Columns,
     prediction: Columns,
     nonlinear: Columns,
-    ridge: Columns | None,
+    ridge: Columns,
     sets: NDArray[np.int64],
     n_sets: int,
     keep: NDArray[np.float32] | None = None,
@@ -102,8 +103,9 @@ def evidence_of(
         The encoder's.
     nonlinear : (n, V) array
         What is nonlinear in it (`LinearPart`).
-    ridge : (n, V) array or None
-        The prediction of a linear model.
+    ridge : (n, V) array
+        The prediction of ridge regression. Without it linear voxels come out as nonlinear: what is
+        linear in the responses, and missing in the encoder's linear part, is then no regressor.
     sets : (V,) array of int
         Which of the `n_sets` sets each voxel is in.
     keep : (n, V) array of float32, optional
@@ -124,9 +126,9 @@ def evidence_of(
         of_set = torch.zeros_like(of_all)
         for part in even_blocks(len(members), max(_AT_ONCE // n, 2)):
             voxels = members[part]
-            y, f, g = (_float32(x, voxels) for x in (responses, prediction, nonlinear))
-            of_ridge = [] if ridge is None else [_float32(ridge, voxels)]
-            per_stimulus, per_voxel, own = _regress(y, g, [*of_ridge, f - g])
+            arrays = (responses, prediction, nonlinear, ridge)
+            y, f, g, r = (_float32(x, voxels) for x in arrays)
+            per_stimulus, per_voxel, own = _regress(y, g, [r, f - g])
             columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
                 sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()
@@ -143,8 +145,7 @@ def evidence_of(
             totals[name][number] = by_name[name][members].sum()
     totals["pairs"][-1] = _squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
-    n_regressors = 3 if ridge is None else 4
-    return _evidence(by_name, n - n_regressors), EvidenceSums(n_regressors, **with_all, **totals)
+    return _evidence(by_name, n - N_REGRESSORS), EvidenceSums(**with_all, **totals)
 
 
 def _float32(values: Columns, voxels: NDArray[np.int64]) -> Tensor:

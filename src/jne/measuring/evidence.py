@@ -62,14 +62,13 @@ def measure_evidence(
     encoder: nn.Module,
     data: EncodingData,
     scores: Scores,
-    ridge: Columns | None,
+    ridge: Columns,
     settings: EvidenceConfig,
     folder: Path,
 ) -> MeasuredEvidence | None:
     """Evidence of the trained voxels, of their ROIs and of all; None with shuffled data.
 
-    ridge: predictions of the test stimuli (n, V') by ridge regression, if there are any. folder:
-    for evidence.npy.
+    ridge: predictions of the test stimuli (n, V') by ridge regression. folder: for evidence.npy.
     """
     if data.identity["order"] is not None:
         return None
