@@ -180,7 +180,8 @@ COLUMNS: tuple[Column, ...] = (
            required=True, averaged=True, cmap="magma", static=True),
     Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
-           "rate of the report, else 0", BOOLEAN, cmap="cividis"),
+           "rate of the report, else 0; in rois.csv the share of voxels that are, at 10 %",
+           BOOLEAN, cmap="cividis", regional=True),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
     Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "
