@@ -1,7 +1,7 @@
 """Ridge and kernel ridge regression beside every run: what any encoder has to beat.
 
 Both are fitted to training and validation stimuli, with a penalty per voxel chosen by
-cross-validation (himalaya), and scored on the test stimuli. They depend on the data alone, so they
+cross-validation, and scored on the test stimuli. They depend on the data alone, so they
 are a stage. N stimuli, D features, V' trained voxels.
 """
 
@@ -28,14 +28,14 @@ from jne.utils.progress import stage_progress
 _VOXELS_AT_ONCE = 2**14
 _FILE = "columns.npy"
 
-Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32]]]
-"""From responses (n, v): predictions of the test stimuli and penalties (v,)."""
+Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]]
+"""From responses (n, v): predictions of the test stimuli, penalties (v,), ends of the grid (v,)."""
 
 
 def baseline_columns(
     kinds: Sequence[str], data: EncodingData, stages: Stages
 ) -> dict[str, NDArray[np.float32]]:
-    """Columns (V',) for the voxel table: r2_KIND, the test R2, and KIND_penalty.
+    """Columns (V',) for the voxel table: r2_KIND, the test R2, KIND_penalty and KIND_penalty_end.
 
     kinds: `ridge`, from the features; `kernel`, with the kernel exp(-|x - x'|^2 / D), from N x N
         kernels, and refused by InputError where these do not fit the memory. data: without twins.
@@ -44,15 +44,16 @@ def baseline_columns(
     for kind in kinds:
         about = {"data": data.identity, "kind": kind, "penalties": PENALTIES, "folds": N_FOLDS}
         folder = stages.make("baseline", about, partial(_write, kind=kind, data=data))
-        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = np.load(folder / _FILE)
+        names = (f"r2_{kind}", f"{kind}_penalty", f"{kind}_penalty_end")
+        columns |= zip(names, np.load(folder / _FILE), strict=True)
     return columns
 
 
 def _write(folder: Path, kind: str, data: EncodingData) -> None:
-    """(2, V'): R2 and penalty. Continued after a kill."""
+    """(3, V'): R2, penalty and end of the grid. Continued after a kill."""
     if kind == "kernel":
         _check_memory(data)
-    shape, path = (2, data.n_trained), folder / _FILE
+    shape, path = (3, data.n_trained), folder / _FILE
     with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
         _fill(arrays, kind, data)
 
@@ -70,10 +71,10 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
             if unit >= arrays.done:
                 responses = data.responses.block(rows, voxels)
                 offset = responses.mean(dim=0)
-                predictions, penalty = predict(responses - offset)
+                predictions, *chosen = predict(responses - offset)
                 truth = data.responses.block(test, voxels).numpy()
                 table[0, voxels] = r2_score(truth, (predictions + offset).numpy())
-                table[1, voxels] = penalty
+                table[1:, voxels] = chosen
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)
 
@@ -81,9 +82,9 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
 def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
     ridge = RidgeCV(features, folds)
 
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
         fitted = ridge.fit(responses)
-        return test @ fitted.weights, fitted.penalty
+        return test @ fitted.weights, fitted.penalty, fitted.end
 
     return predict
 
@@ -91,9 +92,9 @@ def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
 def _kernel_ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
     kernel, test_kernel = _kernel(features, features), _kernel(test, features)
 
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
-        dual, penalty = fit_kernel_ridge(kernel, responses, folds)
-        return test_kernel @ dual, penalty
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
+        dual, penalty, end = fit_kernel_ridge(kernel, responses, folds)
+        return test_kernel @ dual, penalty, end
 
     return predict
 

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
 
-from jne.columns import label, regional
+from jne.columns import label, matching, regional
 from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
@@ -56,6 +56,11 @@ from jne.utils.progress import print_table, say
 from jne.utils.tables import read_table, write_table
 
 _MAX_ROWS = 50  # ROIs in the table on the terminal
+_MANY_AT_END = 0.05  # of the voxels
+_ENDS = {
+    1: "have the largest penalty of the grid (nothing to predict was found: about the mean is)",
+    -1: "have the smallest penalty of the grid (hardly any noise was found: nearly least squares)",
+}
 
 
 class TrainingRun:
@@ -176,6 +181,7 @@ class TrainingRun:
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
         self.folder.note(val_loss=history.best_loss)
         self._show(regions)
+        say_penalty_ends(voxels)
         return history.best_loss
 
     def _log(self, metrics: dict[str, float], drawn: list[Path]) -> None:
@@ -235,6 +241,23 @@ def say_share(regions: pd.DataFrame) -> None:
         )
     else:
         say("no signal above the noise, so no nonlinear share", style="yellow")
+
+
+def say_penalty_ends(voxels: pd.DataFrame) -> None:
+    """Say for how many voxels a penalty is at an end of its grid, where these are many."""
+    for name in matching("{fit}_penalty_end", voxels):
+        ends = voxels[name].dropna()
+        parts = [
+            f"{(ends == end).sum()} {meaning}"
+            for end, meaning in _ENDS.items()
+            if (ends == end).any()
+        ]
+        if ends.ne(0).sum() > _MANY_AT_END * len(ends):
+            say(
+                f"{label(name.removesuffix('_end'))}: of {len(ends)} voxels, {' and '.join(parts)}",
+                style="yellow",
+                soft_wrap=True,
+            )
 
 
 def say_what_is_shown(regions: pd.DataFrame) -> None:
