@@ -228,8 +228,8 @@ def _with_ridge(
     freeze_linear_path(module.encoder)
     trained = train(module, data)
     solved = refit_readout(module.encoder, data)
-    chosen = {"readout_penalty": solved.penalty, "readout_end": solved.end}
-    return replace(trained, best_loss=solved.loss, **chosen)
+    penalty, end = solved.penalty, solved.end
+    return replace(trained, best_loss=solved.loss, readout_penalty=penalty, readout_end=end)
 
 
 def _train_on_components(
