@@ -198,9 +198,10 @@ class RidgeSolver:
     """
 
     def __init__(self, features: Tensor) -> None:
-        self._u, self._s, directions = torch.linalg.svd(features, full_matrices=False)
-        self.directions = directions.T
-        """(D, r), the principal directions of the features."""
+        wide = len(features) < features.shape[1]  # LAPACK takes several times longer for these
+        tall = features.T if wide else features
+        left, self._s, right = torch.linalg.svd(tall, full_matrices=False)
+        self._u, self.directions = (right.T, left) if wide else (left, right.T)
 
     def project(self, responses: Tensor) -> Tensor:
         """(r, V), for responses (N, V)."""
