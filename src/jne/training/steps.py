@@ -54,10 +54,11 @@ class Outcome:
 
     def voxels(self, more: Mapping[str, NDArray] | None = None) -> pd.DataFrame:
         """The voxel table. more: columns (V',) of the trained voxels beside those of the scores."""
-        data, penalty = self.data, self.fitted.history.readout_penalty
+        data, history = self.data, self.fitted.history
         trained = {**self.scores.columns, **(more or {})}
-        if penalty is not None:
-            trained["readout_penalty"] = penalty[: data.n_trained]  # no twins
+        if history.readout_penalty is not None and history.readout_end is not None:
+            trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
+            trained["readout_penalty_end"] = history.readout_end[: data.n_trained]
         table, columns = data.prepared.voxels, self.nonlinearity.columns
         if self.evidence is not None:
             trained |= self.evidence.columns
