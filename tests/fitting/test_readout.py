@@ -141,10 +141,6 @@ def test_the_readout_is_ridge_regression_on_the_hidden_layer(data, linear_path):
     assert found.loss == pytest.approx(errors.mean(), rel=1e-5)
 
 
-def test_penalties_are_half_a_decade_apart():
-    np.testing.assert_allclose(PENALTIES, np.geomspace(10, 10**5.5, 10))
-
-
 def test_an_encoder_without_bias_keeps_none(data):
     encoder = ResidualEncoder(64, data.n_trained, hidden_width=16, bias=False)
     refit_readout(encoder, data)
