@@ -89,6 +89,8 @@ def test_the_scalars_of_a_run(n_draws):
         "jne/mean": jne.mean(), "jne/median": np.median(jne),
         "jne_ss/mean": (jne**2).mean(), "jne_ss/p95": np.nanmean(voxels["jne_ss_p95"]),
         "mean_deviation/mean": np.nanmean(voxels["mean_deviation"]),
+        "jne_calibrated/mean": np.nanmean(voxels["jne_calibrated"]),
+        "nonlinear/all": (voxels["nonlinear_p_fdr"].dropna() <= 0.1).mean(),
         "w/mean": w.mean(), "w/median": np.median(w), "w/positive_share": (w > 0).mean(),
     }  # fmt: skip
     q = brute_q(voxels, n_draws)
@@ -97,6 +99,7 @@ def test_the_scalars_of_a_run(n_draws):
     for roi, rows in voxels[voxels["roi"] != ""].groupby("roi"):
         expected |= {f"{name}/{roi}": rows[name].mean() for name in AVERAGED}
         expected[f"jne_ss/{roi}"] = (rows["jne"] ** 2).mean()
+        expected[f"nonlinear/{roi}"] = (rows["nonlinear_p_fdr"].dropna() <= 0.1).mean()
     assert summary["metrics"].keys() == expected.keys()
     for name, value in expected.items():
         assert summary["metrics"][name] == pytest.approx(value), name
