@@ -14,6 +14,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from jne.analysis import nonlinearity
+from jne.analysis.evidence import Evidence, evidence_of
+from jne.analysis.evidence_sums import N_REGRESSORS
 from jne.analysis.nonlinear_share import nonlinear_share
 from jne.analysis.share_sums import Share
 from jne.data.centring import LARGEST, centred
@@ -21,9 +23,11 @@ from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
+from jne.fitting.baseline import predict_by_ridge
 from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
 from jne.jacobian.measurement import FEWEST_STIMULI
+from jne.measuring.evidence import nonlinear_part
 from jne.utils.blocks import among_all
 from jne.utils.progress import without_progress
 
@@ -190,6 +194,9 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._model = RawEncoder(
             self.encoder_, {name: getattr(data, name) for name in scaling}, trained
         )
+        seen = np.concatenate([rows["train"], rows["val"]])  # `evidence` needs them
+        self._features_seen = data.features[seen].numpy()
+        self._responses_seen = data.responses[seen].numpy()
         self._constants = responses[rows["train"][0], ~trained]
         self._validation_features = data.split("val")[0]
         self._jne: NDArray[np.float64] | None = None
@@ -220,6 +227,39 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def jne_ss(self, X: ArrayLike) -> NDArray[np.float32]:
         """JNE-SS, the nonlinearity at each stimulus of X (n, D), n at least 3: (n, V), or (n,)."""
         return self._like_y(nonlinearity.jne_ss(self._deviation(X, fewest=FEWEST_STIMULI)))
+
+    def evidence(self, X: ArrayLike, y: ArrayLike) -> Evidence:
+        """Does the nonlinear part of the predictions exist in responses that `fit` has not seen?
+
+        X: (n, D), y: (n, V) or (n,), of stimuli that were in no call of `fit`. Ridge regression is
+        fitted to those that were. Returns arrays (V,), NaN for voxels that were constant. See
+        `jne.evidence`.
+        """
+        features = torch.from_numpy(np.array(self._features(X)))
+        model, n, trained = self._model, len(features), self._model.trained.numpy()
+        y = np.asarray(y, dtype=np.float64)
+        if y.shape[:1] != (n,) or y.size != n * len(trained) or not np.isfinite(y).all():
+            raise InputError("y", f"must be ({n}, {len(trained)}) and finite, found {y.shape}")
+        if n <= N_REGRESSORS + 1:
+            raise InputError("X", f"{n} stimuli are too few to regress on")
+        mean, scale = model.response_mean.numpy(), model.response_scale.numpy()
+        unseen = (y.reshape(n, -1)[:, trained] - mean) / scale
+        rows = np.split(np.arange(len(self._features_seen) + n), [len(self._features_seen)])
+        with without_progress():
+            data = StandardisedData(
+                np.concatenate([self._features_seen, model.standardised(features).numpy()]),
+                np.concatenate([self._responses_seen, unseen.astype(np.float32)]),
+                {"train": rows[0], "val": rows[0][:0], "test": rows[1]},
+                batch_size=None,
+                seed=0,
+            )
+            with torch.no_grad():
+                prediction = self.encoder_(data.split("test")[0]).numpy()
+            inputs = nonlinear_part(self.encoder_, data), predict_by_ridge(data)
+        sets = np.zeros(data.n_trained, dtype=np.int64)
+        of_voxels, _ = evidence_of(data.split("test")[1].numpy(), prediction, *inputs, sets, 1)
+        columns = (among_all(values, trained, len(trained)) for values in of_voxels)
+        return Evidence(*map(self._like_y, columns))
 
     def share(self, X: ArrayLike, y: ArrayLike, *, n_components: int | None = None) -> Share:
         """The nonlinear share of the signal, which needs repeats and no fitted encoder.

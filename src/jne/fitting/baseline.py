@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.analysis.prediction import r2_score
-from jne.data.datamodule import EncodingData
+from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import N_FOLDS, cross_validation
 from jne.encoders.ridge import PENALTIES, RidgeCV, fit_kernel_ridge
 from jne.errors import InputError
@@ -71,13 +71,30 @@ def _write(folder: Path, kind: str, data: EncodingData) -> None:
         _fill(arrays, kind, data)
 
 
+def predict_by_ridge(data: StandardisedData) -> NDArray[np.float32]:
+    """As `ridge_predictions`, without a store."""
+    rows = np.concatenate([data.rows["train"], data.rows["val"]])
+    predict = _predictor("ridge", data)
+    predictions = np.empty((len(data.rows["test"]), data.n_trained), dtype=np.float32)
+    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        responses = data.responses.block(rows, voxels)
+        offset = responses.mean(dim=0)
+        predictions[:, voxels] = predict(responses - offset)[0] + offset
+    return predictions
+
+
+def _predictor(kind: str, data: StandardisedData) -> Predict:
+    rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
+    mean = data.features[rows].mean(dim=0)
+    return _KINDS[kind](
+        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
+    )
+
+
 def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
     (table,) = arrays.arrays.values()
     rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
-    mean = data.features[rows].mean(dim=0)
-    predict = _KINDS[kind](
-        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
-    )
+    predict = _predictor(kind, data)
     with stage_progress() as progress:
         task = progress.add_task(f"{kind} regression", total=data.n_trained, unit="voxels")
         for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
