@@ -26,8 +26,10 @@ def test_evidence_is_that_of_the_predictions(fitted):
     expected = jne.evidence(
         lambda x: model.predict(x)[:, :2], X[:350], X[350:], Y[350:, :2], ridge=ridge.predict
     )
-    for name in ("z", "slope", "slope_error", "r2_linear"):
-        np.testing.assert_allclose(getattr(result, name)[:2], getattr(expected, name), rtol=0.03)
+    # Penalties of the two ridge regressions differ
+    np.testing.assert_allclose(result.z[:2], expected.z, atol=0.25)
+    for name in ("slope", "slope_error", "r2_nonlinear", "r2_linear"):
+        np.testing.assert_allclose(getattr(result, name)[:2], getattr(expected, name), atol=0.03)
     assert result.p[0] < 1e-4 < 0.05 < result.p[1]
     assert np.isnan([values[2] for values in result]).all()
 
