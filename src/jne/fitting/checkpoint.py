@@ -139,6 +139,8 @@ def _is_like(value: Any, example: Any) -> bool:
         return isinstance(value, dict) and all(
             _is_like(value[key], example[key]) for key in example if key in value
         )
+    if isinstance(example, list):
+        return isinstance(value, list)
     if isinstance(example, Tensor):
         return isinstance(value, Tensor) and value.shape == example.shape
     if isinstance(example, bool):

@@ -29,6 +29,17 @@ class History:
     """(V',), the penalty of each voxel in a ridge readout."""
     trajectory: pd.DataFrame | None = None
     """As `Trajectory.table`, where some voxels were followed."""
+    decays: pd.DataFrame | None = None
+    """One row per weight decay, where it was left to the data (`jne.fitting.decay`): weight_decay,
+    first_epoch, best_epoch, trained_loss (of its best epoch) and loss, the lowest of which chose.
+    """
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay that was chosen, where it was left to the data."""
+        if self.decays is None:
+            return None
+        return float(self.decays.loc[self.decays["loss"].idxmin(), "weight_decay"])
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
@@ -41,6 +52,8 @@ def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
         "readout_penalty": None if penalty is None else torch.from_numpy(penalty),
         "trajectory": None if followed is None else followed.to_dict("list"),
     }
+    if history.decays is not None:
+        content["decays"] = history.decays.to_dict("list")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
 
@@ -56,6 +69,7 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
         saved["best_loss"],
         None if penalty is None else penalty.numpy().copy(),
         None if followed is None else pd.DataFrame(followed),
+        pd.DataFrame(saved["decays"]) if "decays" in saved else None,
     )
 
 

@@ -127,6 +127,10 @@ class TrainingRun:
             "train/best_epoch": history.best_epoch,
             "train/epochs": len(history.epochs),
         }
+        if history.decays is not None:
+            summary["metrics"]["train/weight_decay"] = history.weight_decay
+            summary["weight_decays"] = history.decays.to_dict("records")
+            say_decay(history.decays)
         if data.prepared.warnings:
             summary["data_warnings"] = data.prepared.warnings
         write_results(
@@ -220,6 +224,16 @@ class TrainingRun:
         say_what_is_shown(regions)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
+
+
+def say_decay(decays: pd.DataFrame) -> None:
+    """Say which weight decay was chosen."""
+    best = decays.loc[decays["loss"].idxmin()]
+    say(
+        f"weight decay {best['weight_decay']:g}, of {len(decays)} the one of the lowest validation "
+        f"loss ({best['loss']:.4f}; without any {decays['loss'].iloc[-1]:.4f})",
+        soft_wrap=True,
+    )
 
 
 def say_share(regions: pd.DataFrame) -> None:
