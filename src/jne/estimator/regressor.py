@@ -102,7 +102,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         *,
         activation: str = "relu",
         placement: str | list[int] = "both",
-        hidden_width: int = 1024,
+        hidden_width: int = 256,
         n_hidden: int = 3,
         bias: bool = True,
         linear_path: bool = True,
