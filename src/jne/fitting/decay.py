@@ -28,10 +28,10 @@ from jne.fitting.readout import refit_readout
 from jne.utils.progress import without_progress
 
 AUTO = "auto"
-DECAYS = (0.1, 0.05, 0.025, 0.0125, 0.00625, 0.003, 0.0015, 0.0)
+DECAYS = (0.1, 0.05, 0.03, 0.02, 0.014, 0.01, 0.007, 0.005, 0.003, 0.0)
 # Of the validation loss of standardised responses. What a smaller decay takes over need not have
 # been trained to the end.
-_LEAST_GAIN = 0.002
+_LEAST_GAIN = 0.001
 _NUMBERS = ("weight_decay", "first_epoch", "best_epoch", "trained_loss", "loss")
 
 
