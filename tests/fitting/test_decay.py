@@ -14,7 +14,7 @@ from jne.data.prepared import prepare
 from jne.errors import InputError
 from jne.fitting.callbacks import LastCheckpoint
 from jne.fitting.decay import DECAYS, DecayPath, solved_loss
-from jne.fitting.fit import fit
+from jne.fitting.fit import fit, train_module
 from jne.fitting.module import EncodingModule, build_optimizer
 from jne.stages import Stages
 from jne.training.config import check_config
@@ -166,6 +166,31 @@ def test_a_decay_that_is_no_term_of_the_loss_is_not_chosen(data, config):
     build_optimizer({"_target_": "torch.optim.SGD", "lr": 1.0, "weight_decay": "auto"}, encoder)
     with pytest.raises(InputError, match=r"^weight_decay='?auto'?: is chosen only where"):
         JNERegressor(optimizer="adamw").fit(*(part.numpy() for part in data.split("train")))
+
+
+@pytest.mark.parametrize("decays", [("auto", 0.01), (0.01, "auto")])
+def test_a_checkpoint_of_the_other_kind_is_refused(data, config, tmp_path, decays):
+    of, now = [settings_of(config, optimizer=ADAM | {"weight_decay": decay}) for decay in decays]
+    module = EncodingModule(data.n_features, data.n_outputs, config.encoder, of.optimizer)
+    train_module(module, data, of, save_to=tmp_path / "last.ckpt")
+    with pytest.raises(InputError, match=r"training (chose|did not choose) a weight"):
+        fit(data, now, checkpoint=tmp_path / "last.ckpt")
+
+
+def test_a_loss_that_is_no_number_ends_the_choice(data, config, monkeypatch):
+    """With what was tried before it; the first epochs of all have losses."""
+    original = EncodingModule.validation_step
+
+    def step(module, batch):
+        if module.current_epoch >= 6:
+            batch = batch._replace(responses=batch.responses * torch.nan)
+        original(module, batch)
+
+    monkeypatch.setattr(EncodingModule, "validation_step", step)
+    history = fit(data, config).history
+    assert tuple(history.decays["weight_decay"]) == DECAYS[:2]
+    assert np.isfinite(history.best_loss)
+    assert history.best_epoch < 6
 
 
 def test_an_optimiser_without_weight_decay(data, config):

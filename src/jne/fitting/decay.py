@@ -87,9 +87,11 @@ class DecayPath(Patience):
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
         if not np.isfinite(float(trainer.callback_metrics["val/loss"])):
-            if self.best.epoch < 0 and self.tried:  # with this decay it was never finite
-                self.best.epoch, self.best.loss = int(self.tried[-1]["best_epoch"]), np.inf
-                self.best.weights = self.kept
+            if self.best.epoch >= 0:
+                self._end(module)
+            elif self.tried:  # with this decay it was never finite
+                last = self.tried[-1]
+                self.best.epoch, self.best.loss = int(last["best_epoch"]), last["trained_loss"]
             return
         if trainer.current_epoch + 1 - self.first_epoch < self.max_epochs:
             if not trainer.should_stop:
@@ -111,7 +113,7 @@ class DecayPath(Patience):
 
     def _begin(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Go on from the best weights, with the next decay and an optimiser that is new."""
-        module.encoder.load_state_dict(self.best.weights)  # type: ignore[union-attr,operator]
+        module.encoder.load_state_dict(self.best.weights)  # type: ignore[union-attr]
         before, now = DECAYS[len(self.tried) - 1], DECAYS[len(self.tried)]
         for optimizer in trainer.optimizers:
             optimizer.state.clear()
@@ -124,7 +126,7 @@ class DecayPath(Patience):
     def choose(self, encoder: nn.Module) -> tuple[int, float, pd.DataFrame]:
         """Give the encoder the weights that are kept: their epoch, their loss, and all decays."""
         tried = pd.DataFrame(self.tried).astype({"first_epoch": int, "best_epoch": int})
-        chosen = tried.loc[tried["loss"].idxmin()]
+        chosen = tried.iloc[tried["loss"].argmin()]
         encoder.load_state_dict(self.kept)
         return int(chosen["best_epoch"]), float(chosen["trained_loss"]), tried
 
@@ -136,8 +138,6 @@ class DecayPath(Patience):
         return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if "tried" not in state:
-            raise ValueError("it is of a training with one weight decay, and this one chooses")
         whole = all(
             row.keys() == set(_NUMBERS)
             and all(type(value) in (int, float) for value in row.values())

@@ -39,7 +39,7 @@ class History:
         """The weight decay that was chosen, where it was left to the data."""
         if self.decays is None:
             return None
-        return float(self.decays.loc[self.decays["loss"].idxmin(), "weight_decay"])
+        return float(self.decays["weight_decay"].iloc[self.decays["loss"].argmin()])
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:

@@ -228,10 +228,11 @@ class TrainingRun:
 
 def say_decay(decays: pd.DataFrame) -> None:
     """Say which weight decay was chosen."""
-    best = decays.loc[decays["loss"].idxmin()]
+    losses = decays["loss"].to_numpy()
+    best = losses.argmin()
     say(
-        f"weight decay {best['weight_decay']:g}, of {len(decays)} the one of the lowest validation "
-        f"loss ({best['loss']:.4f}; without any {decays['loss'].iloc[-1]:.4f})",
+        f"weight decay {decays['weight_decay'].iloc[best]:g}, of {len(decays)} the one of the "
+        f"lowest validation loss ({losses[best]:.4f}; of the last, none, {losses[-1]:.4f})",
         soft_wrap=True,
     )
 
