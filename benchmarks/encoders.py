@@ -1,7 +1,7 @@
 """Do encoders predict better than ridge regression, and does JNE find the planted nonlinearity?
 
 python benchmarks/encoders.py cells independent 2000 2 3                # seeds 2 and 3
-python benchmarks/encoders.py cells correlated 2000 2 3 --tuned
+python benchmarks/encoders.py cells correlated 2000 2 3 --decay=0.01     # in place of auto
 python benchmarks/encoders.py v4 FOLDER_OF_v4_201025                    # split seeds 0, 1, 2
 python benchmarks/encoders.py cost
 
@@ -65,9 +65,9 @@ def run(folder: Path, *overrides: str) -> pd.DataFrame:
     return table
 
 
-def cells(noise: str, n_train: int, seeds: list[int], tuned: bool) -> None:
+def cells(noise: str, n_train: int, seeds: list[int], more: list[str]) -> None:
     for seed in seeds:
-        print(f"{noise} noise, {n_train} training stimuli, seed {seed}{', tuned' if tuned else ''}")
+        print(f"{noise} noise, {n_train} training stimuli, seed {seed} {' '.join(more)}")
         with tempfile.TemporaryDirectory() as folder:
             table = run(
                 Path(folder),
@@ -77,7 +77,7 @@ def cells(noise: str, n_train: int, seeds: list[int], tuned: bool) -> None:
                 f"seed={seed}",
                 f"data.n_train={n_train}",
                 f"data.n_val={max(n_train // 8, 250)}",
-                *(["experiment=tuned"] if tuned else []),
+                *more,
             )
         by_cell = table.groupby(["alpha", "noise_ceiling"])
         for column in ("r2_trained", "r2"):
@@ -99,7 +99,7 @@ def cells(noise: str, n_train: int, seeds: list[int], tuned: bool) -> None:
         )
 
 
-def v4(root: str, tuned: bool) -> None:
+def v4(root: str, more: list[str]) -> None:
     rows = []
     for seed in (0, 1, 2):
         row = {"split seed": seed}
@@ -107,7 +107,8 @@ def v4(root: str, tuned: bool) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 table = run(
                     Path(folder),
-                    "experiment=v4" if not tuned else "experiment=[v4,tuned]",
+                    "experiment=v4",
+                    *more,
                     f"data.root={root}",
                     "data.layer=7",
                     f"data.split_seed={seed}",
@@ -154,13 +155,14 @@ def cost() -> None:
 
 if __name__ == "__main__":
     register_resolvers()
-    arguments = [a for a in sys.argv[1:] if a != "--tuned"]
-    tuned = "--tuned" in sys.argv
+    arguments = [a for a in sys.argv[1:] if not a.startswith("--")]
+    given = [a for a in sys.argv[1:] if a.startswith("--decay=")]
+    more = [a.replace("--decay", "optimizer.weight_decay") for a in given]
     match arguments:
         case ["cells", noise, n_train, *seeds]:
-            cells(noise, int(n_train), [int(seed) for seed in seeds], tuned)
+            cells(noise, int(n_train), [int(seed) for seed in seeds], more)
         case ["v4", root]:
-            v4(root, tuned)
+            v4(root, more)
         case ["cost"]:
             cost()
         case _:

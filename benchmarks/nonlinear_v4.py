@@ -1,7 +1,7 @@
 """Which units of a macaque V4 session are nonlinear, and how stable is the answer?
 
 python benchmarks/nonlinear_v4.py FOLDER_OF_v4_201025              # split seeds 0 to 4
-python benchmarks/nonlinear_v4.py FOLDER_OF_v4_201025 experiment=[v4,tuned]
+python benchmarks/nonlinear_v4.py FOLDER_OF_v4_201025 experiment=v4 optimizer.weight_decay=0.01
 
 Linear twins (control=twins) for each split of the stimuli, and once more with responses to other
 stimuli (shuffled). One row each: units found at q = .1, P(W > 0), the median W, Spearman's

@@ -84,8 +84,19 @@ NONLINEAR = (
 )
 
 
-def other_world(n: int, d: int, weak: bool, rng: np.random.Generator) -> tuple[NDArray, ...]:
-    """40 strong latents and d - 40 weak ones, mixed. Voxels have nonlinear functions of two."""
+def other_world(
+    n: int,
+    d: int,
+    weak: bool,
+    rng: np.random.Generator,
+    n_kinds: int = len(NONLINEAR),
+    n_functions: int | None = None,
+) -> tuple[NDArray, ...]:
+    """40 strong latents and d - 40 weak ones, mixed. Voxels have nonlinear functions of two.
+
+    n_kinds: the first of NONLINEAR. n_functions: of how many functions of latents each voxel has
+    one; None: of all that there are, so that hardly two voxels have the same.
+    """
     n_strong = 40
     reference = np.random.default_rng(7).standard_normal((400_000, 2))
     fits = []
@@ -98,6 +109,10 @@ def other_world(n: int, d: int, weak: bool, rng: np.random.Generator) -> tuple[N
     scaled = np.column_stack([strong * np.linspace(2, 1, n_strong), 0.15 * faint])
     features = scaled @ np.linalg.qr(rng.standard_normal((d, d)))[0]
     alpha = np.repeat(CELLS[:, 0], PER_CELL)
+    pool = [
+        (*rng.choice(n_strong, 2, replace=False), rng.integers(n_kinds))
+        for _ in range(n_functions or 0)
+    ]
     signal = np.empty((n, len(alpha)))
     for v, share in enumerate(alpha):
         weights = rng.standard_normal(n_strong)
@@ -105,8 +120,11 @@ def other_world(n: int, d: int, weak: bool, rng: np.random.Generator) -> tuple[N
         if weak:
             weights = rng.standard_normal(d - n_strong)
             linear = np.sqrt(0.5) * (linear + faint @ (weights / np.linalg.norm(weights)))
-        i, j = rng.choice(n_strong, 2, replace=False)
-        k = rng.integers(len(NONLINEAR))
+        if pool:
+            i, j, k = pool[rng.integers(len(pool))]
+        else:
+            i, j = rng.choice(n_strong, 2, replace=False)
+            k = rng.integers(n_kinds)
         weights, spread = fits[k]
         z = strong[:, [i, j]]
         rest = NONLINEAR[k](*z.T) - weights[0] - z @ weights[1:]

@@ -83,7 +83,7 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
     shown = jne_command("train", f"--config-dir={mine}", "--config-name=thesis", "--cfg", "job",
                         folder=tmp_path)  # fmt: skip
     assert yaml.safe_load(shown)["seed"] == 7
-    assert yaml.safe_load(shown)["encoder"]["hidden_width"] == 1024
+    assert yaml.safe_load(shown)["encoder"]["hidden_width"] == 256
     assert list(tmp_path.iterdir()) == [mine]  # no outputs, no logs
 
 

@@ -29,7 +29,9 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def config():
-    return check_config(compose_train("unused", "encoder.hidden_width=16"))[0]
+    return check_config(
+        compose_train("unused", "encoder.hidden_width=16", "optimizer.weight_decay=0")
+    )[0]
 
 
 def train(data, config, *, lr=3e-3, readout="ridge", checkpoint=None, save_to=None, **settings):

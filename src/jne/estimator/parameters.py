@@ -40,7 +40,7 @@ class Parameters(Section):
     readout: Literal["ridge", "trained"]
     optimizer: Literal["adam", "adamw"]
     lr: float = Field(gt=0)
-    weight_decay: float = Field(ge=0)
+    weight_decay: Annotated[float, Field(ge=0)] | Literal["auto"]
     batch_size: Annotated[int, Field(ge=1)] | None
     max_epochs: int = Field(ge=1)
     patience: int = Field(ge=1)

@@ -63,12 +63,15 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     readout : {"ridge", "trained"}
         Whether the last layer is solved for after training, or as training left it.
     optimizer : {"adam", "adamw"}
-    lr, weight_decay : float
-        Learning rate and weight decay of the optimiser.
+    lr : float
+        Learning rate of the optimiser.
+    weight_decay : float or "auto"
+        Weight decay of the optimiser; auto finds one that fits the data while training, where it is
+        a term of the loss (adam's).
     batch_size : int or None
         Stimuli per step; None for all.
     max_epochs : int
-        Training ends there at the latest.
+        Training ends there at the latest; with weight_decay="auto", with each of them.
     patience : int
         Epochs without a lower validation loss before it stops. The best epoch's weights are kept.
     validation_fraction : float
@@ -92,6 +95,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         One row per epoch.
     best_epoch_ : int
         The epoch whose weights were kept.
+    weight_decay_ : float
+        The weight decay that it was trained with.
     validation_ : (n_val,) array of int
         The rows that validated.
     """
@@ -101,14 +106,14 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         *,
         activation: str = "relu",
         placement: str | list[int] = "both",
-        hidden_width: int = 1024,
+        hidden_width: int = 256,
         n_hidden: int = 3,
         bias: bool = True,
         linear_path: bool = True,
         readout: str = "ridge",
         optimizer: str = "adam",
         lr: float = 1e-3,
-        weight_decay: float = 0.0,
+        weight_decay: float | str = "auto",
         batch_size: int | None = 256,
         max_epochs: int = 512,
         patience: int = 8,
@@ -189,6 +194,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.encoder_: nn.Module = fitted.encoder
         self.epochs_: pd.DataFrame = fitted.history.epochs
         self.best_epoch_: int = fitted.history.best_epoch
+        chosen = fitted.history.weight_decay
+        self.weight_decay_ = float(settings.weight_decay) if chosen is None else chosen
         scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
         trained = data.voxel_status == "ok"
         self._model = RawEncoder(

@@ -69,6 +69,9 @@ def restore_finished(
     best = states.get("BestWeights", {"epoch": -1})
     if saved and best["epoch"] >= 0 and rows[best["epoch"]]["val/loss"] != best["loss"]:
         raise ValueError("its best loss is not that of its curves")
+    chooses = "tried" in states.get(Patience.state_key, {})  # its weight decay: jne.fitting.decay
+    if saved and chooses != ("tried" in patience.state_dict()):
+        raise ValueError(f"its training {'chose' if chooses else 'did not choose'} a weight decay")
     over = states.get("LastCheckpoint", {}).get("over")
     over = over and not patience.would_continue(states[Patience.state_key])
     if not over and len(rows) < max_epochs:
@@ -139,6 +142,8 @@ def _is_like(value: Any, example: Any) -> bool:
         return isinstance(value, dict) and all(
             _is_like(value[key], example[key]) for key in example if key in value
         )
+    if isinstance(example, list):
+        return isinstance(value, list)
     if isinstance(example, Tensor):
         return isinstance(value, Tensor) and value.shape == example.shape
     if isinstance(example, bool):

@@ -39,6 +39,7 @@ from jne.fitting.components import (
     train_on_components,
 )
 from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.decay import DECAYS, DecayPath, is_auto, solved_loss
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
 from jne.fitting.module import EncodingModule, build_optimizer
 from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
@@ -192,6 +193,7 @@ def train_module(
     train = partial(
         _train,
         settings=settings.trainer,
+        readout=settings.readout,
         save_to=save_to,
         checkpoint=checkpoint,
         on_epoch=on_epoch,
@@ -288,12 +290,18 @@ def _train(
     module: EncodingModule,
     data: StandardisedData,
     settings: TrainerConfig,
+    readout: Literal["ridge", "trained"],
     save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
     trajectory: Follower | None,
 ) -> History:
-    curves, best, patience = EpochCurves(on_epoch), BestWeights(), Patience(settings.patience)
+    curves, best, max_epochs = EpochCurves(on_epoch), BestWeights(), settings.max_epochs
+    patience = Patience(settings.patience)
+    if is_auto(module.hparams["optimizer"]):
+        loss = partial(solved_loss, data=data) if readout == "ridge" else None
+        patience = DecayPath(settings.patience, max_epochs, best, loss)
+        max_epochs *= len(DECAYS)
     followers = [] if trajectory is None else [cast(pl.Callback, trajectory)]
     own: list[pl.Callback] = [curves, best, *followers]
     continued = save_to is not None and save_to.exists()
@@ -302,14 +310,14 @@ def _train(
     saved = read_checkpoint(checkpoint, module) if checkpoint else {}
     first = FirstBatch()
     with continuing(checkpoint, first):
-        if restore_finished(saved, module, own, patience, settings.max_epochs):
+        if restore_finished(saved, module, own, patience, max_epochs):
             if not continued:
                 say(
                     f"checkpoint: training was over in it after {len(curves.rows)} epochs; a "
                     f"larger trainer.patience or trainer.max_epochs would continue it",
                     style="yellow",
                 )
-            return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
+            return _history(module, curves, best, patience)
         if data.batch_bytes > 2**26:
             keep_freed_memory()
         callbacks = [*own, first, patience]
@@ -319,14 +327,24 @@ def _train(
             trainer = make_trainer(
                 settings,
                 callbacks,
-                max_epochs=settings.max_epochs,
+                max_epochs=max_epochs,
                 enable_checkpointing=save_to is not None,
                 accumulate_grad_batches=data.n_parts,
             )
             if checkpoint:
                 check_progress(saved, trainer)
             trainer.fit(module, data, ckpt_path=checkpoint)
-    return History(pd.DataFrame(curves.rows), best.epoch, best.loss)
+    return _history(module, curves, best, patience)
+
+
+def _history(
+    module: EncodingModule, curves: EpochCurves, best: BestWeights, patience: Patience
+) -> History:
+    rows = pd.DataFrame(curves.rows)
+    if not isinstance(patience, DecayPath):
+        return History(rows, best.epoch, best.loss)
+    epoch, loss, decays = patience.choose(module.encoder)
+    return History(rows, epoch, loss, decays=decays)
 
 
 def _solved_epoch(module: EncodingModule, data: StandardisedData, loss: float) -> dict[str, float]:

@@ -31,6 +31,17 @@ class History:
     """(V',), which of them are at an end of the grid, as `RidgeFit.end`."""
     trajectory: pd.DataFrame | None = None
     """As `Trajectory.table`, where some voxels were followed."""
+    decays: pd.DataFrame | None = None
+    """One row per weight decay, where it was left to the data (`jne.fitting.decay`): weight_decay,
+    first_epoch, best_epoch, trained_loss (of its best epoch) and loss, the lowest of which chose.
+    """
+
+    @property
+    def weight_decay(self) -> float | None:
+        """The weight decay that was chosen, where it was left to the data."""
+        if self.decays is None:
+            return None
+        return float(self.decays["weight_decay"].iloc[self.decays["loss"].argmin()])
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
@@ -44,6 +55,8 @@ def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
         "readout_end": _tensor(history.readout_end),
         "trajectory": None if followed is None else followed.to_dict("list"),
     }
+    if history.decays is not None:
+        content["decays"] = history.decays.to_dict("list")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         torch.save(content, file)
 
@@ -60,6 +73,7 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
         _array(saved["readout_penalty"]),
         _array(saved["readout_end"]),
         None if followed is None else pd.DataFrame(followed),
+        pd.DataFrame(saved["decays"]) if "decays" in saved else None,
     )
 
 

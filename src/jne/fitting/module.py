@@ -13,6 +13,7 @@ from torchmetrics import R2Score
 from jne.data.datamodule import Batch
 from jne.encoders import build_encoder
 from jne.errors import InputError
+from jne.fitting.decay import check_decays, first_decay, is_auto
 from jne.utils.instantiate import instantiate
 
 
@@ -88,17 +89,21 @@ class PredictingModule(pl.LightningModule):
 def build_optimizer(config: Mapping[str, Any], encoder: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that the config section `optimizer` describes, for the encoder's weights.
 
+    Where that leaves the weight decay to the data, with the one that training begins with.
     Raises InputError, naming the section or the key in it, where it cannot be made.
     """
-    make = instantiate(config, "optimizer", _partial_=True)
+    make = instantiate(first_decay(config), "optimizer", _partial_=True)
     for name, parameter in signature(make.func).parameters.items():
         value = make.keywords.get(name, parameter.default)
         if _is_number(parameter.default) and not _is_number(value):
             raise InputError(f"optimizer.{name}", "input should be a number", value)
     try:
-        return make(encoder.parameters())
+        optimizer = make(encoder.parameters())
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError("optimizer", f"{str(error).splitlines()[0]}") from error
+    if is_auto(config):
+        check_decays(optimizer)
+    return optimizer
 
 
 def _is_number(value: object) -> bool:

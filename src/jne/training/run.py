@@ -48,7 +48,7 @@ from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.params import all_params, match_of, short_params
-from jne.training.shown import say_penalty_ends, say_verdict, show_regions
+from jne.training.shown import say_decay, say_penalty_ends, say_verdict, show_regions
 from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import say
@@ -131,6 +131,10 @@ class TrainingRun:
             "train/best_epoch": history.best_epoch,
             "train/epochs": len(history.epochs),
         }
+        if history.decays is not None:
+            summary["metrics"]["train/weight_decay"] = history.weight_decay
+            summary["weight_decays"] = history.decays.to_dict("records")
+            say_decay(history.decays)
         if data.prepared.warnings:
             summary["data_warnings"] = data.prepared.warnings
         write_results(

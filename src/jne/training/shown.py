@@ -56,6 +56,17 @@ def say_what_is_shown(regions: pd.DataFrame) -> None:
         )
 
 
+def say_decay(decays: pd.DataFrame) -> None:
+    """Say which weight decay was chosen."""
+    losses = decays["loss"].to_numpy()
+    best = losses.argmin()
+    say(
+        f"weight decay {decays['weight_decay'].iloc[best]:g}, of {len(decays)} the one of the "
+        f"lowest validation loss ({losses[best]:.4f}; of the last, none, {losses[-1]:.4f})",
+        soft_wrap=True,
+    )
+
+
 def say_verdict(voxels: pd.DataFrame, regions: pd.DataFrame) -> None:
     """How much of the signal is nonlinear, and how much of that the encoder has learned."""
     whole = regions.iloc[-1]
