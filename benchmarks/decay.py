@@ -34,17 +34,22 @@ WORLDS = {
     "cells": share.cells_world,
     "few": partial(share.other_world, n_kinds=3, n_functions=20),
     "many": share.other_world,
+    "skewed": partial(share.other_world, n_kinds=3, n_functions=20, latents="skewed"),
+    "heavy": partial(share.other_world, n_kinds=3, n_functions=20, latents="heavy"),
 }
 RIDGE = {"_target_": "jne.encoders.RidgeRegression", "bias": True}
 
 
-def cohort(world: str, noise: str, seed: int) -> StandardisedData:
-    n, rng = N_TRAIN + N_VAL + N_TEST, np.random.default_rng(seed)
-    features, signal, latent, _ = WORLDS[world](n, N_FEATURES, False, rng)
+def cohort(
+    world: str, noise: str, seed: int, n_train: int = N_TRAIN, n_test: int = N_TEST,
+    n_features: int = N_FEATURES,
+) -> StandardisedData:  # fmt: skip
+    n, rng = n_train + N_VAL + n_test, np.random.default_rng(seed)
+    features, signal, latent, _ = WORLDS[world](n, n_features, False, rng)
     ceiling = np.repeat(share.CELLS[:, 1], share.PER_CELL)
     of_trials = share.noise_of(noise, signal, latent, 1, rng)[..., 0]
     responses = signal + np.sqrt(1 / ceiling - 1) * of_trials
-    train, val, test = np.split(np.arange(n), [N_TRAIN, N_TRAIN + N_VAL])
+    train, val, test = np.split(np.arange(n), [n_train, n_train + N_VAL])
     return StandardisedData(
         features.astype(np.float32),
         responses.astype(np.float32),

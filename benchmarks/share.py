@@ -84,6 +84,14 @@ NONLINEAR = (
 )
 
 
+LATENTS = {
+    "normal": lambda rng, shape: rng.standard_normal(shape),
+    "skewed": lambda rng, shape: rng.exponential(size=shape) - 1,
+    "heavy": lambda rng, shape: rng.standard_t(5, shape) * np.sqrt(3 / 5),
+}
+"""Of mean 0 and variance 1."""
+
+
 def other_world(
     n: int,
     d: int,
@@ -91,21 +99,23 @@ def other_world(
     rng: np.random.Generator,
     n_kinds: int = len(NONLINEAR),
     n_functions: int | None = None,
+    latents: str = "normal",
 ) -> tuple[NDArray, ...]:
     """40 strong latents and d - 40 weak ones, mixed. Voxels have nonlinear functions of two.
 
     n_kinds: the first of NONLINEAR. n_functions: of how many functions of latents each voxel has
-    one; None: of all that there are, so that hardly two voxels have the same.
+    one; None: of all that there are, so that hardly two voxels have the same. latents: of LATENTS.
     """
     n_strong = 40
-    reference = np.random.default_rng(7).standard_normal((400_000, 2))
+    draw = LATENTS[latents]
+    reference = draw(np.random.default_rng(7), (400_000, 2))
     fits = []
     for function in NONLINEAR:
         values = function(*reference.T)
         design = np.column_stack([np.ones(len(reference)), reference])
         weights = np.linalg.lstsq(design, values, rcond=None)[0]
         fits.append((weights, (values - design @ weights).std()))
-    strong, faint = rng.standard_normal((n, n_strong)), rng.standard_normal((n, d - n_strong))
+    strong, faint = draw(rng, (n, n_strong)), draw(rng, (n, d - n_strong))
     scaled = np.column_stack([strong * np.linspace(2, 1, n_strong), 0.15 * faint])
     features = scaled @ np.linalg.qr(rng.standard_normal((d, d)))[0]
     alpha = np.repeat(CELLS[:, 0], PER_CELL)

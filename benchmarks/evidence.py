@@ -1,0 +1,243 @@
+"""Is the evidence of unseen responses right, and what does it find?
+
+python benchmarks/evidence.py cohorts WORLD NOISE COHORTS [N_TRAIN [N_FEATURES]]
+    WORLD: cells (that of data=cells), few (gates, absolute values and products of latents), skewed
+    or heavy (few, of skewed or heavy-tailed latents). NOISE: independent, shared, dependent, heavy
+    or signal (its spread follows the signal). 12 cells of nonlinear share (0, .1, .3, .6) and noise
+    ceiling (.15, .4, .7), of 30 voxels each; default settings. With the first 100, 300 and with
+    1,000 test stimuli. Seeds from 5000: none was used while developing.
+python benchmarks/evidence.py size [VOXELS [N_TEST]]    # seconds, beside a product of that size
+python benchmarks/evidence.py v4 FOLDER                 # v4_201025: pixels, layers; 5 folds
+python benchmarks/evidence.py figure FILE               # docs/images/evidence.png: one cohort
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import decay
+import numpy as np
+import share
+import torch
+from matplotlib import rc_context
+from matplotlib.cm import ScalarMappable
+from numpy.typing import NDArray
+from scipy import stats
+
+from jne import jacobian_deviation, jne
+from jne.analysis.evidence import Evidence, evidence_of
+from jne.analysis.evidence_sums import EvidenceSums
+from jne.analysis.prediction import r2_score
+from jne.data.datamodule import StandardisedData
+from jne.fitting.baseline import predict_by_ridge
+from jne.fitting.fit import fit
+from jne.measuring.evidence import nonlinear_part
+from jne.plots.style import STYLE, save, subplots
+from jne.utils.progress import without_progress
+
+FIRST_SEED, N_TEST, RATE = 5000, 1000, 0.1
+CELL = np.repeat(np.arange(len(share.CELLS)), share.PER_CELL)
+ALPHA, CEILING = share.CELLS[CELL].T
+LINEAR = [k for k, (alpha, _) in enumerate(share.CELLS) if alpha == 0]
+
+
+class Cohort:
+    """One cohort, trained with the default settings."""
+
+    def __init__(self, data: StandardisedData, width: int = 256) -> None:
+        self.data = data
+        with without_progress():
+            self.fitted = fit(data, decay.settings("auto", width))
+        features, responses = data.split("test")
+        self.responses = responses.numpy()
+        with torch.no_grad():
+            self.prediction = self.fitted.encoder(features).numpy()
+        self.ridge = predict_by_ridge(data)
+        everything = np.arange(data.n_trained)
+        self.nonlinear = nonlinear_part(self.fitted.encoder, data)[:, everything]
+
+    def evidence(self, n: int, sets: NDArray) -> tuple[Evidence, EvidenceSums]:
+        """From the first n test stimuli."""
+        arrays = (self.responses, self.prediction, self.nonlinear, self.ridge)
+        return evidence_of(*(array[:n] for array in arrays), sets, int(sets.max()) + 1)
+
+    def jne(self) -> NDArray[np.float64]:
+        features = self.data.split("test")[0][:100]
+        return jne(jacobian_deviation(self.fitted.encoder, features))
+
+
+def cohorts(world: str, noise: str, n_cohorts: int, n_train: int, n_features: int) -> None:
+    sizes = (100, 300, N_TEST)
+    results: dict[int, list[tuple[Evidence, EvidenceSums]]] = {n: [] for n in sizes}
+    gains, rho, start = [], [], time.monotonic()
+    for seed in range(FIRST_SEED, FIRST_SEED + n_cohorts):
+        data = decay.cohort(world, noise, seed, n_train, N_TEST, n_features)
+        cohort = Cohort(data)
+        for n in sizes:
+            results[n].append(cohort.evidence(n, CELL))
+        gain = r2_score(cohort.responses, cohort.prediction) - r2_score(
+            cohort.responses, cohort.ridge
+        )
+        gains.append(by_cell(gain))
+        value = cohort.jne()
+        rho.append([spearman(value, ALPHA, CEILING == level) for level in share.CEILING])
+    seconds = (time.monotonic() - start) / n_cohorts
+    print(
+        f"{world}, {noise} noise, N {n_train}, D {n_features}, {n_cohorts} cohorts, "
+        f"{seconds:.0f} s each; ceilings .15 .4 .7 of alpha 0 / .1 / .3 / .6"
+    )
+    print(f"  R2 - ridge       {grid(np.mean(gains, axis=0), 3)}")
+    print(f"  Spearman(alpha, JNE) at ceilings {np.mean(rho, axis=0).round(2)}")
+    for n in sizes:
+        report(n, results[n])
+
+
+def report(n: int, results: list[tuple[Evidence, EvidenceSums]]) -> None:
+    voxels = [v for v, _ in results]
+    p, z, q = (np.array([getattr(v, name) for v in voxels]) for name in ("p", "z", "p_fdr"))
+    linear = np.isin(CELL, LINEAR)
+    of_regions = np.array([sums.p for _, sums in results])[:, LINEAR]
+    each = [q_of <= RATE for q_of in q]
+    fdp = [(found & linear).sum() / max(found.sum(), 1) for found in each]
+    shares = [v.share for v in voxels]
+    holds = np.array([(v.low <= 0) & (v.high >= 0) for v in voxels])
+    defined = np.isfinite(shares)
+    regions = [sums.share() for _, sums in results]
+    region_holds = np.array([(s.low <= 0) & (s.high >= 0) for s in regions])[:, LINEAR]
+    small = np.where(np.isnan(p), np.nan, p < 0.05)
+    mean = np.array([np.nanmean(np.array(shares)[:, k == CELL]) for k in range(len(share.CELLS))])
+    inside = np.nanmean(np.where(defined, holds, np.nan)[:, linear])
+    follows = [spearman(s, ALPHA, np.ones(len(s), dtype=bool)) for s in shares]
+    ceiling = [[spearman(s, CEILING, alpha == ALPHA) for alpha in share.ALPHA] for s in shares]
+    rows = {
+        "linear voxels": f"mean z {cells_of(z)}; p < .05 {cells_of(small)}",
+        "linear regions": f"p < .05 {(of_regions < 0.05).mean(axis=0).round(2)}, all "
+        f"{(of_regions < 0.05).mean():.3f}; intervals hold 0 {region_holds.mean():.3f}",
+        "q = .1": f"false {np.mean(fdp):.3f}; {grid(by_cell(np.mean(each, axis=0)), 2)}",
+        "share": f"{grid(mean, 3)}; undefined {1 - defined.mean():.3f}; intervals hold 0 "
+        f"{inside:.3f}",
+        "Spearman": f"alpha and share {np.mean(follows):.2f}; ceiling and share at equal alpha "
+        f"{np.nanmean(ceiling, axis=0).round(2)}",
+    }
+    print(f"  n {n}")
+    for name, text in rows.items():
+        print(f"    {name}: {text}", flush=True)
+
+
+def by_cell(values: NDArray) -> NDArray:
+    return np.array([values[..., k == CELL].mean() for k in range(len(share.CELLS))])
+
+
+def cells_of(values: NDArray) -> str:
+    return " ".join(f"{np.nanmean(values[:, k == CELL]):.3f}" for k in LINEAR)
+
+
+def grid(values: NDArray, digits: int) -> str:
+    rows = values.reshape(len(share.ALPHA), len(share.CEILING))
+    return " / ".join(" ".join(f"{value:.{digits}f}" for value in row) for row in rows)
+
+
+def spearman(x: NDArray, y: NDArray, chosen: NDArray) -> float:
+    chosen = chosen & np.isfinite(x)
+    return float(stats.spearmanr(x[chosen], y[chosen]).statistic)
+
+
+def size(n_voxels: int, n: int) -> None:
+    """The evidence of a whole brain in ten regions."""
+    rng = np.random.default_rng(0)
+    y, f, g = rng.standard_normal((3, n, n_voxels), dtype=np.float32)
+    ridge, sets = f + g, rng.integers(0, 10, n_voxels)
+    a = torch.ones(4096, 4096)
+    start = time.perf_counter()
+    a @ a
+    rate = 2 * 4096**3 / (time.perf_counter() - start)
+    start, cpu = time.perf_counter(), time.process_time()
+    evidence_of(y, f, g, ridge, sets, 10)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(f"{n_voxels} voxels, {n} stimuli: {seconds:.1f} s, {cpu:.1f} s of a core "
+          f"({rate / 1e9:.0f} GFLOP/s)")  # fmt: skip
+
+
+def v4(root: Path) -> None:
+    """Every image is tested once: evidence of 5 folds together, each with its own encoder."""
+    responses = np.load(root / "responses.npy").T.astype(np.float32)
+    for layer in ("pixels", 1, 7, 12):
+        features = v4_features(root, layer)
+        n = len(features)
+        fold = np.random.default_rng(FIRST_SEED).permutation(n) % 5
+        arrays: dict[str, list[NDArray]] = {name: [] for name in ("y", "f", "g", "r")}
+        for k in range(5):
+            rest = np.random.default_rng(k).permutation(np.flatnonzero(fold != k))
+            rows = {"train": rest[120:], "val": rest[:120], "test": np.flatnonzero(fold == k)}
+            data = StandardisedData(features, responses, rows, batch_size=None, seed=k)
+            settings = decay.settings("auto", 256)
+            settings = settings.model_copy(update={"optimizer": settings.optimizer | {"lr": 1e-4}})
+            cohort = object.__new__(Cohort)
+            with without_progress():
+                cohort.fitted, cohort.data = fit(data, settings), data
+            x, y = data.split("test")
+            arrays["y"].append(y.numpy())
+            arrays["f"].append(cohort.fitted.encoder(x).detach().numpy())
+            arrays["r"].append(predict_by_ridge(data))
+            part = nonlinear_part(cohort.fitted.encoder, data)[:, np.arange(data.n_trained)]
+            arrays["g"].append(part)
+        y, f, g, r = (np.concatenate(arrays[name]) for name in ("y", "f", "g", "r"))
+        voxels, sums = evidence_of(y, f, g, r, np.zeros(y.shape[1], dtype=np.int64), 1)
+        of_all = sums.share()
+        gain = r2_score(y, f) - r2_score(y, r)
+        print(
+            f"{layer!s:6}: R2 {r2_score(y, f).mean():.3f}, ridge {r2_score(y, r).mean():.3f}, "
+            f"smallest unit {gain.min():+.3f}; {(voxels.p_fdr <= RATE).sum()} of {y.shape[1]} "
+            f"nonlinear; slope {np.nanmedian(voxels.slope):.2f}; R2 of the nonlinear part "
+            f"{voxels.r2_nonlinear.mean():.4f}; share {of_all.share[-1]:.3f} "
+            f"[{of_all.low[-1]:.3f}, {of_all.high[-1]:.3f}]",
+            flush=True,
+        )
+
+
+def v4_features(root: Path, layer: str | int) -> NDArray[np.float32]:
+    if layer != "pixels":
+        return np.asarray(np.load(root / "features.npy", mmap_mode="r")[:, layer - 1], np.float32)
+    images, _ = share.read_v4(root)
+    u, s, _ = np.linalg.svd(images - images.mean(axis=0), full_matrices=False)
+    return (u[:, :150] * s[:150]).astype(np.float32)
+
+
+def figure(file: Path) -> None:
+    """The validated share and JNE of voxels by what was planted, at each noise ceiling."""
+    cohort = Cohort(decay.cohort("few", "shared", FIRST_SEED, 8000, N_TEST))
+    voxels, _ = cohort.evidence(N_TEST, CELL)
+    with rc_context(STYLE):
+        drawn, panels = subplots(1, 2, figsize=(6.4, 2.9))
+        for shift, ceiling in zip((-0.012, 0, 0.012), share.CEILING, strict=True):
+            colour = ScalarMappable(cmap="viridis").cmap(0.15 + ceiling)
+            for panel, values in zip(panels, (voxels.share, cohort.jne()), strict=True):
+                cells = [values[(alpha == ALPHA) & (ceiling == CEILING)] for alpha in share.ALPHA]
+                panel.errorbar(
+                    np.array(share.ALPHA) + shift, [np.nanmean(c) for c in cells],
+                    [np.nanstd(c) for c in cells], fmt="o", ms=4, lw=1.2, color=colour,
+                    label=f"{ceiling:g}",
+                )  # fmt: skip
+        panels[0].axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
+        panels[0].set(title="unseen responses", ylabel="validated share")
+        panels[1].set(title="the encoder alone", ylabel="JNE")
+        panels[1].legend(title="noise ceiling", frameon=False, loc="upper left")
+        for panel in panels:
+            panel.set_xlabel("planted nonlinear share")
+            panel.set_xticks(list(share.ALPHA))
+        save(drawn, file)
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["cohorts", world, noise, k, *more]:
+            numbers = [*map(int, more), *(decay.N_TRAIN, decay.N_FEATURES)[len(more) :]]
+            cohorts(world, noise, int(k), *numbers)
+        case ["size", *more]:
+            size(*([*map(int, more), *(226_000, 1000)[len(more) :]]))
+        case ["v4", folder]:
+            v4(Path(folder))
+        case ["figure", file]:
+            figure(Path(file))
+        case _:
+            raise SystemExit(__doc__)
