@@ -4,8 +4,8 @@ UI_STORE ?= sqlite:///$(CURDIR)/outputs/mlflow.db
 
 .PHONY: demo report test test-runs test-slow lint docs ui release clean
 
-demo: .venv/installed  ## install, then one run on the synthetic cohort, with linear twins
-	$(BIN)/python train.py control=twins
+demo: .venv/installed  ## install, then one run on the synthetic cohort
+	$(BIN)/python train.py
 
 report: .venv/installed  ## a report on the newest runs, opened in the browser
 	$(BIN)/python evaluate.py
