@@ -102,7 +102,7 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
         "baseline", "component", "deviation", "external test set", "fit", "fold", "gain change",
         "JNE", "linear path", "linear power", "member", "noise ceiling", "nonlinear share",
         "null model", "planted twin", "prepared data", "q", "shape change", "shard", "stage",
-        "twin", "W",
+        "twin", "W", "evidence", "nonlinear part", "validated share",
     } <= set(terms)  # fmt: skip
 
 
@@ -110,6 +110,7 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
     ("term", "explained"),
     [
         ("twin", "surrogate voxel, linear by construction (surrogate data: Theiler et al. 1992)"),
+        ("validated share", "how much of what is predicted"),
         ("JNE", "Jacobian-based nonlinearity evaluation"),
         ("mean deviation", "how far, on average, the map at an image is from the mean map"),
         ("noise ceilings", "the largest R² that the noise of the responses allows"),
