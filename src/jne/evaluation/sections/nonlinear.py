@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.columns import label
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group, first_names
+from jne.evaluation.sections.regions import holm
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
@@ -142,22 +142,13 @@ def _by_group(data: SubjectData) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby("level")["p"].transform(_holm)
+    table["p_holm"] = table.groupby("level")["p"].transform(holm)
     return table
 
 
 def _share(n: int, n_nonlinear: int) -> dict[str, float]:
     ends = ("share", "share_low", "share_high")
     return dict(zip(ends, inference.share_interval(n_nonlinear, n), strict=True))
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    """Holm's correction over the groups of a level that were tested."""
-    tested = p.notna()
-    if tested.any():
-        p = p.copy()
-        p[tested] = multipletests(p[tested], method="holm")[1]
-    return p
 
 
 def _trend(data: SubjectData) -> pd.DataFrame:
