@@ -25,6 +25,7 @@ from jne.evaluation.subjects import Subject
 from jne.jacobian import variant_column
 from jne.results import Results
 from jne.results.contents import twin_q
+from jne.results.evidence import RegionEvidence
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
 from jne.stages import Stages
 from jne.utils.blocks import among_all
@@ -65,6 +66,12 @@ class SubjectData:
     def analysed(self) -> pd.DataFrame:
         """The rows of `voxels` that enter the tests."""
         return self.voxels[self.voxels["analysed"]]
+
+    @property
+    def evidence(self) -> RegionEvidence | None:
+        """What unseen responses say of regions; None where the voxels have no such columns."""
+        measured = {"nonlinear_p", "nonlinear_p_fdr", "r2_linear_part", "jne_calibrated"}
+        return self.subject.nonlinear.region_evidence if measured <= set(self.voxels) else None
 
     @property
     def may_have_positions(self) -> bool:

@@ -6,6 +6,7 @@ is a module here with a subclass of `Section`, and one line in SECTIONS.
 base         Section: what every section has
 summary      one figure of all regions: the first screen
 share        how much of the signal is nonlinear, by region, without an encoder
+evidence     how much of it the encoder has found: its nonlinear part, in unseen responses
 maps         R², JNE and W on the brain
 hierarchy    JNE by region and tier
 nonlinear    JNE against that of linear twins: which voxels are nonlinear
@@ -23,6 +24,7 @@ reliability  JNE with other test stimuli and other seeds
 from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.data_sets import DataSets
+from jne.evaluation.sections.evidence import Evidence
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
@@ -39,6 +41,7 @@ from jne.evaluation.sections.variants import Variants
 SECTIONS: tuple[Section, ...] = (
     Summary(),
     Share(),
+    Evidence(),
     Maps(),
     Hierarchy(),
     Nonlinear(),
