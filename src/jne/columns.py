@@ -178,9 +178,11 @@ COLUMNS: tuple[Column, ...] = (
            "is no good match", VARIANCE, required=True),
     Column("w", "W", TWINS, "JNE minus the JNE of the voxel's linear twin", JACOBIAN,
            required=True, averaged=True, cmap="magma", static=True),
-    Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear"),
+    Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear "
+           "by its twin"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
-           "rate of the report, else 0", BOOLEAN, cmap="cividis"),
+           "rate of the report, else 0: by unseen responses, in runs without them by twins",
+           BOOLEAN, cmap="cividis"),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
     Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "
