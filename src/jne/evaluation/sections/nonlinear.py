@@ -19,13 +19,15 @@ from jne.roi import TIERS
 
 _MEASURES = ("jne", "w")
 _MAX_NAMED = 4  # regions in a sentence
-_NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
+_NO_NULL = (
+    "JNE has no null in this run: python train.py tests it on unseen responses, and "
+    "python train.py control=twins by linear twins."
+)
 
 
 class Nonlinear(Section):
-    title = "Is this voxel nonlinear?"
+    title = "Other nulls: linear twins"
     docs = "inference.md"
-    headline = True
     captions: Mapping[str, str] = {
         "nonlinear": "W of the analysed voxels (line: median), and the share of voxels that are "
         "nonlinear, with Wilson's 95 % interval.",
@@ -83,12 +85,12 @@ class Nonlinear(Section):
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
-            return [_NO_TWINS]
+            return [] if data.evidence is not None else [_NO_NULL]
         table = tables["nonlinear"]
         whole, rois = table.iloc[0], table.query("level == 'roi' and n_voxels > 0")
         clauses = [
-            f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "
-            f"rate of {data.rate}"
+            f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear by their twins at a "
+            f"false discovery rate of {data.rate}"
         ]
         if whole.n_nonlinear and len(rois) > 1:
             for which, share in ("highest", rois["share"].max()), ("lowest", rois["share"].min()):
@@ -102,7 +104,8 @@ class Nonlinear(Section):
         rows = tables["nonlinear"]
         whole = rows[(rows["subject"] == ALL_SUBJECTS) & (rows["level"] == "brain")]
         return [
-            f"All subjects: {row.n_nonlinear} of {row.n_voxels} voxels are nonlinear."
+            f"All subjects: {row.n_nonlinear} of {row.n_voxels} voxels are nonlinear by "
+            "their twins."
             for row in whole.itertuples()
         ]
 
