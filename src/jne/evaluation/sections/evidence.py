@@ -27,7 +27,7 @@ from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.results.evidence import ALL, RegionEvidence
 
 _SHARE = "validated_share"
-_TITLE = "share of what is predicted"
+_TITLE = "validated share"
 _AGAINST_SHARE = Drawn(_SHARE, _TITLE, "nonlinear_share", "nonlinear share", diagonal=True)
 _AGAINST_JNE = Drawn(_SHARE, _TITLE, "jne_calibrated", "mean JNE, calibrated")
 
@@ -131,8 +131,8 @@ class Evidence(Section):
         if not np.isfinite(whole.validated_share):
             return [f"{counted}; the encoder predicts too little for a validated share."]
         return [
-            f"Of what is predicted of unseen responses, {percent(whole, _SHARE)} is found by the "
-            f"nonlinear part of the encoder alone ({p_text(whole.nonlinear_p)})"
+            f"Of what is predicted of unseen responses, {percent(whole, _SHARE)} is by the "
+            f"nonlinear part of the encoder alone (validated share, {p_text(whole.nonlinear_p)})"
             f"{range_of_rois(table, _SHARE)}; {counted}.",
             *rise(tables["evidence_steps"], "The validated share"),
         ]
@@ -153,8 +153,8 @@ class Evidence(Section):
                 "responses; JNE describes the training, not the brain."
             ]
         return [
-            f"All subjects: {whole_percent(row[_SHARE])} % of what is predicted is found by the "
-            f"nonlinear part of the encoder (mean of {row['n_subjects']:.0f} subjects), which "
+            f"All subjects: {whole_percent(row[_SHARE])} % of what is predicted is by the "
+            f"nonlinear part of the encoder alone (mean of {row['n_subjects']:.0f} subjects), which "
             f"exists in unseen responses in {clear} of {len(p)} (p < {alpha:g})"
             f"{clear_rises(tables['evidence_steps'])}."
         ]

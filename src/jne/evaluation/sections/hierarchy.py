@@ -27,9 +27,9 @@ class Hierarchy(Section):
     captions: Mapping[str, str] = {
         "jne": "JNE and mean deviation of the analysed voxels, by ROI and by tier. The line is the "
         "median.",
-        "pairwise": "The paper's test: share of voxel pairs in which the voxel of the row's region has the larger "
-        "JNE. A dot marks a share significantly above one half (one-sided Mann-Whitney test over "
-        "voxels, Holm).",
+        "pairwise": "The paper's test: share of voxel pairs in which the voxel of the row's region "
+        "has the larger JNE. A dot marks a share significantly above one half (one-sided "
+        "Mann-Whitney test over voxels, Holm).",
     }
     folded: Mapping[str, str] = {"pairwise": "The paper's tests of pairs of regions, over voxels"}
     regional: Mapping[str, int] = {"jne": MAX_SHOWN, "pairwise": MAX_SHOWN}

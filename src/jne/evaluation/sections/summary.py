@@ -25,8 +25,8 @@ _PREDICTORS = {
 }
 """Column of the voxel table: its name in the figure, its marker and colour."""
 _SHARES = {
-    "nonlinear_share": ("there is: of the signal", True),
-    "validated_share": ("the encoder found", False),
+    "nonlinear_share": ("nonlinear share: how much there is", True),
+    "validated_share": ("validated share: how much the encoder has found", False),
 }
 """Column of the table: its name in the figure, and whether its marks are filled."""
 
@@ -74,11 +74,11 @@ class Summary(Section):
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         return (
-            "The nonlinear share is how much of the signal no linear map of the features explains; "
-            "the validated share, how much of what is predicted the nonlinear part of the encoder "
-            "alone explains; JNE, how much the encoder's Jacobian changes from stimulus to "
-            "stimulus (Gao et al., NeurIPS 2025). The tiers are the primary, intermediate and "
-            "higher visual cortex (PVC, IVC, HVC)."
+            "Nonlinear share: how much of the signal no linear map of the features explains. "
+            "Validated share: how much of what is predicted the nonlinear part of the encoder "
+            "alone explains. JNE: how much the encoder's Jacobian changes over stimuli (Gao et "
+            "al., NeurIPS 2025). Tiers: primary, intermediate and higher visual cortex (PVC, IVC, "
+            "HVC)."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -238,7 +238,7 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
     for name, down in zip(shares, (-0.16, 0.16) if len(shares) > 1 else (0.0,), strict=True):
         label, filled = _SHARES[name]
         present = [table for table in each if name in table]
-        _marks(panel, present, name, colours, ends(name), down=down, filled=filled)
+        _marks(panel, present, name, colours, ends(name)[1:], down=down, filled=filled)
         face = "#444444" if filled else "white"
         panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=label)
     low, high = _limits(
@@ -247,15 +247,7 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
     panel.set(title="share nonlinear", xlim=(low, high))
     panel.axvline(0, color="#999999", lw=0.7, zorder=0)
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    panel.legend(
-        loc="upper left",
-        bbox_to_anchor=(-0.02, -0.09),
-        fontsize=7,
-        ncols=2,
-        handletextpad=0.1,
-        columnspacing=0.8,
-        borderpad=0,
-    )
+    panel.get_figure().legend(loc="outside lower left", fontsize=7, ncols=2, handletextpad=0.2)
 
 
 def _limits(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
