@@ -154,8 +154,8 @@ class Evidence(Section):
             ]
         return [
             f"All subjects: {whole_percent(row[_SHARE])} % of what is predicted is by the "
-            f"nonlinear part of the encoder alone (mean of {row['n_subjects']:.0f} subjects), which "
-            f"exists in unseen responses in {clear} of {len(p)} (p < {alpha:g})"
+            f"nonlinear part of the encoder alone (mean of {row['n_subjects']:.0f} subjects), "
+            f"which exists in unseen responses in {clear} of {len(p)} (p < {alpha:g})"
             f"{clear_rises(tables['evidence_steps'])}."
         ]
 

@@ -77,8 +77,8 @@ class Summary(Section):
             "Nonlinear share: how much of the signal no linear map of the features explains. "
             "Validated share: how much of what is predicted the nonlinear part of the encoder "
             "alone explains. JNE: how much the encoder's Jacobian changes over stimuli (Gao et "
-            "al., NeurIPS 2025). Tiers: primary, intermediate and higher visual cortex (PVC, IVC, "
-            "HVC)."
+            "al., NeurIPS 2025). Tiers: steps of the visual hierarchy, PVC (V1), IVC (V2 to V4) "
+            "and HVC (areas beyond)."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -225,8 +225,12 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
 
 def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
     """The shares, filled and open, one above the other; without any, W or JNE."""
-    shares = [name for name in _SHARES if any(name in t and t[name].notna().any() for t in each)]
-    if not shares:
+    present = {
+        name: [table for table in each if name in table and table[name].notna().any()]
+        for name in _SHARES
+    }
+    present = {name: tables for name, tables in present.items() if tables}
+    if not present:
         measure = "w" if all("w" in table for table in each) else "jne"
         _marks(panel, each, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
         panel.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
@@ -235,19 +239,25 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
         else:
             panel.set_xlim(left=0)
         return
-    for name, down in zip(shares, (-0.16, 0.16) if len(shares) > 1 else (0.0,), strict=True):
+    rows_apart = (-0.16, 0.16) if len(present) > 1 else (0.0,)
+    for (name, tables), down in zip(present.items(), rows_apart, strict=True):
         label, filled = _SHARES[name]
-        present = [table for table in each if name in table]
-        _marks(panel, present, name, colours, ends(name)[1:], down=down, filled=filled)
+        _marks(panel, tables, name, colours, ends(name)[1:], down=down, filled=filled)
         face = "#444444" if filled else "white"
         panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=label)
     low, high = _limits(
-        [table[list(ends(name))] for table in each for name in shares if name in table]
+        [table[list(ends(name))] for name, tables in present.items() for table in tables]
     )
     panel.set(title="share nonlinear", xlim=(low, high))
     panel.axvline(0, color="#999999", lw=0.7, zorder=0)
     panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    panel.get_figure().legend(loc="outside lower left", fontsize=7, ncols=2, handletextpad=0.2)
+    panel.figure.legend(
+        *panel.get_legend_handles_labels(),
+        loc="outside lower left",
+        fontsize=7,
+        ncols=2,
+        handletextpad=0.2,
+    )
 
 
 def _limits(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
