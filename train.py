@@ -7,6 +7,7 @@ python train.py -m encoder=linear,nonlinear activation=relu,gelu placement=loc1,
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 import hydra
 from omegaconf import DictConfig
@@ -21,6 +22,7 @@ def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
         from jne.fitting.baseline import baseline_columns, ridge_predictions
+        from jne.measuring.evidence import measure_evidence
         from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
         from jne.training.config import check_config
@@ -49,7 +51,12 @@ def train(composed: DictConfig) -> float:
             shards.describe(run)
         baseline = baseline_columns(config.baseline, data, run.stages)
         share = measure_share(data, config.share, run.stages)
-        ridge = ridge_predictions(data, run.stages) if config.evidence else None
+        evidence = None
+        if config.evidence is not None:
+            ridge = ridge_predictions(data, run.stages)
+            evidence = partial(
+                measure_evidence, ridge=ridge, settings=config.evidence, folder=folder
+            )
         outcome = fit_and_measure(
             data,
             config,
@@ -58,8 +65,7 @@ def train(composed: DictConfig) -> float:
             checkpoint=config.checkpoint,
             on_epoch=run.tracked.log_epoch,
             compute=shards.merge if shards else None,
-            evidence=config.evidence,
-            ridge=ridge,
+            evidence=evidence,
         )
         return run.save(source, outcome, baseline, share)
 

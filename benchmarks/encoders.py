@@ -30,11 +30,9 @@ from jne.cli import register_resolvers
 from jne.data.datamodule import EncodingData
 from jne.data.folds import N_FOLDS
 from jne.data.prepared import prepare
-from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
 from jne.encoders.ridge import RidgeCV
 from jne.fitting.baseline import baseline_columns
 from jne.fitting.fit import fit
-from jne.fitting.readout import PENALTIES as READOUT_PENALTIES
 from jne.jacobian import jacobian_deviation
 from jne.stages import Stages
 from jne.training.config import check_config
@@ -135,17 +133,16 @@ def cost() -> None:
     epoch = 6 * n_train * weights / rate
     print(f"product rate {rate / 1e9:.0f} GFLOP/s; products of an epoch: {epoch:.0f} s")
     responses = torch.randn(n, block)
-    for name, inputs, folds, penalties in (
-        ("ridge baseline", torch.randn(n, n_features), np.arange(n) % N_FOLDS, RIDGE_PENALTIES),
+    for name, inputs, folds in (
+        ("ridge baseline", torch.randn(n, n_features), np.arange(n) % N_FOLDS),
         (
             "ridge readout",
             torch.randn(n, width + n_features),
             np.repeat([-1, 0], [n_train, n_val]),
-            READOUT_PENALTIES,
         ),
     ):
         start = time.monotonic()
-        ridge = RidgeCV(inputs, folds, penalties)
+        ridge = RidgeCV(inputs, folds)
         once = time.monotonic() - start
         ridge.fit(responses)
         whole = once + (time.monotonic() - start - once) * n_voxels / block

@@ -227,18 +227,17 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
     both, everyone, k, t = train + val, sum(n.values()), min(train - 1, v), round(SHARE * v)
     y, out = 4.0 * v, 4.0 * test * v
 
-    def ridge(rows: int, d: int, folds: int, validated: int, penalties: int) -> float:
-        """Rotation of all rows; per fold, one decomposition's products and all penalties."""
-        few, checked = min(rows, folds * d), min(validated, d)
-        per_fold = 2 * d * (few + penalties * checked)
-        return v * (2 * d * rows + folds * per_fold + 2 * d * few + 2 * d * d)
+    def ridge(rows: int, d: int, folds: int, validated: int) -> float:
+        """Per fold, projection of the other rows and 14 penalties; the weights."""
+        per_fold = 2 * d * (rows - validated + 14 * min(validated, d))
+        return v * (folds * per_fold + 2 * d * rows + 2 * d * d)
 
     weights = D * H + 2 * H * H + H * k
     hidden = 1.2e9 * test  # once, half of the rows left out
     return {
         "prepare": (0, betas, everyone * y),
         "voxel statistics": (0, everyone * y, 0),
-        "ridge baseline": (ridge(both, D, 5, both // 5, 13) + 2 * test * D * v, everyone * y, 0),
+        "ridge baseline": (ridge(both, D, 5, both // 5) + 2 * test * D * v, everyone * y, 0),
         "linear twins": (
             t * (2 * both * D * 12 + 2 * everyone * D),
             everyone * y,
@@ -246,7 +245,7 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
         ),
         "components": (2 * v * (train * train / 2 + val * train), both * y, 4.0 * both * k),
         "training": (n_epochs * (6 * train + 2 * val) * weights, 0, 0),
-        "ridge readout": (ridge(both, H + D, 1, val, 10), both * y, 0),
+        "ridge readout": (ridge(both, H + D, 1, val), both * y, 0),
         "test predictions": (2 * test * (H + D) * v, 0, 0),
         "R2 and p": (0, test * y, 0),
         "Jacobians": (2 * test * v * H * D + hidden, 0, 3 * out),

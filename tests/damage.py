@@ -297,8 +297,9 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         "with NaN": {"linear": np.full(3, np.nan)},
         "with text": {"pairs": np.array(["a", "b", "c"])},
         "with complex numbers": {"linear": np.array([1j, 1, 1])},
-        "with several numbers of regressors": {"n_regressors": np.array([4, 4])},
-        "with more regressors than stimuli": {"n_regressors": 24},
+        "with as many stimuli as regressors": {
+            name: np.ones((4, 3)) for name in ("product", "spread", "nonlinear_pull", "linear_pull")
+        },
         "with other stimuli than the table": {
             name: np.ones((23, 3))
             for name in ("product", "spread", "nonlinear_pull", "linear_pull")

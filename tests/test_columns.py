@@ -146,7 +146,7 @@ def test_means_by_roi_are_of_what_a_mean_says_something_about():
     assert columns.regional(table) == [
         "nonlinear_share", "nonlinear_share_low", "nonlinear_share_high", "signal_share",
         "linear_share", "validated_share", "validated_share_low", "validated_share_high",
-        "nonlinear_z", "nonlinear_p", "r2_nonlinear_part", "r2_linear_part",
+        "nonlinear_z", "nonlinear_p", "r2_nonlinear_part", "r2_linear_part", "nonlinear",
     ]  # fmt: skip
 
 

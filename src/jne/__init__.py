@@ -26,12 +26,14 @@ __version__ = "0.1.0"
 
 # Loaded on first use: `import jne` alone must not cost the seconds that torch takes.
 _PUBLIC = {
+    "Evidence": "jne.analysis.evidence",
     "JNERegressor": "jne.estimator",
     "MeasureJNE": "jne.measuring.callback",
     "Measurement": "jne.jacobian.measurement",
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "evidence": "jne.analysis.evidence",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
@@ -40,12 +42,14 @@ _PUBLIC = {
     "nonlinear_share": "jne.analysis.nonlinear_share",
 }
 __all__ = [
+    "Evidence",
     "JNERegressor",
     "MeasureJNE",
     "Measurement",
     "ResidualEncoder",
     "Results",
     "Share",
+    "evidence",
     "jacobian_deviation",
     "jne",
     "jne_ss",

@@ -79,6 +79,7 @@ _PLACES = {
     "draw": r"\d+",
     "percent": r"[\d.]+",
     "encoder": "nonlinear|linear",
+    "fit": "ridge|kernel|readout",
     "predictor": "nonlinear|linear|ridge|kernel",
 }
 
@@ -118,6 +119,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("ridge_penalty", "ridge penalty", BASELINE, "penalty of ridge regression"),
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),
+    Column("{fit}_penalty_end", "end of the {fit} penalty", RUN, "-1 where that penalty is the "
+           "smallest of the grid, 1 where it is the largest, else 0", reported=False),
     Column("r2_normalised_{predictor}", "R² / ceiling {predictor}", REPORT, "R2 / noise ceiling"),
     Column("r2_ood", "R² out", EXTERNAL, "R2 on the external test set", VARIANCE),
     Column("r_ood", "r out", EXTERNAL, "Pearson's r on the external test set"),
@@ -181,8 +184,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear "
            "by its twin"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
-           "rate of the report, else 0: by unseen responses, in runs without them by twins",
-           BOOLEAN, cmap="cividis"),
+           "rate of the report, else 0: by unseen responses, in runs without them by twins; in "
+           "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis", regional=True),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
     Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "

@@ -5,8 +5,11 @@ import pytest
 import statsmodels.api as sm
 import torch
 from scipy import stats
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LinearRegression, Ridge
 from statsmodels.stats.multitest import multipletests
 
+import jne
 from jne.analysis.evidence import LinearPart, evidence_of
 
 N, V = 80, 7
@@ -136,8 +139,9 @@ def test_errors_of_sets_are_those_over_cohorts():
         linear, g = rng.standard_normal((2, n, n_voxels))
         noise = rng.standard_normal((n, 1)) + rng.standard_normal((n, n_voxels))
         y = linear + 0.5 * g + noise
-        inputs = [x.astype(np.float32) for x in (y, linear + g, g)]
-        _, sums = evidence_of(*inputs, None, sets, 2)
+        ridge = rng.standard_normal((n, n_voxels))
+        inputs = [x.astype(np.float32) for x in (y, linear + g, g, ridge)]
+        _, sums = evidence_of(*inputs, sets, 2)
         share = sums.share()
         shares.append(share.share)
         widths.append((share.high - share.low) / 2 / stats.norm.ppf(0.975))
@@ -163,7 +167,7 @@ def test_what_has_no_evidence(arrays):
     assert voxels.r2_linear[1] > 0
     np.testing.assert_array_equal(sums.n_voxels, [2, 4, 6])
     _, all_linear = _evidence(arrays, g=0 * g, f=f - g)
-    assert np.isnan(all_linear.z).all() and np.isnan(all_linear.p).all()
+    assert np.isnan([all_linear.z, all_linear.p]).all()
     assert (all_linear.share().share == 0).all()
 
 
@@ -184,3 +188,61 @@ def test_products_are_kept(arrays):
     kept = np.full((N, V), np.nan, dtype=np.float32)
     _, sums = evidence_of(a["y"], a["f"], a["g"], a["ridge"], SETS, 2, kept)
     np.testing.assert_allclose(kept.sum(axis=1), sums.product[:, 2], atol=1e-4)
+
+
+def test_features_that_are_constant_or_copies_change_nothing():
+    rng = np.random.default_rng(4)
+    x, at = rng.standard_normal((50, 4)), rng.standard_normal((30, 4))
+    values, wanted = (torch.from_numpy(np.abs(a)) for a in (x, at))
+    plain, more = (
+        LinearPart(*(torch.from_numpy(make(a)) for a in (x, at))).remove(values, wanted)
+        for make in (lambda a: a, lambda a: np.column_stack([a, 2 * a[:, :2], np.ones(len(a))]))
+    )
+    np.testing.assert_allclose(more, plain)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model that is nonlinear in one of two voxels, and ridge regression, both overfitted."""
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((400, 6))
+    Y = np.column_stack([X[:, 0] + X[:, 1] ** 2, X[:, 2]]) + 0.5 * rng.standard_normal((400, 2))
+    kernel = KernelRidge(alpha=0.1, kernel="rbf", gamma=0.1).fit(X[:300], Y[:300])
+    linear = Ridge(1.0).fit(X[:300], Y[:300])
+    return kernel.predict, X[:300], X[300:], Y[300:], linear.predict
+
+
+def test_evidence_of_any_model(model):
+    predict, train, test, y, ridge = model
+    result = jne.evidence(predict, train, test, y, ridge=ridge)
+    assert result.p[0] < 1e-6
+    assert result.p[1] > 0.05
+    assert result.r2_nonlinear[0] > 0.3
+    assert abs(result.r2_nonlinear[1]) < 0.02
+    approximation = LinearRegression().fit(train, predict(train)).predict(test)
+    columns = [ridge(test)[:, 0], approximation[:, 0], predict(test)[:, 0] - approximation[:, 0]]
+    ols = sm.OLS(y[:, 0], sm.add_constant(np.column_stack(columns))).fit(cov_type="HC3")
+    assert result.slope[0] == pytest.approx(ols.params[-1], rel=1e-4)
+    assert result.z[0] == pytest.approx(ols.tvalues[-1], rel=1e-3)
+    by_array = jne.evidence(predict, train, test, y, ridge=ridge(test))
+    np.testing.assert_array_equal(by_array, result)
+    one = jne.evidence(lambda x: predict(x)[:, 0], train, test, y[:, 0], ridge=ridge(test)[:, 0])
+    np.testing.assert_allclose(one.z, result.z[:1], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"X_train": np.zeros((11, 6))}, "X_train: 11 stimuli are too few for 6 features"),
+        ({"X_test": np.zeros((100, 5))}, r"X_test: must be \(n, 6\)"),
+        ({"y_test": np.zeros((99, 2))}, "y_test: must be"),
+        ({"y_test": np.full((100, 2), np.nan)}, "y_test: has NaN"),
+        ({"ridge": np.zeros((100, 3))}, r"ridge: must give \(100, 2\)"),
+        ({"predict": lambda x: np.zeros((len(x), 3))}, r"predict: must give \(300, 2\)"),
+    ],
+)
+def test_input_that_cannot_be_tested_is_refused(model, change, message):
+    names = ("predict", "X_train", "X_test", "y_test", "ridge")
+    arguments = dict(zip(names, model, strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        jne.evidence(**arguments)

@@ -10,10 +10,6 @@ from jne.fitting import readout
 from jne.fitting.components import train_on_components
 
 
-def test_penalties_of_a_readout_are_half_powers_of_ten():
-    np.testing.assert_allclose(readout.PENALTIES, np.logspace(1, 5.5, 10))
-
-
 def test_a_tenth_of_the_variance_is_the_hidden_layers():
     torch.manual_seed(0)
     hidden, features = torch.randn(40, 7) * torch.rand(7) + 3, 5 * torch.randn(40, 11) - 2

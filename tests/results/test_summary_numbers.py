@@ -6,13 +6,16 @@ import pytest
 
 from jne.results.contents import roi_table, summarise, twin_q, voxel_table
 
-AVERAGED = ["r2", "r2_ridge", "r2_kernel", "jne", "jne_twin", "w", "mean_deviation"]
+AVERAGED = [
+    "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "jne_twin", "w", "mean_deviation",
+]  # fmt: skip
 
 
 def table_of(n_draws, n=60):
     """Random voxels in three ROIs and none, of which some have no scores, JNE or twin."""
     rng = np.random.default_rng(n_draws)
-    names = ("r2", "p", "p_fdr", "r2_ridge", "r2_kernel", "jne", "mean_deviation", "jne_ss_p95")
+    names = ("r2", "p", "p_fdr", "r2_ridge", "r2_kernel", "jne", "mean_deviation", "jne_ss_p95",
+             "jne_calibrated", "nonlinear_p_fdr")  # fmt: skip
     voxels = pd.DataFrame({name: rng.random(n) for name in (*names, "r2_twin")})
     voxels["jne"] += 0.2
     voxels.insert(0, "roi", rng.choice(["V1", "V2", "EBA", ""], n))
@@ -51,7 +54,14 @@ def test_means_by_roi_and_the_share_of_nonlinear_voxels(n_draws):
     np.testing.assert_allclose(twin_q(voxels), brute_q(voxels, n_draws))
     table = roi_table(voxels)
     assert list(table["roi"]) == ["V1", "V2", "EBA", "all"]
-    assert list(table) == ["roi", "n_voxels", *AVERAGED, "jne_ss_mean", "nonlinear"]
+    assert list(table) == [
+        "roi",
+        "n_voxels",
+        *AVERAGED,
+        "jne_ss_mean",
+        "nonlinear",
+        "nonlinear_by_twins",
+    ]
     for row in table.to_dict("records"):
         chosen = voxels if row["roi"] == "all" else voxels[voxels["roi"] == row["roi"]]
         assert row["n_voxels"] == len(chosen)
@@ -59,8 +69,10 @@ def test_means_by_roi_and_the_share_of_nonlinear_voxels(n_draws):
             assert row[name] == pytest.approx(chosen[name].mean()), name
         assert row["jne_ss_mean"] == pytest.approx((chosen["jne"] ** 2).mean())
         q = brute_q(chosen, n_draws)
-        assert row["nonlinear"] == (q <= 0.1).sum() / np.isfinite(q).sum()
+        assert row["nonlinear_by_twins"] == (q <= 0.1).sum() / np.isfinite(q).sum()
+        assert row["nonlinear"] == (chosen["nonlinear_p_fdr"].dropna() <= 0.1).mean()
     assert 0 < table["nonlinear"].iloc[-1] < 1
+    assert 0 < table["nonlinear_by_twins"].iloc[-1] < 1
 
 
 @pytest.mark.parametrize("n_draws", [1, 3])
@@ -77,6 +89,8 @@ def test_the_scalars_of_a_run(n_draws):
         "jne/mean": jne.mean(), "jne/median": np.median(jne),
         "jne_ss/mean": (jne**2).mean(), "jne_ss/p95": np.nanmean(voxels["jne_ss_p95"]),
         "mean_deviation/mean": np.nanmean(voxels["mean_deviation"]),
+        "jne_calibrated/mean": np.nanmean(voxels["jne_calibrated"]),
+        "nonlinear/all": (voxels["nonlinear_p_fdr"].dropna() <= 0.1).mean(),
         "w/mean": w.mean(), "w/median": np.median(w), "w/positive_share": (w > 0).mean(),
     }  # fmt: skip
     q = brute_q(voxels, n_draws)
@@ -85,6 +99,7 @@ def test_the_scalars_of_a_run(n_draws):
     for roi, rows in voxels[voxels["roi"] != ""].groupby("roi"):
         expected |= {f"{name}/{roi}": rows[name].mean() for name in AVERAGED}
         expected[f"jne_ss/{roi}"] = (rows["jne"] ** 2).mean()
+        expected[f"nonlinear/{roi}"] = (rows["nonlinear_p_fdr"].dropna() <= 0.1).mean()
     assert summary["metrics"].keys() == expected.keys()
     for name, value in expected.items():
         assert summary["metrics"][name] == pytest.approx(value), name

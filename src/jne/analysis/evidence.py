@@ -14,25 +14,30 @@ Peters 2020) with the encoder as the learned direction. The error is robust (HC3
 n unseen stimuli, N others, D features, V voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from jne.analysis.evidence_sums import (
+    N_REGRESSORS,
     EvidenceSums,
     normal_quantile,
     one_sided_p,
     validated_share,
 )
 from jne.analysis.prediction import fdr
+from jne.errors import InputError
 from jne.utils.blocks import even_blocks
 
 _NOTHING = 1e-10
 """Of the variance of a prediction: what rounding leaves of one that is linear."""
+_COLLINEAR = 1e-6
+STIMULI_PER_FEATURE = 2
+"""With fewer, a least-squares approximation is noisier than what it leaves."""
 _AT_ONCE = 2**18  # numbers in an array: few enough for the cache
 
 
@@ -67,15 +72,95 @@ class LinearPart:
     def __init__(self, features: Tensor, at: Tensor) -> None:
         """features: (N, D), where the functions are known. at: (n, D), where they are wanted."""
         self._mean = features.mean(dim=0, dtype=torch.float64)
-        self._q, self._r = torch.linalg.qr(features.double() - self._mean)
-        self._at = at.double() - self._mean
+        u, s, vt = torch.linalg.svd(features.double() - self._mean, full_matrices=False)
+        rank = int((s > _COLLINEAR * s[0]).sum())  # features may be constant, or copies
+        self._basis = u[:, :rank]
+        self._at = (at.double() - self._mean) @ (vt[:rank].T / s[:rank])
 
     def remove(self, values: Tensor, at: Tensor) -> Tensor:
         """What is not linear in functions with these values (N, H) and (n, H): (n, H) float64."""
         offset = values.mean(dim=0, dtype=torch.float64)
-        projected = self._q.T @ (values.double() - offset)
-        weights = torch.linalg.solve_triangular(self._r, projected, upper=True)
-        return at.double() - offset - self._at @ weights
+        return at.double() - offset - self._at @ (self._basis.T @ (values.double() - offset))
+
+
+def evidence(
+    predict: Callable[[NDArray], ArrayLike],
+    X_train: ArrayLike,
+    X_test: ArrayLike,
+    y_test: ArrayLike,
+    *,
+    ridge: Callable[[NDArray], ArrayLike] | ArrayLike,
+) -> Evidence:
+    """Does the nonlinear part of a model's predictions exist in unseen responses? Any model's.
+
+    Parameters
+    ----------
+    predict : callable
+        From features (n, D) to predictions (n, V), such as the `predict` of a fitted estimator.
+    X_train : (N, D) array
+        Features of the stimuli that the model was fitted to; better, of others, which need no
+        responses. On these the model's linear part is taken; twice as many as features, or more.
+    X_test : (n, D) array
+        Features of stimuli that nothing was fitted to.
+    y_test : (n, V) array
+        Their responses.
+    ridge : callable, or (n, V) array
+        A linear model that was fitted to the same stimuli, from features to predictions; or its
+        predictions of `y_test`.
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    InputError
+        A `ValueError`: where shapes do not agree, values are not finite, or stimuli are too few.
+
+    Notes
+    -----
+    Stimuli are assumed to be independent. See docs/evidence.md.
+    """
+    train, test = (_finite(X, name) for X, name in ((X_train, "X_train"), (X_test, "X_test")))
+    y = _finite(y_test, "y_test")
+    if train.shape[1] != test.shape[1]:
+        raise InputError("X_test", f"must be (n, {train.shape[1]}), found {test.shape}")
+    if len(y) != len(test):
+        raise InputError("y_test", f"must be ({len(test)}, V), found {y.shape}")
+    if len(test) <= N_REGRESSORS + 1:
+        raise InputError("X_test", f"{len(test)} stimuli are too few to regress on")
+    of_train, of_test = (_finite(predict(X), "predict") for X in (train, test))
+    of_ridge = _finite(ridge(test) if callable(ridge) else ridge, "ridge")
+    for name, values, n in (
+        ("predict", of_train, len(train)),
+        ("predict", of_test, len(test)),
+        ("ridge", of_ridge, len(test)),
+    ):
+        if values.shape != (n, y.shape[1]):
+            raise InputError(name, f"must give ({n}, {y.shape[1]}), found {values.shape}")
+    if len(train) < STIMULI_PER_FEATURE * train.shape[1]:
+        raise InputError(
+            "X_train",
+            f"{len(train)} stimuli are too few for {train.shape[1]} features: give "
+            f"{STIMULI_PER_FEATURE * train.shape[1]}, of which no responses are needed, or the "
+            f"model's predictions of principal components",
+        )
+    part = LinearPart(torch.from_numpy(train), torch.from_numpy(test))
+    left = part.remove(torch.from_numpy(of_train), torch.from_numpy(of_test))
+    sets = np.zeros(y.shape[1], dtype=np.int64)
+    return evidence_of(y, of_test, left.numpy(), of_ridge, sets, 1)[0]
+
+
+def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
+    """(n, K); of one voxel, its axis may be missing."""
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or not len(array):
+        raise InputError(name, f"must have two axes, found {array.shape}")
+    if not np.isfinite(array).all():
+        raise InputError(name, "has NaN or infinite values")
+    return array
 
 
 class Columns(Protocol):
@@ -88,7 +173,7 @@ def evidence_of(
     responses: Columns,
     prediction: Columns,
     nonlinear: Columns,
-    ridge: Columns | None,
+    ridge: Columns,
     sets: NDArray[np.int64],
     n_sets: int,
     keep: NDArray[np.float32] | None = None,
@@ -102,8 +187,9 @@ def evidence_of(
         The encoder's.
     nonlinear : (n, V) array
         What is nonlinear in it (`LinearPart`).
-    ridge : (n, V) array or None
-        The prediction of a linear model.
+    ridge : (n, V) array
+        The prediction of ridge regression. Without it linear voxels come out as nonlinear: what is
+        linear in the responses, and missing in the encoder's linear part, is then no regressor.
     sets : (V,) array of int
         Which of the `n_sets` sets each voxel is in.
     keep : (n, V) array of float32, optional
@@ -124,9 +210,9 @@ def evidence_of(
         of_set = torch.zeros_like(of_all)
         for part in even_blocks(len(members), max(_AT_ONCE // n, 2)):
             voxels = members[part]
-            y, f, g = (_float32(x, voxels) for x in (responses, prediction, nonlinear))
-            of_ridge = [] if ridge is None else [_float32(ridge, voxels)]
-            per_stimulus, per_voxel, own = _regress(y, g, [*of_ridge, f - g])
+            arrays = (responses, prediction, nonlinear, ridge)
+            y, f, g, r = (_float32(x, voxels) for x in arrays)
+            per_stimulus, per_voxel, own = _regress(y, g, [r, f - g])
             columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
                 sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()
@@ -143,8 +229,7 @@ def evidence_of(
             totals[name][number] = by_name[name][members].sum()
     totals["pairs"][-1] = _squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
-    n_regressors = 3 if ridge is None else 4
-    return _evidence(by_name, n - n_regressors), EvidenceSums(n_regressors, **with_all, **totals)
+    return _evidence(by_name, n - N_REGRESSORS), EvidenceSums(**with_all, **totals)
 
 
 def _float32(values: Columns, voxels: NDArray[np.int64]) -> Tensor:

@@ -8,7 +8,7 @@ too much is subtracted.
 n stimuli, K voxels or sets of voxels.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
+N_REGRESSORS = 4
+"""The constant, ridge regression, the linear and the nonlinear part of the prediction."""
 
 
 class ValidatedShare(NamedTuple):
@@ -35,8 +37,6 @@ class EvidenceSums:
     Variances are in units of a voxel's variance over the stimuli.
     """
 
-    n_regressors: int
-    """With the constant and the nonlinear part."""
     n_voxels: NDArray[np.float64]
     """(K,) that have evidence."""
     product: NDArray[np.float64]
@@ -61,12 +61,8 @@ class EvidenceSums:
         Of `pairs`, the products of different sets are missing, which widens intervals.
         """
         members = np.asarray(sets, dtype=np.float64)
-        summed = {
-            name: values @ members.T
-            for name, values in vars(self).items()
-            if name != "n_regressors"
-        }
-        return replace(self, **summed)
+        summed = {name: values @ members.T for name, values in vars(self).items()}
+        return EvidenceSums(**summed)
 
     @property
     def z(self) -> NDArray[np.float64]:
@@ -77,8 +73,8 @@ class EvidenceSums:
 
     @property
     def p(self) -> NDArray[np.float64]:
-        """(K,), one-sided, of `z` as a t of n - n_regressors degrees of freedom."""
-        return one_sided_p(self.z, len(self.product) - self.n_regressors)
+        """(K,), one-sided, of `z` as a t of n - 4 degrees of freedom."""
+        return one_sided_p(self.z, len(self.product) - N_REGRESSORS)
 
     def share(self) -> ValidatedShare:
         """The validated share of each set."""

@@ -1,10 +1,10 @@
-"""Ridge regression with a penalty for each voxel, chosen by cross-validation (himalaya).
+"""Ridge regression with a penalty for each voxel, chosen by cross-validation.
 
-Dupre la Tour et al. (2022), https://doi.org/10.1016/j.neuroimage.2022.119728.
-N stimuli, D features, V voxels.
+As himalaya does (Dupre la Tour et al. 2022, https://doi.org/10.1016/j.neuroimage.2022.119728), but
+the penalties are continuous. N stimuli, D features, V voxels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,10 +12,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(0, 7, 0.5))
+from jne.utils.blocks import voxel_blocks
+
+# The grid, times trace(X'X) / N: the variance of all features together. In these units the best
+# penalty of weights that are alike is the noise-to-signal ratio of the responses, whatever D is.
+PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(-3, 5.5, 0.5))
+_FACTORS = (10**0.5, 10**0.25)  # half decades, then quarters
+_VOXELS_AT_ONCE = 2**10
 _TARGETS_AT_ONCE = 2**12
-_PENALTIES_AT_ONCE = 2  # bounds himalaya's matrices at 2 N D values
+_PENALTIES_AT_ONCE = 2  # bounds himalaya's matrices at 2 N^2 values
 
 
 class RidgeRegression(nn.Linear):
@@ -42,7 +49,9 @@ class RidgeFit:
     weights: Tensor
     """(D, V), fitted to all rows."""
     penalty: NDArray[np.float32]
-    """(V,), of `penalties`."""
+    """(V,), in the units of X'X."""
+    end: NDArray[np.float32]
+    """(V,), -1 where it is the smallest of the grid, 1 where it is the largest, else 0."""
     loss: NDArray[np.float32]
     """(V,), the mean squared error of the rows that a fold left out, at that penalty."""
 
@@ -51,123 +60,135 @@ class RidgeCV:
     """Ridge regression with a penalty for each voxel v: min |Y - X B|^2 + penalty_v |B_v|^2.
 
     There is no intercept: the caller centres features and responses, if need be. The features are
-    decomposed once, for all blocks of voxels. himalaya finds the penalties, from fewer rows: those
-    of a fold, and those outside it, are rotated to at most D (X = QR, and R, Q'Y in place of X, Y),
-    which changes neither weights nor differences of errors. himalaya multiplies with all of them
-    for every penalty.
+    decomposed once, for all blocks of voxels.
     """
 
-    def __init__(
-        self,
-        features: Tensor,
-        folds: NDArray[np.int64],
-        penalties: Sequence[float] = PENALTIES,
-    ) -> None:
+    def __init__(self, features: Tensor, folds: NDArray[np.int64]) -> None:
         """features: X, (N, D). folds: (N,), the fold that validates each row; -1 for rows that only
-        train. penalties: to choose from.
+        train.
         """
-        self.folds, self.penalties = folds, penalties
-        self._rotations: list[tuple[NDArray[np.int64], Tensor | None, bool]] = []
-        parts, numbers = [], []
-        for fold in np.unique(folds):
-            rows = np.flatnonzero(folds == fold)
-            part, q = features[rows], None
-            if len(rows) > part.shape[1]:
-                q, part = torch.linalg.qr(part)
-            self._rotations.append((rows, q, fold >= 0))
-            parts.append(part)
-            numbers.append(np.full(len(part), fold))
-        few, few_folds = torch.cat(parts), np.concatenate(numbers)
-        self._solver = RidgeSolver(few)
-        self._outside: list[tuple[NDArray[np.int64], Tensor]] = []
-        self._splits = []
-        rows_of_splits = [few]
-        for fold in np.unique(few_folds[few_folds >= 0]):
-            train, validated = np.flatnonzero(few_folds != fold), np.flatnonzero(few_folds == fold)
-            if len(train) > few.shape[1]:
-                q, part = torch.linalg.qr(few[train])
-                self._outside.append((train, q))
-                train = np.arange(len(part)) + sum(map(len, rows_of_splits))
-                rows_of_splits.append(part)
-            self._splits.append((train, validated))
-        self._rows_of_splits = torch.cat(rows_of_splits)
+        self._unit = float(features.square().sum()) / len(features)
+        self._folds = [_Fold(features, folds == fold) for fold in np.unique(folds[folds >= 0])]
+        self._solver = RidgeSolver(features)
 
     def fit(self, responses: Tensor) -> RidgeFit:
         """The weights of responses Y, (N, V), of the features' dtype.
 
-        The penalty of a voxel has the smallest squared error over the rows of all folds, each
-        predicted from the rows outside its fold. The weights are then fitted to all rows.
+        The penalty of a voxel is where its squared error over the rows of all folds, each predicted
+        from the rows outside its fold, is smallest: among the decades of the grid, then the halves
+        and quarters of a decade beside the best so far, then on the parabola through the best and
+        its neighbours. It does not jump where two of them are equally good. The weights are then
+        fitted to all rows.
         """
-        from himalaya.ridge import solve_group_ridge_random_search
-
-        y, lost = self._rotated(responses)
-        with _torch_backend(y.device):
-            deltas, _, scores = solve_group_ridge_random_search(
-                [self._rows_of_splits.clone()],  # himalaya scales it in place
-                torch.cat([y, *(q.T @ y[train] for train, q in self._outside)]),
-                n_iter=y.new_ones(1, 1),
-                alphas=y.new_tensor(self.penalties),
-                score_func=_negative_squared_error,
-                cv=self._splits,
-                n_targets_batch=_TARGETS_AT_ONCE,
-                n_alphas_batch=_PENALTIES_AT_ONCE,
-                progress_bar=False,
-                warn=False,
-            )
-        logarithms = torch.tensor(self.penalties).log()
-        nearest = (logarithms[:, None] + deltas.cpu()).abs().argmin(dim=0)  # deltas: -log(penalty)
-        penalty = y.new_tensor(self.penalties)[nearest.to(y.device)]
-        # himalaya averages over folds what is summed over the rows of each
-        error = lost.double().cpu() - scores[0].double() * len(self._splits)
-        n_validated = int((self.folds >= 0).sum())
+        chosen = [
+            self._choose(_ErrorCurve(self._folds, responses[:, voxels]))
+            for voxels in voxel_blocks(responses.shape[1], _VOXELS_AT_ONCE)
+        ]
+        penalty, end, loss = map(torch.cat, zip(*chosen, strict=True))
         return RidgeFit(
-            self._solver.weights(y, penalty),
-            penalty.float().cpu().numpy(),
-            (error / n_validated).float().numpy(),
+            self._solver.weights(responses, penalty.to(responses.dtype)),
+            *(values.float().cpu().numpy() for values in (penalty, end, loss)),
         )
 
-    def _rotated(self, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """Responses of fewer rows, and the squared error (V,) that this leaves out.
+    def loss(self, responses: Tensor, penalty: Tensor) -> Tensor:
+        """Mean squared error (V,) of the rows that a fold left out, at penalties (V,) or (1,)."""
+        return _ErrorCurve(self._folds, responses).loss(penalty)
 
-        What lies outside the span of a fold's features is an error that no weights change.
+    def _choose(self, curve: "_ErrorCurve") -> tuple[Tensor, Tensor, Tensor]:
+        """Penalty, end of the grid and loss, float64 (v,) each."""
+        decades = self._unit * curve.total.new_tensor(PENALTIES[::2])
+        errors = torch.stack([curve.change(penalty) for penalty in decades[:, None]])
+        best = errors.argmin(dim=0)
+        penalty = decades[best]
+        errors = pad(errors, (0, 0, 1, 1), value=torch.inf)  # beyond the ends
+        left, lowest, right = errors.gather(0, torch.stack([best, best + 1, best + 2]))
+        for factor in _FACTORS:
+            before, after = curve.change(penalty / factor), curve.change(penalty * factor)
+            before[left.isinf()] = after[right.isinf()] = torch.inf
+            near = torch.stack([left, before, lowest, after, right])
+            move = near[1:4].argmin(dim=0)
+            left, lowest, right = near.gather(0, torch.stack([move, move + 1, move + 2]))
+            penalty = penalty * factor ** (move - 1)
+        # In steps; 0 for a curve that is flat (0 / 0) or lowest at an end (inf / inf)
+        vertex = ((left - right) / (2 * (left - 2 * lowest + right))).nan_to_num()
+        penalty = penalty * _FACTORS[-1] ** vertex
+        return penalty, right.isinf().double() - left.isinf().double(), curve.loss(penalty)
+
+
+class _Fold:
+    """The rows that a fold leaves out, as ridge regression on the others predicts them."""
+
+    def __init__(self, features: Tensor, is_left_out: NDArray[np.bool_]) -> None:
+        """features: (N, D). is_left_out: (N,)."""
+        self.left_out, self._others = np.flatnonzero(is_left_out), np.flatnonzero(~is_left_out)
+        self._solver = RidgeSolver(features[self._others])
+        self.scores, self._q = features[self.left_out] @ self._solver.directions, None
+        if len(self.scores) > self.scores.shape[1]:  # fewer rows, with the same products
+            self._q, self.scores = torch.linalg.qr(self.scores)
+
+    def split(self, responses: Tensor) -> tuple[Tensor, Tensor]:
+        """From responses (N, v): those left out, by rows of `scores`; what predicts them (r, v)."""
+        left_out = responses[self.left_out]
+        projected = self._solver.project(responses[self._others])
+        return left_out if self._q is None else self._q.T @ left_out, projected
+
+    def predict(self, projected: Tensor, penalty: Tensor) -> Tensor:
+        """By rows of `scores`; penalty: (v,) or (1,)."""
+        return self.scores @ self._solver.shrink(projected, penalty)
+
+
+class _ErrorCurve:
+    """The squared error of all rows that folds leave out, as a function of the penalty."""
+
+    def __init__(self, folds: list[_Fold], responses: Tensor) -> None:
+        """responses: (N, v)."""
+        self._folds = [(fold, *fold.split(responses)) for fold in folds]
+        left_out = responses[np.concatenate([fold.left_out for fold in folds])]
+        self.n_rows, self.total = len(left_out), left_out.square().sum(dim=0).double()
+
+    def change(self, penalty: Tensor) -> Tensor:
+        """Float64 (v,) at penalties (v,) or (1,), minus the error of predicting 0.
+
+        Of weak signals the error itself would have no digits left.
         """
-        parts = []
-        lost = responses.new_zeros(responses.shape[1])
-        for rows, q, validates in self._rotations:
-            part = responses[rows]
-            if q is not None:
-                total, part = part.square().sum(dim=0), q.T @ part
-                if validates:
-                    lost += total - part.square().sum(dim=0)
-            parts.append(part)
-        return torch.cat(parts), lost
+        change = torch.zeros_like(self.total)
+        for fold, left_out, projected in self._folds:
+            predictions = fold.predict(projected, penalty.to(projected.dtype))
+            change += (predictions - 2 * left_out).mul_(predictions).sum(dim=0)
+        return change
+
+    def loss(self, penalty: Tensor) -> Tensor:
+        """Float64 (v,), the mean squared error."""
+        return (self.total + self.change(penalty)) / self.n_rows
 
 
 def fit_kernel_ridge(
-    kernel: Tensor,
-    responses: Tensor,
-    folds: NDArray[np.int64],
-    penalties: Sequence[float] = PENALTIES,
-) -> tuple[Tensor, NDArray[np.float32]]:
-    """Kernel ridge regression with a penalty per voxel, chosen as in `RidgeCV`.
+    kernel: Tensor, responses: Tensor, folds: NDArray[np.int64]
+) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
+    """Kernel ridge regression with a penalty per voxel, of the grid, chosen by himalaya.
 
     kernel: (N, N). responses: (N, V), centred by the caller. folds: (N,), 0 or more. Returns the
-    dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), and the penalties (V,).
+    dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), the penalties (V,), in
+    the units of the kernel, and which are at an end of the grid, as `RidgeFit.end`.
     """
     from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
 
     splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
+    penalties = kernel.new_tensor(PENALTIES) * kernel.trace() / len(kernel)
     with _torch_backend(kernel.device):
         penalty, dual, _ = solve_kernel_ridge_cv_eigenvalues(
             kernel,
             responses,
-            alphas=torch.tensor(penalties, dtype=kernel.dtype, device=kernel.device),
+            alphas=penalties,
             score_func=_negative_squared_error,
             cv=splits,
             n_targets_batch=_TARGETS_AT_ONCE,
             n_alphas_batch=_PENALTIES_AT_ONCE,
         )
-    return dual.to(kernel.device), penalty.cpu().numpy()
+    penalty, penalties = penalty.cpu(), penalties.cpu()
+    # himalaya returns the penalties as it has rounded them
+    end = (penalty > 0.9 * penalties[-1]).float() - (penalty < 1.1 * penalties[0]).float()
+    return dual.to(kernel.device), penalty.float().numpy(), end.numpy()
 
 
 class RidgeSolver:
@@ -177,17 +198,23 @@ class RidgeSolver:
     """
 
     def __init__(self, features: Tensor) -> None:
-        self._q = None
-        if len(features) > features.shape[1]:
-            self._q, features = torch.linalg.qr(features)
-        self._u, self._s, self._vt = torch.linalg.svd(features, full_matrices=False)
+        wide = len(features) < features.shape[1]  # LAPACK takes several times longer for these
+        tall = features.T if wide else features
+        left, self._s, right = torch.linalg.svd(tall, full_matrices=False)
+        self._u, self.directions = (right.T, left) if wide else (left, right.T)
+
+    def project(self, responses: Tensor) -> Tensor:
+        """(r, V), for responses (N, V)."""
+        return self._u.T @ responses
+
+    def shrink(self, projected: Tensor, penalty: Tensor) -> Tensor:
+        """Weights of the directions (r, V), from what `project` returns and penalties (V,)."""
+        s = self._s[:, None]
+        return s / (s.square() + penalty) * projected
 
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """(D, V), for responses (N, V) and penalties (V,), both of the features' dtype."""
-        if self._q is not None:
-            responses = self._q.T @ responses
-        s = self._s[:, None]
-        return self._vt.T @ (s / (s.square() + penalty) * (self._u.T @ responses))
+        return self.directions @ self.shrink(self.project(responses), penalty)
 
 
 class OutOfFoldRidge:

@@ -1,7 +1,7 @@
 """Ridge and kernel ridge regression beside every run: what any encoder has to beat.
 
 Both are fitted to training and validation stimuli, with a penalty per voxel chosen by
-cross-validation (himalaya), and scored on the test stimuli. They depend on the data alone, so they
+cross-validation, and scored on the test stimuli. They depend on the data alone, so they
 are a stage. N stimuli, D features, V' trained voxels.
 """
 
@@ -27,29 +27,31 @@ from jne.utils.progress import stage_progress
 
 _VOXELS_AT_ONCE = 2**14
 _FILE = "baseline.npy"
-"""(2 + n, V'): R2, penalty, and predictions of the n test stimuli."""
+"""(_N_COLUMNS + n, V'): R2, penalty, end of its grid, and predictions of the n test stimuli."""
+_N_COLUMNS = 3
 
-Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32]]]
-"""From responses (n, v): predictions of the test stimuli and penalties (v,)."""
+Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]]
+"""From responses (n, v): predictions of the test stimuli, penalties (v,), ends of the grid (v,)."""
 
 
 def baseline_columns(
     kinds: Sequence[str], data: EncodingData, stages: Stages
 ) -> dict[str, NDArray[np.float32]]:
-    """Columns (V',) for the voxel table: r2_KIND, the test R2, and KIND_penalty.
+    """Columns (V',) for the voxel table: r2_KIND, the test R2, KIND_penalty and KIND_penalty_end.
 
     kinds: `ridge`, from the features; `kernel`, with the kernel exp(-|x - x'|^2 / D), from N x N
         kernels, and refused by InputError where these do not fit the memory. data: without twins.
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:
-        columns[f"r2_{kind}"], columns[f"{kind}_penalty"] = _stage(kind, data, stages)[:2]
+        names = (f"r2_{kind}", f"{kind}_penalty", f"{kind}_penalty_end")
+        columns |= zip(names, _stage(kind, data, stages)[:_N_COLUMNS], strict=True)
     return columns
 
 
 def ridge_predictions(data: EncodingData, stages: Stages) -> NDArray[np.float32]:
     """Predictions of the test stimuli by ridge regression, (n, V'), memory-mapped."""
-    return _stage("ridge", data, stages)[2:]
+    return _stage("ridge", data, stages)[_N_COLUMNS:]
 
 
 def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]:
@@ -64,7 +66,7 @@ def _write(folder: Path, kind: str, data: EncodingData) -> None:
     """Continued after a kill."""
     if kind == "kernel":
         _check_memory(data)
-    shape, path = (2 + len(data.rows["test"]), data.n_trained), folder / _FILE
+    shape, path = (_N_COLUMNS + len(data.rows["test"]), data.n_trained), folder / _FILE
     with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
         _fill(arrays, kind, data)
 
@@ -82,11 +84,11 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
             if unit >= arrays.done:
                 responses = data.responses.block(rows, voxels)
                 offset = responses.mean(dim=0)
-                predictions, penalty = predict(responses - offset)
+                predictions, *chosen = predict(responses - offset)
                 truth = data.responses.block(test, voxels).numpy()
-                table[2:, voxels] = predictions + offset
-                table[0, voxels] = r2_score(truth, table[2:, voxels])
-                table[1, voxels] = penalty
+                table[_N_COLUMNS:, voxels] = predictions + offset
+                table[0, voxels] = r2_score(truth, table[_N_COLUMNS:, voxels])
+                table[1:_N_COLUMNS, voxels] = chosen
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)
 
@@ -94,9 +96,9 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
 def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
     ridge = RidgeCV(features, folds)
 
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
         fitted = ridge.fit(responses)
-        return test @ fitted.weights, fitted.penalty
+        return test @ fitted.weights, fitted.penalty, fitted.end
 
     return predict
 
@@ -104,9 +106,9 @@ def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
 def _kernel_ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
     kernel, test_kernel = _kernel(features, features), _kernel(test, features)
 
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32]]:
-        dual, penalty = fit_kernel_ridge(kernel, responses, folds)
-        return test_kernel @ dual, penalty
+    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
+        dual, penalty, end = fit_kernel_ridge(kernel, responses, folds)
+        return test_kernel @ dual, penalty, end
 
     return predict
 

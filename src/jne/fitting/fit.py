@@ -224,11 +224,12 @@ def _with_ridge(
         epoch = _solved_epoch(module, data, solved.loss)
         if on_epoch is not None:
             on_epoch(epoch)
-        return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty)
+        return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty, solved.end)
     freeze_linear_path(module.encoder)
     trained = train(module, data)
     solved = refit_readout(module.encoder, data)
-    return replace(trained, best_loss=solved.loss, readout_penalty=solved.penalty)
+    penalty, end = solved.penalty, solved.end
+    return replace(trained, best_loss=solved.loss, readout_penalty=penalty, readout_end=end)
 
 
 def _train_on_components(

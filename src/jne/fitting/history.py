@@ -27,18 +27,21 @@ class History:
     """Its validation loss; with a ridge readout, that after the readout was solved for."""
     readout_penalty: NDArray[np.float32] | None = None
     """(V',), the penalty of each voxel in a ridge readout."""
+    readout_end: NDArray[np.float32] | None = None
+    """(V',), which of them are at an end of the grid, as `RidgeFit.end`."""
     trajectory: pd.DataFrame | None = None
     """As `Trajectory.table`, where some voxels were followed."""
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
-    penalty, followed = history.readout_penalty, history.trajectory
+    followed = history.trajectory
     content = {
         "weights": encoder.state_dict(),
         "epochs": history.epochs.to_dict("list"),
         "best_epoch": history.best_epoch,
         "best_loss": history.best_loss,
-        "readout_penalty": None if penalty is None else torch.from_numpy(penalty),
+        "readout_penalty": _tensor(history.readout_penalty),
+        "readout_end": _tensor(history.readout_end),
         "trajectory": None if followed is None else followed.to_dict("list"),
     }
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
@@ -49,14 +52,23 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
     """Give the encoder the weights in the file. Raises InputError where it cannot be read."""
     saved = load_tensors(path, bounded=False)
     encoder.load_state_dict(saved["weights"])
-    penalty, followed = saved["readout_penalty"], saved["trajectory"]
+    followed = saved["trajectory"]
     return History(
         pd.DataFrame(saved["epochs"]),
         saved["best_epoch"],
         saved["best_loss"],
-        None if penalty is None else penalty.numpy().copy(),
+        _array(saved["readout_penalty"]),
+        _array(saved["readout_end"]),
         None if followed is None else pd.DataFrame(followed),
     )
+
+
+def _tensor(values: NDArray[np.float32] | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values)
+
+
+def _array(values: torch.Tensor | None) -> NDArray[np.float32] | None:
+    return None if values is None else values.numpy().copy()
 
 
 def epoch_rows(history: History) -> Iterator[dict[str, Any]]:

@@ -17,14 +17,12 @@ from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import cross_validation, validation_fold
-from jne.encoders import is_linear, is_linear_layer
-from jne.encoders.ridge import PENALTIES as RIDGE_PENALTIES
+from jne.encoders import is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
 
-PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(1, 6, 0.5))
 # Of the variance of what a readout with a linear path is solved from: the hidden layer's. The other
 # nine tenths are the features'. A voxel that is linear then loses nothing to the hidden layer.
 HIDDEN_SHARE = 0.1
@@ -38,6 +36,8 @@ class RidgeReadout:
 
     penalty: NDArray[np.float32]
     """(V',), the penalty of each voxel."""
+    end: NDArray[np.float32]
+    """(V',), which of them are at an end of the grid, as `RidgeFit.end`."""
     loss: float
     """Mean squared error over all voxels and the validation stimuli, at these penalties, before the
     weights were fitted to the validation stimuli, too."""
@@ -58,7 +58,6 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     """
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
-    penalties = RIDGE_PENALTIES if is_linear_layer(encoder) else PENALTIES
     readout, hidden = last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
@@ -72,9 +71,9 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
         inputs = torch.cat([hidden * scale, features], dim=1)
     mean = inputs[centre].mean(dim=0) if bias is not None else torch.zeros(inputs.shape[1])
     inputs = inputs - mean
-    penalty = np.empty(data.n_outputs, dtype=np.float32)
+    penalty, end = np.empty((2, data.n_outputs), dtype=np.float32)
     loss = np.empty(data.n_outputs)
-    ridge = RidgeCV(inputs, folds, penalties)
+    ridge = RidgeCV(inputs, folds)
     validation = None
     if folds.min() >= 0:  # other stimuli than those of validation chose the penalties, too
         validation = _ValidationError(inputs, len(data.rows["train"]), bias is not None)
@@ -90,11 +89,11 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
                 path.weight[voxels] = fitted.weights[n_hidden:].T
             if bias is not None:
                 bias[voxels] = offset - mean @ fitted.weights
-            penalty[voxels], loss[voxels] = fitted.penalty, fitted.loss
+            penalty[voxels], end[voxels], loss[voxels] = fitted.penalty, fitted.end, fitted.loss
             if validation is not None:
                 loss[voxels] = validation.evaluate(responses, torch.from_numpy(fitted.penalty))
             progress.update(task, completed=voxels.stop)
-    return RidgeReadout(penalty, float(loss.mean()))
+    return RidgeReadout(penalty, end, float(loss.mean()))
 
 
 class _ValidationError:

@@ -13,7 +13,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from jne.analysis.evidence import Columns, Evidence, LinearPart, evidence_of
+from jne.analysis.evidence import (
+    STIMULI_PER_FEATURE,
+    Columns,
+    Evidence,
+    LinearPart,
+    evidence_of,
+)
 from jne.analysis.evidence_sums import normal_quantile
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
@@ -26,7 +32,6 @@ from jne.utils.files import atomic_array
 
 KEPT = "evidence.npy"
 _STIMULI_AT_ONCE = 2048
-_STIMULI_PER_FEATURE = 2  # with fewer, least squares is noisier than what it leaves
 
 
 class EvidenceConfig(BaseModel):
@@ -62,14 +67,13 @@ def measure_evidence(
     encoder: nn.Module,
     data: EncodingData,
     scores: Scores,
-    ridge: Columns | None,
+    ridge: Columns,
     settings: EvidenceConfig,
     folder: Path,
 ) -> MeasuredEvidence | None:
     """Evidence of the trained voxels, of their ROIs and of all; None with shuffled data.
 
-    ridge: predictions of the test stimuli (n, V') by ridge regression, if there are any. folder:
-    for evidence.npy.
+    ridge: predictions of the test stimuli (n, V') by ridge regression. folder: for evidence.npy.
     """
     if data.identity["order"] is not None:
         return None
@@ -130,17 +134,19 @@ def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
         with torch.no_grad():
             outputs = [encoder(block) for block in data.features[rows].split(_STIMULI_AT_ONCE)]
         values, weight = torch.cat(outputs)[:, : data.n_trained], None
-    left = _not_linear(values, data, fitted)
+    features = data.features[fitted], data.features[data.rows["test"]]
+    left = _not_linear(*features, values, cross_validation(data))
     return left.float().numpy() if weight is None else _Readout(left, weight)
 
 
-def _not_linear(values: Tensor, data: StandardisedData, fitted: NDArray[np.int64]) -> Tensor:
-    """Of functions (N + n, H) of the features, at the n test stimuli."""
-    n = len(fitted)
-    features, at = data.features[fitted], data.features[data.rows["test"]]
-    if n >= _STIMULI_PER_FEATURE * data.n_features:
+def _not_linear(features: Tensor, at: Tensor, values: Tensor, folds: NDArray[np.int64]) -> Tensor:
+    """What is not linear in functions of the features (N, D) at others (n, D): (n, H) float64.
+
+    values: (N + n, H). folds: (N,), for a ridge regression where stimuli are few.
+    """
+    n = len(features)
+    if n >= STIMULI_PER_FEATURE * features.shape[1]:
         return LinearPart(features, at).remove(values[:n], values[n:])
     centre, offset = features.mean(dim=0), values[:n].mean(dim=0)
-    ridge = RidgeCV(features - centre, cross_validation(data))
-    weights = ridge.fit(values[:n] - offset).weights
+    weights = RidgeCV(features - centre, folds).fit(values[:n] - offset).weights
     return (values[n:] - offset - (at - centre) @ weights).double()

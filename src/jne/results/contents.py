@@ -213,6 +213,8 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
         if entry_of(name).source != TWINS:  # of these, `_of_w` has more
             metrics[f"{name}/mean"] = voxels[name].mean()
             metrics |= beside_the_mean.get(name, {})
+    for name in matching("{fit}_penalty_end", voxels):
+        metrics[f"{name.removesuffix('_end')}_at_end"] = voxels[name].dropna().ne(0).mean()
     if "w" in voxels:
         metrics |= _of_w(voxels)
     regions = roi_table(voxels) if regions is None else regions

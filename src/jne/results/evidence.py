@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from jne.analysis.evidence_sums import EvidenceSums
+from jne.analysis.evidence_sums import N_REGRESSORS, EvidenceSums
 from jne.utils.files import atomic_file
 
 EVIDENCE = "evidence.npz"
@@ -40,12 +40,11 @@ class RegionEvidence:
             rois = [str(name) for name in saved["roi"].reshape(-1)]
         if any(values.dtype.kind not in "iuf" for values in arrays.values()):
             raise ValueError("its arrays must hold numbers")
-        n_regressors, k = int(arrays.pop("n_regressors").item()), len(rois)
-        n = len(arrays["product"])
+        n, k = len(arrays["product"]), len(rois)
         whole = (
             k > 0
             and rois[-1] == ALL
-            and n > n_regressors > 0
+            and n > N_REGRESSORS
             and all(np.isfinite(values).all() for values in arrays.values())
             and all(
                 values.shape == ((n, k) if name in _PER_STIMULUS else (k,))
@@ -54,7 +53,7 @@ class RegionEvidence:
         )
         if not whole:
             raise ValueError("its arrays do not agree")
-        return cls(rois, EvidenceSums(n_regressors=n_regressors, **arrays))
+        return cls(rois, EvidenceSums(**arrays))
 
     def unions(self, regions: Mapping[str, Sequence[str]]) -> EvidenceSums:
         """The sums of unions of ROIs, by their names."""

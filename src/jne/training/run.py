@@ -48,13 +48,11 @@ from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.params import all_params, match_of, short_params
-from jne.training.shown import say_verdict, show_regions
+from jne.training.shown import say_penalty_ends, say_verdict, show_regions
 from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import say
 from jne.utils.tables import read_table, write_table
-
-_MAX_ROWS = 50  # ROIs in the table on the terminal
 
 
 class TrainingRun:
@@ -183,6 +181,7 @@ class TrainingRun:
         self.folder.note(val_loss=history.best_loss)
         show_regions(self.config.name, regions)
         say_verdict(voxels, regions)
+        say_penalty_ends(voxels)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
         return history.best_loss

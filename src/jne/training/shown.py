@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from jne.columns import label
+from jne.columns import label, matching
 from jne.results.contents import regions_in_mlflow
 from jne.utils.progress import print_table, say
 
@@ -12,6 +12,11 @@ _MAX_ROWS = 50  # ROIs in the table on the terminal
 _COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "w", "validated_share", "nonlinear")
 """A terminal of 80 columns has no room for all, which rois.csv has."""
 _P = 0.05
+_MANY_AT_END = 0.05  # of the voxels
+_ENDS = {
+    1: "have the largest penalty of the grid (nothing to predict was found: about the mean is)",
+    -1: "have the smallest penalty of the grid (hardly any noise was found: nearly least squares)",
+}
 
 
 def show_regions(name: str, regions: pd.DataFrame) -> None:
@@ -84,6 +89,23 @@ def say_verdict(voxels: pd.DataFrame, regions: pd.DataFrame) -> None:
         above = f"R² above ridge in {_percent((gain > 0).mean())} of voxels"
         words.insert(0, f"{above}, by {gain.mean():.3f} on average")
     say(f"the encoder: {'; '.join(words)} (docs/evidence.md)", soft_wrap=True)
+
+
+def say_penalty_ends(voxels: pd.DataFrame) -> None:
+    """Say for how many voxels a penalty is at an end of its grid, where these are many."""
+    for name in matching("{fit}_penalty_end", voxels):
+        ends = voxels[name].dropna()
+        parts = [
+            f"{(ends == end).sum()} {meaning}"
+            for end, meaning in _ENDS.items()
+            if (ends == end).any()
+        ]
+        if ends.ne(0).sum() > _MANY_AT_END * len(ends):
+            say(
+                f"{label(name.removesuffix('_end'))}: of {len(ends)} voxels, {' and '.join(parts)}",
+                style="yellow",
+                soft_wrap=True,
+            )
 
 
 def _interval(row: pd.Series, name: str) -> str:

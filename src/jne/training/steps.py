@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from jne.data.prepared import Source, prepare
 from jne.fitting.fit import Fitted, fit, make_trainer, quiet_lightning
 from jne.fitting.module import PredictingModule
 from jne.measuring.callback import MeasureJNE
-from jne.measuring.evidence import EvidenceConfig, MeasuredEvidence, measure_evidence
+from jne.measuring.evidence import MeasuredEvidence
 from jne.measuring.nonlinearity import (
     Compute,
     Nonlinearity,
@@ -55,10 +54,11 @@ class Outcome:
 
     def voxels(self, more: Mapping[str, NDArray] | None = None) -> pd.DataFrame:
         """The voxel table. more: columns (V',) of the trained voxels beside those of the scores."""
-        data, penalty = self.data, self.fitted.history.readout_penalty
+        data, history = self.data, self.fitted.history
         trained = {**self.scores.columns, **(more or {})}
-        if penalty is not None:
-            trained["readout_penalty"] = penalty[: data.n_trained]  # no twins
+        if history.readout_penalty is not None and history.readout_end is not None:
+            trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
+            trained["readout_penalty_end"] = history.readout_end[: data.n_trained]
         table, columns = data.prepared.voxels, self.nonlinearity.columns
         if self.evidence is not None:
             trained |= self.evidence.columns
@@ -133,13 +133,12 @@ def fit_and_measure(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     compute: Compute | None = None,
-    evidence: EvidenceConfig | None = None,
-    ridge: NDArray[np.float32] | None = None,
+    evidence: Callable[..., MeasuredEvidence | None] | None = None,
 ) -> Outcome:
     """From data without twins to measured voxels.
 
-    folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`. evidence, ridge: see
-    `measure_evidence`.
+    folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`. evidence:
+    `measure_evidence`, but for its first three arguments.
     """
     targets = Targets.from_config(data, config, stages)
 
@@ -147,7 +146,7 @@ def fit_and_measure(
 
     def measure(encoder: nn.Module, data: EncodingData, scores: Scores) -> Nonlinearity:
         if evidence is not None:
-            measured[0] = measure_evidence(encoder, data, scores, ridge, evidence, folder)
+            measured[0] = evidence(encoder, data, scores)
         settings, alpha = config.jacobian, config.stats.alpha
         return measure_nonlinearity(encoder, data, scores, settings, alpha, folder, compute)
 
