@@ -185,7 +185,8 @@ COLUMNS: tuple[Column, ...] = (
            "by its twin"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
            "rate of the report, else 0: by unseen responses, in runs without them by twins; in "
-           "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis", regional=True),
+           "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis",
+           regional=True),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
     Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "

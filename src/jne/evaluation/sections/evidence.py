@@ -194,7 +194,9 @@ def _by_group(data: SubjectData, evidence: RegionEvidence, regions: Regions) -> 
     voxels = data.voxels.assign(roi=data.voxels["roi"].fillna("").astype(str))
     voxels = voxels[voxels["r2_linear_part"].notna()]
     content = []
-    for (level, name), rois in regions.items():
+    for ((level, name), rois), numbers in zip(
+        regions.items(), measured.to_dict("records"), strict=True
+    ):
         members = voxels if level == "brain" else voxels[voxels["roi"].isin(rois)]
         n_nonlinear = int((members["nonlinear_p_fdr"] <= data.config.inference.q).sum())
         analysed = members[members["analysed"]]
@@ -203,7 +205,7 @@ def _by_group(data: SubjectData, evidence: RegionEvidence, regions: Regions) -> 
                 "level": level,
                 "group": name,
                 "n_voxels": len(members),
-                **measured.loc[(level, name)],
+                **numbers,
                 "n_nonlinear": n_nonlinear,
                 "voxels_nonlinear": n_nonlinear / len(members) if len(members) else np.nan,
                 **analysed[["jne", "jne_calibrated"]].mean(),

@@ -40,7 +40,7 @@ class Measured(Protocol):
     """What is measured of ROIs: RegionShares, RegionEvidence."""
 
     def unions(self, regions: Mapping[str, Sequence[str]], /) -> Sums: ...
-    def table(self, regions: Mapping[str, Sequence[str]] | None = None, /) -> pd.DataFrame: ...
+    def table(self, regions: Mapping[str, Sequence[str]], /) -> pd.DataFrame: ...
 
 
 def ends(name: str) -> tuple[str, str, str]:
@@ -63,8 +63,7 @@ def regions_of(data: SubjectData, whole: list[str]) -> Regions:
 def measured_table(measured: Measured, regions: Regions) -> pd.DataFrame:
     """A row per region, with its level and name as index."""
     table = measured.table({f"{level} {name}": rois for (level, name), rois in regions.items()})
-    index = pd.MultiIndex.from_tuples(regions, names=["level", "group"])
-    return table.set_axis(index)
+    return table.set_axis(pd.MultiIndex.from_tuples(list(regions), names=["level", "group"]))
 
 
 def steps(measured: Measured, regions: Regions, table: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -170,14 +170,16 @@ def _by_group(data: SubjectData, shares: RegionShares, regions: Regions) -> pd.D
     voxels = data.voxels.assign(roi=data.voxels["roi"].fillna("").astype(str))
     voxels = voxels[voxels["signal_share"].notna()]
     content = []
-    for (level, name), rois in regions.items():
+    for ((level, name), rois), numbers in zip(
+        regions.items(), table.to_dict("records"), strict=True
+    ):
         members = voxels[voxels["roi"].isin(rois)]
         content.append(
             {
                 "level": level,
                 "group": name,
                 "n_voxels": len(members),
-                **table.loc[(level, name)],
+                **numbers,
                 "jne": members.loc[members["analysed"], "jne"].mean(),
             }
         )

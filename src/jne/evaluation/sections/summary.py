@@ -149,8 +149,8 @@ def _shares(data: SubjectData) -> dict[str, pd.Series]:
 def _counts(data: SubjectData, voxels: pd.DataFrame) -> tuple[int, int]:
     """How many voxels are nonlinear, and of how many."""
     if data.evidence is not None:
-        tested = voxels["nonlinear"].dropna()
-        return int(tested.sum()), len(tested)
+        nonlinear = voxels["nonlinear"].dropna()
+        return int(nonlinear.sum()), len(nonlinear)
     tested = voxels[voxels["analysed"] & voxels["w"].notna()]
     return data.n_nonlinear(tested), len(tested)
 
