@@ -171,12 +171,10 @@ def _mean_image(run: Results) -> NDArray[np.float64] | None:
 
 def _mask_label(data: SubjectData) -> str:
     """What a brain is called that shows the nonlinear voxels alone; empty where none was tested."""
-    tested = data.voxels[_MASK].dropna() if _MASK in data.voxels else []
-    if not len(tested):
+    if _MASK not in data.voxels or data.voxels[_MASK].isna().all():
         return ""
-    return (
-        f"nonlinear voxels only (q ≤ {data.config.inference.q:g}: {sum(tested)} of {len(tested)})"
-    )
+    tested, rate = data.voxels[_MASK].dropna(), data.config.inference.q
+    return f"nonlinear voxels only (q ≤ {rate:g}: {tested.sum()} of {len(tested)})"
 
 
 def _described(measure: Column, low: float, high: float, top: float) -> dict[str, Any]:
