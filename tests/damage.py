@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
+from region_evidence import region_evidence, simulated
 from region_shares import region_shares
 
 Damage = Callable[[Path], object]
@@ -23,7 +24,7 @@ TEXT_FILES = (
 )
 ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
 FILES = (*TEXT_FILES, *(f"{name}.npy" for name in ARRAYS), "encoder.pt")
-SHARES = "nonlinear_share.npz"
+SHARES, EVIDENCE = "nonlinear_share.npz", "evidence.npz"
 NUMBERS = ("r2", "p", "p_fdr", "jne", "mean_deviation", "jne_ss_p95")
 
 
@@ -78,12 +79,15 @@ def _encoder(change: Callable[[dict[str, Any]], Any]) -> Damage:
     return edit
 
 
-def _shares(**changes: object) -> Damage:
+def _regions(name: str, **changes: object) -> Damage:
     """A file of the right kind, but for some of its arrays; None leaves one out."""
 
     def write(folder: Path) -> None:
-        path = folder / SHARES
-        region_shares({"V1": 0.0, "EBA": 0.5}).save(path)
+        path = folder / name
+        if name == SHARES:
+            region_shares({"V1": 0.0, "EBA": 0.5}).save(path)
+        else:
+            region_evidence(simulated(np.ones(4)), np.repeat(["V1", "EBA"], 2)).regions.save(path)
         with np.load(path) as saved:
             arrays = {**saved, **changes}
         arrays = {name: values for name, values in arrays.items() if values is not None}
@@ -263,9 +267,10 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         yield f"space.json is {content!r}", _write("space.json", content), "space.json"
     for content in (b"{}", b'{"path": 3}', b"[]", b"x"):
         yield f"images.json is {content!r}", _write("images.json", content), "images.json"
-    for content in (b"", bytes(200), b"PK\x03\x04", b"x"):
-        yield f"{SHARES} is {content[:6]!r}", _write(SHARES, content), SHARES
-    yield f"{SHARES} a folder", lambda folder: (folder / SHARES).mkdir(), SHARES
+    for name in (SHARES, EVIDENCE):
+        for content in (b"", bytes(200), b"PK\x03\x04", b"x"):
+            yield f"{name} is {content[:6]!r}", _write(name, content), name
+        yield f"{name} a folder", lambda folder, name=name: (folder / name).mkdir(), name
     for what, changes in {
         "without linear": {"linear": None},
         "without names": {"roi": None},
@@ -282,7 +287,27 @@ def damages() -> Iterator[tuple[str, Damage, str]]:
         "with pairs of two regions": {"pairs": np.zeros((2, 8, 7))},
         "with an object": {"linear": np.array([{}, {}])},
     }.items():
-        yield f"{SHARES} {what}", _shares(**changes), SHARES
+        yield f"{SHARES} {what}", _regions(SHARES, **changes), SHARES
+    for what, changes in {
+        "without product": {"product": None},
+        "without names": {"roi": None},
+        "with a region that no voxel has": {"roi": np.array(["V1", "FFA-9", "all"])},
+        "whose last region is not all": {"roi": np.array(["all", "EBA", "V1"])},
+        "with a name less": {"roi": np.array(["V1", "all"])},
+        "with NaN": {"linear": np.full(3, np.nan)},
+        "with text": {"pairs": np.array(["a", "b", "c"])},
+        "with complex numbers": {"linear": np.array([1j, 1, 1])},
+        "with as many stimuli as regressors": {
+            name: np.ones((4, 3)) for name in ("product", "spread", "nonlinear_pull", "linear_pull")
+        },
+        "with other stimuli than the table": {
+            name: np.ones((23, 3))
+            for name in ("product", "spread", "nonlinear_pull", "linear_pull")
+        },
+        "with a stimulus less in one array": {"spread": np.ones((23, 3))},
+        "with an object": {"linear": np.array([{}, {}, {}])},
+    }.items():
+        yield f"{EVIDENCE} {what}", _regions(EVIDENCE, **changes), EVIDENCE
 
 
 def _folder_in_place(name: str) -> Damage:

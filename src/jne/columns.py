@@ -181,10 +181,12 @@ COLUMNS: tuple[Column, ...] = (
            "is no good match", VARIANCE, required=True),
     Column("w", "W", TWINS, "JNE minus the JNE of the voxel's linear twin", JACOBIAN,
            required=True, averaged=True, cmap="magma", static=True),
-    Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear"),
+    Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear "
+           "by its twin"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
-           "rate of the report, else 0; in rois.csv the share of voxels that are, at 10 %",
-           BOOLEAN, cmap="cividis", regional=True),
+           "rate of the report, else 0: by unseen responses, in runs without them by twins; in "
+           "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis",
+           regional=True),
     Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
            "features", VARIANCE),
     Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "

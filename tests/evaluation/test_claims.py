@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from finished_run import N_VOXELS, evaluate_config, write_run
+from finished_run import CONSTANT, N_VOXELS, evaluate_config, write_run
+from region_evidence import with_evidence
 from scipy import stats
 
 from jne.evaluation.claims import _is_above, why_unclaimed
@@ -90,6 +91,24 @@ def test_where_no_voxel_is_nonlinear_no_difference_is_claimed(tmp_path, config):
     ]
     data = subject_of(run, config, w=np.where(V1, -0.1, 1 + run.voxels["jne"]))
     assert "from tier to tier" in findings(Hierarchy(), data)[0]
+
+
+@pytest.mark.runs
+def test_unseen_responses_say_which_voxels_are_nonlinear(tmp_path, config):
+    sizes = {"V1": 0.0, "V2": 0.6, "EBA": 1.2}
+    run, _ = with_evidence(write_run(tmp_path / "run"), sizes, seed=1)
+    data = subject_of(run, config, w=np.where(V1, 1.0, -1.0))  # the twins say the opposite
+    q = stats.false_discovery_control(data.voxels["nonlinear_p"].drop(index=CONSTANT))
+    nonlinear = data.voxels["nonlinear"]
+    np.testing.assert_array_equal(nonlinear.drop(index=CONSTANT), q <= 0.25)
+    assert pd.isna(nonlinear[CONSTANT])
+    assert why_unclaimed(data, data.voxels) == ""
+    of_v1 = data.voxels[V1].assign(nonlinear_p=[0.1, 0.3, 0.5, 0.7, np.nan])
+    assert why_unclaimed(data, of_v1) == (
+        "none of 4 voxels is nonlinear at a false discovery rate of 25 %"
+    ), "among these four, 0.1 is no discovery"
+    of_v1["nonlinear_p"] = [0.01, 0.3, 0.5, 0.7, np.nan]
+    assert why_unclaimed(data, of_v1) == ""
 
 
 @pytest.mark.runs

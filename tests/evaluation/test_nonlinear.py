@@ -95,7 +95,7 @@ def test_what_the_reader_is_told(tmp_path, plain, config):
     n = subjects[0].voxels["nonlinear"].sum()
     (sentence,) = sentences(collect_findings(subjects, [result]))
     assert sentence.startswith(
-        f"subj01: {n} of 14 voxels are nonlinear at a false discovery rate of 25 %; "
+        f"subj01: {n} of 14 voxels are nonlinear by their twins at a false discovery rate of 25 %; "
         "their share is highest in EBA (100 %)"
     )
     assert result.section.scalars(result.tables) == {"nonlinear_voxels/subj01": n / 14}

@@ -83,7 +83,7 @@ def test_what_the_reader_is_told(data):
     (result,) = evaluate_sections([Planted()], data)
     (sentences,) = result.by_subject.values()
     first, second = result.section.findings(data[0], sentences)
-    assert first.startswith("The nonlinear share of the explainable variance is 0.2")
+    assert first.startswith("By planted twins, the nonlinear share of the explainable variance is")
     assert "to 0.50 in EBA." in first
     assert "with a nonlinear share of 60 % would have been found with probability 1.00" in second
     assert collect_findings(data, [result])

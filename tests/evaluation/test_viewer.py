@@ -79,6 +79,26 @@ def test_voxel_values_in_a_volume(data):
     assert any("no mean image" in line for line in found["notes"])
 
 
+def test_the_brain_starts_on_the_share_of_the_nonlinear_voxels(data):
+    n = len(data.voxels)
+    data.voxels["hemisphere"], data.voxels["vertex"] = "left", pd.array(range(n), dtype="Int64")
+    (plain,) = unpack(viewer([data])["data"])["subjects"]
+    assert plain["mask"] == ""
+    assert plain["measures"][0]["name"] == "jne"
+    data.voxels["nonlinear"] = pd.array([*(np.arange(n - 1) % 3 == 0), None], dtype="boolean")
+    for first in ("validated_share", "nonlinear_share"):
+        data.voxels[first] = np.linspace(0, 1, n)
+        (shown,) = unpack(viewer([data])["data"])["subjects"]
+        assert shown["measures"][0]["name"] == first.replace("_", "")
+    assert shown["mask"] == "nonlinear voxels only (q ≤ 0.1: 5 of 14)"
+    masked = {measure["name"]: measure["masked"] for measure in shown["measures"]}
+    assert masked["nonlinearshare"]
+    assert masked["validatedshare"]
+    assert masked["jne"]
+    assert not masked["r2"]
+    assert not masked["nonlinear"]
+
+
 def test_a_volume_is_cut_around_the_voxels_and_keeps_its_coordinates(data):
     index = np.random.default_rng(0).integers(30, 50, (3, len(data.voxels)))
     for name, values in zip("ijk", index, strict=True):

@@ -2,9 +2,11 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from damage import damages
 from finished_run import write_run
+from region_evidence import region_evidence, with_evidence
 
 from jne.errors import InputError
 from jne.results import Results
@@ -33,6 +35,24 @@ def test_a_damaged_folder_is_one_sentence(run, tmp_path, damage, file):
     assert file in message
     assert str(folder) in message
     assert len(message) < 500
+
+
+def test_evidence_is_read_as_it_was_written(tmp_path):
+    """Of a region and of a union, by its voxels alone; None where a run has none."""
+    run = write_run(tmp_path / "run")
+    assert run.region_evidence is None
+    run, arrays = with_evidence(run, {"V1": 0.0, "V2": 0.6, "EBA": 1.2})
+    evidence = run.region_evidence
+    assert evidence.rois == ["EBA", "V1", "V2", "all"]
+    table = evidence.table({"V2": ["V2"], "both": ["V1", "EBA"], "all": ["all"]})
+    roi = run.voxels.query("status == 'ok'")["roi"].to_numpy()
+    for name, members in {"V2": ["V2"], "both": ["V1", "EBA"], "all": set(roi)}.items():
+        chosen = np.isin(roi, list(members))
+        alone = region_evidence(type(arrays)(*(x[:, chosen] for x in arrays)), roi[chosen])
+        expected = alone.regions.table({"all": ["all"]}).loc["all"]
+        exact = expected.drop(["validated_share_low", "validated_share_high"])
+        np.testing.assert_allclose(table.loc[name, exact.index], exact, rtol=1e-4, atol=1e-9)
+    assert list(evidence.table().index) == evidence.rois
 
 
 def test_weights_that_do_not_fit_the_encoder(run, tmp_path):

@@ -4,7 +4,9 @@ JNE describes an encoder. It says something about the voxels where
 
 1. the encoder predicts them better than a linear model of the same features: the mean of R² minus
    that of ridge regression is above 0 by a one-sided paired t test over voxels, at `stats.alpha`;
-2. any of them is nonlinear, where the run has linear twins to tell.
+2. any of them is nonlinear, by unseen responses, or by linear twins in runs without that evidence.
+   The rate of false discoveries is that among them alone: where most of a brain is nonlinear, few
+   false ones may yet be most of those in a linear region.
 
 The voxels of 1. are as many as are analysed, those with the highest mean of both R²: those that are
 significant for the encoder would favour it.
@@ -16,6 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from jne.analysis import prediction
 from jne.analysis.hierarchy import MIN_VOXELS
 from jne.evaluation.voxels import SubjectData
 
@@ -41,10 +44,16 @@ def why_unclaimed(data: SubjectData, voxels: pd.DataFrame) -> str:
             f"the encoder does not predict significantly better than {_REFERENCES[names[0]]} "
             f"(mean R² {r2:.3f} and {reference:.3f})"
         )
-    if data.subject.twins is None:
+    if "nonlinear_p" in analysed:
+        tested = analysed[analysed["r2_linear_part"].notna()]
+        p = tested["nonlinear_p"].to_numpy(dtype=np.float64)
+        n_nonlinear = int((prediction.fdr(p) <= data.config.inference.q).sum())
+    elif data.subject.twins is not None:
+        tested = analysed[analysed["w"].notna()]
+        n_nonlinear = data.n_nonlinear(tested)
+    else:
         return ""
-    tested = analysed[analysed["w"].notna()]
-    if len(tested) and not data.n_nonlinear(tested):
+    if len(tested) and not n_nonlinear:
         return f"none of {len(tested)} voxels is nonlinear at a false discovery rate of {data.rate}"
     return ""
 

@@ -39,14 +39,15 @@ def render(context: Mapping[str, Any]) -> str:
     return environment.get_template("report.html.j2").render(context)
 
 
-def figure(png: Path, caption: str, alt: str) -> dict[str, Any]:
-    """A picture to be embedded."""
+def figure(png: Path, caption: str, alt: str, folded: str = "") -> dict[str, Any]:
+    """A picture to be embedded. folded: what stands in its place until the reader opens it."""
     content = png.read_bytes()
     width, height = struct.unpack(">II", content[16:24])  # the first fields of its header
     return {
         "png": base64.b64encode(content).decode(),
         "caption": caption,
         "alt": alt,
+        "folded": folded,
         "file": png.stem,
         "width": width * 100 // DPI,
         "height": height * 100 // DPI,

@@ -150,7 +150,8 @@ def _section(
             if data is not None and key in section.regional:
                 note = data.shown_note(section.regional[key])
                 caption += f" Shown: {note}." if note else ""
-            entries.append(html.figure(path, caption, f"{section.title}: {key} of {who}"))
+            alt = f"{section.title}: {key} of {who}"
+            entries.append(html.figure(path, caption, alt, section.folded.get(key, "")))
         return entries
 
     blocks = []

@@ -16,7 +16,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from jne.columns import Column, maps_of
+from jne.columns import VARIANCE, Column, maps_of
 from jne.data.source import source_class
 from jne.evaluation.voxels import SubjectData
 from jne.plots import meshes
@@ -25,6 +25,8 @@ from jne.results import Results
 
 _MISSING = 65535
 _STEPS = _MISSING - 1
+_MASK = "nonlinear"
+"""The column whose voxels measures of nonlinearity are shown of; brain.js has its name, too."""
 _MARGIN = 8  # around the voxels of a volume, in voxels
 
 
@@ -112,6 +114,7 @@ def _subject(data: SubjectData, rois: Sequence[str]) -> dict[str, Any]:
     view: dict[str, Any] = {
         "name": data.name,
         "measures": [_described(measure, *scales[measure.file_name]) for measure in measures],
+        "mask": _mask_label(data),
         "notes": [],
     }
     if "vertex" in voxels:
@@ -166,6 +169,14 @@ def _mean_image(run: Results) -> NDArray[np.float64] | None:
     return image if (image > 0).any() else None
 
 
+def _mask_label(data: SubjectData) -> str:
+    """What a brain is called that shows the nonlinear voxels alone; empty where none was tested."""
+    if _MASK not in data.voxels or data.voxels[_MASK].isna().all():
+        return ""
+    tested, rate = data.voxels[_MASK].dropna(), data.config.inference.q
+    return f"nonlinear voxels only (q ≤ {rate:g}: {tested.sum()} of {len(tested)})"
+
+
 def _described(measure: Column, low: float, high: float, top: float) -> dict[str, Any]:
     return {
         "name": measure.file_name,
@@ -174,6 +185,7 @@ def _described(measure: Column, low: float, high: float, top: float) -> dict[str
         "low": low,
         "high": high,
         "top": top,
+        "masked": measure.unit != VARIANCE and measure.name != _MASK,
     }
 
 

@@ -25,6 +25,7 @@ from jne.evaluation.subjects import Subject
 from jne.jacobian import variant_column
 from jne.results import Results
 from jne.results.contents import twin_q
+from jne.results.evidence import RegionEvidence
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
 from jne.stages import Stages
 from jne.utils.blocks import among_all
@@ -65,6 +66,12 @@ class SubjectData:
     def analysed(self) -> pd.DataFrame:
         """The rows of `voxels` that enter the tests."""
         return self.voxels[self.voxels["analysed"]]
+
+    @property
+    def evidence(self) -> RegionEvidence | None:
+        """What unseen responses say of regions; None where the voxels have no such columns."""
+        measured = {"nonlinear_p", "nonlinear_p_fdr", "r2_linear_part", "jne_calibrated"}
+        return self.subject.nonlinear.region_evidence if measured <= set(self.voxels) else None
 
     @property
     def may_have_positions(self) -> bool:
@@ -114,7 +121,7 @@ class SubjectData:
         return f"{100 * self.config.inference.q:g} %"
 
     def n_nonlinear(self, voxels: pd.DataFrame) -> int:
-        """How many of these rows of `analysed` are nonlinear, at the rate among them alone.
+        """How many of these rows of `analysed` are nonlinear by twins, at the rate among them.
 
         Where most voxels of the brain are nonlinear, few false ones are a small share of all that
         are found, and may yet be most of those found in a linear region.
@@ -236,7 +243,18 @@ def _voxel_table(
     table = table.assign(**external_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
+    if "nonlinear_p_fdr" in table:
+        table["nonlinear"] = _nonlinear(table, config.inference.q)
     return table
+
+
+def _nonlinear(table: pd.DataFrame, rate: float) -> pd.Series:
+    """Which voxels are nonlinear by unseen responses; NA for those without evidence.
+
+    Where the prediction is linear, so is the voxel, for all that is known of it.
+    """
+    nonlinear = (table["nonlinear_p_fdr"] <= rate).astype("boolean")
+    return nonlinear.mask(table["r2_linear_part"].isna())
 
 
 def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, Any]:

@@ -30,8 +30,14 @@
     select.replaceChildren(...names.map((name) => new Option(name)));
     if (names.includes(before)) select.value = before;
   };
-  const value = (steps, k) => (steps[k] === MISSING ? NaN
-    : measure.low + (steps[k] / (MISSING - 1)) * (measure.high - measure.low));
+  const value = (steps, k, of = measure) => (steps[k] === MISSING ? NaN
+    : of.low + (steps[k] / (MISSING - 1)) * (of.high - of.low));
+  // Of measures of nonlinearity, only the voxels that are nonlinear, where the reader wants that.
+  const visible = (values) => {
+    const mask = subject.measures.find(({ name }) => name === "nonlinear");
+    if (!(mask && subject.mask && measure.masked && control("mask").checked)) return () => true;
+    return (k) => value(values.nonlinear, k, mask) > 0.5;
+  };
   const threshold = () => {
     const share = Number(control("threshold").value) / 100;
     return share === 0 ? -Infinity : share * measure.top;
@@ -45,10 +51,10 @@
 
   // --- surfaces ---
   const valuesAt = (side) => {
-    const here = subject[side];
+    const here = subject[side], isVisible = visible(here.values);
     const found = new Float32Array(data.meshes[subject.mesh][side].sulcus.length).fill(NaN);
     const steps = here.values[measure.name];
-    if (steps) here.at.forEach((vertex, k) => { found[vertex] = value(steps, k); });
+    if (steps) here.at.forEach((vertex, k) => { if (isVisible(k)) found[vertex] = value(steps, k); });
     return found;
   };
   const colours = (side) => {
@@ -151,9 +157,9 @@
     return bytes.buffer;
   };
   const volumeValues = () => {
-    const image = new Float32Array(subject.size).fill(NaN);
+    const image = new Float32Array(subject.size).fill(NaN), isVisible = visible(subject.values);
     const steps = subject.values[measure.name];
-    if (steps) subject.at.forEach((voxel, k) => { image[voxel] = value(steps, k); });
+    if (steps) subject.at.forEach((voxel, k) => { if (isVisible(k)) image[voxel] = value(steps, k); });
     return image;
   };
   const loadVolume = async () => {
@@ -195,6 +201,8 @@
   const kind = () => (subject.mesh ? "surface" : "volume");
   const choose = () => {
     measure = subject.measures.find(({ label }) => label === control("measure").value) || subject.measures[0];
+    part("[data-mask]").hidden = !(subject.mask && measure.masked);
+    part("[data-mask] span").textContent = subject.mask;
     const from = threshold();
     part("output").textContent = from === -Infinity ? "nothing hidden" : number(from);
     const paint = bar.getContext("2d");
@@ -261,7 +269,7 @@
       at.textContent = `The brain cannot be drawn in this browser (${error.message}). Static pictures are in the section Maps.`;
       return;
     }
-    for (const key of ["measure", "threshold"]) control(key).addEventListener("input", repaint);
+    for (const key of ["measure", "threshold", "mask"]) control(key).addEventListener("input", repaint);
     for (const key of ["view", "surface", "outlines"]) {
       control(key).addEventListener("change", () => (kind() === "volume" ? paintVolume() : build()));
     }
@@ -275,6 +283,7 @@
     }
     part("[data-act=reset]").addEventListener("click", () => {
       control("threshold").value = 0;
+      control("mask").checked = true;
       nv.setScale(ZOOM);
       rebuild(named?.value);
     });

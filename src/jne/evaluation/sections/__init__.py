@@ -4,12 +4,12 @@ A section owns its tables, text, figures, captions, findings, MLflow scalars and
 is a module here with a subclass of `Section`, and one line in SECTIONS.
 
 base         Section: what every section has
+regions      what sections say of whole regions, over stimuli
 summary      one figure of all regions: the first screen
 share        how much of the signal is nonlinear, by region, without an encoder
+evidence     how much of it the encoder has found: its nonlinear part, in unseen responses
 maps         R², JNE and W on the brain
 hierarchy    JNE by region and tier
-nonlinear    JNE against that of linear twins: which voxels are nonlinear
-planted      JNE against that of planted twins: how nonlinear a voxel is
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
@@ -18,11 +18,14 @@ swept        runs that differ in one key: JNE and R² by layer, activation or pl
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
+nonlinear    JNE against that of linear twins: another test of voxels
+planted      JNE against that of planted twins: how nonlinear a voxel is
 """
 
 from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.data_sets import DataSets
+from jne.evaluation.sections.evidence import Evidence
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
@@ -39,11 +42,10 @@ from jne.evaluation.sections.variants import Variants
 SECTIONS: tuple[Section, ...] = (
     Summary(),
     Share(),
+    Evidence(),
     Maps(),
     Hierarchy(),
-    Nonlinear(),
     DataSets(),
-    Planted(),
     Performance(),
     Comparison(),
     OutOfDistribution(),
@@ -51,6 +53,8 @@ SECTIONS: tuple[Section, ...] = (
     Selectivity(),
     Variants(),
     Reliability(),
+    Nonlinear(),
+    Planted(),
 )
 
 __all__ = ["SECTIONS", "Section", "evaluate_sections"]

@@ -31,6 +31,8 @@ class Section:
     """By figure name."""
     regional: Mapping[str, int] = {}
     """The most ROIs that a figure shows, by figure name. The page says so where there are more."""
+    folded: Mapping[str, str] = {}
+    """Figures that the reader opens, by figure name: what stands in their place."""
     headings: Mapping[str, str] = {}
     """Headings of table columns on the page; by default the column's name, without underscores."""
     docs: str = "evaluation.md"

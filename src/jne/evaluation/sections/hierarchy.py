@@ -27,10 +27,11 @@ class Hierarchy(Section):
     captions: Mapping[str, str] = {
         "jne": "JNE and mean deviation of the analysed voxels, by ROI and by tier. The line is the "
         "median.",
-        "pairwise": "Share of voxel pairs in which the voxel of the row's region has the larger "
-        "JNE. A dot marks a share significantly above one half (one-sided Mann-Whitney test, "
-        "Holm).",
+        "pairwise": "The paper's test: share of voxel pairs in which the voxel of the row's region "
+        "has the larger JNE. A dot marks a share significantly above one half (one-sided "
+        "Mann-Whitney test over voxels, Holm).",
     }
+    folded: Mapping[str, str] = {"pairwise": "The paper's tests of pairs of regions, over voxels"}
     regional: Mapping[str, int] = {"jne": MAX_SHOWN, "pairwise": MAX_SHOWN}
     headings: Mapping[str, str] = {
         "mean_low": "95 % from",
@@ -55,11 +56,18 @@ class Hierarchy(Section):
         jne = _jne_rows(tables).replace({"level": {"roi": "ROI"}})
         trend = tables["trend"].dropna(subset="tau")
         trend = trend.assign(measure=trend["measure"].map(label))
-        titled = {"JNE by region": jne, "Rise from tier to tier": trend}
+        titled = {
+            "JNE by region": jne,
+            "The paper's tests over voxels: rise from tier to tier": trend,
+        }
         return {title: table for title, table in titled.items() if len(table)}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
-        sentences = ["Means and medians of JNE over voxels, with 95 % bootstrap intervals."]
+        sentences = [
+            "Means and medians of JNE over voxels, with 95 % bootstrap intervals. The tests over "
+            "voxels (Mann-Whitney, Kendall) are those of Gao et al. (NeurIPS 2025); the tests over "
+            "stimuli are those of the nonlinear and the validated share, above."
+        ]
         if len(data.rois) > _MAX_PAIRED:
             sentences.append(f"Pairs of ROIs are not tested (more than {_MAX_PAIRED} ROIs).")
         jne = _jne_rows(tables)
@@ -90,7 +98,8 @@ class Hierarchy(Section):
             return sentence
         verdict = "rises" if jne.p < data.config.stats.alpha else "does not rise significantly"
         return [
-            f"JNE {verdict} from tier to tier (Kendall's tau {jne.tau:.2f}, {p_text(jne.p)})"
+            f"JNE {verdict} from tier to tier by the paper's tests, over voxels (Kendall's tau "
+            f"{jne.tau:.2f}, {p_text(jne.p)})"
             f"{_significant_steps(tables['pairwise'])}{_extremes(tables)}."
         ]
 
@@ -113,9 +122,9 @@ class Hierarchy(Section):
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         lines = [
-            "Voxels count as independent here, but neighbouring voxels are correlated and share an "
-            "encoder, so these p are too small. An effect that holds in every subject is stronger "
-            "evidence.",
+            "Voxels count as independent in the paper's tests, but neighbouring voxels are "
+            "correlated and share noise and an encoder, so these p are too small. An effect that "
+            "holds in every subject is stronger evidence.",
             "No absolute threshold of JNE separates linear from nonlinear voxels.",
         ]
         if len(subjects) > 1:

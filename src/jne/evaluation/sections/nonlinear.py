@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from jne.analysis import hierarchy, inference
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.columns import label
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_group, first_names
+from jne.evaluation.sections.regions import holm
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.panels import name_groups, violins
 from jne.plots.style import COLOURS, OTHER_COLOUR, subplots
@@ -19,13 +19,15 @@ from jne.roi import TIERS
 
 _MEASURES = ("jne", "w")
 _MAX_NAMED = 4  # regions in a sentence
-_NO_TWINS = "JNE has no null without linear twins: python train.py control=twins gives one."
+_NO_NULL = (
+    "JNE has no null in this run: python train.py tests it on unseen responses, and "
+    "python train.py control=twins by linear twins."
+)
 
 
 class Nonlinear(Section):
-    title = "Is this voxel nonlinear?"
+    title = "Other nulls: linear twins"
     docs = "inference.md"
-    headline = True
     captions: Mapping[str, str] = {
         "nonlinear": "W of the analysed voxels (line: median), and the share of voxels that are "
         "nonlinear, with Wilson's 95 % interval.",
@@ -83,12 +85,12 @@ class Nonlinear(Section):
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
-            return [_NO_TWINS]
+            return [] if data.evidence is not None else [_NO_NULL]
         table = tables["nonlinear"]
         whole, rois = table.iloc[0], table.query("level == 'roi' and n_voxels > 0")
         clauses = [
-            f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "
-            f"rate of {data.rate}"
+            f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear by their twins at a "
+            f"false discovery rate of {data.rate}"
         ]
         if whole.n_nonlinear and len(rois) > 1:
             for which, share in ("highest", rois["share"].max()), ("lowest", rois["share"].min()):
@@ -102,7 +104,8 @@ class Nonlinear(Section):
         rows = tables["nonlinear"]
         whole = rows[(rows["subject"] == ALL_SUBJECTS) & (rows["level"] == "brain")]
         return [
-            f"All subjects: {row.n_nonlinear} of {row.n_voxels} voxels are nonlinear."
+            f"All subjects: {row.n_nonlinear} of {row.n_voxels} voxels are nonlinear by "
+            "their twins."
             for row in whole.itertuples()
         ]
 
@@ -142,22 +145,13 @@ def _by_group(data: SubjectData) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    table["p_holm"] = table.groupby("level")["p"].transform(_holm)
+    table["p_holm"] = table.groupby("level")["p"].transform(holm)
     return table
 
 
 def _share(n: int, n_nonlinear: int) -> dict[str, float]:
     ends = ("share", "share_low", "share_high")
     return dict(zip(ends, inference.share_interval(n_nonlinear, n), strict=True))
-
-
-def _holm(p: pd.Series) -> pd.Series:
-    """Holm's correction over the groups of a level that were tested."""
-    tested = p.notna()
-    if tested.any():
-        p = p.copy()
-        p[tested] = multipletests(p[tested], method="holm")[1]
-    return p
 
 
 def _trend(data: SubjectData) -> pd.DataFrame:

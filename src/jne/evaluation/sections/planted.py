@@ -19,7 +19,7 @@ _Z = 1.96  # of a 95 % interval of a mean
 
 
 class Planted(Section):
-    title = "How nonlinear are these voxels?"
+    title = "Other nulls: planted twins"
     docs = "inference.md"
     captions: Mapping[str, str] = {
         "planted": "Mean nonlinear share of the explainable variance (95 % interval of the mean), "
@@ -64,8 +64,9 @@ class Planted(Section):
         table = tables["planted"]
         whole, level = table.iloc[0], _levels(table)[len(_levels(table)) // 2]
         sentences = [
-            f"The nonlinear share of the explainable variance is {whole.mean_share:.2f} on average "
-            f"(95 % interval {whole.mean_low:.2f} to {whole.mean_high:.2f})"
+            "By planted twins, the nonlinear share of the explainable variance is "
+            f"{whole.mean_share:.2f} on average (95 % interval {whole.mean_low:.2f} to "
+            f"{whole.mean_high:.2f})"
         ]
         rois = table[table["level"] == "roi"].dropna(subset="mean_share")
         if len(rois) > 1 and not why_unclaimed(data, of_regions(data)):

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from jne.analysis import inference
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.claims import of_regions, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_region
+from jne.evaluation.sections.regions import ends, measured_table, regions_of
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
+from jne.results.evidence import ALL
 
 _PREDICTORS = {
     "noise_ceiling": ("noise ceiling", "|", "#444444"),
@@ -21,26 +24,40 @@ _PREDICTORS = {
     "r2_nonlinear": ("nonlinear encoder", "o", "#0072B2"),
 }
 """Column of the voxel table: its name in the figure, its marker and colour."""
+_SHARES = {
+    "nonlinear_share": ("nonlinear share: how much there is", True),
+    "validated_share": ("validated share: how much the encoder has found", False),
+}
+"""Column of the table: its name in the figure, and whether its marks are filled."""
 
 
 class Summary(Section):
     title = "Summary"
     headline = True
     captions: Mapping[str, str] = {
-        "summary": "By region, in the order of the hierarchy. Nonlinearity: median and quartiles "
-        "over the analysed voxels, of W where there are linear twins, else of JNE. Share of "
-        "nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all voxels, and "
-        "the mean noise ceiling.",
+        "summary": "By region, in the order of the hierarchy. Nonlinearity: of the signal, the "
+        "nonlinear share (filled), and of what is predicted, the share that the encoder has found "
+        "(validated share, open), with 95 % intervals over stimuli; in runs without either, median "
+        "and quartiles over the analysed voxels of W where there are linear twins, else of JNE. "
+        "Share of nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all "
+        "voxels, and the mean noise ceiling.",
         "group": "The same for all subjects: one small mark per subject, a line for their mean.",
     }
     headings: Mapping[str, str] = {
+        "jne_calibrated": "median JNE, calibrated",
         "jne": "median JNE",
         "jne_q25": "quartiles from",
         "jne_q75": "to",
         "w": "median W",
         "w_q25": "quartiles from",
         "w_q75": "to",
-        "share": "share nonlinear",
+        "nonlinear_share": "nonlinear share",
+        "nonlinear_share_low": "95 % from",
+        "nonlinear_share_high": "to",
+        "validated_share": "validated share",
+        "validated_share_low": "95 % from",
+        "validated_share_high": "to",
+        "share": "share of voxels nonlinear",
         "share_low": "95 % from",
         "share_high": "to",
         "r2_nonlinear": "R² nonlinear",
@@ -56,7 +73,13 @@ class Summary(Section):
         return {"summary": _over_subjects(tables["summary"])}
 
     def text(self, data: SubjectData, tables: Tables) -> str:
-        return ""
+        return (
+            "Nonlinear share: how much of the signal no linear map of the features explains. "
+            "Validated share: how much of what is predicted the nonlinear part of the encoder "
+            "alone explains. JNE: how much the encoder's Jacobian changes over stimuli (Gao et "
+            "al., NeurIPS 2025). Tiers: steps of the visual hierarchy, PVC (V1), IVC (V2 to V4) "
+            "and HVC (areas beyond)."
+        )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         return {"summary": _figure([tables["summary"]], data.shown_rois, data.shown_note())}
@@ -84,6 +107,7 @@ class Summary(Section):
 
 
 def _by_region(data: SubjectData) -> pd.DataFrame:
+    shares = _shares(data)
     rows = []
     for roi, voxels in by_region(data.voxels, data.rois):
         analysed = voxels[voxels["analysed"]]
@@ -97,19 +121,45 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
             if measure in analysed:
                 low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
                 row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
-        if "nonlinear" in analysed:
-            tested = analysed[analysed["w"].notna()]
-            share = inference.share_interval(data.n_nonlinear(tested), len(tested))
+        if "jne_calibrated" in analysed:
+            row["jne_calibrated"] = analysed["jne_calibrated"].median()
+        if "nonlinear" in voxels:
+            share = inference.share_interval(*_counts(data, voxels))
             row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
+        row |= {name: values[roi] for name, values in shares.items()}
         row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
         rows.append(row)
     return pd.DataFrame(rows)
 
 
+def _shares(data: SubjectData) -> dict[str, pd.Series]:
+    """The columns of the nonlinear and the validated share, by region, where there are these."""
+    columns: dict[str, pd.Series] = {}
+    shares, evidence = data.subject.nonlinear.region_shares, data.evidence
+    for measured, whole, name in (
+        (shares, shares.rois if shares else [], "nonlinear_share"),
+        (evidence, [ALL], "validated_share"),
+    ):
+        if measured is not None:
+            table = measured_table(measured, regions_of(data, whole)).drop("tier", errors="ignore")
+            columns |= {end: table[end].droplevel("level") for end in ends(name)}
+    return columns
+
+
+def _counts(data: SubjectData, voxels: pd.DataFrame) -> tuple[int, int]:
+    """How many voxels are nonlinear, and of how many."""
+    if data.evidence is not None:
+        nonlinear = voxels["nonlinear"].dropna()
+        return int(nonlinear.sum()), len(nonlinear)
+    tested = voxels[voxels["analysed"] & voxels["w"].notna()]
+    return data.n_nonlinear(tested), len(tested)
+
+
 def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
-    averaged = [name for name in ("jne", "w", "share", *_PREDICTORS) if name in table.columns]
+    measures = (*_SHARES, "share", "jne", "jne_calibrated", "w", *_PREDICTORS)
+    averaged = [name for name in measures if name in table.columns]
     rows = []
     for roi, per_subject in table.groupby("roi", sort=False):
         above = per_subject["jne"] > per_subject["subject"].map(whole)
@@ -132,7 +182,6 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     """Regions from top to bottom; nonlinearity, share of nonlinear voxels and R² side by side."""
     names = list(rois) or [WHOLE_BRAIN]
     each = [table.set_index("roi").reindex(names) for table in tables]
-    measure = "w" if all("w" in table for table in each) else "jne"
     called = all("share" in table for table in each)
     figure, axes = subplots(
         1,
@@ -144,15 +193,11 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     )
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
     strength, prediction = axes[0], axes[-1]
-    _marks(strength, each, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
-    strength.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
-    if measure == "w":
-        strength.axvline(0, color="#999999", lw=0.7, zorder=0)
-    else:
-        strength.set_xlim(left=0)
+    _nonlinearity(strength, each, colours)
     if called:
         _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
-        axes[1].set(title="share nonlinear", xlim=(-0.03, 1.03))
+        axes[1].set(title="nonlinear voxels", xlim=(-0.03, 1.03))
+        axes[1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     for column, (label, marker, colour) in _PREDICTORS.items():
         values = [table[column] for table in each if column in table]
         if values and not all(value.isna().all() for value in values):
@@ -178,22 +223,77 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     return figure
 
 
+def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
+    """The shares, filled and open, one above the other; without any, W or JNE."""
+    present = {
+        name: [table for table in each if name in table and table[name].notna().any()]
+        for name in _SHARES
+    }
+    present = {name: tables for name, tables in present.items() if tables}
+    if not present:
+        measure = "w" if all("w" in table for table in each) else "jne"
+        _marks(panel, each, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
+        panel.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
+        if measure == "w":
+            panel.axvline(0, color="#999999", lw=0.7, zorder=0)
+        else:
+            panel.set_xlim(left=0)
+        return
+    rows_apart = (-0.16, 0.16) if len(present) > 1 else (0.0,)
+    for (name, tables), down in zip(present.items(), rows_apart, strict=True):
+        label, filled = _SHARES[name]
+        _marks(panel, tables, name, colours, ends(name)[1:], down=down, filled=filled)
+        face = "#444444" if filled else "white"
+        panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=label)
+    low, high = _limits(
+        [table[list(ends(name))] for name, tables in present.items() for table in tables]
+    )
+    panel.set(title="share nonlinear", xlim=(low, high))
+    panel.axvline(0, color="#999999", lw=0.7, zorder=0)
+    panel.xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+    panel.figure.legend(
+        *panel.get_legend_handles_labels(),
+        loc="outside lower left",
+        fontsize=7,
+        ncols=2,
+        handletextpad=0.2,
+    )
+
+
+def _limits(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
+    """An axis that holds the intervals, but not any that hardly ends."""
+    values = np.concatenate([table.to_numpy(dtype=np.float64).ravel() for table in tables])
+    low, high = np.clip([np.nanmin(values), np.nanmax(values)], -0.5, 1.25)
+    low, high = min(low, 0.0), max(high, 0.1)
+    return float(low - 0.04 * (high - low)), float(high + 0.04 * (high - low))
+
+
 def _marks(
     panel: Axes,
     each: Sequence[pd.DataFrame],
     column: str,
     colours: Sequence[str],
-    ends: tuple[str, str],
+    interval: Sequence[str],
+    *,
+    down: float = 0.0,
+    filled: bool = True,
 ) -> None:
-    """One mark per region with its interval; of several subjects, small marks and their mean."""
-    rows = np.arange(len(colours))
+    """One mark per region with its interval; of several subjects, small marks and their mean.
+
+    interval: the columns of its ends. down: how far below the middle of a region's row.
+    """
+    rows = np.arange(len(colours)) + down
+    faces = colours if filled else ["white"] * len(colours)
     if len(each) == 1:
         (table,) = each
-        panel.hlines(rows, table[ends[0]], table[ends[1]], colors=colours, lw=1.6, alpha=0.5)
-        panel.scatter(table[column], rows, s=26, c=colours, zorder=3)
+        low, high = (table[name] for name in interval)
+        panel.hlines(rows, low, high, colors=colours, lw=1.6, alpha=0.5)
+        panel.scatter(table[column], rows, s=26, c=faces, edgecolors=colours, zorder=3)
         return
+    width = 0.25 if down else 0.5
     for k, table in enumerate(each):
-        offset = 0.5 * (k / (len(each) - 1) - 0.5)
-        panel.scatter(table[column], rows + offset, s=7, c=colours, alpha=0.6)
+        offset = width * (k / (len(each) - 1) - 0.5)
+        panel.scatter(table[column], rows + offset, s=7, c=faces, edgecolors=colours, alpha=0.6)
     mean = pd.concat([table[column] for table in each], axis=1).mean(axis=1)
-    panel.scatter(mean, rows, s=110, c="black", marker="|", linewidths=1.2, zorder=3)
+    size = 60 if down else 110
+    panel.scatter(mean, rows, s=size, c="black", marker="|", linewidths=1.2, zorder=3)

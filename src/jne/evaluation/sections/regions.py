@@ -1,0 +1,167 @@
+"""What is measured of whole regions, over stimuli: their tables, steps and sentences.
+
+A measure has three columns: NAME, NAME_low and NAME_high, the ends of its 95 % interval.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.evaluation.sections.base import ALL_SUBJECTS
+from jne.evaluation.voxels import SubjectData
+from jne.roi import TIERS
+
+Regions = dict[tuple[str, str], list[str]]
+"""By level (brain, roi, tier) and name, the ROIs that a region is made of."""
+
+STEP_HEADINGS: Mapping[str, str] = {
+    "lower": "from",
+    "upper": "to tier",
+    "difference_low": "95 % from",
+    "difference_high": "to",
+    "n_subjects": "subjects",
+    "n_clear": "of them clearly above 0",
+}
+
+
+class Sums(Protocol):
+    """The sums of regions: ShareSums, EvidenceSums."""
+
+    def difference(self, first: int, second: int) -> tuple[float, float, float]: ...
+
+
+class Measured(Protocol):
+    """What is measured of ROIs: RegionShares, RegionEvidence."""
+
+    def unions(self, regions: Mapping[str, Sequence[str]], /) -> Sums: ...
+    def table(self, regions: Mapping[str, Sequence[str]], /) -> pd.DataFrame: ...
+
+
+def ends(name: str) -> tuple[str, str, str]:
+    """The columns of a measure."""
+    return name, f"{name}_low", f"{name}_high"
+
+
+def regions_of(data: SubjectData, whole: list[str]) -> Regions:
+    """The whole brain, each reported ROI and each tier. whole: what the brain is made of."""
+    regions = {("brain", WHOLE_BRAIN): whole}
+    regions |= {("roi", roi): [roi] for roi in data.rois}
+    tier = data.voxels.drop_duplicates("roi").set_index("roi")["tier"]
+    for name in TIERS:
+        members = [roi for roi in data.rois if tier[roi] == name]
+        if members:
+            regions["tier", name] = members
+    return regions
+
+
+def measured_table(measured: Measured, regions: Regions) -> pd.DataFrame:
+    """A row per region, with its level and name as index."""
+    table = measured.table({f"{level} {name}": rois for (level, name), rois in regions.items()})
+    return table.set_axis(pd.MultiIndex.from_tuples(list(regions), names=["level", "group"]))
+
+
+def steps(measured: Measured, regions: Regions, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Differences between consecutive tiers that have the measure `name` in the table."""
+    tiers = list(rows(table, "tier", name)["group"])
+    sums = measured.unions({tier: regions["tier", tier] for tier in tiers})
+    differences = [
+        (tiers[k], tiers[k + 1], *sums.difference(k + 1, k)) for k in range(max(len(tiers) - 1, 0))
+    ]
+    columns = ends("difference")
+    content = pd.DataFrame(differences, columns=["lower", "upper", *columns])
+    return content.astype(dict.fromkeys(columns, float))
+
+
+def rows(table: pd.DataFrame, level: str, name: str) -> pd.DataFrame:
+    """The groups of a level that have the measure."""
+    return table[(table["level"] == level) & table[name].notna()]
+
+
+def holm(p: pd.Series) -> pd.Series:
+    """Holm's correction over the groups that were tested."""
+    tested = p.notna()
+    if tested.any():
+        p = p.copy()
+        p[tested] = multipletests(p[tested], method="holm")[1]
+    return p
+
+
+def over_subjects(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
+    """The mean over subjects of each group, with its t interval where there are several.
+
+    That is the mean of random effects with equal weights: it is of the population. `n_clear`: in
+    how many subjects the measure is above 0 by its own interval.
+    """
+    content = []
+    for key, each in table.dropna(subset=name).groupby(keys, sort=False):
+        values = each[name].to_numpy(dtype=np.float64)
+        row: dict[str, object] = dict(zip(keys, key, strict=True))
+        if "n_voxels" in each:
+            row["n_voxels"] = int(each["n_voxels"].sum())
+        row |= {"n_subjects": len(values), "n_clear": int((each[f"{name}_low"] > 0).sum())}
+        content.append(row | dict(zip(ends(name), _mean_interval(values), strict=True)))
+    return pd.DataFrame(content)
+
+
+def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
+    mean = float(values.mean())
+    if len(values) < 2:
+        return mean, np.nan, np.nan
+    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
+    return mean, mean - half, mean + half
+
+
+def whole_percent(value: float) -> str:
+    """In percent, without the sign of a zero."""
+    text = f"{100 * value:.0f}"
+    return "0" if text == "-0" else text
+
+
+def percent(row: pd.Series, name: str) -> str:
+    """A measure with its interval, for a sentence."""
+    share, low, high = (whole_percent(row[column]) for column in ends(name))
+    return f"{share} % [{low}, {high}]"
+
+
+def range_of_rois(table: pd.DataFrame, name: str) -> str:
+    """From the lowest to the highest ROI, for the end of a sentence; empty for fewer than two."""
+    rois = rows(table, "roi", name)
+    if len(rois) < 2:
+        return ""
+    order = rois[name].to_numpy().argsort()
+    low, high = rois.iloc[order[0]], rois.iloc[order[-1]]
+    return f": from {percent(low, name)} in {low.group} to {percent(high, name)} in {high.group}"
+
+
+def rise(table: pd.DataFrame, what: str) -> list[str]:
+    """Whether `what` rises from tier to tier, by the intervals of the differences."""
+    if table.empty:
+        return []
+    clauses: dict[str, list[str]] = {}
+    for _, row in table.iterrows():
+        difference, low, high = (float(row[name]) for name in ends("difference"))
+        verb = "does not clearly change"
+        if low > 0 or high < 0:
+            verb = "rises" if difference > 0 else "falls"
+        clauses.setdefault(verb, []).append(
+            f"from {row['lower']} to {row['upper']} by {whole_percent(difference)} percentage "
+            f"points [{whole_percent(low)}, {whole_percent(high)}]"
+        )
+    changes = [f"{verb} {' and '.join(where)}" for verb, where in clauses.items()]
+    return [f"{what} {', and '.join(changes)}."]
+
+
+def clear_rises(table: pd.DataFrame) -> str:
+    """In how many subjects each step is clear, for the end of a sentence over all of them."""
+    each = table[table["subject"] != ALL_SUBJECTS]
+    counts = [
+        f"from {lower} to {upper} in {(rows['difference_low'] > 0).sum()} of {len(rows)}"
+        for (lower, upper), rows in each.groupby(["lower", "upper"], sort=False)
+    ]
+    return f"; it rises clearly {', '.join(counts)}" if counts else ""
