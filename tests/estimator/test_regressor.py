@@ -19,7 +19,8 @@ from sklearn.utils.estimator_checks import check_estimator, parametrize_with_che
 from jne import JNERegressor, Results, nonlinear_share
 from jne.errors import InputError
 
-SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3}
+# One weight decay: tests/fitting/test_decay.py has the choice among many
+SMALL = {"hidden_width": 16, "n_hidden": 2, "max_epochs": 3, "weight_decay": 0.0}
 
 
 @pytest.mark.runs
