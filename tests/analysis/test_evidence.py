@@ -8,6 +8,7 @@ from scipy import stats
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import LinearRegression, Ridge
 from statsmodels.stats.multitest import multipletests
+from torch import nn
 
 import jne
 from jne.analysis.evidence import LinearPart, evidence_of
@@ -246,3 +247,26 @@ def test_input_that_cannot_be_tested_is_refused(model, change, message):
     arguments = dict(zip(names, model, strict=True)) | change
     with pytest.raises(ValueError, match=message):
         jne.evidence(**arguments)
+
+
+def test_units_and_offsets_change_nothing_but_the_unit(model):
+    predict, train, test, y, ridge = model
+    plain = jne.evidence(predict, train, test, y, ridge=ridge)
+    for scale, offset in ((1e-25, 0.0), (1e20, 0.0), (1.0, 1e7)):
+        moved = jne.evidence(
+            lambda x, s=scale, o=offset: s * predict(x) + o,
+            train, test, scale * y + offset, ridge=scale * ridge(test) + offset,
+        )  # fmt: skip
+        np.testing.assert_allclose(moved, plain, rtol=1e-3, atol=1e-5)
+
+
+def test_a_torch_module_is_left_as_it_was(model):
+    _, train, test, y, ridge = model
+    module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 2))
+    result = jne.evidence(module, train, test, y, ridge=ridge)
+    assert module.training
+    module.eval()
+    by_function = jne.evidence(
+        lambda x: module(torch.from_numpy(x).float()).detach(), train, test, y, ridge=ridge
+    )
+    np.testing.assert_array_equal(result, by_function)

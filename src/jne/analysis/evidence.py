@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from jne.analysis.evidence_sums import (
     N_REGRESSORS,
@@ -84,7 +84,7 @@ class LinearPart:
 
 
 def evidence(
-    predict: Callable[[NDArray], ArrayLike],
+    predict: Callable[[NDArray], ArrayLike] | nn.Module,
     X_train: ArrayLike,
     X_test: ArrayLike,
     y_test: ArrayLike,
@@ -95,8 +95,9 @@ def evidence(
 
     Parameters
     ----------
-    predict : callable
-        From features (n, D) to predictions (n, V), such as the `predict` of a fitted estimator.
+    predict : callable or torch module
+        From features (n, D) to predictions (n, V), such as the `predict` of a fitted estimator. A
+        module is computed in evaluation mode, of the dtype of its weights, and left as it was.
     X_train : (N, D) array
         Features of the stimuli that the model was fitted to; better, of others, which need no
         responses. On these the model's linear part is taken; twice as many as features, or more.
@@ -129,7 +130,8 @@ def evidence(
         raise InputError("y_test", f"must be ({len(test)}, V), found {y.shape}")
     if len(test) <= N_REGRESSORS + 1:
         raise InputError("X_test", f"{len(test)} stimuli are too few to regress on")
-    of_train, of_test = (_finite(predict(X), "predict") for X in (train, test))
+    call = _caller(predict) if isinstance(predict, nn.Module) else predict
+    of_train, of_test = (_finite(call(X), "predict") for X in (train, test))
     of_ridge = _finite(ridge(test) if callable(ridge) else ridge, "ridge")
     for name, values, n in (
         ("predict", of_train, len(train)),
@@ -145,10 +147,28 @@ def evidence(
             f"{STIMULI_PER_FEATURE * train.shape[1]}, of which no responses are needed, or the "
             f"model's predictions of principal components",
         )
+    # What is summed is summed in float32
+    centre, scale = y.mean(axis=0), np.where(np.ptp(y, axis=0) > 0, y.std(axis=0), 1)
+    y, of_train, of_test, of_ridge = (
+        (values - centre) / scale for values in (y, of_train, of_test, of_ridge)
+    )
     part = LinearPart(torch.from_numpy(train), torch.from_numpy(test))
     left = part.remove(torch.from_numpy(of_train), torch.from_numpy(of_test))
     sets = np.zeros(y.shape[1], dtype=np.int64)
     return evidence_of(y, of_test, left.numpy(), of_ridge, sets, 1)[0]
+
+
+def _caller(module: nn.Module) -> Callable[[NDArray], NDArray]:
+    weight = next(module.parameters(), torch.empty(0))
+
+    def call(X: NDArray) -> NDArray:
+        training = module.training
+        with torch.no_grad():
+            result = module.eval()(torch.from_numpy(X).to(weight))
+        module.train(training)
+        return np.asarray(result.cpu(), dtype=np.float64)
+
+    return call
 
 
 def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
