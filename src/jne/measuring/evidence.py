@@ -70,13 +70,11 @@ def measure_evidence(
     ridge: Columns,
     settings: EvidenceConfig,
     folder: Path,
-) -> MeasuredEvidence | None:
-    """Evidence of the trained voxels, of their ROIs and of all; None with shuffled data.
+) -> MeasuredEvidence:
+    """Evidence of the trained voxels, of their ROIs and of all.
 
     ridge: predictions of the test stimuli (n, V') by ridge regression. folder: for evidence.npy.
     """
-    if data.identity["order"] is not None:
-        return None
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
     nonlinear = nonlinear_part(encoder, data)

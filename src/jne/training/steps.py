@@ -133,7 +133,7 @@ def fit_and_measure(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     compute: Compute | None = None,
-    evidence: Callable[..., MeasuredEvidence | None] | None = None,
+    evidence: Callable[..., MeasuredEvidence] | None = None,
 ) -> Outcome:
     """From data without twins to measured voxels.
 
@@ -142,17 +142,14 @@ def fit_and_measure(
     """
     targets = Targets.from_config(data, config, stages)
 
-    measured: list[MeasuredEvidence | None] = [None]
-
     def measure(encoder: nn.Module, data: EncodingData, scores: Scores) -> Nonlinearity:
-        if evidence is not None:
-            measured[0] = evidence(encoder, data, scores)
         settings, alpha = config.jacobian, config.stats.alpha
         return measure_nonlinearity(encoder, data, scores, settings, alpha, folder, compute)
 
     fitted, scores, nonlinearity = fit_and_test(
         targets, config, stages, measure, checkpoint=checkpoint, on_epoch=on_epoch
     )
+    tested = None if evidence is None else evidence(fitted.encoder, targets.data, scores)
     if config.control.planted:
         assert targets.twins is not None
         planted = planted_columns(
@@ -165,4 +162,4 @@ def fit_and_measure(
             folder,
         )
         nonlinearity = nonlinearity.with_columns(planted)
-    return Outcome(targets.data, fitted, scores, nonlinearity, measured[0])
+    return Outcome(targets.data, fitted, scores, nonlinearity, tested)
