@@ -173,9 +173,10 @@ class Evidence(Section):
         if not tables:
             return []
         lines = [
-            "The validated share is a lower bound: what the encoder did not learn is not in it. It "
-            "is relative to the features, as the nonlinear share is, but of what is predicted, not "
-            "of the signal. Test stimuli are assumed to be independent draws."
+            "What the encoder did not learn is not in the validated share. It is relative to the "
+            "features, as the nonlinear share is, but of what is predicted, not of the signal: "
+            "where less of the linear part is predicted than of the nonlinear one, it is the "
+            "larger of the two. Test stimuli are assumed to be independent draws."
         ]
         if len(subjects) > 1:
             lines.append(
