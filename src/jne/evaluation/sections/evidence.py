@@ -20,7 +20,6 @@ from jne.evaluation.sections.regions import (
     rise,
     rows,
     steps,
-    whole_percent,
 )
 from jne.evaluation.sections.share_figure import ALL_VOXELS, Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -153,7 +152,7 @@ class Evidence(Section):
                 "responses; JNE describes the training, not the brain."
             ]
         return [
-            f"All subjects: {whole_percent(row[_SHARE])} % of what is predicted is by the "
+            f"All subjects: {percent(row, _SHARE)} of what is predicted is by the "
             f"nonlinear part of the encoder alone (mean of {row['n_subjects']:.0f} subjects), "
             f"which exists in unseen responses in {clear} of {len(p)} (p < {alpha:g})"
             f"{clear_rises(tables['evidence_steps'])}."
