@@ -46,7 +46,7 @@ class Evidence(Section):
         **STEP_HEADINGS,
         "difference": "validated share rises by",
         "n_nonlinear": "nonlinear voxels",
-        "voxels_nonlinear": "share of voxels",
+        "voxels_nonlinear": "share of voxels nonlinear",
         "nonlinear_p": "p",
         "jne": "mean JNE",
         "jne_calibrated": "mean JNE, calibrated",
@@ -175,7 +175,8 @@ class Evidence(Section):
             "What the encoder did not learn is not in the validated share. It is relative to the "
             "features, as the nonlinear share is, but of what is predicted, not of the signal: "
             "where less of the linear part is predicted than of the nonlinear one, it is the "
-            "larger of the two. Test stimuli are assumed to be independent draws."
+            "larger of the two. Test stimuli are assumed to be independent draws. q is over the "
+            "voxels of the whole brain: in a linear region, the few below it may all be false."
         ]
         if len(subjects) > 1:
             lines.append(

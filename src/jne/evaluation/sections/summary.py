@@ -120,16 +120,16 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
             "n_voxels": len(voxels),
             "n_analysed": len(analysed),
         }
+        row |= {name: values[roi] for name, values in shares.items()}
+        if "nonlinear" in voxels:
+            share = inference.share_interval(*_counts(data, voxels))
+            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
         for measure in ("jne", "w"):
             if measure in analysed:
                 low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
                 row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
         if "jne_calibrated" in analysed:
             row["jne_calibrated"] = analysed["jne_calibrated"].median()
-        if "nonlinear" in voxels:
-            share = inference.share_interval(*_counts(data, voxels))
-            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
-        row |= {name: values[roi] for name, values in shares.items()}
         row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
         rows.append(row)
     return pd.DataFrame(rows)
