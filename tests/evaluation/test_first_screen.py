@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from two_subjects import close
 
 from jne.evaluation import html
-from jne.evaluation.report import build_page, collect_findings
+from jne.evaluation.report import _across, build_page, collect_findings
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.summary import Summary
@@ -134,6 +134,16 @@ def test_of_several_subjects_each_has_its_marks(evident, both):
     np.testing.assert_allclose(np.asarray(mean.get_offsets())[:, 0], expected)
     across = result.tables["summary"].query("subject == 'all'").set_index("roi").loc[ROIS]
     np.testing.assert_allclose(across["validated_share"], expected)
+    (shown,) = _across(result)
+    assert all(isinstance(row["n_subjects"], int) for row in shown["rows"]), "2, not 2.000"
+    # Regions are compared by the share that all subjects have, not by JNE
+    whole = [table_of(data).loc["all", "validated_share"] for data in (evident, both)]
+    above = [table["validated_share"] > one for table, one in zip(tables, whole, strict=True)]
+    np.testing.assert_array_equal(across["n_above"], above[0].astype(int) + above[1])
+    (sentence,) = Summary().findings_across([evident, both], result.tables)
+    assert sentence.startswith("In every subject, the validated share of EBA")
+    n = (across["n_above"] == 2).sum()
+    assert sentence.endswith(f"is above that of the whole brain ({n} of 3 regions).")
 
 
 @pytest.mark.runs

@@ -20,7 +20,7 @@ class SelectivityConfig(Section):
 
 
 class InferenceConfig(Section):
-    """conf/evaluate.yaml: inference, for runs with control=twins"""
+    """conf/evaluate.yaml: inference"""
 
     q: float = Field(gt=0, lt=1)
 

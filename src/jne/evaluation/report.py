@@ -201,6 +201,8 @@ def _across(result: SectionResults) -> list[dict[str, Any]]:
     for name, table in result.tables.items():
         rows = table[table["subject"] == ALL_SUBJECTS].drop(columns="subject")
         if len(rows):
+            counts = [c for c in rows if str(c).startswith("n_") and rows[c].notna().all()]
+            rows = rows.astype(dict.fromkeys(counts, int))  # floats beside rows without them
             title = f"{name.replace('_', ' ').capitalize()}, all subjects"
             tables.append(html.table(title, rows, result.section.headings))
     return tables

@@ -20,7 +20,6 @@ from jne.evaluation.sections.regions import (
     rise,
     rows,
     steps,
-    whole_percent,
 )
 from jne.evaluation.sections.share_figure import ALL_VOXELS, Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -47,7 +46,7 @@ class Evidence(Section):
         **STEP_HEADINGS,
         "difference": "validated share rises by",
         "n_nonlinear": "nonlinear voxels",
-        "voxels_nonlinear": "share of voxels",
+        "voxels_nonlinear": "share of voxels nonlinear",
         "nonlinear_p": "p",
         "jne": "mean JNE",
         "jne_calibrated": "mean JNE, calibrated",
@@ -153,7 +152,7 @@ class Evidence(Section):
                 "responses; JNE describes the training, not the brain."
             ]
         return [
-            f"All subjects: {whole_percent(row[_SHARE])} % of what is predicted is by the "
+            f"All subjects: {percent(row, _SHARE)} of what is predicted is by the "
             f"nonlinear part of the encoder alone (mean of {row['n_subjects']:.0f} subjects), "
             f"which exists in unseen responses in {clear} of {len(p)} (p < {alpha:g})"
             f"{clear_rises(tables['evidence_steps'])}."
@@ -173,9 +172,11 @@ class Evidence(Section):
         if not tables:
             return []
         lines = [
-            "The validated share is a lower bound: what the encoder did not learn is not in it. It "
-            "is relative to the features, as the nonlinear share is, but of what is predicted, not "
-            "of the signal. Test stimuli are assumed to be independent draws."
+            "What the encoder did not learn is not in the validated share. It is relative to the "
+            "features, as the nonlinear share is, but of what is predicted, not of the signal: "
+            "where less of the linear part is predicted than of the nonlinear one, it is the "
+            "larger of the two. Test stimuli are assumed to be independent draws. q is over the "
+            "voxels of the whole brain: in a linear region, the few below it may all be false."
         ]
         if len(subjects) > 1:
             lines.append(

@@ -117,7 +117,7 @@ def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def whole_percent(value: float) -> str:
+def _whole_percent(value: float) -> str:
     """In percent, without the sign of a zero."""
     text = f"{100 * value:.0f}"
     return "0" if text == "-0" else text
@@ -125,7 +125,7 @@ def whole_percent(value: float) -> str:
 
 def percent(row: pd.Series, name: str) -> str:
     """A measure with its interval, for a sentence."""
-    share, low, high = (whole_percent(row[column]) for column in ends(name))
+    share, low, high = (_whole_percent(row[column]) for column in ends(name))
     return f"{share} % [{low}, {high}]"
 
 
@@ -150,8 +150,8 @@ def rise(table: pd.DataFrame, what: str) -> list[str]:
         if low > 0 or high < 0:
             verb = "rises" if difference > 0 else "falls"
         clauses.setdefault(verb, []).append(
-            f"from {row['lower']} to {row['upper']} by {whole_percent(difference)} percentage "
-            f"points [{whole_percent(low)}, {whole_percent(high)}]"
+            f"from {row['lower']} to {row['upper']} by {_whole_percent(difference)} percentage "
+            f"points [{_whole_percent(low)}, {_whole_percent(high)}]"
         )
     changes = [f"{verb} {' and '.join(where)}" for verb, where in clauses.items()]
     return [f"{what} {', and '.join(changes)}."]

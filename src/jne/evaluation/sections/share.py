@@ -20,7 +20,6 @@ from jne.evaluation.sections.regions import (
     rise,
     rows,
     steps,
-    whole_percent,
 )
 from jne.evaluation.sections.share_figure import ALL_VOXELS, Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -122,10 +121,11 @@ class Share(Section):
         whole = tables["share"].query(f"level == 'brain' and subject == '{ALL_SUBJECTS}'")
         if not (whole["n_subjects"] > 1).any():
             return []
-        share, n = whole.iloc[0][["nonlinear_share", "n_subjects"]]
+        row = whole.iloc[0]
         return [
-            f"All subjects: {whole_percent(share)} % of the signal is nonlinear in the features "
-            f"(mean of {n:.0f} subjects), without an encoder{clear_rises(tables['share_steps'])}."
+            f"All subjects: {percent(row, _SHARE)} of the signal is nonlinear in the features "
+            f"(mean of {row['n_subjects']:.0f} subjects), without an encoder"
+            f"{clear_rises(tables['share_steps'])}."
         ]
 
     def scalars(self, tables: Tables) -> dict[str, float]:

@@ -10,6 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from jne.analysis import inference
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.columns import label
 from jne.evaluation.claims import of_regions, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_region
 from jne.evaluation.sections.regions import ends, measured_table, regions_of
@@ -97,11 +98,13 @@ class Summary(Section):
         steady = across[across["n_above"] == across["n_subjects"]]
         if steady.empty:
             return []
-        if unclaimed := unclaimed_across(subjects, of_regions):
+        measure = _compared(table)
+        if measure == "jne" and (unclaimed := unclaimed_across(subjects, of_regions)):
             return unclaimed
-        names = ", ".join(steady.sort_values("jne", ascending=False)["roi"].iloc[:6])
+        names = ", ".join(steady.sort_values(measure, ascending=False)["roi"].iloc[:6])
+        called = "median JNE" if measure == "jne" else label(measure)
         return [
-            f"In every subject, the median JNE of {names} is above that of the whole brain "
+            f"In every subject, the {called} of {names} is above that of the whole brain "
             f"({len(steady)} of {len(across)} regions)."
         ]
 
@@ -117,16 +120,16 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
             "n_voxels": len(voxels),
             "n_analysed": len(analysed),
         }
+        row |= {name: values[roi] for name, values in shares.items()}
+        if "nonlinear" in voxels:
+            share = inference.share_interval(*_counts(data, voxels))
+            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
         for measure in ("jne", "w"):
             if measure in analysed:
                 low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
                 row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
         if "jne_calibrated" in analysed:
             row["jne_calibrated"] = analysed["jne_calibrated"].median()
-        if "nonlinear" in voxels:
-            share = inference.share_interval(*_counts(data, voxels))
-            row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
-        row |= {name: values[roi] for name, values in shares.items()}
         row |= {name: voxels[name].mean() for name in _PREDICTORS if name in voxels}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -155,14 +158,21 @@ def _counts(data: SubjectData, voxels: pd.DataFrame) -> tuple[int, int]:
     return data.n_nonlinear(tested), len(tested)
 
 
+def _compared(table: pd.DataFrame) -> str:
+    """By what regions are above their whole brain: the first that all subjects have."""
+    whole = table[table["roi"] == WHOLE_BRAIN]
+    return next((name for name in _SHARES if name in whole and whole[name].notna().all()), "jne")
+
+
 def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
-    whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")["jne"]
+    compared = _compared(table)
+    whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")[compared]
     measures = (*_SHARES, "share", "jne", "jne_calibrated", "w", *_PREDICTORS)
     averaged = [name for name in measures if name in table.columns]
     rows = []
     for roi, per_subject in table.groupby("roi", sort=False):
-        above = per_subject["jne"] > per_subject["subject"].map(whole)
+        above = per_subject[compared] > per_subject["subject"].map(whole)
         rows.append(
             {
                 "roi": roi,
@@ -198,13 +208,13 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
         _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
         axes[1].set(title="nonlinear voxels", xlim=(-0.03, 1.03))
         axes[1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
-    for column, (label, marker, colour) in _PREDICTORS.items():
+    for column, (predictor, marker, colour) in _PREDICTORS.items():
         values = [table[column] for table in each if column in table]
         if values and not all(value.isna().all() for value in values):
             mean = pd.concat(values, axis=1).mean(axis=1)
             size = 9 if marker == "|" else 4.5
             prediction.plot(
-                mean, range(len(names)), marker, ms=size, color=colour, label=label, mew=1.4
+                mean, range(len(names)), marker, ms=size, color=colour, label=predictor, mew=1.4
             )
     prediction.set(title="mean R²")
     left, right = prediction.get_xlim()
@@ -212,8 +222,8 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     prediction.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7, handletextpad=0.2)
     labels = ["all voxels" if name == WHOLE_BRAIN else short(name) for name in names]
     strength.set_yticks(range(len(names)), labels)
-    for label, colour in zip(strength.get_yticklabels(), colours, strict=True):
-        label.set_color(colour)
+    for text, colour in zip(strength.get_yticklabels(), colours, strict=True):
+        text.set_color(colour)
     strength.set_ylim(len(names) - 0.5, -0.5)
     for panel in axes:
         panel.grid(axis="y", color="#E5E5E5", lw=0.6)
@@ -241,10 +251,10 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
         return
     rows_apart = (-0.16, 0.16) if len(present) > 1 else (0.0,)
     for (name, tables), down in zip(present.items(), rows_apart, strict=True):
-        label, filled = _SHARES[name]
+        meaning, filled = _SHARES[name]
         _marks(panel, tables, name, colours, ends(name)[1:], down=down, filled=filled)
         face = "#444444" if filled else "white"
-        panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=label)
+        panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=meaning)
     low, high = _limits(
         [table[list(ends(name))] for name, tables in present.items() for table in tables]
     )
