@@ -21,7 +21,7 @@ from jne.utils.machine import imports_without_gc
 def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
-        from jne.fitting.baseline import baseline_columns, ridge_predictions
+        from jne.fitting.baseline import baseline_columns, linear_predictions
         from jne.measuring.evidence import measure_evidence
         from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
@@ -53,9 +53,9 @@ def train(composed: DictConfig) -> float:
         share = measure_share(data, config.share, run.stages)
         evidence = None
         if config.evidence is not None:
-            ridge = ridge_predictions(data, run.stages)
+            linear = linear_predictions(data, run.stages)
             evidence = partial(
-                measure_evidence, ridge=ridge, settings=config.evidence, folder=folder
+                measure_evidence, linear=linear, settings=config.evidence, folder=folder
             )
         outcome = fit_and_measure(
             data,

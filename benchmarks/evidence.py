@@ -29,7 +29,7 @@ from jne.analysis.evidence import Evidence, evidence_of
 from jne.analysis.evidence_sums import EvidenceSums
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import StandardisedData
-from jne.fitting.baseline import predict_by_ridge
+from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit
 from jne.measuring.evidence import nonlinear_part
 from jne.plots.style import STYLE, save, subplots
@@ -52,14 +52,16 @@ class Cohort:
         self.responses = responses.numpy()
         with torch.no_grad():
             self.prediction = self.fitted.encoder(features).numpy()
-        self.ridge = predict_by_ridge(data)
+        self.linear = linear_predictions(data)
+        self.ridge = self.linear[0]
         everything = np.arange(data.n_trained)
         self.nonlinear = nonlinear_part(self.fitted.encoder, data)[:, everything]
 
     def evidence(self, n: int, sets: NDArray) -> tuple[Evidence, EvidenceSums]:
         """From the first n test stimuli."""
-        arrays = (self.responses, self.prediction, self.nonlinear, self.ridge)
-        return evidence_of(*(array[:n] for array in arrays), sets, int(sets.max()) + 1)
+        arrays = (self.responses, self.prediction, self.nonlinear)
+        linear = [array[:n] for array in self.linear]
+        return evidence_of(*(array[:n] for array in arrays), linear, sets, int(sets.max()) + 1)
 
     def jne(self) -> NDArray[np.float64]:
         features = self.data.split("test")[0][:100]
@@ -152,7 +154,7 @@ def size(n_voxels: int, n: int) -> None:
     a @ a
     rate = 2 * 4096**3 / (time.perf_counter() - start)
     start, cpu = time.perf_counter(), time.process_time()
-    evidence_of(y, f, g, ridge, sets, 10)
+    evidence_of(y, f, g, [ridge, ridge + y], sets, 10)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     print(f"{n_voxels} voxels, {n} stimuli: {seconds:.1f} s, {cpu:.1f} s of a core "
           f"({rate / 1e9:.0f} GFLOP/s)")  # fmt: skip
@@ -165,7 +167,7 @@ def v4(root: Path) -> None:
         features = v4_features(root, layer)
         n = len(features)
         fold = np.random.default_rng(FIRST_SEED).permutation(n) % 5
-        arrays: dict[str, list[NDArray]] = {name: [] for name in ("y", "f", "g", "r")}
+        arrays: dict[str, list[NDArray]] = {name: [] for name in "yfgro"}
         for k in range(5):
             rest = np.random.default_rng(k).permutation(np.flatnonzero(fold != k))
             rows = {"train": rest[120:], "val": rest[:120], "test": np.flatnonzero(fold == k)}
@@ -178,11 +180,12 @@ def v4(root: Path) -> None:
             x, y = data.split("test")
             arrays["y"].append(y.numpy())
             arrays["f"].append(cohort.fitted.encoder(x).detach().numpy())
-            arrays["r"].append(predict_by_ridge(data))
+            for name, array in zip("ro", linear_predictions(data), strict=True):
+                arrays[name].append(array)
             part = nonlinear_part(cohort.fitted.encoder, data)[:, np.arange(data.n_trained)]
             arrays["g"].append(part)
-        y, f, g, r = (np.concatenate(arrays[name]) for name in ("y", "f", "g", "r"))
-        voxels, sums = evidence_of(y, f, g, r, np.zeros(y.shape[1], dtype=np.int64), 1)
+        y, f, g, r, o = (np.concatenate(arrays[name]) for name in "yfgro")
+        voxels, sums = evidence_of(y, f, g, [r, o], np.zeros(y.shape[1], dtype=np.int64), 1)
         of_all = sums.share()
         gain = r2_score(y, f) - r2_score(y, r)
         print(

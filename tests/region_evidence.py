@@ -18,7 +18,8 @@ class Simulated(NamedTuple):
     responses: np.ndarray
     prediction: np.ndarray
     nonlinear: np.ndarray
-    ridge: np.ndarray
+    linear: list[np.ndarray]
+    """Of ridge and of least-squares regression."""
 
 
 def simulated(strength: np.ndarray, seed: int = 0, n: int = N_STIMULI) -> Simulated:
@@ -29,9 +30,9 @@ def simulated(strength: np.ndarray, seed: int = 0, n: int = N_STIMULI) -> Simula
     rng = np.random.default_rng(seed)
     linear, nonlinear, noise = rng.standard_normal((3, n, len(strength)))
     nonlinear += 0.5 * rng.standard_normal((n, 1))  # what voxels share
-    ridge = linear + 0.3 * rng.standard_normal(linear.shape)
+    fits = [linear + size * rng.standard_normal(linear.shape) for size in (0.3, 0.6)]
     responses = linear + strength * nonlinear + 0.4 * noise
-    return Simulated(responses, 0.9 * linear + nonlinear, nonlinear, ridge)
+    return Simulated(responses, 0.9 * linear + nonlinear, nonlinear, fits)
 
 
 def region_evidence(arrays: Simulated, roi: np.ndarray) -> MeasuredEvidence:

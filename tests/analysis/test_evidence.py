@@ -26,12 +26,13 @@ def arrays() -> dict[str, np.ndarray]:
     slopes = np.array([0, 0, 0.5, 1, 1.5, 0, -0.4])
     y = linear + slopes * g + rng.standard_normal((N, V)) * (0.5 + np.abs(g))
     y = 3 + 2 * y
-    return {"y": y, "f": linear + g, "g": g, "ridge": ridge}
+    least = linear + rng.standard_normal((N, V))
+    return {"y": y, "f": linear + g, "g": g, "ridge": ridge, "least": least}
 
 
 def _evidence(a, **changes):
     a = {name: x.astype(np.float32) for name, x in {**a, **changes}.items()}
-    return evidence_of(a["y"], a["f"], a["g"], a["ridge"], SETS, 2)
+    return evidence_of(a["y"], a["f"], a["g"], [a["ridge"], a["least"]], SETS, 2)
 
 
 def _ols(a, v, *columns):
@@ -45,21 +46,21 @@ def test_slope_error_z_and_p_are_those_of_statsmodels(arrays):
         assert voxels.slope[v] == pytest.approx(ols.params[-1], rel=1e-4, abs=1e-5)
         assert voxels.slope_error[v] == pytest.approx(ols.bse[-1], rel=1e-4)
         assert voxels.z[v] == pytest.approx(ols.tvalues[-1], rel=1e-3, abs=1e-4)
-        assert voxels.p[v] == pytest.approx(stats.t.sf(ols.tvalues[-1], N - 4), rel=1e-3)
+        assert voxels.p[v] == pytest.approx(stats.t.sf(ols.tvalues[-1], N - 5), rel=1e-3)
     np.testing.assert_allclose(voxels.p_fdr, multipletests(voxels.p, method="fdr_bh")[1])
 
 
 def _regressors(a):
-    return a["ridge"], a["f"] - a["g"], a["g"]
+    return a["ridge"], a["least"], a["f"] - a["g"], a["g"]
 
 
 def test_r2_of_the_parts_by_regression(arrays):
     voxels, _ = _evidence(arrays)
-    ridge, linear, g = _regressors(arrays)
+    ridge, least, linear, g = _regressors(arrays)
     for v in range(V):
         y = arrays["y"][:, v]
-        small = _ols(arrays, v, ridge[:, v], linear[:, v])
-        whole = _ols(arrays, v, ridge[:, v], linear[:, v], g[:, v])
+        small = _ols(arrays, v, ridge[:, v], least[:, v], linear[:, v])
+        whole = _ols(arrays, v, ridge[:, v], least[:, v], linear[:, v], g[:, v])
         left = sm.OLS(g[:, v], sm.add_constant(np.column_stack([ridge[:, v], linear[:, v]]))).fit()
         power = np.square(left.resid).mean() / y.var()
         unbiased = whole.get_robustcov_results("HC2")
@@ -74,8 +75,8 @@ def test_r2_of_the_parts_by_regression(arrays):
 
 def test_r2_of_the_parts_are_unbiased_where_there_is_nothing():
     rng = np.random.default_rng(1)
-    y, linear, g, ridge = rng.standard_normal((4, 60, 4000), dtype=np.float32)
-    voxels, _ = evidence_of(y, linear + g, g, ridge, np.zeros(4000, dtype=int), 1)
+    y, linear, g, *others = rng.standard_normal((5, 60, 4000), dtype=np.float32)
+    voxels, _ = evidence_of(y, linear + g, g, others, np.zeros(4000, dtype=int), 1)
     for values in (voxels.r2_nonlinear, voxels.r2_linear):
         assert abs(values.mean()) < 4 * values.std() / np.sqrt(4000)
     assert (voxels.p < 0.05).mean() == pytest.approx(0.05, abs=0.015)
@@ -99,7 +100,7 @@ def test_a_set_is_tested_over_stimuli(arrays):
     pairs = np.zeros((3, N, N))
     for v in range(V):
         y = arrays["y"][:, v] / arrays["y"][:, v].std()
-        linear = sm.add_constant(np.column_stack([x[:, v] for x in _regressors(arrays)[:2]]))
+        linear = sm.add_constant(np.column_stack([x[:, v] for x in _regressors(arrays)[:3]]))
         g = sm.OLS(arrays["g"][:, v], linear).fit().resid
         whole = sm.OLS(y, np.column_stack([linear, arrays["g"][:, v]])).fit()
         residual = whole.resid / (1 - whole.get_influence().hat_matrix_diag)
@@ -112,7 +113,7 @@ def test_a_set_is_tested_over_stimuli(arrays):
     np.testing.assert_allclose(sums.spread, spread, atol=1e-4)
     z = product.sum(axis=0) / np.sqrt(np.square(spread).sum(axis=0))
     np.testing.assert_allclose(sums.z, z, rtol=1e-4)
-    np.testing.assert_allclose(sums.p, stats.t.sf(z, N - 4), rtol=1e-3)
+    np.testing.assert_allclose(sums.p, stats.t.sf(z, N - 5), rtol=1e-3)
     off = ~np.eye(N, dtype=bool)
     np.testing.assert_allclose(sums.pairs, [np.square(p[off]).sum() for p in pairs], rtol=1e-4)
     members = [SETS == 0, SETS == 1, SETS >= 0]
@@ -140,9 +141,10 @@ def test_errors_of_sets_are_those_over_cohorts():
         linear, g = rng.standard_normal((2, n, n_voxels))
         noise = rng.standard_normal((n, 1)) + rng.standard_normal((n, n_voxels))
         y = linear + 0.5 * g + noise
-        ridge = rng.standard_normal((n, n_voxels))
-        inputs = [x.astype(np.float32) for x in (y, linear + g, g, ridge)]
-        _, sums = evidence_of(*inputs, sets, 2)
+        y, f, g, *others = (
+            x.astype(np.float32) for x in (y, linear + g, g, *rng.standard_normal((2, n, n_voxels)))
+        )
+        _, sums = evidence_of(y, f, g, others, sets, 2)
         share = sums.share()
         shares.append(share.share)
         widths.append((share.high - share.low) / 2 / stats.norm.ppf(0.975))
@@ -187,7 +189,7 @@ def test_the_linear_part_is_removed_by_least_squares():
 def test_products_are_kept(arrays):
     a = {name: x.astype(np.float32) for name, x in arrays.items()}
     kept = np.full((N, V), np.nan, dtype=np.float32)
-    _, sums = evidence_of(a["y"], a["f"], a["g"], a["ridge"], SETS, 2, kept)
+    _, sums = evidence_of(a["y"], a["f"], a["g"], [a["ridge"], a["least"]], SETS, 2, kept)
     np.testing.assert_allclose(kept.sum(axis=1), sums.product[:, 2], atol=1e-4)
 
 

@@ -75,7 +75,9 @@ def of_region(arrays: Simulated, members: np.ndarray) -> dict[str, float]:
     for k in members:
         y = arrays.responses[:, k] / arrays.responses[:, k].std()
         g = arrays.nonlinear[:, k]
-        others = np.column_stack([np.ones(n), arrays.ridge[:, k], arrays.prediction[:, k] - g])
+        others = np.column_stack(
+            [np.ones(n), *(x[:, k] for x in arrays.linear), arrays.prediction[:, k] - g]
+        )
         hat = others @ np.linalg.pinv(others)
         rest, part = y - hat @ y, g - hat @ g
         full = np.column_stack([others, g])

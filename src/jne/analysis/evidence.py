@@ -3,10 +3,10 @@ r"""Does the nonlinear part of a prediction exist in unseen responses? docs/evid
 The prediction f of an encoder is split into l, its best linear approximation over stimuli, and
 what is left, g = f - l. Responses y to stimuli that nothing was fitted to are regressed on
 
-.. math:: y = a + b_r r + b_l l + b g
+.. math:: y = a + b_r r + b_o o + b_l l + b g
 
-where r is the prediction of a linear model, such as ridge regression. If E[y|x] is linear in the
-features, g tells nothing of y that r and l leave, whatever the encoder has fitted, and b over its
+where r is the prediction of ridge regression, o that of least squares. If E[y|x] is linear in the
+features, g tells nothing of y that these leave, whatever the encoder has fitted, and b over its
 error is standard normal: the projected covariance measure (Lundborg et al. 2022, after Shah &
 Peters 2020) with the encoder as the learned direction. The error is robust (HC3, MacKinnon & White
 1985).
@@ -90,6 +90,7 @@ def evidence(
     y_test: ArrayLike,
     *,
     ridge: Callable[[NDArray], ArrayLike] | ArrayLike,
+    y_train: ArrayLike | None = None,
 ) -> Evidence:
     """Does the nonlinear part of a model's predictions exist in unseen responses? Any model's.
 
@@ -108,6 +109,9 @@ def evidence(
     ridge : callable, or (n, V) array
         A linear model that was fitted to the same stimuli, from features to predictions; or its
         predictions of `y_test`.
+    y_train : (N, V) array, optional
+        The responses that both were fitted to. Least squares then stands beside `ridge`, and takes
+        up the noise that the model and `ridge` have both fitted; better, if there are any.
 
     Returns
     -------
@@ -155,7 +159,14 @@ def evidence(
     part = LinearPart(torch.from_numpy(train), torch.from_numpy(test))
     left = part.remove(torch.from_numpy(of_train), torch.from_numpy(of_test))
     sets = np.zeros(y.shape[1], dtype=np.int64)
-    return evidence_of(y, of_test, left.numpy(), of_ridge, sets, 1)[0]
+    linear = [of_ridge]
+    if y_train is not None:
+        seen = _finite(y_train, "y_train")
+        if seen.shape != of_train.shape:
+            raise InputError("y_train", f"must be {of_train.shape}, found {seen.shape}")
+        seen = torch.from_numpy((seen - centre) / scale)
+        linear.append(-part.remove(seen, torch.zeros(of_test.shape)).numpy())
+    return evidence_of(y, of_test, left.numpy(), linear, sets, 1)[0]
 
 
 def _caller(module: nn.Module) -> Callable[[NDArray], NDArray]:
@@ -193,7 +204,7 @@ def evidence_of(
     responses: Columns,
     prediction: Columns,
     nonlinear: Columns,
-    ridge: Columns,
+    linear: Sequence[Columns],
     sets: NDArray[np.int64],
     n_sets: int,
     keep: NDArray[np.float32] | None = None,
@@ -207,9 +218,10 @@ def evidence_of(
         The encoder's.
     nonlinear : (n, V) array
         What is nonlinear in it (`LinearPart`).
-    ridge : (n, V) array
-        The prediction of ridge regression. Without it linear voxels come out as nonlinear: what is
-        linear in the responses, and missing in the encoder's linear part, is then no regressor.
+    linear : sequence of (n, V) arrays
+        The predictions of ridge and of least-squares regression. Without these linear voxels come
+        out as nonlinear: what is linear in the responses, and missing in the encoder's linear part,
+        is then no regressor, and the noise that both have fitted is common to them and to g.
     sets : (V,) array of int
         Which of the `n_sets` sets each voxel is in.
     keep : (n, V) array of float32, optional
@@ -230,9 +242,9 @@ def evidence_of(
         of_set = torch.zeros_like(of_all)
         for part in even_blocks(len(members), max(_AT_ONCE // n, 2)):
             voxels = members[part]
-            arrays = (responses, prediction, nonlinear, ridge)
-            y, f, g, r = (_float32(x, voxels) for x in arrays)
-            per_stimulus, per_voxel, own = _regress(y, g, [r, f - g])
+            arrays = (responses, prediction, nonlinear, *linear)
+            y, f, g, *others = (_float32(x, voxels) for x in arrays)
+            per_stimulus, per_voxel, own = _regress(y, g, [*others, f - g])
             columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
                 sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 CONFIDENCE = 0.95
-N_REGRESSORS = 4
-"""The constant, ridge regression, the linear and the nonlinear part of the prediction."""
+N_REGRESSORS = 5
+"""The constant, ridge and least-squares regression, linear and nonlinear part of the prediction."""
 
 
 class ValidatedShare(NamedTuple):
@@ -73,7 +73,7 @@ class EvidenceSums:
 
     @property
     def p(self) -> NDArray[np.float64]:
-        """(K,), one-sided, of `z` as a t of n - 4 degrees of freedom."""
+        """(K,), one-sided, of `z` as a t of n - 5 degrees of freedom."""
         return one_sided_p(self.z, len(self.product) - N_REGRESSORS)
 
     def share(self) -> ValidatedShare:

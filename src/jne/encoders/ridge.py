@@ -90,6 +90,11 @@ class RidgeCV:
             *(values.float().cpu().numpy() for values in (penalty, end, loss)),
         )
 
+    def least(self, responses: Tensor) -> Tensor:
+        """Weights (D, V) at the smallest penalty of the grid: least squares, or close to it."""
+        penalty = responses.new_full((responses.shape[1],), self._unit * PENALTIES[0])
+        return self._solver.weights(responses, penalty)
+
     def loss(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """Mean squared error (V,) of the rows that a fold left out, at penalties (V,) or (1,)."""
         return _ErrorCurve(self._folds, responses).loss(penalty)

@@ -23,7 +23,7 @@ from jne.data.datamodule import StandardisedData
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
-from jne.fitting.baseline import predict_by_ridge
+from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
 from jne.jacobian.measurement import FEWEST_STIMULI
@@ -262,7 +262,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             )
             with torch.no_grad():
                 prediction = self.encoder_(data.split("test")[0]).numpy()
-            inputs = nonlinear_part(self.encoder_, data), predict_by_ridge(data)
+            inputs = nonlinear_part(self.encoder_, data), linear_predictions(data)
         sets = np.zeros(data.n_trained, dtype=np.int64)
         of_voxels, _ = evidence_of(data.split("test")[1].numpy(), prediction, *inputs, sets, 1)
         columns = (among_all(values, trained, len(trained)) for values in of_voxels)

@@ -27,11 +27,13 @@ from jne.utils.progress import stage_progress
 
 _VOXELS_AT_ONCE = 2**14
 _FILE = "baseline.npy"
-"""(_N_COLUMNS + n, V'): R2, penalty, end of its grid, and predictions of the n test stimuli."""
+"""(_N_COLUMNS + k n, V'): R2, penalty, end of its grid, and k predictions of the n test stimuli."""
 _N_COLUMNS = 3
+_N_PREDICTIONS = {"ridge": 2, "kernel": 1}
 
 Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]]
-"""From responses (n, v): predictions of the test stimuli, penalties (v,), ends of the grid (v,)."""
+"""From responses (N, v): predictions of the test stimuli, (n, v), of ridge then of least squares,
+one below the other; penalties (v,), ends of the grid (v,)."""
 
 
 def baseline_columns(
@@ -49,9 +51,24 @@ def baseline_columns(
     return columns
 
 
-def ridge_predictions(data: EncodingData, stages: Stages) -> NDArray[np.float32]:
-    """Predictions of the test stimuli by ridge regression, (n, V'), memory-mapped."""
-    return _stage("ridge", data, stages)[_N_COLUMNS:]
+def linear_predictions(
+    data: StandardisedData, stages: Stages | None = None
+) -> list[NDArray[np.float32]]:
+    """Predictions of the test stimuli by ridge regression, and by least squares, (n, V') each.
+
+    stages: a store, from which they are memory-mapped; for EncodingData.
+    """
+    if stages is not None:
+        assert isinstance(data, EncodingData)
+        return np.split(_stage("ridge", data, stages)[_N_COLUMNS:], 2)
+    rows = np.concatenate([data.rows["train"], data.rows["val"]])
+    predict = _predictor("ridge", data)
+    predictions = np.empty((2 * len(data.rows["test"]), data.n_trained), dtype=np.float32)
+    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        responses = data.responses.block(rows, voxels)
+        offset = responses.mean(dim=0)
+        predictions[:, voxels] = predict(responses - offset)[0] + offset
+    return np.split(predictions, 2)
 
 
 def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]:
@@ -66,21 +83,10 @@ def _write(folder: Path, kind: str, data: EncodingData) -> None:
     """Continued after a kill."""
     if kind == "kernel":
         _check_memory(data)
-    shape, path = (_N_COLUMNS + len(data.rows["test"]), data.n_trained), folder / _FILE
+    n_rows = _N_COLUMNS + _N_PREDICTIONS[kind] * len(data.rows["test"])
+    shape, path = (n_rows, data.n_trained), folder / _FILE
     with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
         _fill(arrays, kind, data)
-
-
-def predict_by_ridge(data: StandardisedData) -> NDArray[np.float32]:
-    """As `ridge_predictions`, without a store."""
-    rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    predict = _predictor("ridge", data)
-    predictions = np.empty((len(data.rows["test"]), data.n_trained), dtype=np.float32)
-    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
-        responses = data.responses.block(rows, voxels)
-        offset = responses.mean(dim=0)
-        predictions[:, voxels] = predict(responses - offset)[0] + offset
-    return predictions
 
 
 def _predictor(kind: str, data: StandardisedData) -> Predict:
@@ -104,7 +110,7 @@ def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
                 predictions, *chosen = predict(responses - offset)
                 truth = data.responses.block(test, voxels).numpy()
                 table[_N_COLUMNS:, voxels] = predictions + offset
-                table[0, voxels] = r2_score(truth, table[_N_COLUMNS:, voxels])
+                table[0, voxels] = r2_score(truth, table[_N_COLUMNS:][: len(truth), voxels])
                 table[1:_N_COLUMNS, voxels] = chosen
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)
@@ -115,7 +121,8 @@ def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
 
     def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
         fitted = ridge.fit(responses)
-        return test @ fitted.weights, fitted.penalty, fitted.end
+        weights = fitted.weights, ridge.least(responses)
+        return torch.cat([test @ w for w in weights]), fitted.penalty, fitted.end
 
     return predict
 

@@ -4,6 +4,7 @@ The test stimuli are unseen. The linear approximation of the encoder is that ove
 fitted to, which needs no responses.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,19 +68,20 @@ def measure_evidence(
     encoder: nn.Module,
     data: EncodingData,
     scores: Scores,
-    ridge: Columns,
+    linear: Sequence[Columns],
     settings: EvidenceConfig,
     folder: Path,
 ) -> MeasuredEvidence:
     """Evidence of the trained voxels, of their ROIs and of all.
 
-    ridge: predictions of the test stimuli (n, V') by ridge regression. folder: for evidence.npy.
+    linear: predictions of the test stimuli (n, V') by ridge and by least-squares regression.
+    folder: for evidence.npy.
     """
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
     nonlinear = nonlinear_part(encoder, data)
     shape = scores.predictions.shape
-    inputs = scores.responses, scores.predictions, nonlinear, ridge, sets, len(names)
+    inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
     if settings.keep:
         kept = np.empty(shape, dtype=np.float32)
         voxels, sums = evidence_of(*inputs, kept)
