@@ -212,11 +212,11 @@ def model():
     Y = np.column_stack([X[:, 0] + X[:, 1] ** 2, X[:, 2]]) + 0.5 * rng.standard_normal((400, 2))
     kernel = KernelRidge(alpha=0.1, kernel="rbf", gamma=0.1).fit(X[:300], Y[:300])
     linear = Ridge(1.0).fit(X[:300], Y[:300])
-    return kernel.predict, X[:300], X[300:], Y[300:], linear.predict
+    return kernel.predict, X[:300], X[300:], Y[300:], linear.predict, Y[:300]
 
 
 def test_evidence_of_any_model(model):
-    predict, train, test, y, ridge = model
+    predict, train, test, y, ridge, seen = model
     result = jne.evidence(predict, train, test, y, ridge=ridge)
     assert result.p[0] < 1e-6
     assert result.p[1] > 0.05
@@ -227,6 +227,11 @@ def test_evidence_of_any_model(model):
     ols = sm.OLS(y[:, 0], sm.add_constant(np.column_stack(columns))).fit(cov_type="HC3")
     assert result.slope[0] == pytest.approx(ols.params[-1], rel=1e-4)
     assert result.z[0] == pytest.approx(ols.tvalues[-1], rel=1e-3)
+    least = LinearRegression().fit(train, seen).predict(test)
+    ols = sm.OLS(y[:, 0], sm.add_constant(np.column_stack([*columns, least[:, 0]])))
+    beside = jne.evidence(predict, train, test, y, ridge=ridge, y_train=seen)
+    expected = ols.fit(cov_type="HC3")
+    assert beside.z[0] == pytest.approx(expected.tvalues[3], rel=1e-3)
     by_array = jne.evidence(predict, train, test, y, ridge=ridge(test))
     np.testing.assert_array_equal(by_array, result)
     one = jne.evidence(lambda x: predict(x)[:, 0], train, test, y[:, 0], ridge=ridge(test)[:, 0])
@@ -239,31 +244,33 @@ def test_evidence_of_any_model(model):
         ({"X_train": np.zeros((11, 6))}, "X_train: 11 stimuli are too few for 6 features"),
         ({"X_test": np.zeros((100, 5))}, r"X_test: must be \(n, 6\)"),
         ({"y_test": np.zeros((99, 2))}, "y_test: must be"),
+        ({"y_train": np.zeros((300, 1))}, r"y_train: must be \(300, 2\)"),
         ({"y_test": np.full((100, 2), np.nan)}, "y_test: has NaN"),
         ({"ridge": np.zeros((100, 3))}, r"ridge: must give \(100, 2\)"),
         ({"predict": lambda x: np.zeros((len(x), 3))}, r"predict: must give \(300, 2\)"),
     ],
 )
 def test_input_that_cannot_be_tested_is_refused(model, change, message):
-    names = ("predict", "X_train", "X_test", "y_test", "ridge")
+    names = ("predict", "X_train", "X_test", "y_test", "ridge", "y_train")
     arguments = dict(zip(names, model, strict=True)) | change
     with pytest.raises(ValueError, match=message):
         jne.evidence(**arguments)
 
 
 def test_units_and_offsets_change_nothing_but_the_unit(model):
-    predict, train, test, y, ridge = model
-    plain = jne.evidence(predict, train, test, y, ridge=ridge)
+    predict, train, test, y, ridge, seen = model
+    plain = jne.evidence(predict, train, test, y, ridge=ridge, y_train=seen)
     for scale, offset in ((1e-25, 0.0), (1e20, 0.0), (1.0, 1e7)):
         moved = jne.evidence(
             lambda x, s=scale, o=offset: s * predict(x) + o,
             train, test, scale * y + offset, ridge=scale * ridge(test) + offset,
+            y_train=scale * seen + offset,
         )  # fmt: skip
         np.testing.assert_allclose(moved, plain, rtol=1e-3, atol=1e-5)
 
 
 def test_a_torch_module_is_left_as_it_was(model):
-    _, train, test, y, ridge = model
+    _, train, test, y, ridge, _ = model
     module = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(), nn.Linear(16, 2))
     result = jne.evidence(module, train, test, y, ridge=ridge)
     assert module.training

@@ -75,9 +75,8 @@ def of_region(arrays: Simulated, members: np.ndarray) -> dict[str, float]:
     for k in members:
         y = arrays.responses[:, k] / arrays.responses[:, k].std()
         g = arrays.nonlinear[:, k]
-        others = np.column_stack(
-            [np.ones(n), *(x[:, k] for x in arrays.linear), arrays.prediction[:, k] - g]
-        )
+        fits = (x[:, k] for x in (*arrays.linear, arrays.prediction - arrays.nonlinear))
+        others = np.column_stack([np.ones(n), *fits])
         hat = others @ np.linalg.pinv(others)
         rest, part = y - hat @ y, g - hat @ g
         full = np.column_stack([others, g])

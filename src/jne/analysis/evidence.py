@@ -164,8 +164,8 @@ def evidence(
         seen = _finite(y_train, "y_train")
         if seen.shape != of_train.shape:
             raise InputError("y_train", f"must be {of_train.shape}, found {seen.shape}")
-        seen = torch.from_numpy((seen - centre) / scale)
-        linear.append(-part.remove(seen, torch.zeros(of_test.shape)).numpy())
+        standardised = torch.from_numpy((seen - centre) / scale)
+        linear.append(-part.remove(standardised, torch.zeros(of_test.shape)).numpy())
     return evidence_of(y, of_test, left.numpy(), linear, sets, 1)[0]
 
 
