@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jne.results import Results
-from jne.simulation.calibration import cells, claims, false_discoveries, positive
+from jne.simulation.calibration import cells, claims, false_discoveries, positive, small_p
 
 SMALL = {
     "n_cohorts": 1, "noise": ["heavy"], "n_train": [60], "alpha": [0.0, 0.5],
@@ -24,6 +24,9 @@ def table_of(rng, n=50):
     table["q"] = rng.random(len(table))
     table["jne"] = table["noise_ceiling"] + 0.1 * rng.standard_normal(len(table))
     table["planted_share"] = rng.standard_normal(len(table))
+    table["nonlinear_p"] = rng.random(len(table)) ** 2
+    table["nonlinear_p_fdr"] = rng.random(len(table)) ** 2
+    table["validated_share"] = rng.standard_normal(len(table))
     return table
 
 
@@ -37,12 +40,16 @@ def test_the_numbers_by_hand():
     inside = stats.binom.cdf(high, 100, 0.5) - stats.binom.cdf(low - 1, 100, 0.5)
     assert inside >= 0.99 > inside - stats.binom.pmf(low, 100, 0.5) * 2
 
-    found = false_discoveries(table, [0.1, 1.0]).set_index("rate")
-    each = [
-        [v.alpha == 0 for v in table.itertuples() if v.cohort == cohort and v.q <= 0.1]
-        for cohort in (7, 8)
-    ]
-    shares = [sum(c) / len(c) for c in each]
+    small = small_p(table).set_index("noise_ceiling")
+    assert small.loc[0.4, "share"] == sum(linear["nonlinear_p"] < 0.05) / 100
+    inside = stats.binom.interval(0.99, 100, 0.05)
+    assert tuple(small.loc[0.4, ["low", "high"]] * 100) == pytest.approx(inside)
+
+    for column in ("nonlinear_p_fdr", "q"):
+        found = false_discoveries(table, [0.1, 1.0], column).set_index("rate")
+        each = [(v["alpha"] == 0)[v[column] <= 0.1].tolist() for _, v in table.groupby("cohort")]
+        shares = [sum(c) / len(c) for c in each]
+        assert found.loc[0.1, "fdp"] == pytest.approx(np.mean(shares))
     assert found.loc[0.1, "fdp"] == pytest.approx(np.mean(shares))
     assert found.loc[0.1, "error"] == pytest.approx(abs(shares[0] - shares[1]) / 2)
     assert found.loc[1.0, "fdp"] == 0.5
@@ -52,6 +59,8 @@ def test_the_numbers_by_hand():
     cell = cells(table).set_index(["alpha", "noise_ceiling"]).loc[(0.3, 0.7)]
     chosen = table[(table["alpha"] == 0.3) & (table["noise_ceiling"] == 0.7)]
     assert cell["power"] == (chosen["q"] <= 0.1).mean()
+    assert cell["evidence_power"] == (chosen["nonlinear_p_fdr"] <= 0.1).mean()
+    assert cell["validated_share"] == pytest.approx(chosen["validated_share"].mean())
     assert cell["jne"] == pytest.approx(chosen["jne"].mean())
 
 
@@ -79,7 +88,8 @@ def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
     assert (folder / "figures" / "calibration.png").stat().st_size > 5000
     table = pd.read_csv(folder / "table.csv")
     voxels = Results(plain).voxels
-    for name in ("alpha", "r2", "r2_twin", "jne", "w", "planted_share"):
+    evidence = ("nonlinear_p", "nonlinear_p_fdr", "validated_share")
+    for name in ("alpha", "r2", "r2_twin", "jne", "w", "planted_share", *evidence):
         np.testing.assert_allclose(table[name], voxels[name], rtol=1e-5, atol=1e-6)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jne.simulation.calibration.train_cohort", None)  # not called

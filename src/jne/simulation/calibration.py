@@ -1,12 +1,13 @@
-"""Is the test against linear twins calibrated, and what does it find? Cohorts of known truth.
+"""Are the tests by unseen responses and by twins calibrated, and what do they find?
 
-Every cohort is a synthetic subject of `data=cells`, trained as by `train.py control=twins`. Its
-table is kept: a study that is stopped, or asked for more cohorts, goes on from those that are
-there. docs/inference.md
+Every cohort is a synthetic subject of `data=cells`, of known truth, trained as by `train.py
+control=twins`. Its table is kept: a study that is stopped, or asked for more cohorts, goes on from
+those that are there. docs/evidence.md, docs/inference.md
 """
 
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,9 @@ from scipy.stats import binom, ttest_ind
 from jne.data.cells import Cells, Noise
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
+from jne.fitting.baseline import linear_predictions
 from jne.measuring.config import JacobianConfig
+from jne.measuring.evidence import EvidenceConfig, measure_evidence
 from jne.plots.style import subplots
 from jne.results.contents import twin_q
 from jne.simulation.base import Progress, Study
@@ -34,15 +37,18 @@ from jne.utils.progress import without_progress
 from jne.utils.tables import read_table, write_table
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q")
+_COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q", "nonlinear_p",
+            "nonlinear_p_fdr", "validated_share")  # fmt: skip
 _OF_PLANTED = ("planted_share", "planted_share_low", "planted_share_high")
 _FILE = "voxels.csv"
 _CLAIM = 0.05  # p below which a rise from tier to tier is claimed
 _POWER_RATE = 0.1
+_SMALL = 0.05
+_TESTS = {"evidence": "nonlinear_p_fdr", "twins": "q"}
 
 
 class Calibration(Study, MethodConfig):
-    """P(W > 0) of linear voxels, false discoveries, power, and the nonlinear share against alpha.
+    """Of both tests, what they say of linear voxels, false discoveries and power; shares by alpha.
 
     The keys of `MethodConfig` are those of train.py, those of the cohorts those of `data=cells`.
     """
@@ -125,13 +131,17 @@ class Calibration(Study, MethodConfig):
         for name, voxels in self._groups(table):
             coins = positive(voxels)[["noise_ceiling", "share"]].to_numpy()
             numbers |= {f"positive/{name}_{ceiling:g}": share for ceiling, share in coins}
-            proportions = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
-            numbers |= {f"fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in proportions}
+            small = small_p(voxels)[["noise_ceiling", "share"]].to_numpy()
+            numbers |= {f"evidence_p05/{name}_{ceiling:g}": share for ceiling, share in small}
+            for kind, column in (("fdp", "q"), ("evidence_fdp", "nonlinear_p_fdr")):
+                proportions = false_discoveries(voxels, self.rates, column)
+                each = proportions[["rate", "fdp"]].to_numpy()
+                numbers |= {f"{kind}/{name}_q{100 * rate:g}": fdp for rate, fdp in each}
             by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
-            for measure in ("power", "planted_share"):
+            for measure in ("power", "evidence_power", "planted_share", "validated_share"):
                 for alpha, ceiling in by_cell.index:
                     key = f"{measure}/{name}_alpha{alpha:g}_{ceiling:g}"
-                    if alpha or measure != "power":
+                    if alpha or not measure.endswith("power"):
                         numbers[key] = by_cell[measure][alpha, ceiling]
             numbers |= {f"claims/{name}_{m}": share for m, share in claims(voxels).to_numpy()}
         return {key: float(value) for key, value in numbers.items() if np.isfinite(value)}
@@ -139,33 +149,40 @@ class Calibration(Study, MethodConfig):
     def figure(self, table: pd.DataFrame) -> Figure:
         """A row for each structure of noise and number of stimuli, a column for each question."""
         groups = self._groups(table)
-        planted = "planted_share" in table
+        titles = [
+            "linear voxels:\np < 0.05 by evidence",
+            "linear voxels: P(W > 0)\n(null: 0.5)",
+            "false discoveries",
+            "nonlinear\nby evidence",
+            "nonlinear\nby twins",
+            "validated share",
+            "JNE",
+            *(["planted share"] if "planted_share" in table else []),
+        ]
         figure, axes = subplots(
             len(groups),
-            4 + planted,
-            figsize=(1.0 + 2.1 * (4 + planted), 0.6 + 1.9 * len(groups)),
+            len(titles),
+            figsize=(1.0 + 1.9 * len(titles), 0.6 + 1.9 * len(groups)),
             squeeze=False,
             layout="constrained",
         )
         for row, (name, voxels) in zip(axes, groups, strict=True):
-            _draw_positive(row[0], voxels)
-            _draw_false_discoveries(row[1], voxels, self.rates)
+            _draw_linear(row[0], small_p(voxels), _SMALL, (0, 0.2))
+            _draw_linear(row[1], positive(voxels), 0.5, (0, 1))
+            _draw_false_discoveries(row[2], voxels, self.rates)
             by_cell = cells(voxels)
-            _draw_cells(row[2], by_cell[by_cell["alpha"] > 0], "power", "power at q = 0.1")
-            _draw_cells(row[3], by_cell, "jne", "JNE")
-            if planted:
-                _draw_cells(row[4], by_cell, "planted_share", "nonlinear share")
-                row[4].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
-            row[0].set_ylabel(f"{name}\nP(W > 0)")
-        axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
-        titles = (
-            "P(W > 0) of linear\nvoxels (null: 0.5)",
-            "false discoveries",
-            "share of voxels\nfound nonlinear",
-            "JNE",
-            "nonlinear share,\nestimated",
-        )
-        for panel, title in zip(axes[0], titles, strict=False):
+            above_0 = by_cell[by_cell["alpha"] > 0]
+            _draw_cells(row[3], above_0, "evidence_power", "power at q = 0.1")
+            _draw_cells(row[4], above_0, "power", "power at q = 0.1")
+            _draw_cells(row[5], by_cell, "validated_share", "share")
+            _draw_cells(row[6], by_cell, "jne", "JNE")
+            if "planted_share" in table:
+                _draw_cells(row[7], by_cell, "planted_share", "share")
+                row[7].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
+            row[0].set_ylabel(name)
+        axes[0, 2].legend(fontsize=6)
+        axes[0, 3].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
+        for panel, title in zip(axes[0], titles, strict=True):
             panel.set_title(title)
         return figure
 
@@ -177,7 +194,14 @@ def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFr
     """
     prepared = prepare(source, folder / "prepared")
     data = EncodingData(prepared, batch_size=config.trainer.batch_size, seed=config.seed)
-    table = fit_and_measure(data, config, Stages(folder / "stages"), folder).voxels()
+    stages = Stages(folder / "stages")
+    evidence = partial(
+        measure_evidence,
+        linear=linear_predictions(data, stages),
+        settings=EvidenceConfig(keep=False),
+        folder=folder,
+    )
+    table = fit_and_measure(data, config, stages, folder, evidence=evidence).voxels()
     table["q"] = twin_q(table)
     return table[[*_COLUMNS, *(name for name in _OF_PLANTED if name in table)]]
 
@@ -187,24 +211,36 @@ def positive(voxels: pd.DataFrame) -> pd.DataFrame:
 
     noise_ceiling, n, share, low, high. Voxels are taken as independent.
     """
+    return _of_linear(voxels, voxels["w"] > 0, 0.5)
+
+
+def small_p(voxels: pd.DataFrame) -> pd.DataFrame:
+    """By noise ceiling, how many linear voxels have p < .05 by the evidence, as `positive`."""
+    return _of_linear(voxels, voxels["nonlinear_p"] < _SMALL, _SMALL)
+
+
+def _of_linear(voxels: pd.DataFrame, happens: pd.Series, expected: float) -> pd.DataFrame:
     rows = []
-    for ceiling, cell in voxels[voxels["alpha"] == 0].groupby("noise_ceiling"):
-        low, high = np.array(binom.interval(0.99, len(cell), 0.5)) / len(cell)
-        share = float((cell["w"] > 0).mean())
-        rows.append([ceiling, len(cell), share, low, high])
+    linear = voxels["alpha"] == 0
+    for ceiling, cell in happens[linear].groupby(voxels.loc[linear, "noise_ceiling"]):
+        low, high = np.array(binom.interval(0.99, len(cell), expected)) / len(cell)
+        rows.append([ceiling, len(cell), float(cell.mean()), low, high])
     return pd.DataFrame(rows, columns=["noise_ceiling", "n", "share", "low", "high"])
 
 
-def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:
+def false_discoveries(
+    voxels: pd.DataFrame, rates: Sequence[float], column: str = "q"
+) -> pd.DataFrame:
     """By rate, the share of linear voxels among those found: mean over cohorts and its error.
 
-    rate, fdp, error (NaN for one cohort). A cohort in which none is found has 0.
+    column: q by twins, or nonlinear_p_fdr by evidence. Returns rate, fdp, error (NaN for one
+    cohort). A cohort in which none is found has 0.
     """
     rows = []
     for rate in rates:
         each = []
         for _, cohort in voxels.groupby("cohort"):
-            discoveries = cohort[cohort["q"] <= rate]
+            discoveries = cohort[cohort[column] <= rate]
             each.append(float((discoveries["alpha"] == 0).mean()) if len(discoveries) else 0.0)
         error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
         rows.append([rate, np.mean(each), error])
@@ -212,11 +248,14 @@ def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFr
 
 
 def cells(voxels: pd.DataFrame) -> pd.DataFrame:
-    """By alpha and noise ceiling: power at q = .1, mean JNE, mean nonlinear share (else NaN)."""
-    shares = voxels["planted_share"] if "planted_share" in voxels else np.nan
-    measured = voxels.assign(power=voxels["q"] <= _POWER_RATE, planted_share=shares)
+    """By alpha and noise ceiling: power of both tests at q = .1, means of JNE and shares."""
+    measured = voxels.assign(
+        power=voxels["q"] <= _POWER_RATE,
+        evidence_power=voxels["nonlinear_p_fdr"] <= _POWER_RATE,
+        planted_share=voxels["planted_share"] if "planted_share" in voxels else np.nan,
+    )
     by_cell = measured.groupby(["alpha", "noise_ceiling"], as_index=False)
-    return by_cell[["power", "jne", "planted_share"]].mean()
+    return by_cell[["power", "evidence_power", "jne", "planted_share", "validated_share"]].mean()
 
 
 def claims(voxels: pd.DataFrame) -> pd.DataFrame:
@@ -248,25 +287,32 @@ def _settings(config: MethodConfig) -> dict[str, Any]:
     return plain
 
 
-def _draw_positive(panel: Axes, voxels: pd.DataFrame) -> None:
-    table = positive(voxels)
+def _draw_linear(
+    panel: Axes, table: pd.DataFrame, expected: float, limits: tuple[float, float]
+) -> None:
+    """What `positive` or `small_p` returns, beside what is expected."""
     x = np.arange(len(table))
     panel.fill_between(
         [-0.5, len(x) - 0.5], table["low"].iloc[0], table["high"].iloc[0], color="#DDDDDD"
     )
-    panel.axhline(0.5, color="#999999", lw=0.7)
+    panel.axhline(expected, color="#999999", lw=0.7)
     panel.plot(x, table["share"], "o", color=COLOURS[0], ms=4)
     panel.set_xticks(x, [f"{ceiling:g}" for ceiling in table["noise_ceiling"]])
-    panel.set(ylim=(0, 1), xlim=(-0.5, len(x) - 0.5), xlabel="noise ceiling")
+    panel.set(ylim=limits, xlim=(-0.5, len(x) - 0.5), xlabel="noise ceiling")
 
 
 def _draw_false_discoveries(panel: Axes, voxels: pd.DataFrame, rates: Sequence[float]) -> None:
-    table = false_discoveries(voxels, rates)
     panel.axline((0, 0), slope=1, color="#999999", lw=0.7)
-    error = None if table["error"].isna().any() else table["error"]
-    panel.errorbar(table["rate"], table["fdp"], error, fmt="o-", color=COLOURS[1], ms=4, lw=1)
-    top = 1.15 * max(*rates, table["fdp"].max())
-    panel.set(xlim=(0, top), ylim=(0, top), xlabel="q", ylabel="false discoveries")
+    top = max(rates)
+    for colour, (name, column) in zip(COLOURS[1:], _TESTS.items(), strict=False):
+        table = false_discoveries(voxels, rates, column)
+        error = None if table["error"].isna().any() else table["error"]
+        panel.errorbar(
+            table["rate"], table["fdp"], error, fmt="o-", color=colour, ms=4, lw=1, label=name
+        )
+        top = max(top, table["fdp"].max())
+    limits = (0, 1.15 * top)
+    panel.set(xlim=limits, ylim=limits, xlabel="q", ylabel="false discoveries")
 
 
 def _draw_cells(panel: Axes, table: pd.DataFrame, measure: str, label: str) -> None:
