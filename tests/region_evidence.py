@@ -18,8 +18,8 @@ class Simulated(NamedTuple):
     responses: np.ndarray
     prediction: np.ndarray
     nonlinear: np.ndarray
-    linear: list[np.ndarray]
-    """Of ridge and of least-squares regression."""
+    ridge: np.ndarray
+    least: np.ndarray
 
 
 def simulated(strength: np.ndarray, seed: int = 0, n: int = N_STIMULI) -> Simulated:
@@ -30,15 +30,16 @@ def simulated(strength: np.ndarray, seed: int = 0, n: int = N_STIMULI) -> Simula
     rng = np.random.default_rng(seed)
     linear, nonlinear, noise = rng.standard_normal((3, n, len(strength)))
     nonlinear += 0.5 * rng.standard_normal((n, 1))  # what voxels share
-    fits = [linear + size * rng.standard_normal(linear.shape) for size in (0.3, 0.6)]
+    fits = (linear + size * rng.standard_normal(linear.shape) for size in (0.3, 0.6))
     responses = linear + strength * nonlinear + 0.4 * noise
-    return Simulated(responses, 0.9 * linear + nonlinear, nonlinear, fits)
+    return Simulated(responses, 0.9 * linear + nonlinear, nonlinear, *fits)
 
 
 def region_evidence(arrays: Simulated, roi: np.ndarray) -> MeasuredEvidence:
     """roi: (V',)."""
     names, sets = np.unique(roi.astype(str), return_inverse=True)
-    voxels, sums = evidence_of(*arrays, sets, len(names))
+    *others, ridge, least = arrays
+    voxels, sums = evidence_of(*others, [ridge, least], sets, len(names))
     return MeasuredEvidence(_columns(voxels), RegionEvidence([*map(str, names), ALL], sums))
 
 

@@ -61,7 +61,8 @@ def test_r2_of_the_parts_by_regression(arrays):
         y = arrays["y"][:, v]
         small = _ols(arrays, v, ridge[:, v], least[:, v], linear[:, v])
         whole = _ols(arrays, v, ridge[:, v], least[:, v], linear[:, v], g[:, v])
-        left = sm.OLS(g[:, v], sm.add_constant(np.column_stack([ridge[:, v], linear[:, v]]))).fit()
+        beside = np.column_stack([ridge[:, v], least[:, v], linear[:, v]])
+        left = sm.OLS(g[:, v], sm.add_constant(beside)).fit()
         power = np.square(left.resid).mean() / y.var()
         unbiased = whole.get_robustcov_results("HC2")
         expected = (whole.params[-1] ** 2 - unbiased.bse[-1] ** 2) * power

@@ -75,7 +75,7 @@ def of_region(arrays: Simulated, members: np.ndarray) -> dict[str, float]:
     for k in members:
         y = arrays.responses[:, k] / arrays.responses[:, k].std()
         g = arrays.nonlinear[:, k]
-        fits = (x[:, k] for x in (*arrays.linear, arrays.prediction - arrays.nonlinear))
+        fits = (x[:, k] for x in (arrays.ridge, arrays.least, arrays.prediction - arrays.nonlinear))
         others = np.column_stack([np.ones(n), *fits])
         hat = others @ np.linalg.pinv(others)
         rest, part = y - hat @ y, g - hat @ g
@@ -95,7 +95,7 @@ def of_region(arrays: Simulated, members: np.ndarray) -> dict[str, float]:
     z = product.sum() / np.sqrt((spread**2).sum())
     return {
         "nonlinear_z": z,
-        "nonlinear_p": stats.t.sf(z, n - 4),
+        "nonlinear_p": stats.t.sf(z, n - 5),
         "r2_nonlinear_part": nonlinear / len(members),
         "r2_linear_part": linear / len(members),
         "validated_share": nonlinear / (nonlinear + linear),
