@@ -42,7 +42,7 @@ def test_a_run_has_the_share_of_its_data(run_train, store, tmp_path, capsys):
     assert run.region_shares.rois == share.regions.rois
     row = expected.loc["all"]
     said = " ".join(capsys.readouterr().out.split())
-    sentence = "nonlinear in the features: {:.2f} [{:.2f}, {:.2f}] of the signal"
+    sentence = "the data: {:.2f} [{:.2f}, {:.2f}] of the signal is nonlinear in the features"
     assert sentence.format(*row[NUMBERS[:3]]) in said
 
 
