@@ -64,8 +64,9 @@ def test_a_run_has_the_evidence_of_its_test_stimuli(run_train, store):
         q = run.voxels["nonlinear_p_fdr"][chosen].dropna()
         assert rois["nonlinear"][roi] == pytest.approx((q <= 0.1).mean())
         for name in ("nonlinear_z", "r2_nonlinear_part", "nonlinear"):
-            assert metrics[f"{name}/{roi}"] == pytest.approx(rois[name][roi], rel=1e-4)
-            assert logged[f"{name}/{roi}"] == pytest.approx(rois[name][roi], rel=1e-4)
+            value = pytest.approx(rois[name][roi], rel=2e-3, abs=1e-4)  # to four digits
+            assert metrics[f"{name}/{roi}"] == value
+            assert logged[f"{name}/{roi}"] == value
         mean = run.voxels["r2_nonlinear_part"][chosen].mean()
         assert rois["r2_nonlinear_part"][roi] == pytest.approx(mean, rel=1e-4, abs=1e-6)
 
