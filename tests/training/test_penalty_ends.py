@@ -42,7 +42,7 @@ def test_a_run_counts_its_voxels_and_not_their_twins(run_train, store, capsys):
         assert set(ends) <= {-1, 0, 1}
         share = (ends != 0).mean()
         assert run.summary["metrics"][f"{kind}_penalty_at_end"] == pytest.approx(share)
-        assert logged[f"{kind}_penalty_at_end"] == pytest.approx(share)
+        assert logged[f"{kind}_penalty_at_end"] == pytest.approx(share, abs=1e-4)
         largest = penalty[ends == 1]
         assert (penalty[ends != 1] < penalty.max()).all()
         np.testing.assert_allclose(largest, penalty.max(), rtol=1e-5)
