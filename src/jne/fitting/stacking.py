@@ -232,7 +232,8 @@ class Pool:
 
     def shrunk(self, pull: NDArray[np.float64]) -> NDArray[np.float64]:
         """The slopes (V',). pull: (n,), by all voxels; m is shrunk by its error over stimuli."""
-        b, square, t, z, share = self._b, self._square, self._t, self._z, self._z.mean()
+        b, square, t, z = self._b, self._square, self._t, self._z
+        share = z.mean() if len(z) else 1.0
         m = max(self._m, 0.0)
         m *= max(0.0, 1 - np.square(pull).sum() / max(m**2, 1e-30))
         mean = z * np.maximum((b * t + m * square) / (square + t), 0)
