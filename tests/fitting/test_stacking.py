@@ -175,6 +175,7 @@ def test_no_linear_voxel_is_below_ridge_regression():
     at = data.split("test")[0]
     measured, before = (jne(jacobian_deviation(e, at)) for e in (encoder, ridge))
     assert measured.max() < 0.02
+    assert measured.mean() < 0.1 * before.mean()
     assert (solved.stack_nonlinear >= np.float32(LEAST_NONLINEAR)).all()
     assert (measured > 0).all()
 
