@@ -30,7 +30,9 @@ def test_scikit_learns_checks(estimator, check):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"readout": "trained"}, {"placement": "none"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"readout": "trained"}, {"readout": "stacked"}, {"placement": "none"}]
+)
 def test_scikit_learns_checks_of_full_size(settings):
     check_estimator(JNERegressor(**settings))
 

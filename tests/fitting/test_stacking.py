@@ -163,6 +163,8 @@ def test_slopes_that_are_drawn_are_closer_to_the_truth_when_pooled():
     assert np.square(pooled - truth).mean() < 0.5 * np.square(slope - truth).mean()
     assert pool.weights.sum() == pytest.approx(1)
     assert pool.shrunk(np.full(5, 0.2)).mean() < pooled.mean()  # the mean itself is uncertain
+    (alone,) = Pool(np.array([2.0]), np.array([1.0]), zeros=True).shrunk(np.array([0.6, 0.8]))
+    assert alone == pytest.approx(2 * (1 - 1 / 4), rel=0.3)  # one voxel is shrunk by its own error
     assert not Pool(np.zeros(3), np.zeros(3), zeros=True).shrunk(np.zeros(5)).any()
 
 

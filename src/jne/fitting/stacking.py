@@ -237,7 +237,7 @@ class Pool:
         m = max(self._m, 0.0)
         m *= max(0.0, 1 - np.square(pull).sum() / max(m**2, 1e-30))
         mean = z * np.maximum((b * t + m * square) / (square + t), 0)
-        own = np.maximum(0, 1 - square / np.square(b)) * (b > 0)
+        own = np.maximum(0, 1 - square / np.maximum(np.square(b), 1e-30)) * (b > 0)
         result = np.zeros(len(self.weights))
         result[self._usable] = mean * (share + (1 - share) * own)
         return result
