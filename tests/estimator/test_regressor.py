@@ -31,7 +31,13 @@ def test_scikit_learns_checks(estimator, check):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{}, {"readout": "trained"}, {"readout": "stacked"}, {"placement": "none"}]
+    "settings",
+    [
+        {},
+        {"readout": "trained"},
+        {"placement": "none"},
+        {"readout": "stacked", "validation_fraction": 0.4},
+    ],
 )
 def test_scikit_learns_checks_of_full_size(settings):
     check_estimator(JNERegressor(**settings))

@@ -62,7 +62,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether a linear map of the features is added.
     readout : {"ridge", "stacked", "trained"}
         Whether the last layer is solved for after training, by itself or stacked on ridge
-        regression, which needs a linear path and biases, or as training left it.
+        regression, which needs a linear path, biases and four stimuli to validate on, or as
+        training left it.
     optimizer : {"adam", "adamw"}
     lr : float
         Learning rate of the optimiser.
