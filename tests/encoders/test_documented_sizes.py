@@ -13,7 +13,7 @@ from jne.fitting.components import train_on_components
 def test_a_tenth_of_the_variance_is_the_hidden_layers():
     torch.manual_seed(0)
     hidden, features = torch.randn(40, 7) * torch.rand(7) + 3, 5 * torch.randn(40, 11) - 2
-    scaled = readout._scale(hidden, features) * hidden
+    scaled = readout.hidden_scale(hidden, features) * hidden
     variances = [values.numpy().var(axis=0).sum() for values in (scaled, features)]
     assert variances[0] / sum(variances) == pytest.approx(0.1, rel=1e-5)
 

@@ -30,7 +30,15 @@ def test_scikit_learns_checks(estimator, check):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{}, {"readout": "trained"}, {"placement": "none"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"readout": "trained"},
+        {"placement": "none"},
+        {"readout": "stacked", "validation_fraction": 0.4},
+    ],
+)
 def test_scikit_learns_checks_of_full_size(settings):
     check_estimator(JNERegressor(**settings))
 
@@ -218,7 +226,7 @@ def test_fitting_is_silent(arrays, capfd):
         ({"hidden_width": 2.5}, "hidden_width=2.5: input should be a valid integer"),
         ({"n_hidden": -1}, "n_hidden=-1: input should be greater"),
         ({"bias": "perhaps"}, "bias=perhaps: input should be a valid boolean"),
-        ({"readout": "lasso"}, "readout=lasso: input should be 'ridge' or 'trained'"),
+        ({"readout": "lasso"}, "readout=lasso: input should be 'ridge', 'stacked' or 'trained'"),
         ({"optimizer": "sgd"}, "optimizer=sgd: input should be 'adam' or 'adamw'"),
         ({"lr": 0}, "lr=0: input should be greater than 0"),
         ({"lr": float("nan")}, "lr=nan: input should be"),

@@ -9,7 +9,7 @@ from sklearn.utils import check_random_state
 
 from jne.config import Device, Section, Seed, complaint
 from jne.encoders import activated_layers
-from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.config import FitConfig, Readout, TrainerConfig
 
 _OPTIMIZERS = {"adam": "torch.optim.Adam", "adamw": "torch.optim.AdamW"}
 
@@ -37,7 +37,7 @@ class Parameters(Section):
     n_hidden: int = Field(ge=1)
     bias: bool
     linear_path: bool
-    readout: Literal["ridge", "trained"]
+    readout: Readout
     optimizer: Literal["adam", "adamw"]
     lr: float = Field(gt=0)
     weight_decay: Annotated[float, Field(ge=0)] | Literal["auto"]

@@ -60,8 +60,10 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether layers have biases.
     linear_path : bool
         Whether a linear map of the features is added.
-    readout : {"ridge", "trained"}
-        Whether the last layer is solved for after training, or as training left it.
+    readout : {"ridge", "stacked", "trained"}
+        Whether the last layer is solved for after training, by itself or stacked on ridge
+        regression, which needs a linear path, biases and four stimuli to validate on, or as
+        training left it.
     optimizer : {"adam", "adamw"}
     lr : float
         Learning rate of the optimiser.

@@ -7,6 +7,7 @@ fit         training
 checkpoint  training that continues
 components  training on few components of many responses
 readout     the ridge readout
+stacking    a readout stacked on ridge regression
 history     what training leaves beside the weights
 baseline    ridge regression, what any encoder has to beat
 """

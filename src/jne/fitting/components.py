@@ -66,9 +66,9 @@ class Components:
 def train_on_components(space: str, readout: str, data: StandardisedData, followed: bool) -> bool:
     """Whether to train on components. space: as of `trainer.response_space`.
 
-    `auto` does for a ridge readout, from 10,000 voxels and four per training stimulus, unless
-    voxels are `followed` from epoch to epoch (`jacobian.trajectory`). Raises InputError where they
-    are, and `space` is components.
+    `auto` does for a readout that is solved for, from 10,000 voxels and four per training stimulus,
+    unless voxels are `followed` from epoch to epoch (`jacobian.trajectory`). Raises InputError
+    where they are, and `space` is components.
     """
     if space == "components" and followed:
         raise InputError(
@@ -78,7 +78,7 @@ def train_on_components(space: str, readout: str, data: StandardisedData, follow
     if space != "auto":
         return space == "components"
     needed = max(_MANY_VOXELS, _PER_STIMULUS * len(data.rows["train"]))
-    return readout == "ridge" and not followed and data.n_outputs >= needed
+    return readout != "trained" and not followed and data.n_outputs >= needed
 
 
 def response_components(data: StandardisedData, stages: Stages | None) -> Components:

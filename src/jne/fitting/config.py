@@ -6,6 +6,8 @@ from pydantic import Field
 
 from jne.config import Accelerator, Section, Seed
 
+Readout = Literal["ridge", "stacked", "trained"]
+
 
 class TrainerConfig(Section):
     """conf/trainer"""
@@ -25,6 +27,6 @@ class FitConfig(Section):
 
     encoder: dict[str, Any]
     optimizer: dict[str, Any]
-    readout: Literal["ridge", "trained"]
+    readout: Readout
     trainer: TrainerConfig
     seed: Seed

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import pandas as pd
@@ -38,11 +38,12 @@ from jne.fitting.components import (
     response_components,
     train_on_components,
 )
-from jne.fitting.config import FitConfig, TrainerConfig
+from jne.fitting.config import FitConfig, Readout, TrainerConfig
 from jne.fitting.decay import DECAYS, DecayPath, is_auto, solved_loss
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
 from jne.fitting.module import EncodingModule, build_optimizer
 from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
+from jne.fitting.stacking import check_stackable, stack_readout
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet, say
@@ -98,7 +99,8 @@ def fit(
         With twins, these are trained on, too.
     settings
         `readout=ridge` solves for the weights of the last layer when the others are trained
-        (`jne.fitting.readout`). An encoder that has no other layer is not trained.
+        (`jne.fitting.readout`), `stacked` for those of stacking on ridge regression
+        (`jne.fitting.stacking`). An encoder that has no other layer is not trained.
     stages
         The store. After a kill, training continues from a checkpoint in it.
     checkpoint
@@ -114,7 +116,7 @@ def fit(
     ------
     InputError
         For a checkpoint that is damaged or of another encoder, where training diverges, and for a
-        ridge readout if the encoder does not end in a linear layer.
+        readout that is solved for if the encoder does not end in a linear layer.
     """
     with isolate_rng():
         _seed(settings.seed)
@@ -206,7 +208,7 @@ def train_module(
     if readout == "trained":
         history = train(module, data)
     else:
-        history = _with_ridge(module, data, train, on_epoch)
+        history = _with_ridge(module, data, readout, train, on_epoch)
     if trajectory is None:
         return history
     return replace(history, trajectory=trajectory.table(module.encoder, history.best_epoch))
@@ -215,11 +217,14 @@ def train_module(
 def _with_ridge(
     module: EncodingModule,
     data: StandardisedData,
+    readout: Readout,
     train: Train,
     on_epoch: Callable[[dict[str, float]], None] | None,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
-    module.outputs = output_layers(module.encoder, data, "readout", "ridge", "trained")
+    module.outputs = output_layers(module.encoder, data, "readout", readout, "trained")
+    if readout == "stacked":
+        check_stackable(module.encoder, data)
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
@@ -229,14 +234,20 @@ def _with_ridge(
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty, solved.end)
     freeze_linear_path(module.encoder)
     trained = train(module, data)
-    solved = refit_readout(module.encoder, data)
-    penalty, end = solved.penalty, solved.end
-    return replace(trained, best_loss=solved.loss, readout_penalty=penalty, readout_end=end)
+    solved = (stack_readout if readout == "stacked" else refit_readout)(module.encoder, data)
+    return replace(
+        trained,
+        best_loss=solved.loss,
+        readout_penalty=solved.penalty,
+        readout_end=solved.end,
+        stack_linear=solved.stack_linear,
+        stack_nonlinear=solved.stack_nonlinear,
+    )
 
 
 def _train_on_components(
     train: Train,
-    readout: Literal["ridge", "trained"],
+    readout: Readout,
     stages: Stages | None,
     module: EncodingModule,
     data: StandardisedData,
@@ -257,7 +268,7 @@ def _train_on_components(
     # |W|^2 is V / K times |w|^2: the decay is that of the voxels' readout.
     small.outputs_decay = module.outputs_decay * data.n_outputs / components.train.shape[1]
     copy_hidden(module.encoder, small.encoder, outputs)
-    if readout == "ridge":
+    if readout != "trained":
         freeze_linear_path(small.encoder)
     history = train(small, component_data(data, components))
     copy_hidden(small.encoder, module.encoder, outputs)
@@ -290,7 +301,7 @@ def _train(
     module: EncodingModule,
     data: StandardisedData,
     settings: TrainerConfig,
-    readout: Literal["ridge", "trained"],
+    readout: Readout,
     save_to: Path | None,
     checkpoint: Path | None,
     on_epoch: Callable[[dict[str, float]], None] | None,
@@ -299,7 +310,7 @@ def _train(
     curves, best, max_epochs = EpochCurves(on_epoch), BestWeights(), settings.max_epochs
     patience = Patience(settings.patience)
     if is_auto(module.hparams["optimizer"]):
-        loss = partial(solved_loss, data=data) if readout == "ridge" else None
+        loss = partial(solved_loss, data=data) if readout != "trained" else None
         patience = DecayPath(settings.patience, max_epochs, best, loss)
         max_epochs *= len(DECAYS)
     followers = [] if trajectory is None else [cast(pl.Callback, trajectory)]

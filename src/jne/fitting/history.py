@@ -29,6 +29,11 @@ class History:
     """(V',), the penalty of each voxel in a ridge readout."""
     readout_end: NDArray[np.float32] | None = None
     """(V',), which of them are at an end of the grid, as `RidgeFit.end`."""
+    stack_linear: NDArray[np.float32] | None = None
+    """(V',), a of a stacked readout (`jne.fitting.stacking`); the penalties are then those of ridge
+    regression from the features."""
+    stack_nonlinear: NDArray[np.float32] | None = None
+    """(V',), b of it."""
     trajectory: pd.DataFrame | None = None
     """As `Trajectory.table`, where some voxels were followed."""
     decays: pd.DataFrame | None = None
@@ -55,6 +60,9 @@ def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
         "readout_end": _tensor(history.readout_end),
         "trajectory": None if followed is None else followed.to_dict("list"),
     }
+    if history.stack_linear is not None:
+        content["stack_linear"] = _tensor(history.stack_linear)
+        content["stack_nonlinear"] = _tensor(history.stack_nonlinear)
     if history.decays is not None:
         content["decays"] = history.decays.to_dict("list")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
@@ -72,6 +80,8 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
         saved["best_loss"],
         _array(saved["readout_penalty"]),
         _array(saved["readout_end"]),
+        _array(saved.get("stack_linear")),
+        _array(saved.get("stack_nonlinear")),
         None if followed is None else pd.DataFrame(followed),
         pd.DataFrame(saved["decays"]) if "decays" in saved else None,
     )

@@ -41,6 +41,10 @@ class RidgeReadout:
     loss: float
     """Mean squared error over all voxels and the validation stimuli, at these penalties, before the
     weights were fitted to the validation stimuli, too."""
+    stack_linear: NDArray[np.float32] | None = None
+    """(V',), a of a stacked readout (`jne.fitting.stacking`)."""
+    stack_nonlinear: NDArray[np.float32] | None = None
+    """(V',), b of it."""
 
 
 def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
@@ -67,7 +71,7 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     scale = 1.0
     inputs = hidden
     if path is not None:
-        scale = _scale(hidden[centre], features[centre])
+        scale = hidden_scale(hidden[centre], features[centre])
         inputs = torch.cat([hidden * scale, features], dim=1)
     mean = inputs[centre].mean(dim=0) if bias is not None else torch.zeros(inputs.shape[1])
     inputs = inputs - mean
@@ -115,10 +119,10 @@ class _ValidationError:
         return (responses[self._n_train :] - predictions).square().mean(dim=0).numpy()
 
 
-def _scale(hidden: Tensor, features: Tensor) -> float:
-    """What to multiply the hidden layer by, for HIDDEN_SHARE of the variance of both together."""
+def hidden_scale(hidden: Tensor, features: Tensor, share: float = HIDDEN_SHARE) -> float:
+    """What to multiply the hidden layer by, for `share` of the variance of both together."""
     ratio = features.var(dim=0).sum() / hidden.var(dim=0).sum()
-    return float((HIDDEN_SHARE / (1 - HIDDEN_SHARE) * ratio).sqrt())
+    return float((share / (1 - share) * ratio).sqrt())
 
 
 def output_layers(

@@ -59,6 +59,9 @@ class Outcome:
         if history.readout_penalty is not None and history.readout_end is not None:
             trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
             trained["readout_penalty_end"] = history.readout_end[: data.n_trained]
+        if history.stack_linear is not None and history.stack_nonlinear is not None:
+            trained["stack_linear"] = history.stack_linear[: data.n_trained]
+            trained["stack_nonlinear"] = history.stack_nonlinear[: data.n_trained]
         table, columns = data.prepared.voxels, self.nonlinearity.columns
         if self.evidence is not None:
             trained |= self.evidence.columns

@@ -1,0 +1,243 @@
+"""`readout=stacked`: the last layer of an encoder, stacked on ridge regression from its features.
+
+r: the prediction of ridge regression; l and g: the best linear approximation, over stimuli, of a
+readout's prediction, and what it leaves. The encoder becomes r + a (l - r) + b g, with a and b for
+each voxel from the validation stimuli: one linear path and one scaled readout.
+
+The readout has the penalties of ridge regression from the features, whatever the hidden layers have
+seen of the responses. a and b are those of fits to the training stimuli, each the mean given those
+of all voxels, and are applied to fits to training and validation stimuli (docs/encoders.md).
+
+n stimuli, D features, H width of the last hidden layer, v of the V' trained voxels.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from jne.data.datamodule import StandardisedData
+from jne.data.folds import cross_validation
+from jne.encoders import is_linear
+from jne.encoders.ridge import RidgeCV, RidgeSolver
+from jne.errors import InputError
+from jne.fitting.readout import RidgeReadout, hidden_scale, last_layer
+from jne.utils.blocks import voxel_blocks
+from jne.utils.progress import stage_progress
+
+# Of the variance of what the readout is solved from: the hidden layer's.
+HIDDEN_SHARE = 0.3
+# The least b: the direction of g survives, for unseen responses to test.
+LEAST_NONLINEAR = 0.01
+_FEWEST_TO_STACK = 4  # two slopes, a mean, and one more
+_N_SWEEPS = 100
+_VOXELS_AT_ONCE = 2**11
+
+
+def check_stackable(encoder: nn.Module, data: StandardisedData) -> None:
+    """Raise InputError where `readout=stacked` has no meaning for an encoder."""
+    reason = None
+    if is_linear(encoder):
+        reason = "would be ridge regression for an encoder that is linear; set readout=ridge"
+    elif not isinstance(getattr(encoder, "linear_path", None), nn.Linear):
+        reason = "needs an encoder with a linear path, and this one has none; set readout=ridge"
+    elif last_layer(encoder, data, data.rows["val"][:2], value="stacked")[0].bias is None:
+        reason = "needs an encoder whose last layer has a bias; set readout=ridge"
+    elif len(data.rows["val"]) < _FEWEST_TO_STACK:
+        reason = f"needs {_FEWEST_TO_STACK} validation stimuli or more; set readout=ridge"
+    if reason is not None:
+        raise InputError("readout", reason, "stacked")
+
+
+@torch.no_grad()
+def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
+    """Replace the weights of the encoder's last layer and linear path by those of stacking.
+
+    Voxels are taken a block at a time, three times: for their slopes, for the error that voxels
+    share, for the weights. Its loss is at a and b, by weights that were fitted to the training
+    stimuli. Raises InputError as `check_stackable`.
+    """
+    check_stackable(encoder, data)
+    rows, n = np.concatenate([data.rows["train"], data.rows["val"]]), len(data.rows["train"])
+    readout, h = last_layer(encoder, data, rows, value="stacked")
+    path, x = encoder.linear_path, data.features[rows]
+    assert isinstance(path, nn.Linear)
+    assert readout.bias is not None
+    ridge = RidgeCV(x - x.mean(dim=0), cross_validation(data))
+    heldout = _HeldOut(h, x, n)
+    penalty, end = np.empty((2, data.n_outputs), dtype=np.float32)
+    slopes, errors = np.empty((2, 2, data.n_outputs))
+    products = np.empty((3, 3, data.n_outputs))
+    with stage_progress() as progress:
+        task = progress.add_task("stacked readout", total=3 * data.n_outputs, unit="voxels")
+
+        def blocks() -> Iterator[tuple[slice, Tensor]]:
+            for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
+                yield voxels, data.responses.block(rows, voxels)
+                progress.advance(task, voxels.stop - voxels.start)
+
+        for voxels, y in blocks():
+            fitted = ridge.fit(y - y.mean(dim=0))
+            penalty[voxels], end[voxels] = fitted.penalty, fitted.end
+            left, parts = heldout.parts(y, penalty[voxels])
+            slopes[:, voxels], errors[:, voxels], _ = regress(left, parts)
+            terms = np.stack([left, *parts]).astype(np.float64)
+            products[..., voxels] = np.einsum("inv,jnv->ijv", terms, terms) / len(left)
+        pools = [
+            Pool(slope, error, zeros)
+            for slope, error, zeros in zip(slopes, errors, (False, True), strict=True)
+        ]
+        pulls = np.zeros((2, len(rows) - n))
+        for voxels, y in blocks():
+            left, parts = heldout.parts(y, penalty[voxels])
+            rest = regress(left, parts)[2]
+            for pull, pool, part in zip(pulls, pools, parts, strict=True):
+                pull += pool.pull(part, rest, voxels)
+        of_pools = [pool.shrunk(pull) for pool, pull in zip(pools, pulls, strict=True)]
+        a = of_pools[0].clip(0, 1).astype(np.float32)
+        b = of_pools[1].clip(LEAST_NONLINEAR).astype(np.float32)
+        whole = Parts(h, x)
+        for voxels, y in blocks():
+            maps = whole.solve(y, torch.from_numpy(penalty[voxels]))
+            weights = maps.stacked(torch.from_numpy(a[voxels]), torch.from_numpy(b[voxels]))
+            readout.weight[voxels], path.weight[voxels] = (weight.T for weight in weights)
+            mean = whole.mean_h @ weights[0] + whole.mean_x @ weights[1]
+            readout.bias[voxels] = maps.offset - mean
+            if path.bias is not None:
+                path.bias[voxels] = 0
+    at = np.stack([np.ones_like(a), -a, -b]).astype(np.float64)
+    loss = np.einsum("iv,ijv,jv->v", at, products, at).mean()
+    return RidgeReadout(penalty, end, float(loss), a, b)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """r, l and g of v voxels, as maps of features and hidden layer that are centred."""
+
+    offset: Tensor
+    """(v,), the mean responses."""
+    ridge: Tensor
+    """r, (D, v)."""
+    linear: Tensor
+    """l, (D, v)."""
+    readout: Tensor
+    """g is this map of the hidden layer, (H, v),"""
+    vanishing: Tensor
+    """minus this one of the features, (D, v): its linear approximation."""
+
+    def stacked(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Readout (H, v) and linear path (D, v) of r + a (l - r) + b g."""
+        path = (1 - a) * self.ridge + a * self.linear - b * self.vanishing
+        return b * self.readout, path
+
+
+class Parts:
+    """r, l and g as n stimuli determine them, for any voxels."""
+
+    def __init__(self, h: Tensor, x: Tensor) -> None:
+        """h: the hidden layer (n, H). x: the features (n, D)."""
+        self.mean_h, self.mean_x = h.mean(dim=0), x.mean(dim=0)
+        h, x = h - self.mean_h, x - self.mean_x
+        self._scale = hidden_scale(h, x, HIDDEN_SHARE)
+        self._both = RidgeSolver(torch.cat([h * self._scale, x], dim=1))
+        self._ridge = RidgeSolver(x)
+        self._linear_h = torch.linalg.lstsq(x.double(), h.double()).solution
+
+    def solve(self, y: Tensor, penalty: Tensor) -> Maps:
+        """Of responses (n, v), at a penalty (v,) for each voxel."""
+        offset, n_hidden = y.mean(dim=0), len(self.mean_h)
+        y = y - offset
+        both = self._both.weights(y, penalty)
+        readout, path = self._scale * both[:n_hidden], both[n_hidden:]
+        vanishing = (self._linear_h @ readout.double()).float()
+        return Maps(offset, self._ridge.weights(y, penalty), path + vanishing, readout, vanishing)
+
+
+class _HeldOut:
+    """r, l and g of the training stimuli, at the validation stimuli."""
+
+    def __init__(self, h: Tensor, x: Tensor, n: int) -> None:
+        """Of all stimuli, the first n of which train."""
+        self._n, self._parts = n, Parts(h[:n], x[:n])
+        self._h, self._x = h[n:] - self._parts.mean_h, x[n:] - self._parts.mean_x
+
+    def parts(self, y: Tensor, penalty: NDArray[np.float32]) -> tuple[NDArray, list[NDArray]]:
+        """y - r and [l - r, g], (n, v) each, of the responses y to all stimuli."""
+        maps = self._parts.solve(y[: self._n], torch.from_numpy(penalty))
+        r = maps.offset + self._x @ maps.ridge
+        line = self._x @ (maps.linear - maps.ridge)
+        g = self._h @ maps.readout - self._x @ maps.vanishing
+        return (y[self._n :] - r).numpy(), [line.numpy(), g.numpy()]
+
+
+def regress(y: NDArray, x: list[NDArray]) -> tuple[NDArray, NDArray, NDArray]:
+    """Slopes and HC3 errors (K, v) of y (n, v) on K regressors and a constant; residuals (n, v)."""
+    y, c = y - y.mean(axis=0), np.stack([v - v.mean(axis=0) for v in x]).astype(np.float64)
+    size = c.std(axis=1) + 1e-30
+    c /= size[:, None]
+    inverse = np.linalg.pinv(np.einsum("knv,jnv->vkj", c, c), rcond=1e-8, hermitian=True)
+    pulls = np.einsum("vkj,jnv->knv", inverse, c)
+    slope = np.einsum("knv,nv->kv", pulls, y)
+    rest = y - np.einsum("kv,knv->nv", slope, c)
+    free = np.maximum(1 - 1 / len(y) - np.einsum("knv,knv->nv", pulls, c), 1e-6)
+    error = np.sqrt(np.square(pulls * rest / free).sum(axis=1))
+    return slope / size, error / size, rest
+
+
+class Pool:
+    """Slopes of voxels, each as its mean given those of all, 0 or more.
+
+    Slopes are normal around m with variance t, or, with `zeros`, 0 in some voxels; m, t and the
+    share of the others are estimated from all voxels.
+    """
+
+    def __init__(self, slope: NDArray, error: NDArray, zeros: bool) -> None:
+        """slope, error: (V',)."""
+        self._usable = np.isfinite(slope) & np.isfinite(error) & (error > 0)
+        self._b, self._square = b, square = slope[self._usable], error[self._usable] ** 2
+        self.weights = np.zeros(len(slope))
+        """(V',), those with which slopes have the mean m."""
+        self._m, self._t, self._z = 0.0, 0.0, np.ones(len(b))
+        if not len(b):
+            return
+        share, t, z = 1.0, 0.0, self._z
+        m = (b / square).sum() / (1 / square).sum()
+        for sweep in range(2 * _N_SWEEPS):  # first as if none were 0
+            w = z / (square + t)
+            m = (w * b).sum() / w.sum()
+            moment = w**2 / np.maximum(z, 1e-9)
+            t = max(0.0, (moment * (np.square(b - m) - square)).sum() / moment.sum())
+            if zeros and sweep >= _N_SWEEPS:
+                share, m = 0.5 if sweep == _N_SWEEPS else z.mean(), max(m, 0.0)
+                other = np.exp(-0.5 * np.square(b - m) / (square + t)) / np.sqrt(square + t)
+                none = np.exp(-0.5 * np.square(b) / square) / np.sqrt(square)
+                z = share * other / (share * other + (1 - share) * none + 1e-300)
+        w = z / (square + t)
+        self.weights[self._usable] = w / w.sum()
+        self._m, self._t, self._z = m, t, z
+
+    def pull(self, x: NDArray, rest: NDArray, voxels: slice) -> NDArray[np.float64]:
+        """How much each stimulus moves m (n,), by these voxels.
+
+        x, rest: (n, v), the regressor and what the regression leaves.
+        """
+        x = x.astype(np.float64) - x.mean(axis=0)
+        total = np.square(x).sum(axis=0)
+        weights = np.where(total > 0, self.weights[voxels] / np.where(total > 0, total, 1), 0)
+        result: NDArray[np.float64] = (x * rest) @ weights
+        return result
+
+    def shrunk(self, pull: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The slopes (V',). pull: (n,), by all voxels; m is shrunk by its error over stimuli."""
+        b, square, t, z = self._b, self._square, self._t, self._z
+        share = z.mean() if len(z) else 1.0
+        m = max(self._m, 0.0)
+        m *= max(0.0, 1 - np.square(pull).sum() / max(m**2, 1e-30))
+        mean = z * np.maximum((b * t + m * square) / (square + t), 0)
+        own = np.maximum(0, 1 - square / np.maximum(np.square(b), 1e-30)) * (b > 0)
+        result = np.zeros(len(self.weights))
+        result[self._usable] = mean * (share + (1 - share) * own)
+        return result
