@@ -201,9 +201,11 @@ def v4(root: Path) -> None:
 def v4_features(root: Path, layer: str | int) -> NDArray[np.float32]:
     if layer != "pixels":
         return np.asarray(np.load(root / "features.npy", mmap_mode="r")[:, layer - 1], np.float32)
-    images, _ = share.read_v4(root)
+    images = share.read_images(root)
     u, s, _ = np.linalg.svd(images - images.mean(axis=0), full_matrices=False)
-    return (u[:, :150] * s[:150]).astype(np.float32)
+    # Rotated: to z-score the components themselves would whiten them
+    rotation = np.linalg.qr(np.random.default_rng(0).standard_normal((150, 150)))[0]
+    return ((u[:, :150] * s[:150]) @ rotation).astype(np.float32)
 
 
 def figure(file: Path) -> None:

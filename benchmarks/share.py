@@ -274,13 +274,17 @@ def v4(folder: Path) -> None:
 
 def read_v4(folder: Path) -> tuple[NDArray, NDArray]:
     """Grey images of 28 x 28 pixels (N, 784), and spike counts (N, V, R)."""
+    return read_images(folder), np.load(folder / "responses_raw.npy").swapaxes(0, 1)
+
+
+def read_images(folder: Path) -> NDArray:
     pictures = []
     with ZipFile(folder / "images.zip") as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".jpg")):
             with archive.open(name) as file:
                 grey = Image.open(file).convert("L").resize((28, 28), Image.Resampling.BOX)
                 pictures.append(np.asarray(grey, dtype=np.float64).ravel())
-    return np.array(pictures), np.load(folder / "responses_raw.npy").swapaxes(0, 1)
+    return np.array(pictures)
 
 
 def figure(run: Path, file: Path) -> None:
