@@ -115,6 +115,7 @@ def report(runs, tmp_path_factory, store):
     return made
 
 
+@pytest.mark.runs
 def test_a_report_on_one_run(finished_run, run_script):
     """With two sections; the reports below have all."""
     path = only_run(finished_run)

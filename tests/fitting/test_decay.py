@@ -53,6 +53,7 @@ def settings_of(config, **changes):
     return config.model_copy(update={"trainer": trainer, **changes})
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("space", ["voxels", "components"])
 @pytest.mark.parametrize("readout", ["ridge", "trained"])
 def test_the_decay_of_the_lowest_loss_is_kept(data, config, ends, readout, space):
@@ -85,6 +86,7 @@ def test_the_decay_of_the_lowest_loss_is_kept(data, config, ends, readout, space
         assert history.best_loss == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.runs
 def test_each_decay_begins_with_the_best_weights_of_the_one_before(data, config, monkeypatch):
     begun = []
     original = DecayPath._begin
@@ -109,6 +111,7 @@ def test_each_decay_begins_with_the_best_weights_of_the_one_before(data, config,
     assert (history.decays["best_epoch"][:-1].to_numpy() < starts[1:].to_numpy()).all()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("killed_after", [2, 4, 9, 20])
 def test_a_kill_changes_nothing(data, config, tmp_path, monkeypatch, killed_after):
     settings = settings_of(config)
@@ -168,6 +171,7 @@ def test_a_decay_that_is_no_term_of_the_loss_is_not_chosen(data, config):
         JNERegressor(optimizer="adamw").fit(*(part.numpy() for part in data.split("train")))
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("decays", [("auto", 0.01), (0.01, "auto")])
 def test_a_checkpoint_of_the_other_kind_is_refused(data, config, tmp_path, decays):
     of, now = [settings_of(config, optimizer=ADAM | {"weight_decay": decay}) for decay in decays]

@@ -168,6 +168,7 @@ def test_slopes_that_are_drawn_are_closer_to_the_truth_when_pooled():
     assert not Pool(np.zeros(3), np.zeros(3), zeros=True).shrunk(np.zeros(5)).any()
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("trained", [False, True])
 def test_no_linear_voxel_is_below_ridge_regression(trained):
     """Nor has it a JNE; those of `readout=ridge` are both."""
@@ -256,6 +257,7 @@ def config():
     return check_config(compose_train("unused", *settings))[0]
 
 
+@pytest.mark.runs
 @pytest.mark.parametrize("decay", [0.01, "auto"])
 @pytest.mark.parametrize("space", ["voxels", "components"])
 def test_hidden_layers_are_trained_as_for_a_ridge_readout(config, tmp_path, space, decay):
@@ -283,6 +285,7 @@ def test_hidden_layers_are_trained_as_for_a_ridge_readout(config, tmp_path, spac
     assert not [name for name in torch.load(tmp_path / "ridge.pt") if name.startswith("stack")]
 
 
+@pytest.mark.runs
 def test_the_record_has_the_weights_and_twins_have_theirs(run_script):
     (folder,) = run_script(
         "train.py", *TINY_COHORT, *TINY, "readout=stacked", "control=twins", "baseline=[ridge]"

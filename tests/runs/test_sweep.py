@@ -173,6 +173,7 @@ def test_jobs_with_equal_names_are_told_apart(run_train, tmp_path, capsys):
     assert sorted(table["trainer.max_epochs"]) == [2, 3, 4]
 
 
+@pytest.mark.runs
 def test_a_sweep_in_which_no_voxel_is_measured(run_train, tmp_path):
     """No voxel is significant. A pattern chooses the jobs."""
     run_train("-m", "activation=glob(re*)", "jacobian.voxels=significant", "stats.alpha=1e-9",
