@@ -11,7 +11,7 @@ report: .venv/installed  ## a report on the newest runs, opened in the browser
 	$(BIN)/python evaluate.py
 	$(BIN)/jne open
 
-test: .venv/installed  ## the fast tests: one minute, no network, no GPU
+test: .venv/installed  ## the fast tests: two minutes, no network, no GPU
 	$(BIN)/python -m pytest
 
 test-runs: .venv/installed  ## whole runs of the scripts: three minutes
