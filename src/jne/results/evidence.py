@@ -5,14 +5,14 @@ EvidenceSums, and `roi` (K,), their names. Nothing in it is an object.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from jne.analysis.evidence_sums import N_REGRESSORS, EvidenceSums
-from jne.utils.files import atomic_file
+from jne.results.regions import RegionSums, read_sums
 
 EVIDENCE = "evidence.npz"
 _PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
@@ -20,26 +20,13 @@ _SUMS = [field.name for field in fields(EvidenceSums)]
 ALL = "all"
 
 
-@dataclass(frozen=True)
-class RegionEvidence:
-    """What unseen responses say of regions."""
-
-    rois: list[str]
-    """`all` is the last; empty for the voxels without a ROI."""
-    sums: EvidenceSums
-
-    def save(self, path: Path) -> None:
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, roi=np.array(self.rois, dtype=str), **vars(self.sums))
+class RegionEvidence(RegionSums[EvidenceSums]):
+    """What unseen responses say of regions. `all` is the last of the ROIs."""
 
     @classmethod
     def load(cls, path: Path) -> "RegionEvidence":
         """Raises ValueError or KeyError where the file holds something else."""
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in _SUMS}
-            rois = [str(name) for name in saved["roi"].reshape(-1)]
-        if any(values.dtype.kind not in "iuf" for values in arrays.values()):
-            raise ValueError("its arrays must hold numbers")
+        rois, arrays = read_sums(path, _SUMS)
         n, k = len(arrays["product"]), len(rois)
         whole = (
             k > 0
@@ -54,11 +41,6 @@ class RegionEvidence:
         if not whole:
             raise ValueError("its arrays do not agree")
         return cls(rois, EvidenceSums(**arrays))
-
-    def unions(self, regions: Mapping[str, Sequence[str]]) -> EvidenceSums:
-        """The sums of unions of ROIs, by their names."""
-        members = [[roi in union for roi in self.rois] for union in regions.values()]
-        return self.sums.combined(np.array(members, dtype=np.float64).reshape(-1, len(self.rois)))
 
     def table(self, regions: Mapping[str, Sequence[str]] | None = None) -> pd.DataFrame:
         """A row per union of ROIs, by default per ROI and `all`; columns as in the voxel table."""

@@ -5,7 +5,7 @@ their names, an empty one for voxels without. A union of ROIs is the sum of thei
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne.analysis.share_sums import ShareSums
-from jne.utils.files import atomic_file
+from jne.results.regions import RegionSums, read_sums
 
 SHARES = "nonlinear_share.npz"
 SHARE_COLUMNS = (
@@ -26,25 +26,13 @@ SHARE_COLUMNS = (
 _SUMS = [field.name for field in fields(ShareSums)]
 
 
-@dataclass(frozen=True)
-class RegionShares:
+class RegionShares(RegionSums[ShareSums]):
     """The nonlinear shares of regions, as ratios of sums over their voxels."""
-
-    rois: list[str]
-    sums: ShareSums
-
-    def save(self, path: Path) -> None:
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, roi=np.array(self.rois, dtype=str), **vars(self.sums))
 
     @classmethod
     def load(cls, path: Path) -> "RegionShares":
         """Raises ValueError or KeyError where the file holds something else."""
-        with np.load(path, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in _SUMS}
-            rois = [str(name) for name in saved["roi"].reshape(-1)]
-        if any(values.dtype.kind not in "iuf" for values in arrays.values()):
-            raise ValueError("its arrays must hold numbers")
+        rois, arrays = read_sums(path, _SUMS)
         n, weight = int(arrays.pop("n_stimuli").item()), float(arrays.pop("pair_weight").item())
         sums = ShareSums(n_stimuli=n, pair_weight=weight, **arrays)
         k, b = len(rois), sums.block_size.size
@@ -64,11 +52,6 @@ class RegionShares:
         if not whole:
             raise ValueError("its arrays do not agree")
         return cls(rois, sums)
-
-    def unions(self, regions: Mapping[str, Sequence[str]]) -> ShareSums:
-        """The sums of unions of ROIs, by their names."""
-        members = [[roi in union for roi in self.rois] for union in regions.values()]
-        return self.sums.combined(np.array(members, dtype=np.float64).reshape(-1, len(self.rois)))
 
     def table(self, regions: Mapping[str, Sequence[str]]) -> pd.DataFrame:
         """A row per union of ROIs, its columns as in the voxel table."""
