@@ -21,7 +21,7 @@ from jne.evaluation.sections.regions import (
     rows,
     steps,
 )
-from jne.evaluation.sections.share_figure import ALL_VOXELS, Drawn, draw_shares
+from jne.evaluation.sections.share_figure import Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.results.evidence import ALL, RegionEvidence
 
@@ -98,13 +98,8 @@ class Evidence(Section):
         drawn = _AGAINST_JNE
         if "nonlinear_share" in table and rows(table, "roi", "nonlinear_share").size:
             drawn = _AGAINST_SHARE
-        rois, tiers = (rows(table, level, _SHARE).set_index("group") for level in ("roi", "tier"))
-        visible = rois.loc[[roi for roi in data.shown_rois if roi in rois.index]]
-        if visible.empty:
-            return {}
-        return {
-            "evidence": draw_shares(visible, tiers, table.iloc[:1].set_axis([ALL_VOXELS]), drawn)
-        }
+        figure = draw_shares(table, data.shown_rois, drawn)
+        return {} if figure is None else {"evidence": figure}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:

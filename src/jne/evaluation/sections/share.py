@@ -18,10 +18,9 @@ from jne.evaluation.sections.regions import (
     range_of_rois,
     regions_of,
     rise,
-    rows,
     steps,
 )
-from jne.evaluation.sections.share_figure import ALL_VOXELS, Drawn, draw_shares
+from jne.evaluation.sections.share_figure import Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.results.shares import RegionShares
 
@@ -92,13 +91,8 @@ class Share(Section):
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         if not tables:
             return {}
-        share = tables["share"]
-        rois, tiers = (rows(share, level, _SHARE).set_index("group") for level in ("roi", "tier"))
-        visible = rois.loc[[roi for roi in data.shown_rois if roi in rois.index]]
-        if visible.empty:
-            return {}
-        whole = share.iloc[:1].set_axis([ALL_VOXELS])
-        return {"share": draw_shares(visible, tiers, whole, _DRAWN)}
+        figure = draw_shares(tables["share"], data.shown_rois, _DRAWN)
+        return {} if figure is None else {"share": figure}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:

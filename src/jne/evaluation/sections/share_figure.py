@@ -9,10 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from jne.columns import label
+from jne.evaluation.sections.regions import rows
 from jne.plots.panels import name_points
 from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
 
-ALL_VOXELS = "all voxels"
+_ALL_VOXELS = "all voxels"
 _LIMITS = (-0.5, 1.25)  # of the axis at most: a region with hardly any signal may have any interval
 
 
@@ -34,13 +35,17 @@ class Drawn(NamedTuple):
         return f"{self.name}_low", f"{self.name}_high"
 
 
-def draw_shares(
-    rois: pd.DataFrame, tiers: pd.DataFrame, whole: pd.DataFrame, drawn: Drawn
-) -> Figure:
+def draw_shares(table: pd.DataFrame, shown_rois: Sequence[str], drawn: Drawn) -> Figure | None:
     """Regions from top to bottom, then tiers and all voxels; beside them, against the other.
 
-    rois, tiers, whole: rows of a table, by their names in the figure.
+    table: of a section, whose first row is that of all voxels. None where no region to draw has
+    the share.
     """
+    rois, tiers = (rows(table, level, drawn.name).set_index("group") for level in ("roi", "tier"))
+    rois = rois.loc[[roi for roi in shown_rois if roi in rois.index]]
+    if rois.empty:
+        return None
+    whole = table.iloc[:1].set_axis([_ALL_VOXELS])
     n_rows = len(rois) + len(tiers) + len(whole)
     figure, (left, right) = subplots(
         1,
@@ -69,15 +74,15 @@ def _by_region(
 ) -> None:
     """The levels one below the other, each with a mark of its own."""
     at: list[float] = []
-    for rows, marker in zip(levels, "oDs", strict=True):
+    for level, marker in zip(levels, "oDs", strict=True):
         top = at[-1] + 1.5 if at else 0.0
-        where = [top + k for k in range(len(rows))]
-        colours = _colours(list(rows.index))
-        low, high = (rows[name] for name in drawn.ends)
+        where = [top + k for k in range(len(level))]
+        colours = _colours(list(level.index))
+        low, high = (level[name] for name in drawn.ends)
         panel.hlines(where, low, high, colors=colours, lw=1.8, alpha=0.55)
-        panel.scatter(rows[drawn.name], where, s=26, c=colours, marker=marker, zorder=3)
+        panel.scatter(level[drawn.name], where, s=26, c=colours, marker=marker, zorder=3)
         at += where
-    names = [str(name) for rows in levels for name in rows.index]
+    names = [str(name) for level in levels for name in level.index]
     panel.set_yticks(at, [short(name, 22) for name in names])
     for text, colour in zip(panel.get_yticklabels(), _colours(names), strict=True):
         text.set_color(colour)
@@ -114,4 +119,4 @@ def _against(panel: Axes, rois: pd.DataFrame, limits: tuple[float, float], drawn
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    return [(COLOURS | {ALL_VOXELS: "#222222"}).get(name, OTHER_COLOUR) for name in names]
+    return [(COLOURS | {_ALL_VOXELS: "#222222"}).get(name, OTHER_COLOUR) for name in names]
