@@ -9,7 +9,7 @@ from himalaya.ridge import RidgeCV
 from scipy.optimize import minimize_scalar
 from sklearn.linear_model import Ridge
 
-from jne.encoders.ridge import PENALTIES, RidgeRegression, fit_kernel_ridge
+from jne.encoders.ridge import PENALTIES, RidgeRegression, _ErrorCurve, fit_kernel_ridge
 from jne.encoders.ridge import RidgeCV as OurRidgeCV
 
 D, V = 20, 30
@@ -75,7 +75,8 @@ def test_ridge_is_himalayas(n):
     for penalty in relative(x):
         model = RidgeCV(alphas=[penalty], cv=splits_of(folds)).fit(x, y)
         curve.append(-model.cv_scores_)
-        ours = ridge.loss(torch.tensor(y), torch.full((V,), penalty, dtype=torch.float64))
+        of_folds = _ErrorCurve(ridge._folds, torch.tensor(y))
+        ours = of_folds.loss(torch.full((V,), penalty, dtype=torch.float64))
         np.testing.assert_allclose(ours, curve[-1], rtol=1e-8)
     best = RidgeCV(alphas=relative(x), cv=splits_of(folds)).fit(x, y)
     np.testing.assert_allclose(np.min(curve, axis=0), -best.cv_scores_, rtol=1e-8)

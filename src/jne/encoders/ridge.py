@@ -95,10 +95,6 @@ class RidgeCV:
         penalty = responses.new_full((responses.shape[1],), self._unit * PENALTIES[0])
         return self._solver.weights(responses, penalty)
 
-    def loss(self, responses: Tensor, penalty: Tensor) -> Tensor:
-        """Mean squared error (V,) of the rows that a fold left out, at penalties (V,) or (1,)."""
-        return _ErrorCurve(self._folds, responses).loss(penalty)
-
     def _choose(self, curve: "_ErrorCurve") -> tuple[Tensor, Tensor, Tensor]:
         """Penalty, end of the grid and loss, float64 (v,) each."""
         decades = self._unit * curve.total.new_tensor(PENALTIES[::2])

@@ -61,14 +61,7 @@ def linear_predictions(
     if stages is not None:
         assert isinstance(data, EncodingData)
         return np.split(_stage("ridge", data, stages)[_N_COLUMNS:], 2)
-    rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    predict = _predictor("ridge", data)
-    predictions = np.empty((2 * len(data.rows["test"]), data.n_trained), dtype=np.float32)
-    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
-        responses = data.responses.block(rows, voxels)
-        offset = responses.mean(dim=0)
-        predictions[:, voxels] = predict(responses - offset)[0] + offset
-    return np.split(predictions, 2)
+    return np.split(_computed("ridge", data)[_N_COLUMNS:], 2)
 
 
 def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]:
@@ -83,24 +76,25 @@ def _write(folder: Path, kind: str, data: EncodingData) -> None:
     """Continued after a kill."""
     if kind == "kernel":
         _check_memory(data)
-    n_rows = _N_COLUMNS + _N_PREDICTIONS[kind] * len(data.rows["test"])
-    shape, path = (n_rows, data.n_trained), folder / _FILE
-    with ResumableArrays([kind], {kind: path}, shape, np.float32, kind) as arrays:
+    _computed(kind, data, folder / _FILE)
+
+
+def _computed(kind: str, data: StandardisedData, path: Path | None = None) -> NDArray[np.float32]:
+    """What _FILE holds; without a path in memory."""
+    shape = _N_COLUMNS + _N_PREDICTIONS[kind] * len(data.rows["test"]), data.n_trained
+    files = None if path is None else {kind: path}
+    with ResumableArrays([kind], files, shape, np.float32, kind) as arrays:
         _fill(arrays, kind, data)
+    return arrays.results()[kind]
 
 
-def _predictor(kind: str, data: StandardisedData) -> Predict:
-    rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
-    mean = data.features[rows].mean(dim=0)
-    return _KINDS[kind](
-        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
-    )
-
-
-def _fill(arrays: ResumableArrays, kind: str, data: EncodingData) -> None:
+def _fill(arrays: ResumableArrays, kind: str, data: StandardisedData) -> None:
     (table,) = arrays.arrays.values()
     rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
-    predict = _predictor(kind, data)
+    mean = data.features[rows].mean(dim=0)
+    predict = _KINDS[kind](
+        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
+    )
     with stage_progress() as progress:
         task = progress.add_task(f"{kind} regression", total=data.n_trained, unit="voxels")
         for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
