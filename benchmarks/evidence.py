@@ -44,10 +44,12 @@ LINEAR = [k for k, (alpha, _) in enumerate(share.CELLS) if alpha == 0]
 class Cohort:
     """One cohort, trained with the default settings."""
 
-    def __init__(self, data: StandardisedData, width: int = 256) -> None:
-        self.data = data
+    def __init__(self, data: StandardisedData, **optimizer: float) -> None:
+        """optimizer: its keys that are not the default."""
+        self.data, settings = data, decay.settings("auto", 256)
+        update = {"optimizer": settings.optimizer | optimizer}
         with without_progress():
-            self.fitted = fit(data, decay.settings("auto", width))
+            self.fitted = fit(data, settings.model_copy(update=update))
         features, responses = data.split("test")
         self.responses = responses.numpy()
         with torch.no_grad():
@@ -172,18 +174,10 @@ def v4(root: Path) -> None:
             rest = np.random.default_rng(k).permutation(np.flatnonzero(fold != k))
             rows = {"train": rest[120:], "val": rest[:120], "test": np.flatnonzero(fold == k)}
             data = StandardisedData(features, responses, rows, batch_size=None, seed=k)
-            settings = decay.settings("auto", 256)
-            settings = settings.model_copy(update={"optimizer": settings.optimizer | {"lr": 1e-4}})
-            cohort = object.__new__(Cohort)
-            with without_progress():
-                cohort.fitted, cohort.data = fit(data, settings), data
-            x, y = data.split("test")
-            arrays["y"].append(y.numpy())
-            arrays["f"].append(cohort.fitted.encoder(x).detach().numpy())
-            for name, array in zip("ro", linear_predictions(data), strict=True):
+            fitted = Cohort(data, lr=1e-4)
+            of_fold = (fitted.responses, fitted.prediction, fitted.nonlinear, *fitted.linear)
+            for name, array in zip("yfgro", of_fold, strict=True):
                 arrays[name].append(array)
-            part = nonlinear_part(cohort.fitted.encoder, data)[:, np.arange(data.n_trained)]
-            arrays["g"].append(part)
         y, f, g, r, o = (np.concatenate(arrays[name]) for name in "yfgro")
         voxels, sums = evidence_of(y, f, g, [r, o], np.zeros(y.shape[1], dtype=np.int64), 1)
         of_all = sums.share()
