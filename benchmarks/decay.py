@@ -70,7 +70,7 @@ def settings(decay: float | str, width: int) -> FitConfig:
         max_epochs=512, patience=8, batch_size=256, precision="32-true", accelerator="cpu",
         checkpoint_seconds=5,
     )  # fmt: skip
-    return FitConfig(encoder=encoder, optimizer=adam, readout="ridge", trainer=trainer, seed=0)
+    return FitConfig(encoder=encoder, optimizer=adam, readout="stacked", trainer=trainer, seed=0)
 
 
 def compare(world: str, noise: str, seed: int, width: int) -> None:

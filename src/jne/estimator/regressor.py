@@ -60,10 +60,10 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         Whether layers have biases.
     linear_path : bool
         Whether a linear map of the features is added.
-    readout : {"ridge", "stacked", "trained"}
-        Whether the last layer is solved for after training, by itself or stacked on ridge
-        regression, which needs a linear path, biases and four stimuli to validate on, or as
-        training left it.
+    readout : {"stacked", "ridge", "trained"}
+        Whether the last layer is solved for after training, stacked on ridge regression (which
+        needs a linear path, a bias and four stimuli to validate on) or by itself, or is as training
+        left it.
     optimizer : {"adam", "adamw"}
     lr : float
         Learning rate of the optimiser.
@@ -112,7 +112,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         n_hidden: int = 3,
         bias: bool = True,
         linear_path: bool = True,
-        readout: str = "ridge",
+        readout: str = "stacked",
         optimizer: str = "adam",
         lr: float = 1e-3,
         weight_decay: float | str = "auto",

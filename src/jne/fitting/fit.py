@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
-from jne.encoders import is_linear_layer
+from jne.encoders import is_linear, is_linear_layer
 from jne.errors import InputError
 from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.fitting.checkpoint import (
@@ -43,7 +43,7 @@ from jne.fitting.decay import DECAYS, DecayPath, is_auto, solved_loss
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
 from jne.fitting.module import EncodingModule, build_optimizer
 from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
-from jne.fitting.stacking import check_stackable, stack_readout
+from jne.fitting.stacking import stack_readout, stacking_lacks
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet, say
@@ -98,9 +98,10 @@ def fit(
     data
         With twins, these are trained on, too.
     settings
-        `readout=ridge` solves for the weights of the last layer when the others are trained
-        (`jne.fitting.readout`), `stacked` for those of stacking on ridge regression
-        (`jne.fitting.stacking`). An encoder that has no other layer is not trained.
+        `readout=stacked` solves for the weights of the last layer when the others are trained, as
+        one that is stacked on ridge regression (`jne.fitting.stacking`); `ridge`, or where an
+        encoder cannot be stacked, by itself (`jne.fitting.readout`). An encoder that has no other
+        layer is not trained.
     stages
         The store. After a kill, training continues from a checkpoint in it.
     checkpoint
@@ -223,8 +224,13 @@ def _with_ridge(
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
     module.outputs = output_layers(module.encoder, data, "readout", readout, "trained")
-    if readout == "stacked":
-        check_stackable(module.encoder, data)
+    solve = refit_readout  # of a linear encoder, stacked on ridge regression, the same
+    if readout == "stacked" and not is_linear(module.encoder):
+        lacks = stacking_lacks(module.encoder, data)
+        if lacks is None:
+            solve = stack_readout
+        else:
+            say(f"readout=stacked needs {lacks}, so the readout is that of ridge", style="yellow")
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)
@@ -234,7 +240,7 @@ def _with_ridge(
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty, solved.end)
     freeze_linear_path(module.encoder)
     trained = train(module, data)
-    solved = (stack_readout if readout == "stacked" else refit_readout)(module.encoder, data)
+    solved = solve(module.encoder, data)
     return replace(
         trained,
         best_loss=solved.loss,

@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import cross_validation
-from jne.encoders import is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
-from jne.errors import InputError
 from jne.fitting.readout import RidgeReadout, hidden_scale, last_layer
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
@@ -37,19 +35,18 @@ _N_SWEEPS = 100
 _VOXELS_AT_ONCE = 2**11
 
 
-def check_stackable(encoder: nn.Module, data: StandardisedData) -> None:
-    """Raise InputError where `readout=stacked` has no meaning for an encoder."""
-    reason = None
-    if is_linear(encoder):
-        reason = "would be ridge regression for an encoder that is linear; set readout=ridge"
-    elif not isinstance(getattr(encoder, "linear_path", None), nn.Linear):
-        reason = "needs an encoder with a linear path, and this one has none; set readout=ridge"
-    elif last_layer(encoder, data, data.rows["val"][:2], value="stacked")[0].bias is None:
-        reason = "needs an encoder whose last layer has a bias; set readout=ridge"
-    elif len(data.rows["val"]) < _FEWEST_TO_STACK:
-        reason = f"needs {_FEWEST_TO_STACK} validation stimuli or more; set readout=ridge"
-    if reason is not None:
-        raise InputError("readout", reason, "stacked")
+def stacking_lacks(encoder: nn.Module, data: StandardisedData) -> str | None:
+    """What a nonlinear encoder, or its data, must have to be stacked, and has not.
+
+    Raises InputError where the encoder does not end in a linear layer.
+    """
+    if not isinstance(getattr(encoder, "linear_path", None), nn.Linear):
+        return "a linear path"
+    if last_layer(encoder, data, data.rows["val"][:2], value="stacked")[0].bias is None:
+        return "a bias in its last layer"
+    if len(data.rows["val"]) < _FEWEST_TO_STACK:
+        return f"{_FEWEST_TO_STACK} validation stimuli"
+    return None
 
 
 @torch.no_grad()
@@ -58,9 +55,8 @@ def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
 
     Voxels are taken a block at a time, three times: for their slopes, for the error that voxels
     share, for the weights. Its loss is at a and b, by weights that were fitted to the training
-    stimuli. Raises InputError as `check_stackable`.
+    stimuli. encoder: nonlinear, and nothing is missing (`stacking_lacks`).
     """
-    check_stackable(encoder, data)
     rows, n = np.concatenate([data.rows["train"], data.rows["val"]]), len(data.rows["train"])
     readout, h = last_layer(encoder, data, rows, value="stacked")
     path, x = encoder.linear_path, data.features[rows]
