@@ -152,7 +152,8 @@ def test_a_scaler_before_it_changes_nothing(arrays):
     alone = JNERegressor(**SMALL).fit(x, y)
     scaled = make_pipeline(StandardScaler(), JNERegressor(**SMALL)).fit(x, y)
     np.testing.assert_allclose(scaled.predict(x), alone.predict(x), rtol=1e-4)
-    np.testing.assert_allclose(scaled[-1].jne_, alone.jne_, rtol=1e-3)
+    # The linear voxel's JNE, 4e-6, is rounding itself
+    np.testing.assert_allclose(scaled[-1].jne_, alone.jne_, rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.runs

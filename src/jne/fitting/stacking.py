@@ -30,6 +30,8 @@ from jne.utils.progress import stage_progress
 HIDDEN_SHARE = 0.3
 # The least b: the direction of g survives, for unseen responses to test.
 LEAST_NONLINEAR = 0.01
+# Standard deviation of float32 predictions, where responses have 1, that differ by rounding.
+_ROUNDING = 1e-5
 _FEWEST_TO_STACK = 4  # two slopes, a mean, and one more
 _N_SWEEPS = 100
 _VOXELS_AT_ONCE = 2**11
@@ -170,10 +172,14 @@ class _HeldOut:
 
 
 def regress(y: NDArray, x: list[NDArray]) -> tuple[NDArray, NDArray, NDArray]:
-    """Slopes and HC3 errors (K, v) of y (n, v) on K regressors and a constant; residuals (n, v)."""
+    """Slopes and HC3 errors (K, v) of y (n, v) on K regressors and a constant; residuals (n, v).
+
+    Slopes are NaN where a regressor has no other variance than that of rounding, and is left out.
+    """
     y, c = y - y.mean(axis=0), np.stack([v - v.mean(axis=0) for v in x]).astype(np.float64)
-    size = c.std(axis=1) + 1e-30
-    c /= size[:, None]
+    size = c.std(axis=1)
+    size[size < _ROUNDING] = np.nan
+    c = np.nan_to_num(c / size[:, None])
     inverse = np.linalg.pinv(np.einsum("knv,jnv->vkj", c, c), rcond=1e-8, hermitian=True)
     pulls = np.einsum("vkj,jnv->knv", inverse, c)
     slope = np.einsum("knv,nv->kv", pulls, y)
