@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
 from scipy.stats import spearmanr
+from sklearn.model_selection import KFold
 
 from jne.analysis.nonlinearity import jne
 from jne.analysis.prediction import r2_score
@@ -134,16 +135,20 @@ def cost() -> None:
     epoch = 6 * n_train * weights / rate
     print(f"product rate {rate / 1e9:.0f} GFLOP/s; products of an epoch: {epoch:.0f} s")
     responses = torch.randn(n, block)
-    for name, inputs, folds in (
-        ("ridge baseline", torch.randn(n, n_features), np.arange(n) % N_FOLDS),
+    for name, inputs, splits in (
+        (
+            "ridge baseline",
+            torch.randn(n, n_features),
+            list(KFold(N_FOLDS).split(np.arange(n))),
+        ),
         (
             "ridge readout",
             torch.randn(n, width + n_features),
-            np.repeat([-1, 0], [n_train, n_val]),
+            [(np.arange(n_train), np.arange(n_train, n))],
         ),
     ):
         start = time.monotonic()
-        ridge = RidgeCV(inputs, folds)
+        ridge = RidgeCV(inputs, splits)
         once = time.monotonic() - start
         ridge.fit(responses)
         whole = once + (time.monotonic() - start - once) * n_voxels / block

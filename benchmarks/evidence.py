@@ -7,6 +7,7 @@ python benchmarks/evidence.py cohorts WORLD NOISE COHORTS [N_TRAIN [N_FEATURES]]
     ceiling (.15, .4, .7), of 30 voxels each; default settings. With the first 100, 300 and with
     1,000 test stimuli. Seeds from 5000: none was used while developing.
 python benchmarks/evidence.py size [VOXELS [N_TEST]]    # seconds, beside a product of that size
+python benchmarks/evidence.py folds WORLD NOISE COHORTS [N]   # every stimulus tested, in 5 folds
 python benchmarks/evidence.py v4 FOLDER                 # v4_201025: pixels, layers; 5 folds
 python benchmarks/evidence.py figure FILE               # docs/images/evidence.png: one cohort
 """
@@ -14,6 +15,7 @@ python benchmarks/evidence.py figure FILE               # docs/images/evidence.p
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import decay
 import numpy as np
@@ -29,8 +31,10 @@ from jne.analysis.evidence import Evidence, evidence_of
 from jne.analysis.evidence_sums import EvidenceSums
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import StandardisedData
+from jne.data.folds import Belonging
 from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit
+from jne.fitting.folds import fit_folds
 from jne.measuring.evidence import nonlinear_part
 from jne.plots.style import STYLE, save, subplots
 from jne.utils.progress import without_progress
@@ -39,6 +43,17 @@ FIRST_SEED, N_TEST, RATE = 5000, 1000, 0.1
 CELL = np.repeat(np.arange(len(share.CELLS)), share.PER_CELL)
 ALPHA, CEILING = share.CELLS[CELL].T
 LINEAR = [k for k, (alpha, _) in enumerate(share.CELLS) if alpha == 0]
+
+
+class Folds(NamedTuple):
+    """(n, V): responses, predictions, their nonlinear part, ridge and least squares; JNE (V,)."""
+
+    y: NDArray
+    f: NDArray
+    g: NDArray
+    r: NDArray
+    o: NDArray
+    jne: NDArray
 
 
 class Cohort:
@@ -162,34 +177,79 @@ def size(n_voxels: int, n: int) -> None:
           f"({rate / 1e9:.0f} GFLOP/s)")  # fmt: skip
 
 
+def in_folds(
+    features: NDArray,
+    responses: NDArray,
+    seed: int,
+    batch_size: int | None = 256,
+    **optimizer: float,
+) -> Folds:
+    """Every stimulus is tested once, by one of 5 encoders; the default settings."""
+    settings = decay.settings("auto", 256)
+    settings = settings.model_copy(update={"optimizer": settings.optimizer | optimizer})
+    every, parts = np.arange(len(features)), []
+    for rest, test in Belonging().folds(every, 5, seed):
+        train, val = Belonging().folds(rest, 10, seed)[0]
+        rows = {"train": rest[train], "val": rest[val], "test": test}
+        parts.append(StandardisedData(features, responses, rows, batch_size=batch_size, seed=seed))
+    settings = settings.model_copy(update={"seed": seed})
+    with without_progress():
+        fits = fit_folds(parts, settings)
+    y, f, g, r, o = (np.empty(responses.shape, dtype=np.float32) for _ in range(5))
+    deviation = np.empty(responses.shape)
+    for part, fitted in zip(parts, fits, strict=True):
+        rows, (x, of_test) = part.rows["test"], part.split("test")
+        y[rows] = of_test
+        with torch.no_grad():
+            f[rows] = fitted.encoder(x)
+        g[rows] = nonlinear_part(fitted.encoder, part)[:, np.arange(responses.shape[1])]
+        r[rows], o[rows] = linear_predictions(part)
+        deviation[rows] = jacobian_deviation(fitted.encoder, x)
+    return Folds(y, f, g, r, o, jne(deviation))
+
+
+def folds(world: str, noise: str, n_cohorts: int, n: int) -> None:
+    """All stimuli are trained and tested on."""
+    results, gains, rho = [], [], []
+    for seed in range(FIRST_SEED, FIRST_SEED + n_cohorts):
+        data = decay.cohort(world, noise, seed, n - decay.N_VAL, 2, decay.N_FEATURES)
+        rows = np.concatenate([data.rows["train"], data.rows["val"]])
+        found = in_folds(data.features.numpy()[rows], data.responses[rows].numpy(), seed)
+        results.append(
+            evidence_of(found.y, found.f, found.g, [found.r, found.o], CELL, len(share.CELLS))
+        )
+        gains.append(by_cell(r2_score(found.y, found.f) - r2_score(found.y, found.r)))
+        rho.append([spearman(found.jne, ALPHA, CEILING == level) for level in share.CEILING])
+    print(f"{world}, {noise} noise, {n} stimuli in 5 folds, {n_cohorts} cohorts")
+    print(f"  R2 - ridge       {grid(np.mean(gains, axis=0), 3)}")
+    print(f"  Spearman(alpha, JNE) at ceilings {np.mean(rho, axis=0).round(2)}")
+    z = np.array([voxels.z for voxels, _ in results])
+    print(f"  variance of z, linear voxels: {np.nanvar(z[:, np.isin(CELL, LINEAR)]):.2f}")
+    report(n, results)
+
+
 def v4(root: Path) -> None:
-    """Every image is tested once: evidence of 5 folds together, each with its own encoder."""
+    """Evidence of five folds together, each with its own encoder, twice: does it repeat?"""
     responses = np.load(root / "responses.npy").T.astype(np.float32)
     for layer in ("pixels", 1, 7, 12):
-        features = v4_features(root, layer)
-        n = len(features)
-        fold = np.random.default_rng(FIRST_SEED).permutation(n) % 5
-        arrays: dict[str, list[NDArray]] = {name: [] for name in "yfgro"}
-        for k in range(5):
-            rest = np.random.default_rng(k).permutation(np.flatnonzero(fold != k))
-            rows = {"train": rest[120:], "val": rest[:120], "test": np.flatnonzero(fold == k)}
-            data = StandardisedData(features, responses, rows, batch_size=None, seed=k)
-            fitted = Cohort(data, lr=1e-4)
-            of_fold = (fitted.responses, fitted.prediction, fitted.nonlinear, *fitted.linear)
-            for name, array in zip("yfgro", of_fold, strict=True):
-                arrays[name].append(array)
-        y, f, g, r, o = (np.concatenate(arrays[name]) for name in "yfgro")
-        voxels, sums = evidence_of(y, f, g, [r, o], np.zeros(y.shape[1], dtype=np.int64), 1)
-        of_all = sums.share()
-        gain = r2_score(y, f) - r2_score(y, r)
-        print(
-            f"{layer!s:6}: R2 {r2_score(y, f).mean():.3f}, ridge {r2_score(y, r).mean():.3f}, "
-            f"smallest unit {gain.min():+.3f}; {(voxels.p_fdr <= RATE).sum()} of {y.shape[1]} "
-            f"nonlinear; slope {np.nanmedian(voxels.slope):.2f}; R2 of the nonlinear part "
-            f"{voxels.r2_nonlinear.mean():.4f}; share {of_all.share[-1]:.3f} "
-            f"[{of_all.low[-1]:.3f}, {of_all.high[-1]:.3f}]",
-            flush=True,
-        )
+        features, repeats = v4_features(root, layer), []
+        for seed in (FIRST_SEED, FIRST_SEED + 1):
+            found = in_folds(features, responses, seed, None, lr=1e-4)
+            arrays = found.y, found.f, found.g, [found.r, found.o]
+            sets = np.zeros(responses.shape[1], dtype=np.int64)
+            voxels, sums = evidence_of(*arrays, sets, 1)
+            of_all, of_ridge = sums.share(), r2_score(found.y, found.r)
+            gain = r2_score(found.y, found.f) - of_ridge
+            print(
+                f"{layer!s:6}: R2 of ridge {of_ridge.mean():.3f}, encoder {gain.mean():+.4f}, "
+                f"smallest unit {gain.min():+.3f}; {(voxels.p_fdr <= RATE).sum()} of "
+                f"{len(sets)} nonlinear; slope {np.nanmedian(voxels.slope):.2f}; share "
+                f"{of_all.share[-1]:.3f} [{of_all.low[-1]:.3f}, {of_all.high[-1]:.3f}]",
+                flush=True,
+            )
+            repeats.append((found.jne, voxels.z, voxels.share, gain))
+        agree = [spearman(a, b, np.isfinite(b)) for a, b in zip(*repeats, strict=True)]
+        print(f"  other folds and seeds, Spearman of JNE, z, share, gain {np.round(agree, 2)}")
 
 
 def v4_features(root: Path, layer: str | int) -> NDArray[np.float32]:
@@ -232,6 +292,8 @@ if __name__ == "__main__":
         case ["cohorts", world, noise, k, *more]:
             numbers = [*map(int, more), *(decay.N_TRAIN, decay.N_FEATURES)[len(more) :]]
             cohorts(world, noise, int(k), *numbers)
+        case ["folds", world, noise, k, *more]:
+            folds(world, noise, int(k), *map(int, more or [2250]))
         case ["size", *more]:
             size(*([*map(int, more), *(226_000, 1000)[len(more) :]]))
         case ["v4", folder]:

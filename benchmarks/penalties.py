@@ -75,7 +75,7 @@ def steps(width: int) -> None:
 
 def many() -> None:
     n_features, n, n_voxels = 20_000, 1500, 500
-    folds = np.where(np.arange(1200) < 1080, -1, 0)
+    splits = [(np.arange(1080), np.arange(1080, 1200))]
     for power in (0.0, 1.0):
         rng = np.random.default_rng(0)
         # As much variance as z-scored columns have, whose rotation would change nothing below
@@ -87,7 +87,7 @@ def many() -> None:
         share = rng.uniform(0.02, 0.1, n_voxels)
         y = share**0.5 * signal + (1 - share) ** 0.5 * rng.standard_normal((n, n_voxels))
         features, responses = torch.tensor(x), torch.tensor(y).float()
-        fit = RidgeCV(features[:1200], folds).fit(responses[:1200])
+        fit = RidgeCV(features[:1200], splits).fit(responses[:1200])
         r2 = r2_score(y[1200:], (features[1200:] @ fit.weights).numpy())
         print(
             f"variances of features j^-{power:g}: largest {(fit.end > 0).mean():.2f}, smallest "

@@ -119,7 +119,7 @@ def write_run(path: Path, subject: str, n: int, n_rois: int, n_stimuli: int, pla
     zeros = {"feature": N_FEATURES, "response": n}
     scaling = {f"{name}_mean": torch.zeros(size) for name, size in zeros.items()}
     scaling |= {f"{name}_scale": torch.ones(size) for name, size in zeros.items()}
-    write_encoder(path, encoder_config, encoder, scaling)
+    write_encoder(path / "encoder.pt", encoder_config, encoder, scaling)
     (path / "config.yaml").write_text(yaml.safe_dump(config))
     write_json(
         path / "status.json",

@@ -115,7 +115,7 @@ def write_run(
         "response_mean": torch.zeros(width),
         "response_scale": torch.ones(width),
     }
-    write_encoder(path, encoder_config, encoder, scaling)
+    write_encoder(path / "encoder.pt", encoder_config, encoder, scaling)
     write_results(
         path,
         voxels=voxels,

@@ -102,7 +102,7 @@ def test_a_large_encoder_is_built(tmp_path):
     encoder = ResidualEncoder(6, width, n_hidden=60, hidden_width=40, linear_path=True)
     sizes = {"feature_mean": 6, "feature_scale": 6, "response_mean": width, "response_scale": width}
     scaling = {name: torch.ones(size) for name, size in sizes.items()}
-    write_encoder(run.path, config | {"linear_path": True}, encoder, scaling)
+    write_encoder(run.path / "encoder.pt", config | {"linear_path": True}, encoder, scaling)
     features = torch.randn(3, 6)
     with torch.no_grad():
         assert torch.equal(Results(run.path).encoder()(features), encoder(features))

@@ -99,7 +99,7 @@ def test_predictions_far_from_zero_are_right_to_float64(tmp_path):
     ones = {"feature": torch.ones(N_FEATURES), "response": torch.ones(n_trained)}
     scaling = {f"{side}_mean": mean for side, mean in means.items()}
     scaling |= {f"{side}_scale": scale for side, scale in ones.items()}
-    write_encoder(run.path, run.config["encoder"], run.encoder(), scaling)
+    write_encoder(run.path / "encoder.pt", run.config["encoder"], run.encoder(), scaling)
     found = run.predict(x + FAR)
     assert found.dtype == np.float64
     assert np.isnan(found[:, CONSTANT]).all()

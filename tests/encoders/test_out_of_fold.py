@@ -14,9 +14,10 @@ def test_ridge_at_given_penalties(n_features):
     x, y = rng.standard_normal((40, n_features)), rng.standard_normal((40, 3))
     penalty = np.array([0.5, 10, 1000.0])
     folds = rng.integers(4, size=40)
+    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(4)]
     features, responses = torch.from_numpy(x), torch.from_numpy(y)
     weights = RidgeSolver(features).weights(responses, torch.from_numpy(penalty))
-    left_out = OutOfFoldRidge(features, folds).predict(responses, torch.from_numpy(penalty))
+    left_out = OutOfFoldRidge(features, splits).predict(responses, torch.from_numpy(penalty))
     for v, alpha in enumerate(penalty):
         ridge = Ridge(alpha=alpha, fit_intercept=False)
         np.testing.assert_allclose(weights[:, v], ridge.fit(x, y[:, v]).coef_, rtol=1e-6)

@@ -40,11 +40,14 @@ def cohort(n, seed=0):
 
 
 def splits_of(folds):
-    return [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
+    return [
+        (np.flatnonzero(folds != k), np.flatnonzero(folds == k))
+        for k in np.unique(folds[folds >= 0])
+    ]
 
 
 def fitted(x, y, folds):
-    return OurRidgeCV(torch.tensor(x), folds).fit(torch.tensor(y))
+    return OurRidgeCV(torch.tensor(x), splits_of(folds)).fit(torch.tensor(y))
 
 
 def tensors(*arrays):
@@ -70,7 +73,7 @@ def test_ridge_is_himalayas(n):
     """At every penalty of the grid; from there to the minimum by brute force."""
     x, y = cohort(n)
     folds = np.random.default_rng(1).permutation(np.arange(n) % 5)
-    ridge = OurRidgeCV(torch.tensor(x), folds)
+    ridge = OurRidgeCV(torch.tensor(x), splits_of(folds))
     curve = []
     for penalty in relative(x):
         model = RidgeCV(alphas=[penalty], cv=splits_of(folds)).fit(x, y)
@@ -192,7 +195,7 @@ def test_kernel_ridge_is_himalayas():
     y[:, 0] = np.random.default_rng(5).permutation(y[:, 0])
     kernel = (1 + x @ x.T) ** 2
     folds = np.arange(60) % 5
-    dual, penalty, end = fit_kernel_ridge(*tensors(kernel, y), folds)
+    dual, penalty, end = fit_kernel_ridge(*tensors(kernel, y), splits_of(folds))
     penalties = np.array(PENALTIES) * np.trace(kernel) / 60
     model = KernelRidgeCV(alphas=penalties, kernel="precomputed", cv=splits_of(folds))
     model.fit(kernel, y)

@@ -63,8 +63,7 @@ def check_against_himalaya(penalty, x, y, cv):
 
 def test_the_baseline_is_himalayas(run, data):
     x, y = split(data, "train", "val")
-    folds = cross_validation(data)
-    cv = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(5)]
+    cv = cross_validation(data)
     penalty = run.voxels["ridge_penalty"].to_numpy()
     check_against_himalaya(penalty, x - x.mean(0), y - y.mean(0), cv)
     model = ridge_at(penalty, x - x.mean(0), y - y.mean(0))
@@ -187,8 +186,7 @@ def test_a_linear_encoder_is_cross_validated(data):
     encoder.readout.register_forward_pre_hook(lambda _, entered: inputs.append(entered[0]))
     with torch.no_grad():
         encoder(torch.tensor(x).float())
-    folds = cross_validation(data)
-    cv = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(5)]
+    cv = cross_validation(data)
     hidden = inputs[0].double().numpy()
     found = refit_readout(encoder, data)
     check_against_himalaya(found.penalty, hidden - hidden.mean(axis=0), y - y.mean(axis=0), cv)

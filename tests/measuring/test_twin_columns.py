@@ -85,14 +85,14 @@ def test_the_jne_of_some_outputs_is_the_spread_of_their_jacobians(data, tmp_path
     torch.manual_seed(0)
     encoder = ResidualEncoder(data.n_features, data.n_outputs, hidden_width=8, activation="tanh")
     outputs = np.array([5, 0, 11])
-    found = jne_of(encoder, data, outputs, settings, tmp_path, "Jacobians")
+    found = jne_of([encoder], data, outputs, settings, tmp_path, "Jacobians")
     features = data.split("test")[0]
     jacobians = torch.stack([torch.func.jacrev(encoder)(x)[outputs] for x in features])
     jacobians = jacobians.detach().double().numpy()
     deviation = np.abs(jacobians - jacobians.mean(axis=0)).sum(axis=2)
     np.testing.assert_allclose(found, deviation.std(axis=0), rtol=1e-3)
     assert not list(tmp_path.iterdir())
-    assert jne_of(encoder, data, outputs[:0], settings, tmp_path, "Jacobians").shape == (0,)
+    assert jne_of([encoder], data, outputs[:0], settings, tmp_path, "Jacobians").shape == (0,)
 
 
 def test_significant_outputs_have_p_below_alpha(data, settings):

@@ -12,9 +12,9 @@ from sklearn.metrics import r2_score
 from jne import jacobian_deviation, jne
 from jne.analysis.inference import knockoff_q, knockoff_w
 from jne.data.datamodule import EncodingData
+from jne.data.folds import cross_validation
 from jne.data.prepared import prepare
 from jne.fitting.baseline import baseline_columns
-from jne.fitting.readout import cross_validation
 from jne.nulls.config import ControlConfig
 from jne.nulls.twins import TwinParts, _order
 from jne.results import Results
@@ -57,8 +57,7 @@ def test_a_twin_is_its_definition(data, tmp_path):
     def left_out(values, alpha):
         """Out-of-fold residuals of the training and validation stimuli."""
         errors = np.empty(len(rows))
-        for fold in np.unique(folds):
-            inside, outside = folds == fold, folds != fold
+        for outside, inside in folds:
             ridge = Ridge(alpha=alpha, fit_intercept=False)
             ridge.fit(x[rows[outside]], values[rows[outside]])
             errors[inside] = values[rows[inside]] - ridge.predict(x[rows[inside]])

@@ -59,7 +59,7 @@ def cached(folder: Path) -> None:
         cached,
         lambda folder: write_array(folder / "x.npy", np.ones(LARGE)),
         lambda folder: write_json(folder / "x.json", ["x"] * 100_000),
-        lambda folder: write_encoder(folder, {}, torch.nn.Linear(*LARGE), {}),
+        lambda folder: write_encoder(folder / "encoder.pt", {}, torch.nn.Linear(*LARGE), {}),
         lambda folder: write_table(folder / "x.csv", files_table()),
     ],
 )  # fmt: skip

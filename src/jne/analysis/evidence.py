@@ -289,10 +289,12 @@ def _regress(
     basis: list[Tensor] = []
     for x in linear:
         x = x - x.mean(dim=0)
-        size += x.square().sum(dim=0)
+        power = x.square().sum(dim=0)
+        size += power
         x = _without(x, basis)
-        length = x.square().sum(dim=0).sqrt()
-        basis.append(x / torch.where(length > 0, length, torch.inf))
+        left = x.square().sum(dim=0)
+        # An encoder whose linear part is ridge regression leaves rounding of it, and no regressor
+        basis.append(x / torch.where(left > _NOTHING * power, left, torch.inf).sqrt())
     leverage = sum((b.square() for b in basis), torch.full_like(y, 1 / n))
     rest, g = _without(y, basis), _without(g, basis)
     fit = y - rest

@@ -73,6 +73,9 @@ class Arrays(Source):
     n_test: Share | Count = 0.1
     """For a random split: shares or numbers of the stimuli."""
     split_seed: int = Field(default=0, ge=0)
+    # Here they change the split that is drawn, and so what is written
+    groups: str | None = Field(default=None, exclude_if=not_given)
+    purge: int = Field(default=0, ge=0, exclude_if=lambda purge: purge == 0)
 
     @model_validator(mode="after")
     def _check_keys(self) -> "Arrays":
@@ -258,7 +261,9 @@ class Arrays(Source):
                     f"stimulus as a third axis of data.responses",
                 )
         if self.split == "random":
-            table["split"] = random_split(n_stimuli, self.n_val, self.n_test, self.split_seed)
+            together = self.cutting.belonging(table)
+            sizes = self.n_val, self.n_test
+            table["split"] = random_split(n_stimuli, *sizes, self.split_seed, together)
         elif "split" not in table:
             raise InputError("data.split", "needs a column `split` in data.stimuli", value="fixed")
         unknown = sorted(set(table["split"]).difference(SPLITS))

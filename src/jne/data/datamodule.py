@@ -1,6 +1,6 @@
 """Standardised batches for Lightning, of arrays or of a prepared folder."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
 from typing import Any, NamedTuple, Self
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jne.data.centring import with_offset
 from jne.data.contents import combined, contents_of
+from jne.data.folds import Belonging, Cutting
 from jne.data.prepared import Prepared
 from jne.data.responses import (
     Responses,
@@ -23,7 +24,9 @@ from jne.data.responses import (
     unscaled,
     voxel_statistics,
 )
+from jne.data.splits import SPLITS
 from jne.errors import InputError
+from jne.stages import digest_of
 from jne.utils.blocks import among_all
 
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
@@ -101,6 +104,7 @@ class StandardisedData(pl.LightningDataModule):
     their offsets (D,) and (V,) (`jne.data.centring`). rows: those of `train`, `val` and, if there
     is one, `test`. batch_size: None for the full batch. shuffle: pair each stimulus's features with
     the responses to another stimulus, as a null control. features_key: what leads to the features.
+    belonging: which stimuli belong together. status: (V,), that of voxels which other data choose.
     Raises InputError where no voxel can be trained, or all features are constant.
 
     feature_mean, feature_scale (D,) and response_mean, response_scale (V',) are in the units of the
@@ -122,9 +126,12 @@ class StandardisedData(pl.LightningDataModule):
         feature_offset: NDArray[np.float64] | None = None,
         response_offset: NDArray[np.float64] | None = None,
         features_key: str = "features",
+        belonging: Belonging | None = None,
+        status: NDArray[np.str_] | None = None,
     ) -> None:
         super().__init__()
         self.rows, self.identity = rows, {}
+        self.belonging = belonging or Belonging()
         if not len(rows["train"]):  # of an external test set, which is for evaluate.py
             raise InputError("data", "there is no stimulus to train on")
         self.batch_size, self.seed = batch_size or len(self.rows["train"]), seed
@@ -141,6 +148,8 @@ class StandardisedData(pl.LightningDataModule):
         self.voxel_status, mean, scale = voxel_statistics(
             values, train if order is None else order[train]
         )
+        if status is not None:
+            self.voxel_status = status
         self.kept = np.flatnonzero(self.voxel_status == "ok")
         if not len(self.kept):
             raise InputError(
@@ -235,22 +244,121 @@ class StandardisedData(pl.LightningDataModule):
 
 
 class EncodingData(StandardisedData):
-    """The data of a prepared folder. `prepared` has its tables."""
+    """The data of a prepared folder. `prepared` has its tables.
+
+    Where its stimuli are tested in folds, each by an encoder that has not seen it, `parts` has the
+    data of the folds, and these are all stimuli: standardised over all, and all of them to test.
+    """
 
     def __init__(
-        self, prepared: Prepared, *, batch_size: int | None, seed: int, shuffle: bool = False
+        self,
+        prepared: Prepared,
+        *,
+        batch_size: int | None,
+        seed: int,
+        shuffle: bool = False,
+        rows: Mapping[str, NDArray[np.int64]] | None = None,
+        belonging: Belonging | None = None,
+        status: NDArray[np.str_] | None = None,
     ) -> None:
+        """rows: of each split, where these are not those of the stimulus table."""
         super().__init__(
             prepared.features,
             prepared.responses,
-            {split: prepared.rows(split) for split in ("train", "val", "test")},
+            {split: prepared.rows(split) for split in SPLITS} if rows is None else rows,
             batch_size=batch_size,
             seed=seed,
             shuffle=shuffle,
             feature_offset=prepared.offset("feature"),
             response_offset=prepared.offset("response"),
             features_key=prepared.features_key,
+            belonging=belonging,
+            status=status,
         )
         self.prepared = prepared
         contents = combined(contents_of(prepared))
         self.identity = {"contents": contents, "order": seed if shuffle else None}
+        if rows is not None or belonging is not None:
+            split = {name: chosen.tolist() for name, chosen in self.rows.items()}
+            groups = None if self.belonging.groups is None else self.belonging.groups.tolist()
+            cut = digest_of([split, groups, self.belonging.purge])
+            self.identity = {**self.identity, "cut": cut}
+        self._parts: list[EncodingData] = []
+
+    @classmethod
+    def cut(
+        cls,
+        prepared: Prepared,
+        cutting: Cutting,
+        *,
+        batch_size: int | None,
+        seed: int,
+        shuffle: bool = False,
+    ) -> "EncodingData":
+        """Cut into folds, groups in one piece; by default the split of the stimulus table.
+
+        Raises InputError, naming the key, where the stimuli cannot be cut so.
+        """
+        settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle}
+        if cutting == Cutting():
+            return cls(prepared, **settings)
+        belonging = cutting.belonging(prepared.stimuli)
+        settings["belonging"] = belonging
+        if cutting.folds == 1:
+            rows = {split: prepared.rows(split) for split in SPLITS}
+            return cls(prepared, rows=belonging.apart(rows), **settings)
+        folds = cutting.cut(belonging, prepared.rows("val").size, len(prepared.stimuli), seed)
+        parts = [cls(prepared, rows=rows, **settings) for rows in folds]
+        every = np.arange(len(prepared.stimuli))
+        rows = {"train": every, "val": every[:0], "test": every}
+        status = cls(prepared, rows=rows, **settings).voxel_status
+        for part in parts:
+            status = np.where(status == "ok", part.voxel_status, status)
+        if any((part.voxel_status != status).any() for part in parts):  # constant in some fold
+            parts = [cls(prepared, rows=rows, status=status, **settings) for rows in folds]
+        whole = cls(prepared, rows=rows, status=status, **settings)
+        whole._parts = parts
+        return whole
+
+    @property
+    def parts(self) -> "Sequence[EncodingData]":
+        """The data that an encoder each is trained and tested on: those of the folds, or these."""
+        return self._parts or [self]
+
+    def in_order(self, values: Sequence[Any], *, centred: bool = False) -> Any:
+        """What `parts` have for their test stimuli, (n, V') each, as (N, V') for those of all.
+
+        In the standard units of all. Of a single part, as it is; else computed for some voxels at
+        a time (`FromFolds`). centred: differences, to which no mean is added.
+        """
+        if len(self.parts) == 1:
+            return values[0]
+        return FromFolds(self, values, centred)
+
+
+class FromFolds:
+    """(N, V') values of all test stimuli, from those of each fold, computed for some voxels."""
+
+    def __init__(self, data: EncodingData, values: Sequence[Any], centred: bool) -> None:
+        self._data, self._values, self._centred = data, values, centred
+        self.shape = len(data.rows["test"]), data.n_trained
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows_columns: tuple[slice, NDArray[np.int64]]) -> NDArray[np.float32]:
+        rows, voxels = rows_columns
+        data, result = self._data, np.empty((self.shape[0], len(voxels)), dtype=np.float32)
+        scale = data.response_scale[voxels].double()
+        mean = data.response_mean[voxels].double()
+        for part, values in zip(data.parts, self._values, strict=True):
+            at = np.searchsorted(data.rows["test"], part.rows["test"])
+            ratio = part.response_scale[voxels].double() / scale
+            shift = (part.response_mean[voxels].double() - mean) / scale
+            result[at] = values[:, voxels] * ratio.numpy()
+            if not self._centred:
+                result[at] += shift.numpy()
+        return result[rows]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
+        return self[:, np.arange(self.shape[1])].astype(dtype or np.float32, copy=False)

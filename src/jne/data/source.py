@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from jne.data.folds import Cutting
 from jne.data.leaks import Leaks
 from jne.data.splits import SPLITS
 from jne.features.images import Images, open_images
@@ -53,6 +54,14 @@ class Source(BaseModel, ABC):
     """What to do where held-out stimuli are among those to train on; does not change what is
     written."""
 
+    folds: int = Field(default=1, ge=1, exclude=True)
+    """In how many folds every stimulus is tested once; 1: the split of the stimuli."""
+    groups: str | None = Field(default=None, exclude=True)
+    """The column of the stimulus table whose values are kept in one piece wherever stimuli are
+    cut."""
+    purge: int = Field(default=0, ge=0, exclude=True)
+    """Stimuli that are so many rows or fewer from one that is held out do not train."""
+
     comparison_caveat: ClassVar[str] = ""
     """What to keep in mind where several of its data sets are compared: a sentence."""
 
@@ -93,6 +102,11 @@ class Source(BaseModel, ABC):
         (X, Y, Z) array of float64, or None
         """
         return None
+
+    @property
+    def cutting(self) -> Cutting:
+        """How the stimuli are cut where they are read."""
+        return Cutting(self.folds, self.groups, self.purge)
 
     @property
     def about(self) -> About:

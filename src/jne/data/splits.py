@@ -7,12 +7,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
+from sklearn.model_selection import GroupShuffleSplit
 
+from jne.data.folds import Belonging
 from jne.errors import InputError
 from jne.utils.progress import console
 
 SPLITS = ("train", "val", "test")
 MIN_TEST_STIMULI = 3  # the fewest over which a standard deviation of Jacobians means anything
+_ALONE = Belonging()
 _FEWEST = {
     "test": (MIN_TEST_STIMULI, "JNE needs"),
     "train": (2, "training needs"),
@@ -31,7 +34,9 @@ Count = Annotated[int, Field(ge=1)]
 """A split's size as a number of stimuli."""
 
 
-def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.str_]:
+def random_split(
+    n: int, n_val: float, n_test: float, seed: int, belonging: Belonging = _ALONE
+) -> NDArray[np.str_]:
     """Draw train, val or test for each of n stimuli.
 
     Parameters
@@ -42,6 +47,9 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
         Shares (float) or numbers (int) of stimuli, from the keys `data.n_val` and `data.n_test`.
     seed : int
         Of the draw.
+    belonging : Belonging, optional
+        Groups stay whole, so the sizes are near what was asked for. Where rows are purged and there
+        are no groups, the last ones are for test, those before them for val.
 
     Returns
     -------
@@ -60,7 +68,18 @@ def random_split(n: int, n_val: float, n_test: float, seed: int) -> NDArray[np.s
             value=n_test,
         )
     split = np.full(n, "train", dtype="<U5")
-    order = np.random.default_rng(seed).permutation(n)
+    if belonging.groups is not None:
+        rest = np.arange(n)
+        for name, size in (("test", test), ("val", val)):
+            cut = GroupShuffleSplit(1, test_size=size / len(rest), random_state=seed)
+            left, out = next(cut.split(rest, groups=belonging.groups[rest]))
+            split[rest[out]] = name
+            rest = rest[left]
+        return split
+    if belonging.purge:
+        order = np.arange(n)[::-1]
+    else:
+        order = np.random.default_rng(seed).permutation(n)
     split[order[:test]] = "test"
     split[order[test : test + val]] = "val"
     return split

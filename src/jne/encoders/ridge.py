@@ -4,7 +4,7 @@ As himalaya does (Dupre la Tour et al. 2022, https://doi.org/10.1016/j.neuroimag
 the penalties are continuous. N stimuli, D features, V voxels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,6 +19,8 @@ from jne.utils.blocks import voxel_blocks
 # The grid, times trace(X'X) / N: the variance of all features together. In these units the best
 # penalty of weights that are alike is the noise-to-signal ratio of the responses, whatever D is.
 PENALTIES = tuple(float(10.0**exponent) for exponent in np.arange(-3, 5.5, 0.5))
+Splits = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Which rows train and which validate, as of scikit-learn's splitters."""
 _FACTORS = (10**0.5, 10**0.25)  # half decades, then quarters
 _VOXELS_AT_ONCE = 2**10
 _TARGETS_AT_ONCE = 2**12
@@ -63,22 +65,20 @@ class RidgeCV:
     decomposed once, for all blocks of voxels.
     """
 
-    def __init__(self, features: Tensor, folds: NDArray[np.int64]) -> None:
-        """features: X, (N, D). folds: (N,), the fold that validates each row; -1 for rows that only
-        train.
-        """
+    def __init__(self, features: Tensor, splits: Splits) -> None:
+        """features: X, (N, D). splits: of the rows, which train and which validate."""
         self._unit = float(features.square().sum()) / len(features)
-        self._folds = [_Fold(features, folds == fold) for fold in np.unique(folds[folds >= 0])]
+        self._folds = [_Fold(features, *split) for split in splits]
         self._solver = RidgeSolver(features)
 
     def fit(self, responses: Tensor) -> RidgeFit:
         """The weights of responses Y, (N, V), of the features' dtype.
 
-        The penalty of a voxel is where its squared error over the rows of all folds, each predicted
-        from the rows outside its fold, is smallest: among the decades of the grid, then the halves
-        and quarters of a decade beside the best so far, then on the parabola through the best and
-        its neighbours. It does not jump where two of them are equally good. The weights are then
-        fitted to all rows.
+        The penalty of a voxel is where its squared error over all rows that validate, each
+        predicted from those that train in its split, is smallest: among the decades of the grid,
+        then the halves and quarters of a decade beside the best so far, then on the parabola
+        through the best and its neighbours. It does not jump where two of them are equally good.
+        The weights are then fitted to all rows.
         """
         chosen = [
             self._choose(_ErrorCurve(self._folds, responses[:, voxels]))
@@ -119,9 +119,9 @@ class RidgeCV:
 class _Fold:
     """The rows that a fold leaves out, as ridge regression on the others predicts them."""
 
-    def __init__(self, features: Tensor, is_left_out: NDArray[np.bool_]) -> None:
-        """features: (N, D). is_left_out: (N,)."""
-        self.left_out, self._others = np.flatnonzero(is_left_out), np.flatnonzero(~is_left_out)
+    def __init__(self, features: Tensor, others: NDArray[np.int64], left_out: NDArray) -> None:
+        """features: (N, D)."""
+        self.left_out, self._others = left_out, others
         self._solver = RidgeSolver(features[self._others])
         self.scores, self._q = features[self.left_out] @ self._solver.directions, None
         if len(self.scores) > self.scores.shape[1]:  # fewer rows, with the same products
@@ -164,17 +164,16 @@ class _ErrorCurve:
 
 
 def fit_kernel_ridge(
-    kernel: Tensor, responses: Tensor, folds: NDArray[np.int64]
+    kernel: Tensor, responses: Tensor, splits: Splits
 ) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
     """Kernel ridge regression with a penalty per voxel, of the grid, chosen by himalaya.
 
-    kernel: (N, N). responses: (N, V), centred by the caller. folds: (N,), 0 or more. Returns the
+    kernel: (N, N). responses: (N, V), centred by the caller. Returns the
     dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), the penalties (V,), in
     the units of the kernel, and which are at an end of the grid, as `RidgeFit.end`.
     """
     from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
 
-    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in np.unique(folds)]
     penalties = kernel.new_tensor(PENALTIES) * kernel.trace() / len(kernel)
     with _torch_backend(kernel.device):
         penalty, dual, _ = solve_kernel_ridge_cv_eigenvalues(
@@ -182,7 +181,7 @@ def fit_kernel_ridge(
             responses,
             alphas=penalties,
             score_func=_negative_squared_error,
-            cv=splits,
+            cv=list(splits),
             n_targets_batch=_TARGETS_AT_ONCE,
             n_alphas_batch=_PENALTIES_AT_ONCE,
         )
@@ -219,18 +218,17 @@ class RidgeSolver:
 
 
 class OutOfFoldRidge:
-    """Predicts each row from the rows outside its fold, at a given penalty for each voxel.
+    """Predicts each row from those that train in its split, at a given penalty for each voxel.
 
     The features of each fold are decomposed once, for all blocks of voxels.
     """
 
-    def __init__(self, features: Tensor, folds: NDArray[np.int64]) -> None:
-        """features: (N, D), centred by the caller. folds: (N,), 0 or more."""
+    def __init__(self, features: Tensor, splits: Splits) -> None:
+        """features: (N, D), centred by the caller. splits: each row is left out once."""
         self._features = features
-        self._folds = []
-        for fold in np.unique(folds):
-            left_out, others = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-            self._folds.append((left_out, others, RidgeSolver(features[others])))
+        self._folds = [
+            (left_out, others, RidgeSolver(features[others])) for others, left_out in splits
+        ]
 
     def predict(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """(N, V), for responses (N, V), centred by the caller, and penalties (V,)."""

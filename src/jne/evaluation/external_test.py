@@ -41,6 +41,10 @@ def external_test(
     """
     if config.test is None:
         return {}
+    if run.n_folds > 1:
+        raise InputError(
+            "test", f"the run in {run.path} has an encoder for each fold; train with data.folds=1"
+        )
     source = _source(run, config)
     try:
         prepared = prepare(source, config.output / "prepared")

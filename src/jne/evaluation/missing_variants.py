@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jne.analysis import nonlinearity
-from jne.errors import keys_below
+from jne.errors import InputError, keys_below
 from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import SETTINGS, jacobian_deviation, variant_column
 from jne.results import Results
@@ -36,6 +36,12 @@ def missing_variants(
     variants = [name for name in config.variants if variant_column("jne", name) not in voxels]
     if not variants:
         return {}
+    if run.n_folds > 1:
+        raise InputError(
+            "variants",
+            f"{', '.join(variants)}: {run.path} has an encoder for each fold; train with "
+            f"jacobian.variants, or leave it out",
+        )
     trained = np.flatnonzero(voxels["status"] == "ok")
     outputs = np.flatnonzero(voxels["analysed"].to_numpy()[trained])  # of the encoder
 

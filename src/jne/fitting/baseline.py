@@ -17,7 +17,7 @@ from torch import Tensor
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import N_FOLDS, cross_validation
-from jne.encoders.ridge import PENALTIES, RidgeCV, fit_kernel_ridge
+from jne.encoders.ridge import PENALTIES, RidgeCV, Splits, fit_kernel_ridge
 from jne.errors import InputError
 from jne.jacobian.resumable import ResumableArrays
 from jne.stages import Stages
@@ -46,9 +46,31 @@ def baseline_columns(
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:
-        names = (f"r2_{kind}", f"{kind}_penalty", f"{kind}_penalty_end")
-        columns |= zip(names, _stage(kind, data, stages)[:_N_COLUMNS], strict=True)
+        tables = [_stage(kind, part, stages) for part in data.parts]
+        r2, penalty, end = np.array([table[:_N_COLUMNS] for table in tables]).swapaxes(0, 1)
+        if len(tables) > 1:
+            r2 = np.array([_r2_of_folds(data, tables)])
+        with np.errstate(divide="ignore"):
+            mean = np.exp(np.log(penalty).mean(axis=0)) if len(tables) > 1 else penalty[0]
+        columns |= {
+            f"r2_{kind}": r2[0],
+            f"{kind}_penalty": mean,
+            f"{kind}_penalty_end": np.trunc(end.mean(axis=0)),
+        }
     return columns
+
+
+def _r2_of_folds(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """R2 (V',) over all test stimuli, each predicted by its fold."""
+    predictions = [
+        table[_N_COLUMNS:][: len(part.rows["test"])]
+        for table, part in zip(tables, data.parts, strict=True)
+    ]
+    result, of_all = np.empty(data.n_trained, dtype=np.float32), data.in_order(predictions)
+    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        truth = data.responses.block(data.rows["test"], voxels).numpy()
+        result[voxels] = r2_score(truth, of_all[:, np.arange(voxels.start, voxels.stop)])
+    return result
 
 
 def linear_predictions(
@@ -60,7 +82,8 @@ def linear_predictions(
     """
     if stages is not None:
         assert isinstance(data, EncodingData)
-        return np.split(_stage("ridge", data, stages)[_N_COLUMNS:], 2)
+        of_parts = [np.split(_stage("ridge", part, stages)[_N_COLUMNS:], 2) for part in data.parts]
+        return [data.in_order(predictions) for predictions in zip(*of_parts, strict=True)]
     return np.split(_computed("ridge", data)[_N_COLUMNS:], 2)
 
 
@@ -110,8 +133,8 @@ def _fill(arrays: ResumableArrays, kind: str, data: StandardisedData) -> None:
             progress.update(task, completed=voxels.stop)
 
 
-def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
-    ridge = RidgeCV(features, folds)
+def _ridge(features: Tensor, splits: Splits, test: Tensor) -> Predict:
+    ridge = RidgeCV(features, splits)
 
     def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
         fitted = ridge.fit(responses)
@@ -121,17 +144,17 @@ def _ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
     return predict
 
 
-def _kernel_ridge(features: Tensor, folds: NDArray[np.int64], test: Tensor) -> Predict:
+def _kernel_ridge(features: Tensor, splits: Splits, test: Tensor) -> Predict:
     kernel, test_kernel = _kernel(features, features), _kernel(test, features)
 
     def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
-        dual, penalty, end = fit_kernel_ridge(kernel, responses, folds)
+        dual, penalty, end = fit_kernel_ridge(kernel, responses, splits)
         return test_kernel @ dual, penalty, end
 
     return predict
 
 
-_KINDS: Mapping[str, Callable[[Tensor, NDArray[np.int64], Tensor], Predict]] = {
+_KINDS: Mapping[str, Callable[[Tensor, Splits, Tensor], Predict]] = {
     "ridge": _ridge,
     "kernel": _kernel_ridge,
 }

@@ -42,7 +42,11 @@ from jne.fitting.config import FitConfig, Readout, TrainerConfig
 from jne.fitting.decay import DECAYS, DecayPath, is_auto, solved_loss
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
 from jne.fitting.module import EncodingModule, build_optimizer
-from jne.fitting.readout import freeze_linear_path, output_layers, refit_readout
+from jne.fitting.readout import (
+    freeze_linear_path,
+    output_layers,
+    refit_readout,
+)
 from jne.fitting.stacking import stack_readout, stacking_lacks
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
@@ -240,15 +244,7 @@ def _with_ridge(
         return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty, solved.end)
     freeze_linear_path(module.encoder)
     trained = train(module, data)
-    solved = solve(module.encoder, data)
-    return replace(
-        trained,
-        best_loss=solved.loss,
-        readout_penalty=solved.penalty,
-        readout_end=solved.end,
-        stack_linear=solved.stack_linear,
-        stack_nonlinear=solved.stack_nonlinear,
-    )
+    return trained.with_readout(solve(module.encoder, data))
 
 
 def _train_on_components(

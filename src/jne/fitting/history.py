@@ -1,7 +1,7 @@
 """The history of a training; and with the encoder's weights, as one file."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from jne.fitting.readout import RidgeReadout
 from jne.utils.files import atomic_file
 from jne.utils.tensors import load_tensors
 
@@ -41,12 +42,66 @@ class History:
     first_epoch, best_epoch, trained_loss (of its best epoch) and loss, the lowest of which chose.
     """
 
+    def with_readout(self, solved: RidgeReadout) -> "History":
+        """Where the last layer was solved for."""
+        return replace(
+            self,
+            best_loss=solved.loss,
+            readout_penalty=solved.penalty,
+            readout_end=solved.end,
+            stack_linear=solved.stack_linear,
+            stack_nonlinear=solved.stack_nonlinear,
+        )
+
+    @classmethod
+    def of_folds(cls, folds: "Sequence[History]") -> "History":
+        """Of the encoders of all folds: epochs and decays with a column `fold`, from 1; means.
+
+        Penalties are geometric means, and at an end of the grid where those of all folds are. Of a
+        single fold, its own.
+        """
+        if len(folds) == 1:
+            return folds[0]
+
+        def mean(name: str, log: bool = False) -> NDArray[np.float32] | None:
+            values = [getattr(fold, name) for fold in folds]
+            if any(of_fold is None for of_fold in values):
+                return None
+            if log:
+                return np.exp(np.log(values).mean(axis=0)).astype(np.float32)
+            result: NDArray[np.float32] = np.mean(values, axis=0)
+            return result
+
+        def table(name: str) -> pd.DataFrame | None:
+            tables = {k: getattr(fold, name) for k, fold in enumerate(folds, start=1)}
+            if any(of_fold is None for of_fold in tables.values()):
+                return None
+            return pd.concat(tables, names=["fold"]).reset_index("fold").reset_index(drop=True)
+
+        end, epochs = mean("readout_end"), table("epochs")
+        assert epochs is not None
+        return cls(
+            epochs=epochs,
+            best_epoch=round(float(np.mean([fold.best_epoch for fold in folds]))),
+            best_loss=float(np.mean([fold.best_loss for fold in folds])),
+            readout_penalty=mean("readout_penalty", log=True),
+            readout_end=None if end is None else np.trunc(end),
+            stack_linear=mean("stack_linear"),
+            stack_nonlinear=mean("stack_nonlinear"),
+            decays=table("decays"),
+        )
+
     @property
     def weight_decay(self) -> float | None:
-        """The weight decay that was chosen, where it was left to the data."""
-        if self.decays is None:
-            return None
-        return float(self.decays["weight_decay"].iloc[self.decays["loss"].argmin()])
+        """The weight decay that was chosen, where it was left to the data; of folds, the mean."""
+        return None if self.decays is None else float(chosen_decays(self.decays).mean())
+
+
+def chosen_decays(decays: pd.DataFrame) -> NDArray[np.float64]:
+    """The weight decay of the lowest loss, of each fold."""
+    fold = decays["fold"] if "fold" in decays else np.zeros(len(decays))
+    best = decays.groupby(fold)["loss"].idxmin()
+    return decays["weight_decay"].loc[best].to_numpy(dtype=np.float64)
 
 
 def write_trained(path: Path, encoder: nn.Module, history: History) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import StandardisedData
-from jne.data.folds import cross_validation, validation_fold
+from jne.data.folds import cross_validation, validation_split
 from jne.encoders import is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
 from jne.errors import InputError
@@ -61,12 +61,13 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     not end in a linear layer.
     """
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    folds = cross_validation(data) if is_linear(encoder) else validation_fold(data)
+    crossed = is_linear(encoder)
+    splits = cross_validation(data) if crossed else validation_split(data)
     readout, hidden = last_layer(encoder, data, rows)
     path = getattr(encoder, "linear_path", None)
     features = data.features[rows]
     # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
-    centre = slice(None) if folds.min() >= 0 else folds < 0
+    centre = slice(None if crossed else len(data.rows["train"]))
     bias = readout.bias
     scale = 1.0
     inputs = hidden
@@ -77,9 +78,9 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     inputs = inputs - mean
     penalty, end = np.empty((2, data.n_outputs), dtype=np.float32)
     loss = np.empty(data.n_outputs)
-    ridge = RidgeCV(inputs, folds)
+    ridge = RidgeCV(inputs, splits)
     validation = None
-    if folds.min() >= 0:  # other stimuli than those of validation chose the penalties, too
+    if crossed:  # other stimuli than those of validation chose the penalties, too
         validation = _ValidationError(inputs, len(data.rows["train"]), bias is not None)
     with stage_progress() as progress, torch.no_grad():
         task = progress.add_task("ridge readout", total=data.n_outputs, unit="voxels")

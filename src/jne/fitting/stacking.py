@@ -11,7 +11,7 @@ of all voxels, and are applied to fits to training and validation stimuli (docs/
 n stimuli, D features, H width of the last hidden layer, v of the V' trained voxels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,7 +51,6 @@ def stacking_lacks(encoder: nn.Module, data: StandardisedData) -> str | None:
     return None
 
 
-@torch.no_grad()
 def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     """Replace the weights of the encoder's last layer and linear path by those of stacking.
 
@@ -59,56 +58,112 @@ def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     share, for the weights. Its loss is at a and b, by weights that were fitted to the training
     stimuli. encoder: nonlinear, and nothing is missing (`stacking_lacks`).
     """
-    rows, n = np.concatenate([data.rows["train"], data.rows["val"]]), len(data.rows["train"])
-    readout, h = last_layer(encoder, data, rows, value="stacked")
-    path, x = encoder.linear_path, data.features[rows]
-    assert isinstance(path, nn.Linear)
-    assert readout.bias is not None
-    ridge = RidgeCV(x - x.mean(dim=0), cross_validation(data))
-    heldout = _HeldOut(h, x, n)
-    penalty, end = np.empty((2, data.n_outputs), dtype=np.float32)
-    slopes, errors = np.empty((2, 2, data.n_outputs))
-    products = np.empty((3, 3, data.n_outputs))
-    with stage_progress() as progress:
-        task = progress.add_task("stacked readout", total=3 * data.n_outputs, unit="voxels")
+    (solved,) = stack_readouts([encoder], [data])
+    return solved
 
-        def blocks() -> Iterator[tuple[slice, Tensor]]:
-            for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
-                yield voxels, data.responses.block(rows, voxels)
+
+@torch.no_grad()
+def stack_readouts(
+    encoders: Sequence[nn.Module], data: Sequence[StandardisedData]
+) -> list[RidgeReadout]:
+    """As `stack_readout`, of the encoders of all folds of one data set.
+
+    a and b of a fold are regressed on the validation stimuli of all folds, each predicted from its
+    own fold's training stimuli, but for those that the fold tests.
+    """
+    folds = [_Fold(*fold) for fold in zip(encoders, data, strict=True)]
+    validated = [part.rows["val"] for part in data]
+    tested = [part.rows.get("test", part.rows["val"][:0]) for part in data]
+    used = [[~np.isin(rows, of_fold) for rows in validated] for of_fold in tested]
+    n_outputs, n_slopes = data[0].n_outputs, [sum(map(np.sum, masks)) for masks in used]
+    slopes, errors = np.empty((2, len(folds), 2, n_outputs))
+    with stage_progress() as progress:
+        task = progress.add_task("stacked readout", total=3 * n_outputs, unit="voxels")
+
+        def regressions(
+            solve: bool,
+        ) -> Iterator[tuple[int, slice, tuple[NDArray, list[NDArray], tuple[NDArray, ...]]]]:
+            for voxels in voxel_blocks(n_outputs, _VOXELS_AT_ONCE):
+                held_out = [fold.held_out(voxels, solve) for fold in folds]
+                for k, masks in enumerate(used):
+                    left, *parts = (
+                        np.concatenate([values[m] for values, m in zip(each, masks, strict=True)])
+                        for each in zip(*held_out, strict=True)
+                    )
+                    yield k, voxels, (left, parts, regress(left, parts))
                 progress.advance(task, voxels.stop - voxels.start)
 
-        for voxels, y in blocks():
-            fitted = ridge.fit(y - y.mean(dim=0))
-            penalty[voxels], end[voxels] = fitted.penalty, fitted.end
-            left, parts = heldout.parts(y, penalty[voxels])
-            slopes[:, voxels], errors[:, voxels], _ = regress(left, parts)
-            terms = np.stack([left, *parts]).astype(np.float64)
-            products[..., voxels] = np.einsum("inv,jnv->ijv", terms, terms) / len(left)
+        for k, voxels, (_, _, (slope, error, _)) in regressions(solve=True):
+            slopes[k][:, voxels], errors[k][:, voxels] = slope, error
         pools = [
-            Pool(slope, error, zeros)
-            for slope, error, zeros in zip(slopes, errors, (False, True), strict=True)
+            [
+                Pool(slope, error, zeros)
+                for slope, error, zeros in zip(*of_fold, (False, True), strict=True)
+            ]
+            for of_fold in zip(slopes, errors, strict=True)
         ]
-        pulls = np.zeros((2, len(rows) - n))
-        for voxels, y in blocks():
-            left, parts = heldout.parts(y, penalty[voxels])
-            rest = regress(left, parts)[2]
-            for pull, pool, part in zip(pulls, pools, parts, strict=True):
+        pulls = [np.zeros((2, n)) for n in n_slopes]
+        for k, voxels, (_, parts, (_, _, rest)) in regressions(solve=False):
+            for pull, pool, part in zip(pulls[k], pools[k], parts, strict=True):
                 pull += pool.pull(part, rest, voxels)
-        of_pools = [pool.shrunk(pull) for pool, pull in zip(pools, pulls, strict=True)]
-        a = of_pools[0].clip(0, 1).astype(np.float32)
-        b = of_pools[1].clip(LEAST_NONLINEAR).astype(np.float32)
-        whole = Parts(h, x)
-        for voxels, y in blocks():
-            maps = whole.solve(y, torch.from_numpy(penalty[voxels]))
-            weights = maps.stacked(torch.from_numpy(a[voxels]), torch.from_numpy(b[voxels]))
-            readout.weight[voxels], path.weight[voxels] = (weight.T for weight in weights)
-            mean = whole.mean_h @ weights[0] + whole.mean_x @ weights[1]
-            readout.bias[voxels] = maps.offset - mean
-            if path.bias is not None:
-                path.bias[voxels] = 0
-    at = np.stack([np.ones_like(a), -a, -b]).astype(np.float64)
-    loss = np.einsum("iv,ijv,jv->v", at, products, at).mean()
-    return RidgeReadout(penalty, end, float(loss), a, b)
+        solved = []
+        for fold, of_fold, pull in zip(folds, pools, pulls, strict=True):
+            linear, nonlinear = map(Pool.shrunk, of_fold, pull)
+            a = linear.clip(0, 1).astype(np.float32)
+            b = nonlinear.clip(LEAST_NONLINEAR).astype(np.float32)
+            for voxels in voxel_blocks(n_outputs, _VOXELS_AT_ONCE):
+                fold.write(voxels, a[voxels], b[voxels])
+                progress.advance(task, (voxels.stop - voxels.start) / len(folds))
+            solved.append(fold.solved(a, b))
+    return solved
+
+
+class _Fold:
+    """An encoder whose readout is stacked, and the data that it is of."""
+
+    def __init__(self, encoder: nn.Module, data: StandardisedData) -> None:
+        rows = data.rows["train"], data.rows["val"]
+        self._data, self._rows, self._n = data, np.concatenate(rows), len(rows[0])
+        readout, self._h = last_layer(encoder, data, self._rows, value="stacked")
+        path, self._x = encoder.linear_path, data.features[self._rows]
+        assert isinstance(path, nn.Linear)
+        assert readout.bias is not None
+        self._readout, self._path, self._bias = readout, path, readout.bias
+        self._ridge = RidgeCV(self._x - self._x.mean(dim=0), cross_validation(data))
+        self._of_train = _HeldOut(self._h, self._x, self._n)
+        self._penalty, self._end = np.empty((2, data.n_outputs), dtype=np.float32)
+        self._products = np.empty((3, 3, data.n_outputs))
+        self._whole: Parts | None = None
+
+    def held_out(self, voxels: slice, solve: bool) -> list[NDArray]:
+        """y - r, l - r and g of the validation stimuli, (n, v) each; at first, `solve`."""
+        y = self._data.responses.block(self._rows, voxels)
+        if solve:
+            fitted = self._ridge.fit(y - y.mean(dim=0))
+            self._penalty[voxels], self._end[voxels] = fitted.penalty, fitted.end
+        left, parts = self._of_train.parts(y, self._penalty[voxels])
+        if solve:
+            terms = np.stack([left, *parts]).astype(np.float64)
+            products = np.einsum("inv,jnv->ijv", terms, terms)
+            self._products[..., voxels] = products / len(left)
+        return [left, *parts]
+
+    def write(self, voxels: slice, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
+        """The weights of v voxels, fitted to training and validation stimuli."""
+        self._whole = self._whole or Parts(self._h, self._x)
+        y = self._data.responses.block(self._rows, voxels)
+        maps = self._whole.solve(y, torch.from_numpy(self._penalty[voxels]))
+        weights = maps.stacked(torch.from_numpy(a), torch.from_numpy(b))
+        self._readout.weight[voxels], self._path.weight[voxels] = (w.T for w in weights)
+        mean = self._whole.mean_h @ weights[0] + self._whole.mean_x @ weights[1]
+        self._bias[voxels] = maps.offset - mean
+        if self._path.bias is not None:
+            self._path.bias[voxels] = 0
+
+    def solved(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> RidgeReadout:
+        at = np.stack([np.ones_like(a), -a, -b]).astype(np.float64)
+        loss = np.einsum("iv,ijv,jv->v", at, self._products, at).mean()
+        return RidgeReadout(self._penalty, self._end, float(loss), a, b)
 
 
 @dataclass(frozen=True)

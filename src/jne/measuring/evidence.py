@@ -24,7 +24,7 @@ from jne.analysis.evidence import (
 from jne.analysis.evidence_sums import normal_quantile
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
-from jne.encoders.ridge import RidgeCV
+from jne.encoders.ridge import RidgeCV, Splits
 from jne.errors import InputError
 from jne.fitting.readout import last_layer
 from jne.measuring.scores import Scores
@@ -65,7 +65,7 @@ class MeasuredEvidence:
 
 
 def measure_evidence(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     scores: Scores,
     linear: Sequence[Columns],
@@ -74,12 +74,14 @@ def measure_evidence(
 ) -> MeasuredEvidence:
     """Evidence of the trained voxels, of their ROIs and of all.
 
-    linear: predictions of the test stimuli (n, V') by ridge and by least-squares regression.
+    encoders: of each of `data.parts`. linear: predictions of the test stimuli (n, V') by ridge and
+    by least-squares regression.
     folder: for evidence.npy.
     """
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
-    nonlinear = nonlinear_part(encoder, data)
+    of_parts = [nonlinear_part(*part) for part in zip(encoders, data.parts, strict=True)]
+    nonlinear = data.in_order(of_parts, centred=True)
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
     if settings.keep:
@@ -139,14 +141,14 @@ def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
     return left.float().numpy() if weight is None else _Readout(left, weight)
 
 
-def _not_linear(features: Tensor, at: Tensor, values: Tensor, folds: NDArray[np.int64]) -> Tensor:
+def _not_linear(features: Tensor, at: Tensor, values: Tensor, splits: Splits) -> Tensor:
     """What is not linear in functions of the features (N, D) at others (n, D): (n, H) float64.
 
-    values: (N + n, H). folds: (N,), for a ridge regression where stimuli are few.
+    values: (N + n, H). splits: for a ridge regression where stimuli are few.
     """
     n = len(features)
     if n >= STIMULI_PER_FEATURE * features.shape[1]:
         return LinearPart(features, at).remove(values[:n], values[n:])
     centre, offset = features.mean(dim=0), values[:n].mean(dim=0)
-    weights = RidgeCV(features - centre, folds).fit(values[:n] - offset).weights
+    weights = RidgeCV(features - centre, splits).fit(values[:n] - offset).weights
     return (values[n:] - offset - (at - centre) @ weights).double()

@@ -5,7 +5,7 @@ stimuli, V voxels, of which V' were trained on.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Nonlinearity:
 
 
 def measure_nonlinearity(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     scores: Scores,
     settings: JacobianConfig,
@@ -85,16 +85,17 @@ def measure_nonlinearity(
     deviation_VARIANT.npy for every other variant. If an earlier attempt was killed, continues from
     its last block.
 
-    alpha: significant below this, for `jacobian.voxels=significant`. compute: in place of
-    `deviations`, where they were computed before (`jne.training.shards`). Raises InputError, naming
-    the key, where the Jacobians cannot be computed with these settings.
+    encoders: of each of `data.parts`; a deviation is from the mean Jacobian over the test stimuli
+    of the stimulus's own part. alpha: significant below this, for `jacobian.voxels=significant`.
+    compute: in place of `deviations`, where they were computed before (`jne.training.shards`).
+    Raises InputError, naming the key, where the Jacobians cannot be computed with these settings.
     """
     compute = compute or deviations
     start = time.monotonic()
     files = {v: variant_file(folder / "deviation.npy", v) for v in settings.variants}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
     chosen = chosen_outputs(data, scores, settings, alpha)
-    arrays = _arrays(encoder, data, chosen, settings, files, compute)
+    arrays = _arrays(encoders, data, chosen, settings, files, compute)
     columns = {
         variant_column(name, variant): metric(arrays[variant])
         for variant in settings.variants
@@ -111,7 +112,7 @@ def measure_nonlinearity(
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if data.twins is not None:
-        columns |= _twin_columns(encoder, data, chosen, columns["jne"], settings, folder, compute)
+        columns |= _twin_columns(encoders, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
 
@@ -156,7 +157,7 @@ def chosen_outputs(
 
 
 def _arrays(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
@@ -168,7 +169,7 @@ def _arrays(
     every_voxel = len(chosen) == len(data.voxel_status)
     target = files[DEFAULT].with_name(MEASURED)
     if len(chosen):
-        compute(encoder, data, chosen, settings, target)
+        compute(encoders, data, chosen, settings, target)
     arrays = {}
     for name, final in files.items():
         measured = variant_file(target, name)
@@ -186,7 +187,7 @@ def _arrays(
 
 
 def _twin_columns(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     chosen: NDArray[np.int64],
     jne: NDArray,
@@ -202,7 +203,7 @@ def _twin_columns(
     twins = data.twins
     assert twins is not None
     outputs = twins_of(chosen, data)
-    measured = jne_of(encoder, data, outputs, settings, folder, "Jacobians of twins", compute)
+    measured = jne_of(encoders, data, outputs, settings, folder, "Jacobians of twins", compute)
     twin_jne = among_all(measured, outputs - data.n_trained, data.n_outputs - data.n_trained)
     draws = data.all_voxels(twins.per_draw(twin_jne, data.n_trained))
     mean = draws.mean(axis=0)
@@ -220,7 +221,7 @@ def twins_of(chosen: NDArray[np.int64], data: EncodingData) -> NDArray[np.int64]
 
 
 def jne_of(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     outputs: NDArray[np.int64],
     settings: JacobianConfig,
@@ -235,14 +236,14 @@ def jne_of(
     if not len(outputs):
         return np.empty(0)
     path = folder / TWINS_SCRATCH
-    (compute or deviations)(encoder, data, outputs, settings, path, title, only_jne=True)
+    (compute or deviations)(encoders, data, outputs, settings, path, title, only_jne=True)
     jne = nonlinearity.jne(np.load(path, mmap_mode="r"))
     path.unlink()
     return jne
 
 
 def deviations(
-    encoder: nn.Module,
+    encoders: Sequence[nn.Module],
     data: EncodingData,
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
@@ -251,11 +252,42 @@ def deviations(
     only_jne: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> None:
-    """Write the deviations of some of the encoder's outputs to `path`, other arrays beside it.
+    """Write the deviations of some of the encoders' outputs to `path`, other arrays beside it.
 
-    title: of the progress bar. only_jne: no other variants, nor gain and shape. shard: as of
-    `jacobian_deviation`.
+    encoders: of each of `data.parts`. title: of the progress bar. only_jne: no other variants, nor
+    gain and shape. shard: as of `jacobian_deviation`.
     """
+    parts = data.parts
+    numbers = range(1, len(parts) + 1)
+    folds = (
+        [path] if len(parts) == 1 else [path.with_stem(f"fold_{k}_{path.stem}") for k in numbers]
+    )
+    for encoder, part, file in zip(encoders, parts, folds, strict=True):
+        _deviations(encoder, part, chosen, settings, file, title, only_jne, shard)
+    if len(parts) == 1 or not folds[0].exists():  # this shard has no voxels
+        return
+    names = [DEFAULT] if only_jne else [*settings.variants, *GAIN_SHAPE]
+    for name in names:
+        files = [variant_file(file, name) for file in folds]
+        arrays = [np.load(file, mmap_mode="r") for file in files]
+        shape = len(data.rows["test"]), arrays[0].shape[1]
+        with atomic_array(variant_file(path, name), shape, arrays[0].dtype) as whole:
+            for part, array in zip(parts, arrays, strict=True):
+                whole[np.searchsorted(data.rows["test"], part.rows["test"])] = array
+        for file in files:
+            file.unlink()
+
+
+def _deviations(
+    encoder: nn.Module,
+    data: EncodingData,
+    chosen: NDArray[np.int64],
+    settings: JacobianConfig,
+    path: Path,
+    title: str,
+    only_jne: bool,
+    shard: tuple[int, int] | None,
+) -> None:
     features = data.split("test")[0]
     with stage_progress() as progress:
         task = progress.add_task(title, total=len(features), unit="stimuli")

@@ -64,7 +64,7 @@ def planted_columns(
     of_draws = data.n_trained + len(twins.voxels) * np.arange(twins.n_draws)[:, None]
     outputs = np.concatenate([twins.voxels[chosen], (of_draws + chosen).ravel()])
     title = "Jacobians of planted twins"
-    jne = jne_of(second.encoder, data, outputs, jacobian, folder, title)
+    jne = jne_of([second.encoder], data, outputs, jacobian, folder, title)
     jne = jne.reshape(1 + twins.n_draws, len(chosen))
     power = power[chosen]
     levels = np.array([0, *planted])

@@ -15,7 +15,8 @@
     evidence.npz      what unseen responses say of regions, per stimulus (jne.results.evidence)
     evidence.npy      with evidence.keep: (n_test, n_voxels) float32, the product per stimulus
     nonlinear_share.npz  what the nonlinear shares of regions follow from (jne.results.shares)
-    features.npy      (n_test, n_features) float32, standardised: the input of the encoder
+    features.npy      (n_test, n_features) float32, standardised: the input of the encoder (with
+                      data.folds, over all stimuli; that of a fold is in its file)
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
     deviation.npy     (n_test, n_voxels) float32
@@ -23,6 +24,8 @@
     jne_ss.npy        (n_test, n_voxels) float32
     encoder.pt        the best weights, the config of the encoder, and the standardisation; with
                       control=twins its outputs are the trained voxels, then their twins
+    encoder_fold_1.pt ...  with data.folds, in its place: the encoder that did not see the stimuli
+                      whose `fold` in stimuli.csv is 1
     space.json        shape and affine of the volume, for voxels with columns i, j, k
     images.json       the path of the images that column `image` of stimuli.csv names
     data.json         citation, licence and links of the data
@@ -93,13 +96,20 @@ def write_results(
 def write_encoder(
     path: Path, config: Mapping[str, Any], encoder: nn.Module, scaling: Mapping[str, Tensor]
 ) -> None:
-    """Write encoder.pt.
+    """Write encoder.pt, or the file of a fold.
 
     config: the config section `encoder`. scaling: feature_mean, feature_scale (D,) and
     response_mean, response_scale (V',).
     """
-    with atomic_file(path / "encoder.pt") as temporary, open(temporary, "wb") as file:
+    with atomic_file(path) as temporary, open(temporary, "wb") as file:
         torch.save({"config": config, "weights": encoder.state_dict(), **scaling}, file)
+
+
+def encoder_files(n_folds: int) -> list[str]:
+    """Their names, of a run in so many folds."""
+    if n_folds == 1:
+        return ["encoder.pt"]
+    return [f"encoder_fold_{k}.pt" for k in range(1, n_folds + 1)]
 
 
 def voxel_table(

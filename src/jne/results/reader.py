@@ -19,6 +19,7 @@ from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.results.about import read_about
+from jne.results.contents import encoder_files
 from jne.results.evidence import EVIDENCE, RegionEvidence
 from jne.results.shares import SHARES, RegionShares
 from jne.results.weights import build_saved
@@ -43,7 +44,7 @@ _CONFIG: dict[str, type] = {
     "data": dict,
     "encoder": dict,
 }
-_MAX_DRAWS = 1000
+_MAX_DRAWS = _MAX_FOLDS = 1000
 _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 
 
@@ -79,7 +80,8 @@ class Results:
         self.region_shares = self._read_region_shares()
         self.region_evidence = self._read_region_evidence()
         self._check_arrays()
-        self._read_encoder()
+        for name in self._encoders:
+            self._read_encoder(name)
 
     def array(self, name: str) -> NDArray[np.float32]:
         """An array of the folder, memory-mapped.
@@ -89,26 +91,36 @@ class Results:
         """
         return self._read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
 
-    def encoder(self, trust: Sequence[str] = ()) -> nn.Module:
+    def encoder(self, trust: Sequence[str] = (), fold: int | None = None) -> nn.Module:
         """The trained encoder: standardised features (N, D) to the trained voxels (N, V').
 
         With control=twins the twins follow the voxels, (N, V' + T).
 
-        trust: packages, other than jne and torch.nn, whose classes the folder may name, such as
-        `my_package.` for an encoder of your own. Raises InputError for a class of another package,
-        and where the weights do not fit the class.
+        fold: of a run with `data.folds`, that whose encoder is wanted, from 1 (column `fold` of
+        `stimuli`). trust: packages, other than jne and torch.nn, whose classes the folder may name,
+        such as `my_package.` for an encoder of your own. Raises InputError for a class of another
+        package, where the weights do not fit the class, and where there are folds and none is
+        given.
         """
-        return build_saved(self._read_encoder(), self.path / "encoder.pt", trust)
+        name = self._encoder_file(fold)
+        return build_saved(self._read_encoder(name), self.path / name, trust)
 
     def predict(self, features: ArrayLike, trust: Sequence[str] = ()) -> NDArray[np.floating]:
         """Responses (n, V) in the units of the data to features (n, D) as they are in the data.
 
         The columns are the rows of `voxels`, NaN where a voxel has no encoder. float64 where the
-        features are, or where float32 cannot hold the data, else float32. trust: as of `encoder`.
-        Raises InputError for features of another number than D, and such that are not finite.
+        features are, or where float32 cannot hold the data, else float32. With `data.folds`, the
+        mean of what the encoders of all folds predict. trust: as of `encoder`. Raises InputError
+        for features of another number than D, and such that are not finite.
         """
         trained = (self.voxels["status"] == "ok").to_numpy()
-        return RawEncoder(self.encoder(trust), self._read_encoder(), trained).predict(features)
+        predictions = []
+        for name in self._encoders:
+            saved = self._read_encoder(name)
+            encoder = build_saved(saved, self.path / name, trust)
+            predictions.append(RawEncoder(encoder, saved, trained).predict(features))
+        mean: NDArray[np.floating] = np.mean(predictions, axis=0)
+        return mean
 
     def to_xarray(self) -> "xarray.Dataset":
         """Tables and arrays as one xarray.Dataset (`jne.results.labelled`)."""
@@ -143,6 +155,10 @@ class Results:
         draws = config["control"].get("draws", 1)
         if not isinstance(draws, int) or not 1 <= draws <= _MAX_DRAWS:
             self._refuse("config.yaml", "the key control.draws, a number from 1", repr(draws))
+        n_folds = config["data"].get("folds", 1)
+        if not isinstance(n_folds, int) or not 1 <= n_folds <= _MAX_FOLDS:
+            self._refuse("config.yaml", "the key data.folds, a number from 1", repr(n_folds))
+        self._encoders = encoder_files(n_folds)
         self._n_draws: int = draws if config["control"]["kind"] == "twins" else 0
         return config
 
@@ -268,19 +284,33 @@ class Results:
                 expected = "finite values" if has_values[bad] else "NaN"
                 self._refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
 
-    def _read_encoder(self) -> dict[str, Any]:
-        """The content of encoder.pt: config, weights and scaling."""
-        saved = self._read("encoder.pt", load_tensors)
+    @property
+    def n_folds(self) -> int:
+        """How many encoders were trained, each tested on the stimuli that it had not seen."""
+        return len(self._encoders)
+
+    def _encoder_file(self, fold: int | None) -> str:
+        if fold is None and self.n_folds > 1:
+            raise InputError(
+                "fold", f"the run in {self.path} has {self.n_folds} encoders; say which, from 1"
+            )
+        if fold is not None and not 1 <= fold <= self.n_folds:
+            raise InputError("fold", f"must be from 1 to {self.n_folds}", fold)
+        return self._encoders[(fold or 1) - 1]
+
+    def _read_encoder(self, name: str) -> dict[str, Any]:
+        """The content of the file of an encoder: config, weights and scaling."""
+        saved = self._read(name, load_tensors)
         if not isinstance(saved.get("config"), dict) or not isinstance(saved.get("weights"), dict):
-            self._refuse("encoder.pt", "the config and the weights of the encoder")
+            self._refuse(name, "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
         n_outputs = int((self.voxels["status"] == "ok").sum())
         if self._n_draws:
             n_outputs += self._n_draws * int(self.voxels["r2_twin"].notna().sum())
-        for name in _SCALING:
-            size = n_features if name.startswith("feature") else n_outputs
-            if not is_scale(saved.get(name), size):
-                self._refuse("encoder.pt", f"`{name}`, a tensor of shape ({size},)")
+        for scale in _SCALING:
+            size = n_features if scale.startswith("feature") else n_outputs
+            if not is_scale(saved.get(scale), size):
+                self._refuse(name, f"`{scale}`, a tensor of shape ({size},)")
         return saved
 
     # --- files ---

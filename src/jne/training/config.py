@@ -96,7 +96,25 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     used = source.takes_features and "${features" in OmegaConf.to_yaml(composed.data)
     _check_effect(features, used, config.data["name"])
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
+    if source.folds > 1:
+        _check_folds(config)
     return config, source
+
+
+def _check_folds(config: TrainConfig) -> None:
+    """Raise InputError for what is of one encoder alone."""
+    twins = config.control.kind == "twins"
+    of_one = {
+        "control.kind": config.control.kind if twins else None,
+        "jacobian.trajectory": config.jacobian.trajectory,
+        "checkpoint": config.checkpoint,
+        "tracking.log_model": config.tracking.log_model or None,
+    }
+    for key, value in of_one.items():
+        if value is not None:
+            raise InputError(
+                key, "is of one encoder, and data.folds trains several; set data.folds=1", value
+            )
 
 
 def _check_effect(features: Any, used: bool, data: str) -> None:

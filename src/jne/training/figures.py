@@ -94,10 +94,12 @@ def _shown_rois(voxels: pd.DataFrame) -> tuple[list[str], str]:
 
 def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
     figure, (left, right) = subplots(1, 2, figsize=(6.8, 2.6), layout="constrained")
-    number = epochs["epoch"] + 1
-    left.plot(number, epochs["train/loss"], color="#0072B2", label="train")
-    left.plot(number, epochs["val/loss"], color="#D55E00", label="validation")
-    right.plot(number, epochs["val/r2"], color="#D55E00")
+    folds = [epochs] if "fold" not in epochs else [fold for _, fold in epochs.groupby("fold")]
+    for k, fold in enumerate(folds):
+        number, labels = fold["epoch"] + 1, ("train", "validation") if k == 0 else (None, None)
+        left.plot(number, fold["train/loss"], color="#0072B2", label=labels[0])
+        left.plot(number, fold["val/loss"], color="#D55E00", label=labels[1])
+        right.plot(number, fold["val/r2"], color="#D55E00")
     for axes in (left, right):
         axes.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
         axes.set_xlabel("epoch")

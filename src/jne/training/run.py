@@ -15,6 +15,7 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.measuring.share import MeasuredShare
 from jne.results.contents import (
+    encoder_files,
     is_linear,
     roi_table,
     summarise,
@@ -43,7 +44,7 @@ from jne.runs.session import (
     task_overrides,
 )
 from jne.runs.sweep import write_job_pointer
-from jne.stages import Stages
+from jne.stages import Stages, digest_of
 from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
@@ -74,7 +75,10 @@ class TrainingRun:
         Raises InputError where the config names an ROI that the data does not have.
         """
         check_rois(self.config, data)
-        sizes: dict[str, object] = {f"n_{split}": len(rows) for split, rows in data.rows.items()}
+        rows = data.rows
+        if len(data.parts) > 1:  # test, all; of the others, those of the first fold
+            rows = {**data.parts[0].rows, "test": rows["test"]}
+        sizes: dict[str, object] = {f"n_{split}": len(chosen) for split, chosen in rows.items()}
         sizes |= {"n_features": data.features.shape[1], "n_voxels": len(data.voxel_status)}
         prepared, previous = data.prepared.folder, self.folder.previous.get("prepared")
         if previous and Path(previous).name != prepared.name:
@@ -84,6 +88,9 @@ class TrainingRun:
             self.tracked.restart_as_new_run(key)
             self.folder.note(mlflow_run_id=self.tracked.run_id)
         self._contents = contents_of(data.prepared)
+        if len(data.parts) > 1:
+            cut = [self._contents["stimuli"], len(data.parts)]
+            self._contents = {**self._contents, "stimuli": digest_of(cut)}
         self.folder.note(prepared=str(prepared), contents=self._contents)
         self.tracked.log_params(sizes)
         self.tracked.log_input(dataset_of(data.prepared))
@@ -112,7 +119,7 @@ class TrainingRun:
         """
         measured = time.monotonic()
         data, scores, nonlinearity = outcome.data, outcome.scores, outcome.nonlinearity
-        history = outcome.fitted.history
+        history = outcome.history
         voxels = outcome.voxels({**baseline, **({} if share is None else share.columns)})
         if share is not None:
             has_signal = voxels["signal_share"].notna()
@@ -140,7 +147,7 @@ class TrainingRun:
         write_results(
             self.path,
             voxels=voxels,
-            stimuli=data.prepared.stimuli.iloc[data.rows["test"]],
+            stimuli=_tested(data),
             epochs=history.epochs,
             trajectory=history.trajectory,
             arrays={
@@ -154,12 +161,15 @@ class TrainingRun:
             about=asdict(source.about),
         )
         scaling = ("feature_mean", "feature_scale", "response_mean", "response_scale")
-        write_encoder(
-            self.path,
-            self.config.encoder,
-            outcome.fitted.encoder,
-            {name: getattr(data, name) for name in scaling},
-        )
+        for name, fitted, part in zip(
+            encoder_files(len(outcome.fits)), outcome.fits, data.parts, strict=True
+        ):
+            write_encoder(
+                self.path / name,
+                self.config.encoder,
+                fitted.encoder,
+                {scale: getattr(part, scale) for scale in scaling},
+            )
         write_table(self.path / "rois.csv", regions)
         drawn = figures.draw_run(
             self.folder.figures,
@@ -199,6 +209,17 @@ class TrainingRun:
                 self.tracked.log_file(self.path / table, "tables")
         if self.config.tracking.log_model:
             self.tracked.log_model()
+
+
+def _tested(data: EncodingData) -> pd.DataFrame:
+    """The rows of the test stimuli; with folds, a column `fold`: that which tested each, from 1."""
+    stimuli = data.prepared.stimuli.iloc[data.rows["test"]]
+    if len(data.parts) == 1:
+        return stimuli
+    fold = np.zeros(len(data.prepared.stimuli), dtype=np.int64)
+    for k, part in enumerate(data.parts, start=1):
+        fold[part.rows["test"]] = k
+    return stimuli.assign(fold=fold[data.rows["test"]])
 
 
 def check_rois(config: TrainConfig, data: EncodingData) -> None:

@@ -13,6 +13,7 @@ run in one job.
 """
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from torch import nn
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.errors import InputError
+from jne.fitting.history import History
 from jne.jacobian import GAIN_SHAPE, variant_file
 from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
@@ -87,23 +89,28 @@ def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
     check_rois(config, data)
     targets = Targets.from_config(data, config, stages)
     measure = partial(_measure_share, config=config, folder=part.path)
-    fitted, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
-    part.note(prepared=data.prepared.folder.name, best_loss=fitted.history.best_loss)
+    fits, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
+    history = History.of_folds([fitted.history for fitted in fits])
+    part.note(prepared=data.prepared.folder.name, best_loss=history.best_loss)
 
 
 def _measure_share(
-    encoder: nn.Module, data: EncodingData, scores: Scores, config: TrainConfig, folder: Path
+    encoders: Sequence[nn.Module],
+    data: EncodingData,
+    scores: Scores,
+    config: TrainConfig,
+    folder: Path,
 ) -> None:
     """Of what `measure_nonlinearity` computes, the deviations of one share, in `folder`."""
     settings = config.jacobian
     chosen = chosen_outputs(data, scores, settings, config.stats.alpha)
     if len(chosen):
         path = folder / MEASURED
-        deviations(encoder, data, chosen, settings, path, shard=settings.share)
+        deviations(encoders, data, chosen, settings, path, shard=settings.share)
     twins = twins_of(chosen, data) if data.twins is not None else chosen[:0]
     if len(twins):
         title, path = "Jacobians of twins", folder / TWINS_SCRATCH
-        deviations(encoder, data, twins, settings, path, title, True, settings.share)
+        deviations(encoders, data, twins, settings, path, title, True, settings.share)
 
 
 class Shards:
@@ -139,7 +146,7 @@ class Shards:
 
     def merge(
         self,
-        encoder: nn.Module,
+        encoders: Sequence[nn.Module],
         data: EncodingData,
         outputs: NDArray[np.int64],
         settings: JacobianConfig,

@@ -5,6 +5,7 @@ import pandas as pd
 from rich.table import Table
 
 from jne.columns import label, matching
+from jne.fitting.history import chosen_decays
 from jne.results.contents import regions_in_mlflow
 from jne.utils.progress import print_table, say
 
@@ -57,7 +58,11 @@ def say_what_is_shown(regions: pd.DataFrame) -> None:
 
 
 def say_decay(decays: pd.DataFrame) -> None:
-    """Say which weight decay was chosen."""
+    """Say which weight decay was chosen, in each fold."""
+    if "fold" in decays:
+        chosen = ", ".join(f"{decay:g}" for decay in chosen_decays(decays))
+        say(f"weight decays of the folds, each of the lowest validation loss: {chosen}")
+        return
     losses = decays["loss"].to_numpy()
     best = losses.argmin()
     say(

@@ -1,18 +1,21 @@
 """The steps from data to measured voxels that train.py, its shards and the calibration share."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepare
-from jne.fitting.fit import Fitted, fit, make_trainer, quiet_lightning
+from jne.fitting.fit import Fitted, make_trainer, quiet_lightning
+from jne.fitting.folds import fit_folds
+from jne.fitting.history import History
 from jne.fitting.module import PredictingModule
 from jne.measuring.callback import MeasureJNE
 from jne.measuring.evidence import MeasuredEvidence
@@ -33,8 +36,9 @@ from jne.training.config import MethodConfig, TrainConfig
 
 def load_data(source: Source, config: TrainConfig) -> EncodingData:
     """The data of a run of train.py, prepared now or before."""
-    return EncodingData(
+    return EncodingData.cut(
         prepare(source, config.prepared),
+        source.cutting,
         batch_size=config.trainer.batch_size,
         seed=config.seed,
         shuffle=config.control.kind == "shuffle",
@@ -43,18 +47,24 @@ def load_data(source: Source, config: TrainConfig) -> EncodingData:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A trained encoder, measured."""
+    """A trained encoder, or one of each fold, measured."""
 
     data: EncodingData
     """What it was trained on, with twins if there are any."""
-    fitted: Fitted
+    fits: Sequence[Fitted]
+    """One for each of `data.parts`."""
     scores: Scores
     nonlinearity: Nonlinearity
     evidence: MeasuredEvidence | None
 
+    @property
+    def history(self) -> History:
+        """Of all folds."""
+        return History.of_folds([fitted.history for fitted in self.fits])
+
     def voxels(self, more: Mapping[str, NDArray] | None = None) -> pd.DataFrame:
         """The voxel table. more: columns (V',) of the trained voxels beside those of the scores."""
-        data, history = self.data, self.fitted.history
+        data, history = self.data, self.history
         trained = {**self.scores.columns, **(more or {})}
         if history.readout_penalty is not None and history.readout_end is not None:
             trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
@@ -70,9 +80,11 @@ class Outcome:
 
 
 class Measure(Protocol):
-    """What is done with the encoder once it has predicted the test stimuli."""
+    """What is done with the encoders once they have predicted the test stimuli."""
 
-    def __call__(self, encoder: nn.Module, data: EncodingData, scores: Scores) -> Any: ...
+    def __call__(
+        self, encoders: Sequence[nn.Module], data: EncodingData, scores: Scores
+    ) -> Any: ...
 
 
 def fit_and_test(
@@ -83,32 +95,52 @@ def fit_and_test(
     *,
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
-) -> tuple[Fitted, Scores, Any]:
-    """Train an encoder, predict the test stimuli, and measure: what `measure` returns."""
+) -> tuple[list[Fitted], Scores, Any]:
+    """Train encoders, predict the test stimuli, and measure: what `measure` returns."""
     data = targets.data
-    fitted = fit(
-        data,
+    fits = fit_folds(
+        data.parts,
         config,
         stages,
+        first=_first_fold(config, len(data.parts)),
         checkpoint=checkpoint,
         trajectory=trajectory_of(data, config.jacobian, config.seed, on_epoch),
         on_epoch=on_epoch,
-        check=partial(check_measurable, data=data, settings=config.jacobian),
+        check=partial(check_measurable, data=data.parts[0], settings=config.jacobian),
     )
+    encoders = [fitted.encoder for fitted in fits]
+    predicted: list[NDArray[np.float32]] = []
     scores: list[Scores] = []
 
     def compute(encoder: nn.Module, features: Tensor, predictions: Tensor) -> Any:
-        # Lightning calls it, as a callback, once the test stimuli are predicted.
-        scores.append(score_test(data, predictions.numpy(), config.stats, config.seed))
-        return measure(encoder, data, scores[0])
+        # Lightning calls it, as a callback, once the test stimuli of a fold are predicted.
+        predicted.append(predictions.numpy())
+        if len(predicted) < len(encoders):
+            return None
+        of_all = np.asarray(data.in_order(predicted))
+        scores.append(score_test(data, of_all, config.stats, config.seed))
+        return measure(encoders, data, scores[0])
 
-    callback = MeasureJNE(
-        lambda batch: batch.features, encoder=lambda module: fitted.encoder, compute=compute
-    )
-    with quiet_lightning():
-        trainer = make_trainer(config.trainer, [callback])
-        trainer.test(PredictingModule(fitted.encoder), data, verbose=False)
-    return fitted, scores[0], callback.measurement
+    for encoder, part in zip(encoders, data.parts, strict=True):
+        of_fold = partial(_encoder, encoder)
+        callback = MeasureJNE(lambda batch: batch.features, encoder=of_fold, compute=compute)
+        with quiet_lightning():
+            trainer = make_trainer(config.trainer, [callback])
+            trainer.test(PredictingModule(encoder), part, verbose=False)
+    return fits, scores[0], callback.measurement
+
+
+def _encoder(encoder: nn.Module, _: object) -> nn.Module:
+    """That whose predictions a LightningModule makes."""
+    return encoder
+
+
+def _first_fold(config: MethodConfig, n_folds: int) -> int:
+    """The shards of a run begin with different folds."""
+    if config.jacobian.share is None:
+        return 0
+    k, n_shards = config.jacobian.share
+    return (k - 1) * n_folds // n_shards
 
 
 @dataclass(frozen=True)
@@ -145,19 +177,21 @@ def fit_and_measure(
     """
     targets = Targets.from_config(data, config, stages)
 
-    def measure(encoder: nn.Module, data: EncodingData, scores: Scores) -> Nonlinearity:
+    def measure(encoders: Sequence[nn.Module], data: EncodingData, scores: Scores) -> Nonlinearity:
         settings, alpha = config.jacobian, config.stats.alpha
-        return measure_nonlinearity(encoder, data, scores, settings, alpha, folder, compute)
+        return measure_nonlinearity(encoders, data, scores, settings, alpha, folder, compute)
 
-    fitted, scores, nonlinearity = fit_and_test(
+    fits, scores, nonlinearity = fit_and_test(
         targets, config, stages, measure, checkpoint=checkpoint, on_epoch=on_epoch
     )
-    tested = None if evidence is None else evidence(fitted.encoder, targets.data, scores)
+    tested = None
+    if evidence is not None:
+        tested = evidence([fitted.encoder for fitted in fits], targets.data, scores)
     if config.control.planted:
         assert targets.twins is not None
         planted = planted_columns(
             targets.twins,
-            fitted,
+            fits[0],
             config.control.planted,
             nonlinearity.measured(data),
             config,
@@ -165,4 +199,4 @@ def fit_and_measure(
             folder,
         )
         nonlinearity = nonlinearity.with_columns(planted)
-    return Outcome(targets.data, fitted, scores, nonlinearity, tested)
+    return Outcome(targets.data, fits, scores, nonlinearity, tested)
