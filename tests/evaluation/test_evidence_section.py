@@ -13,6 +13,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from two_subjects import close
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import build_page, collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.evidence import Evidence
@@ -193,7 +194,7 @@ def test_steps_from_tier_to_tier(subjects, result):
         assert len(table.loc[data.name]) == 2
 
 
-def test_rows_over_subjects_are_means_with_t_intervals_and_the_sign(result):
+def test_rows_over_subjects_are_random_effects_means_and_the_sign(result):
     for table, keys, name in (
         ("evidence", ["level", "group"], "validated_share"),
         ("evidence_steps", ["lower", "upper"], "difference"),
@@ -204,12 +205,11 @@ def test_rows_over_subjects_are_means_with_t_intervals_and_the_sign(result):
         assert len(across) == len(each) / 2
         for key in across.index:
             both = each.loc[[key]]
-            one, other = both[name]
-            half = stats.t.ppf(0.975, 1) * abs(one - other) / 2
-            row, mean = across.loc[key], (one + other) / 2
-            expected = {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half,
-                        "n_subjects": 2, "n_clear": (both[f"{name}_low"] > 0).sum()}  # fmt: skip
-            close(row, expected, expected)
+            width = both[f"{name}_high"] - both[f"{name}_low"]
+            mean, low, high = random_effects_mean(both[name].to_numpy(), width.to_numpy() / (2 * Z))
+            expected = {name: mean, f"{name}_low": low, f"{name}_high": high, "n_subjects": 2,
+                        "n_clear": (both[f"{name}_low"] > 0).sum()}  # fmt: skip
+            close(across.loc[key], expected, expected)
 
 
 def percent(row):

@@ -11,6 +11,7 @@ from region_shares import N_BLOCKS, with_shares
 from scipy import stats
 from two_subjects import close
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.share import Share
@@ -149,7 +150,7 @@ def test_the_share_and_jne_over_analysed_voxels(subjects, result):
         assert (result.by_subject[data.name]["share_jne"]["n_voxels"] == len(voxels)).all()
 
 
-def test_rows_over_subjects_are_means_with_t_intervals(result):
+def test_rows_over_subjects_are_random_effects_means(result):
     for table, keys, name in (
         ("share", ["level", "group"], "nonlinear_share"),
         ("share_steps", ["lower", "upper"], "difference"),
@@ -158,12 +159,12 @@ def test_rows_over_subjects_are_means_with_t_intervals(result):
         across = rows[rows["subject"] == "all"].set_index(keys)
         each = rows[rows["subject"] != "all"].set_index(keys)
         for key in across.index:
-            one, other = each.loc[[key], name]
-            half = stats.t.ppf(0.975, 1) * abs(one - other) / 2
-            row = across.loc[key]
+            both, row = each.loc[[key]], across.loc[key]
+            width = both[f"{name}_high"] - both[f"{name}_low"]
+            errors = width.to_numpy() / (2 * stats.norm.ppf(0.975))
+            mean, low, high = random_effects_mean(both[name].to_numpy(), errors)
             assert row["n_subjects"] == 2
-            mean = (one + other) / 2
-            expected = {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+            expected = {name: mean, f"{name}_low": low, f"{name}_high": high}
             close(row, expected, expected)
             if table == "share":
                 assert row["n_voxels"] == each.loc[[key], "n_voxels"].sum()

@@ -175,8 +175,8 @@ class Evidence(Section):
         ]
         if len(subjects) > 1:
             lines.append(
-                "Intervals over all subjects are t intervals of the mean (random effects), for the "
-                "population that the subjects come from."
+                "The mean over all subjects is that of random effects, with its interval, for the "
+                "population that the subjects come from: those that are measured well weigh more."
             )
         return lines
 

@@ -8,10 +8,10 @@ from typing import Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from jne.analysis.evidence_sums import normal_quantile
+from jne.analysis.random_effects import random_effects_mean
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import ALL_SUBJECTS
 from jne.evaluation.voxels import SubjectData
@@ -93,28 +93,28 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def over_subjects(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """The mean over subjects of each group, with its t interval where there are several.
+    """The mean over subjects of each group (`subjects_mean`).
 
-    That is the mean of random effects with equal weights: it is of the population. `n_clear`: in
-    how many subjects the measure is above 0 by its own interval.
+    `n_clear`: in how many subjects the measure is above 0 by its own interval.
     """
     content = []
     for key, each in table.dropna(subset=name).groupby(keys, sort=False):
-        values = each[name].to_numpy(dtype=np.float64)
         row: dict[str, object] = dict(zip(keys, key, strict=True))
         if "n_voxels" in each:
             row["n_voxels"] = int(each["n_voxels"].sum())
-        row |= {"n_subjects": len(values), "n_clear": int((each[f"{name}_low"] > 0).sum())}
-        content.append(row | dict(zip(ends(name), _mean_interval(values), strict=True)))
+        row |= {"n_subjects": len(each), "n_clear": int((each[f"{name}_low"] > 0).sum())}
+        content.append(row | subjects_mean(each, name))
     return pd.DataFrame(content)
 
 
-def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, np.nan, np.nan
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
+def subjects_mean(each: pd.DataFrame, name: str) -> dict[str, float]:
+    """The random-effects mean of a measure with its interval, by the names of its columns.
+
+    each: a row per subject. The error of each is taken from the width of its interval.
+    """
+    values, low, high = each[list(ends(name))].dropna().to_numpy(dtype=np.float64).T
+    mean = random_effects_mean(values, (high - low) / (2 * normal_quantile()))
+    return dict(zip(ends(name), mean, strict=True))
 
 
 def _whole_percent(value: float) -> str:
