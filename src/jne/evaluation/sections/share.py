@@ -19,6 +19,7 @@ from jne.evaluation.sections.regions import (
     regions_of,
     rise,
     steps,
+    trend,
 )
 from jne.evaluation.sections.share_figure import Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -56,6 +57,7 @@ class Share(Section):
         return {
             "share": share,
             "share_steps": steps(shares, regions, share, _SHARE),
+            "share_trend": trend(shares, regions, share, _SHARE),
             "share_jne": _agreement(data),
         }
 
@@ -65,6 +67,7 @@ class Share(Section):
         return {
             "share": over_subjects(tables["share"], ["level", "group"], _SHARE),
             "share_steps": over_subjects(tables["share_steps"], ["lower", "upper"], "difference"),
+            "share_trend": over_subjects(tables["share_trend"], ["tiers"], "slope"),
         }
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
@@ -74,6 +77,7 @@ class Share(Section):
         titled = {
             "Nonlinear share by region": tables["share"].replace({"level": {"roi": "ROI"}}),
             "Rise of the share from tier to tier": tables["share_steps"],
+            "Slope of the share over the tiers": tables["share_trend"],
             "The share, JNE and the noise ceiling": tables["share_jne"].replace(names),
         }
         return {title: table for title, table in titled.items() if len(table)}
@@ -107,7 +111,10 @@ class Share(Section):
             f"Of the signal of all voxels, {percent(whole, _SHARE)} is nonlinear in the features, "
             f"without an encoder{range_of_rois(tables['share'], _SHARE)}"
         )
-        return [f"{sentence}.", *rise(tables["share_steps"], "The nonlinear share")]
+        return [
+            f"{sentence}.",
+            *rise(tables["share_steps"], tables["share_trend"], "The nonlinear share"),
+        ]
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if not tables:
