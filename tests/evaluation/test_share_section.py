@@ -245,6 +245,13 @@ def test_what_the_reader_is_told(subjects, result):
     assert "population" in several
 
 
+def test_the_page_says_which_p_are_over_voxels(subjects, result):
+    tables = Share().page_tables(subjects[0], result.by_subject["subj01"])
+    assert "p over voxels" in tables["The share, JNE and the noise ceiling"]
+    assert "p" not in tables["The share, JNE and the noise ceiling"]
+    assert "p" in tables["Slope of the share over the tiers"], "over stimuli"
+
+
 def correlations(share_jne, of_share, of_jne):
     rows = [("jne", "", 0.5), ("jne", "noise_ceiling", share_jne)]
     table = pd.DataFrame(rows, columns=["second", "given", "r"]).assign(first="nonlinear_share")

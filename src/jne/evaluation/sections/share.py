@@ -78,7 +78,9 @@ class Share(Section):
             "Nonlinear share by region": tables["share"].replace({"level": {"roi": "ROI"}}),
             "Rise of the share from tier to tier": tables["share_steps"],
             "Slope of the share over the tiers": tables["share_trend"],
-            "The share, JNE and the noise ceiling": tables["share_jne"].replace(names),
+            "The share, JNE and the noise ceiling": (
+                tables["share_jne"].replace(names).rename(columns={"p": "p over voxels"})
+            ),
         }
         return {title: table for title, table in titled.items() if len(table)}
 
