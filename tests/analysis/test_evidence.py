@@ -149,7 +149,7 @@ def test_errors_of_sets_are_those_over_cohorts():
         share = sums.share()
         shares.append(share.share)
         widths.append((share.high - share.low) / 2 / stats.norm.ppf(0.975))
-        difference, low, high = sums.difference(0, 1)
+        difference, low, high, _ = sums.contrast(np.array([1, -1, 0]))
         differences.append(difference)
         sides.append((high - low) / 2 / stats.norm.ppf(0.975))
     np.testing.assert_allclose(np.mean(shares, axis=0), 0.25 / 1.25, atol=0.015)

@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import LeaveOneGroupOut, LeaveOneOut, cross_val_predict
 
 from jne import nonlinear_share
-from jne.analysis import leave_one_out, share_sums
+from jne.analysis import contrast, leave_one_out, share_sums
 from jne.analysis.repeats import blocks_of, repeats_of
 from jne.errors import InputError
 
@@ -113,7 +114,7 @@ def cohorts():
         one, two, _ = sums_of(x, trials, np.arange(60) // 30)
         voxels.append(one.shares())
         sets.append(two.shares())
-        differences.append(two.difference(0, 1))
+        differences.append(two.contrast(np.array([1, -1])))
     return voxels, sets, np.array(differences)
 
 
@@ -134,7 +135,7 @@ def test_intervals_of_sets_and_of_their_differences_hold_the_truth(cohorts):
     assert 0.85 < inside.mean() <= 1  # of 40
     # Neither too wide: the spread over cohorts is that of the intervals
     width = np.mean([each.high - each.low for each in sets])
-    assert width / (2 * share_sums._quantile(64)) == pytest.approx(
+    assert width / (2 * contrast.quantile(63)) == pytest.approx(
         np.std([each.share for each in sets]), rel=0.25
     )
 
@@ -247,7 +248,7 @@ def test_the_error_of_a_difference_is_that_of_two_ratios():
     x, trials = make(n=320, d=4, v=20, noise=0.3)
     other = make(seed=1, n=320, d=4, v=20, share=0.6, noise=0.3)[1]
     sets = sums_of(x, np.concatenate([trials, other], axis=1), np.arange(40) // 20)[1]
-    centre, low, high = sets.difference(1, 0)
+    centre, low, high, p = sets.contrast(np.array([-1, 1]))
     n, blocks = 320, len(sets.block_size)
     linear, signal = sets.linear, sets.signal.sum(axis=0)
     # What each block adds to the ratio of the sums, beyond what its size would
@@ -257,8 +258,10 @@ def test_the_error_of_a_difference_is_that_of_two_ratios():
     spread = blocks / (blocks - 1) * np.square(added[:, 1] - added[:, 0]).sum()
     pairs = sets.pairs / (signal / n)[:, None, None]
     excess = sets.pair_weight * share_sums._squared(pairs[1:] - pairs[:1]).item()
-    half = share_sums._quantile(blocks) * np.sqrt(max(spread - excess, spread / 3))
+    half = contrast.quantile(blocks - 1) * np.sqrt(max(spread - excess, spread / 3))
     assert (centre - low, high - centre) == pytest.approx((half, half), rel=1e-6)
+    error = half / contrast.quantile(blocks - 1)
+    assert p == pytest.approx(2 * stats.t.sf(centre / error, blocks - 1), rel=1e-4)
     share = sets.shares().share
     assert centre == pytest.approx(share[1] - share[0])
 

@@ -1,4 +1,4 @@
-"""A difference of JNE is a finding only where the encoder beats ridge and a voxel is nonlinear."""
+"""A difference of JNE is a finding only where its region and a voxel are nonlinear."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from finished_run import CONSTANT, N_VOXELS, evaluate_config, write_run
-from region_evidence import with_evidence
+from region_evidence import region_evidence, with_evidence
 from scipy import stats
 
 from jne.evaluation.claims import _is_above, why_unclaimed
@@ -19,6 +19,7 @@ from jne.evaluation.sections.summary import Summary
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import SubjectData, voxel_tables
 from jne.results import Results
+from jne.results.evidence import EVIDENCE
 
 V1 = np.arange(N_VOXELS) < 5
 
@@ -103,12 +104,46 @@ def test_unseen_responses_say_which_voxels_are_nonlinear(tmp_path, config):
     np.testing.assert_array_equal(nonlinear.drop(index=CONSTANT), q <= 0.25)
     assert pd.isna(nonlinear[CONSTANT])
     assert why_unclaimed(data, data.voxels) == ""
-    of_v1 = data.voxels[V1].assign(nonlinear_p=[0.1, 0.3, 0.5, 0.7, np.nan])
+    of_v2 = data.voxels[data.voxels["roi"] == "V2"]
+    of_v2 = of_v2.assign(nonlinear_p=[0.1, 0.3, 0.5, 0.7, 0.9])
+    assert why_unclaimed(data, of_v2) == (
+        "none of 5 voxels is nonlinear at a false discovery rate of 25 %"
+    ), "among these five, 0.1 is no discovery"
+    of_v2["nonlinear_p"] = [0.01, 0.3, 0.5, 0.7, 0.9]
+    assert why_unclaimed(data, of_v2) == ""
+
+
+@pytest.mark.runs
+def test_the_regions_must_be_nonlinear_over_stimuli(tmp_path, config):
+    """R² above ridge, or below it, makes no difference to a run that has evidence."""
+    sizes = {"V1": 0.0, "V2": 0.6, "EBA": 1.2}
+    run, _ = with_evidence(write_run(tmp_path / "run", ridge=0.02), sizes, seed=1)
+    data = subject_of(run, config)
+    assert (data.voxels["r2_nonlinear"] < data.voxels["r2_ridge"]).any()
+    p = run.region_evidence.table()["nonlinear_p"]
+    assert p["V1"] > 0.05 > p["V2"]
+    of_v1 = data.voxels[V1].assign(nonlinear_p=0.001)
     assert why_unclaimed(data, of_v1) == (
-        "none of 4 voxels is nonlinear at a false discovery rate of 25 %"
-    ), "among these four, 0.1 is no discovery"
-    of_v1["nonlinear_p"] = [0.01, 0.3, 0.5, 0.7, np.nan]
-    assert why_unclaimed(data, of_v1) == ""
+        "the nonlinear part of the prediction does not clearly exist in unseen responses "
+        f"(p = {p['V1']:.3f})"
+    ), "whatever its voxels"
+    for roi in ("V2", "EBA"):
+        assert why_unclaimed(data, data.voxels[data.voxels["roi"] == roi]) == ""
+    both = data.voxels["roi"].isin(["V1", "V2"])
+    together = run.region_evidence.table({"both": ["V1", "V2"]})["nonlinear_p"].iloc[0]
+    assert (why_unclaimed(data, data.voxels[both]) == "") == (together < 0.05)
+    without = data.voxels.assign(roi=data.voxels["roi"].where(data.voxels["roi"] != "V2"))
+    assert why_unclaimed(data, without[without["roi"] != "V1"]) == "", "a voxel without a ROI"
+
+
+@pytest.mark.runs
+def test_of_a_linear_encoder_nothing_is_claimed(tmp_path, config):
+    run, arrays = with_evidence(write_run(tmp_path / "run"), {"V1": 0, "V2": 0, "EBA": 0})
+    linear = arrays._replace(nonlinear=0 * arrays.nonlinear)
+    roi = run.voxels["roi"].drop(index=CONSTANT).to_numpy()
+    region_evidence(linear, roi).regions.save(tmp_path / "run" / EVIDENCE)
+    data = subject_of(Results(run.path), config)
+    assert why_unclaimed(data, data.voxels) == "the predictions of the encoder are linear"
 
 
 @pytest.mark.runs
@@ -173,6 +208,7 @@ def test_voxels_that_are_significant_for_the_encoder_do_not_favour_it():
     data = SimpleNamespace(
         config=SimpleNamespace(stats=SimpleNamespace(alpha=0.05)),
         subject=SimpleNamespace(twins=None),
+        evidence=None,
     )
     claimed, among_significant = 0, 0
     for _ in range(400):

@@ -1,11 +1,12 @@
 """The section on the evidence of unseen responses, on runs that were never trained."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from finished_run import CONSTANT, evaluate_config, write_run
+from finished_run import CONSTANT, N_STIMULI, evaluate_config, write_run
 from matplotlib import rc_context
 from region_evidence import Simulated, region_evidence, with_evidence
 from region_shares import with_shares
@@ -13,6 +14,7 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from two_subjects import close
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import build_page, collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.evidence import Evidence
@@ -192,8 +194,22 @@ def test_steps_from_tier_to_tier(subjects, result):
             close(table.loc[data.name, lower, upper], expected, expected, rel=1e-5)
         assert len(table.loc[data.name]) == 2
 
+        def slope_by_weight(weight, share=share_by_weight):
+            """Over the ranks of V1, V2 and EBA."""
+            each = np.array([share(roi, np.full(N_STIMULI, weight)) for roi, _ in TIERS])
+            return np.polyfit([0, 1, 2], each, 1)[0]
 
-def test_rows_over_subjects_are_means_with_t_intervals_and_the_sign(result):
+        slope = slope_by_weight(0.0)[0]
+        derivative = (slope_by_weight(step) - slope_by_weight(-step)) / (2 * step)
+        error = np.sqrt((derivative**2).sum())
+        trend = result.tables["evidence_trend"].set_index("subject").loc[data.name]
+        expected = {"slope": slope, "slope_low": slope - Z * error, "slope_high": slope + Z * error}
+        close(trend, expected, expected, rel=1e-5)
+        # A rare p, of a large z
+        assert np.log(trend["p"]) == pytest.approx(stats.norm.logsf(slope / error) + np.log(2))
+
+
+def test_rows_over_subjects_are_random_effects_means_and_the_sign(result):
     for table, keys, name in (
         ("evidence", ["level", "group"], "validated_share"),
         ("evidence_steps", ["lower", "upper"], "difference"),
@@ -204,12 +220,11 @@ def test_rows_over_subjects_are_means_with_t_intervals_and_the_sign(result):
         assert len(across) == len(each) / 2
         for key in across.index:
             both = each.loc[[key]]
-            one, other = both[name]
-            half = stats.t.ppf(0.975, 1) * abs(one - other) / 2
-            row, mean = across.loc[key], (one + other) / 2
-            expected = {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half,
-                        "n_subjects": 2, "n_clear": (both[f"{name}_low"] > 0).sum()}  # fmt: skip
-            close(row, expected, expected)
+            width = both[f"{name}_high"] - both[f"{name}_low"]
+            mean, low, high = random_effects_mean(both[name].to_numpy(), width.to_numpy() / (2 * Z))
+            expected = {name: mean, f"{name}_low": low, f"{name}_high": high, "n_subjects": 2,
+                        "n_clear": (both[f"{name}_low"] > 0).sum()}  # fmt: skip
+            close(across.loc[key], expected, expected)
 
 
 def percent(row):
@@ -232,6 +247,7 @@ def test_what_the_reader_is_told(subjects, result):
         "of 10 %."
     )
     assert rise.startswith("The validated share rises from PVC to IVC by ")
+    assert re.search(r"; its slope is \d+ percentage points per tier \[\d+, \d+\] \(p", rise)
     (across,) = findings[result.section, None]
     assert "exists in unseen responses in 2 of 2 (p < 0.05); it rises clearly from PVC" in across
     assert sentences(findings)[0] == across

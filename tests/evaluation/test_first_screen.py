@@ -8,9 +8,11 @@ from finished_run import CONSTANT, evaluate_config, write_run
 from matplotlib import rc_context
 from region_evidence import with_evidence
 from region_shares import with_shares
+from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 from two_subjects import close
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation import html
 from jne.evaluation.report import _across, build_page, collect_findings
 from jne.evaluation.sections import SECTIONS, evaluate_sections
@@ -118,6 +120,14 @@ def test_without_either_jne_is_drawn(folder):
     assert "share" not in table_of(data)
 
 
+def weighted_means(tables, name):
+    """The means over subjects of every region, with their errors over stimuli."""
+    values, low, high = (np.array([table[name + end] for table in tables]).T
+                         for end in ("", "_low", "_high"))  # fmt: skip
+    errors = (high - low) / (2 * stats.norm.ppf(0.975))
+    return [random_effects_mean(*row)[0] for row in zip(values, errors, strict=True)]
+
+
 def test_of_several_subjects_each_has_its_marks(evident, both):
     (result,) = evaluate_sections([Summary()], [evident, both])
     with rc_context(STYLE):
@@ -130,10 +140,13 @@ def test_of_several_subjects_each_has_its_marks(evident, both):
     )
     for marks, table in ((first, tables[0]), (second, tables[1])):
         np.testing.assert_allclose(np.asarray(marks.get_offsets())[:, 0], table["validated_share"])
-    expected = (tables[0]["validated_share"] + tables[1]["validated_share"]) / 2
+    expected = weighted_means(tables, "validated_share")
     np.testing.assert_allclose(np.asarray(mean.get_offsets())[:, 0], expected)
     across = result.tables["summary"].query("subject == 'all'").set_index("roi").loc[ROIS]
     np.testing.assert_allclose(across["validated_share"], expected)
+    np.testing.assert_allclose(across["nonlinear_share"], tables[1]["nonlinear_share"])
+    assert (across["validated_share_low"] < expected).all()
+    assert across["nonlinear_share_low"].isna().all(), "of one subject"
     (shown,) = _across(result)
     assert all(isinstance(row["n_subjects"], int) for row in shown["rows"]), "2, not 2.000"
     # Regions are compared by the share that all subjects have, not by JNE

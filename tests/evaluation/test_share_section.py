@@ -1,5 +1,6 @@
 """The section on the nonlinear share, on runs that were never trained."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,6 +12,7 @@ from region_shares import N_BLOCKS, with_shares
 from scipy import stats
 from two_subjects import close
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.share import Share
@@ -134,6 +136,43 @@ def test_steps_from_tier_to_tier(subjects, result):
         assert len(table.loc[data.name]) == 2
 
 
+def test_the_slope_over_the_tiers_is_half_of_the_last_less_the_first(subjects, result):
+    table = result.tables["share_trend"].set_index("subject")
+    share = result.tables["share"].set_index(["subject", "group"])["nonlinear_share"]
+    for data in subjects:
+        sums = data.subject.nonlinear.region_shares.sums
+        rates, residuals = [], []
+        for roi in ("EBA", "V1"):
+            linear, signal, of_linear, of_signal, pairs = moments(sums, [roi])
+            rates.append((linear / signal * of_signal - of_linear) / signal / 2)
+            residuals.append(pairs / signal / 2)
+        spread = FACTOR * np.square(rates[0] - rates[1]).sum()
+        kept = max(spread - too_much(sums, residuals[0] - residuals[1]), spread / 3)
+        slope = (share[data.name, "HVC"] - share[data.name, "PVC"]) / 2
+        half, p = T * np.sqrt(kept), 2 * stats.t.sf(slope / np.sqrt(kept), N_BLOCKS - 1)
+        expected = {"slope": slope, "slope_low": slope - half, "slope_high": slope + half, "p": p}
+        close(table.loc[data.name], expected, expected, rel=1e-5)
+        assert table.loc[data.name, "tiers"] == "PVC to HVC"
+    width = table["slope_high"] - table["slope_low"]
+    each = [values[["subj01", "subj02"]].to_numpy() for values in (table["slope"], width)]
+    mean = random_effects_mean(each[0], each[1] / (2 * stats.norm.ppf(0.975)))
+    found = table.loc["all"]
+    assert tuple(found[["slope", "slope_low", "slope_high"]]) == pytest.approx(mean)
+    assert (found["n_subjects"], found["n_clear"]) == (2, 2)
+
+
+def test_without_one_of_the_tiers_there_is_no_slope(subjects):
+    data = replace(subjects[0], rois=["V1", "EBA"])
+    tables = Share().tables(data)
+    assert len(tables["share_trend"]) == 0
+    assert "Slope of the share over the tiers" not in Share().page_tables(data, tables)
+    _, rise = Share().findings(data, tables)
+    assert "rises from PVC to HVC by" in rise
+    assert "slope" not in rise
+    (result,) = evaluate_sections([Share()], [data, subjects[1]])
+    assert list(result.tables["share_trend"]["subject"]) == ["subj02", "all"]
+
+
 def test_the_share_and_jne_over_analysed_voxels(subjects, result):
     table = result.tables["share_jne"].set_index(["subject", "first", "second", "given"])["r"]
     for data in subjects:
@@ -149,7 +188,7 @@ def test_the_share_and_jne_over_analysed_voxels(subjects, result):
         assert (result.by_subject[data.name]["share_jne"]["n_voxels"] == len(voxels)).all()
 
 
-def test_rows_over_subjects_are_means_with_t_intervals(result):
+def test_rows_over_subjects_are_random_effects_means(result):
     for table, keys, name in (
         ("share", ["level", "group"], "nonlinear_share"),
         ("share_steps", ["lower", "upper"], "difference"),
@@ -158,12 +197,12 @@ def test_rows_over_subjects_are_means_with_t_intervals(result):
         across = rows[rows["subject"] == "all"].set_index(keys)
         each = rows[rows["subject"] != "all"].set_index(keys)
         for key in across.index:
-            one, other = each.loc[[key], name]
-            half = stats.t.ppf(0.975, 1) * abs(one - other) / 2
-            row = across.loc[key]
+            both, row = each.loc[[key]], across.loc[key]
+            width = both[f"{name}_high"] - both[f"{name}_low"]
+            errors = width.to_numpy() / (2 * stats.norm.ppf(0.975))
+            mean, low, high = random_effects_mean(both[name].to_numpy(), errors)
             assert row["n_subjects"] == 2
-            mean = (one + other) / 2
-            expected = {name: mean, f"{name}_low": mean - half, f"{name}_high": mean + half}
+            expected = {name: mean, f"{name}_low": low, f"{name}_high": high}
             close(row, expected, expected)
             if table == "share":
                 assert row["n_voxels"] == each.loc[[key], "n_voxels"].sum()
@@ -187,6 +226,10 @@ def test_what_the_reader_is_told(subjects, result):
     assert rise.count("rises") == 1
     assert " points [" in rise
     assert "IVC to HVC by 3" in rise
+    trend = result.by_subject["subj01"]["share_trend"].iloc[0]
+    low, high = (f"{100 * trend[name]:.0f}" for name in ("slope_low", "slope_high"))
+    assert rise.endswith(f"]; its slope is 30 percentage points per tier [{low}, {high}] "
+                         "(p < 0.001).")  # fmt: skip
     _, unclear = findings[result.section, "subj02"]
     assert "rises from IVC to HVC" in unclear
     assert "does not clearly change from PVC to IVC" in unclear
@@ -200,6 +243,13 @@ def test_what_the_reader_is_told(subjects, result):
     _, ceiling, several = result.section.caveats(subjects, result.tables)
     assert ceiling.startswith("The data of subj02 have no repeats")
     assert "population" in several
+
+
+def test_the_page_says_which_p_are_over_voxels(subjects, result):
+    tables = Share().page_tables(subjects[0], result.by_subject["subj01"])
+    assert "p over voxels" in tables["The share, JNE and the noise ceiling"]
+    assert "p" not in tables["The share, JNE and the noise ceiling"]
+    assert "p" in tables["Slope of the share over the tiers"], "over stimuli"
 
 
 def correlations(share_jne, of_share, of_jne):

@@ -16,7 +16,8 @@ KINDS = ["ridge", "kernel", "readout"]
     ("ends", "expected"),
     [
         ([1] * 3 + [-1] * 2 + [0] * 35 + [np.nan] * 60, ["of 40 voxels, 3 have the largest penalty "
-         "of the grid (nothing", " and 2 have the smallest penalty of the grid (hardly any noise"]),
+         "of the grid (hardly more than the mean is predicted)",
+         " and 2 have the smallest penalty of the grid (nearly least squares)"]),
         ([1] * 6 + [0] * 94, ["of 100 voxels, 6 have the largest"]),
         ([-1] * 6 + [0] * 94, ["of 100 voxels, 6 have the smallest"]),
         ([1] * 3 + [-1] * 2 + [0] * 95, []),

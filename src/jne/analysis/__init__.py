@@ -7,6 +7,8 @@ hierarchy      is one region or tier more nonlinear than another
 selectivity    which stimuli is a region most nonlinear for
 inference      is a voxel nonlinear: tests against its linear twin
 agreement      do maps of different subjects and data sets agree
+random_effects the mean over subjects, by how well each is measured
+contrast       differences and trends of shares, over stimuli
 reliability    how much JNE would change with other stimuli or another seed
 
 Plain functions of NumPy arrays. N stimuli, V voxels; arrays are (N, V).

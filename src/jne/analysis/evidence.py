@@ -22,10 +22,10 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from jne.analysis.contrast import quantile
 from jne.analysis.evidence_sums import (
     N_REGRESSORS,
     EvidenceSums,
-    normal_quantile,
     one_sided_p,
     validated_share,
 )
@@ -351,7 +351,7 @@ def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence
     z = np.divide(slope, error, out=np.full_like(slope, np.nan), where=error > 0)
     p = one_sided_p(z, degrees)
     # The interval of a square, from that of the slope: it holds 0 where that does
-    half = normal_quantile() * error
+    half = quantile() * error
     nearest, farthest = np.maximum(np.abs(slope) - half, 0), np.abs(slope) + half
     square, power = columns["nonlinear"], columns["power"]
     ends = np.minimum(power * np.square(nearest), square), power * np.square(farthest)

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-CONFIDENCE = 0.95
+from jne.analysis.contrast import Contrast, contrast, quantile
+
 N_REGRESSORS = 5
 """The constant, ridge and least-squares regression, linear and nonlinear part of the prediction."""
 
@@ -78,20 +79,22 @@ class EvidenceSums:
 
     def share(self) -> ValidatedShare:
         """The validated share of each set."""
-        half = normal_quantile() * np.sqrt(self._nonlinear_variance())
+        half = quantile() * np.sqrt(self._nonlinear_variance())
         ends = self.nonlinear - half, self.nonlinear + half
         error = np.sqrt(np.square(self.linear_pull).sum(axis=0))
         return validated_share(self.nonlinear, ends, self.linear, error)
 
-    def difference(self, first: int, second: int) -> tuple[float, float, float]:
-        """The validated share of one set minus that of another, with the ends of its interval."""
+    def contrast(self, weights: NDArray) -> Contrast:
+        """The sum of the validated shares of sets by these weights (K,), and its error.
+
+        Where the nonlinear parts are small, the error counts pairs of stimuli twice, and is too
+        large.
+        """
         total = self.nonlinear + self.linear
         share = self.nonlinear / total
         pull = 2 * (1 - share) * self.nonlinear_pull - share * self.linear_pull
-        change = pull[:, first] / total[first] - pull[:, second] / total[second]
-        centre = share[first] - share[second]
-        half = normal_quantile() * np.sqrt(np.square(change).sum())
-        return centre, centre - half, centre + half
+        change = pull @ (weights / total)
+        return contrast(float(weights @ share), float(np.sqrt(np.square(change).sum())))
 
     def _nonlinear_variance(self) -> NDArray[np.float64]:
         spread = 4 * np.square(self.nonlinear_pull).sum(axis=0)
@@ -114,7 +117,7 @@ def validated_share(
     ends: of the 95 % interval of `nonlinear`. linear_error: standard error of `linear`. NaN where
     the sum is not above 0 by its interval.
     """
-    half = normal_quantile() * linear_error
+    half = quantile() * linear_error
     total = nonlinear + linear
     predicted = total > np.hypot(half, (ends[1] - ends[0]) / 2)
     share = _share(nonlinear, linear)
@@ -134,8 +137,3 @@ def _share(nonlinear: NDArray, linear: NDArray) -> NDArray:
     linear = np.maximum(linear, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(nonlinear + linear > 0, nonlinear / (nonlinear + linear), 0)
-
-
-def normal_quantile() -> float:
-    """Standard errors from an estimate to the ends of its interval."""
-    return float(stats.norm.ppf((1 + CONFIDENCE) / 2))

@@ -14,9 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-CONFIDENCE = 0.95
+from jne.analysis.contrast import Contrast, contrast, quantile
 
 
 class Share(NamedTuple):
@@ -84,7 +83,7 @@ class ShareSums:
         of_linear, of_signal = self._centred(self.derivative), self._centred(self.signal)
         var_signal, covariance = _product(of_signal, of_signal), _product(of_linear, of_signal)
         var_linear = self._without_pairs(_product(of_linear, of_linear), self.pairs)
-        t = _quantile(len(self.block_size))
+        t = quantile(len(self.block_size) - 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             # The mean of a ratio is not the ratio of means (Beale 1962).
             ratio = (linear + covariance / signal) / (signal + var_signal / signal)
@@ -97,19 +96,16 @@ class ShareSums:
         share, low, high = (np.where(clear, values, np.nan) for values in (share, low, high))
         return Share(share, low, high, linear, signal)
 
-    def difference(self, first: int, second: int) -> tuple[float, float, float]:
-        """The share of one set minus that of another, with the ends of its 95 % interval."""
-        both = self.take(np.array([first, second]))
-        shares = both.shares()
-        of_linear, of_signal = both._centred(both.derivative), both._centred(both.signal)
-        ratio = shares.linear / shares.signal
-        change = (ratio * of_signal - of_linear) / shares.signal
-        pairs = both.pairs / shares.signal[:, None, None]
-        change, pairs = change[:, 0] - change[:, 1], pairs[:1] - pairs[1:]
+    def contrast(self, weights: NDArray) -> Contrast:
+        """The sum of the shares of sets by these weights (K,), and its error."""
+        shares = self.shares()
+        of_linear, of_signal = self._centred(self.derivative), self._centred(self.signal)
+        by_signal = weights / shares.signal
+        change = (shares.linear / shares.signal * of_signal - of_linear) @ by_signal
+        pairs = np.tensordot(by_signal, self.pairs, 1)[None]
         variance = self._without_pairs(_product(change, change), pairs).item()
-        centre = shares.share[0] - shares.share[1]
-        half = _quantile(len(self.block_size)) * np.sqrt(variance)
-        return centre, centre - half, centre + half
+        value = float(weights @ shares.share)
+        return contrast(value, float(np.sqrt(variance)), len(self.block_size) - 1)
 
     def _without_pairs(self, spread: NDArray, pairs: NDArray) -> NDArray:
         """The variance of `linear` (K,), from its spread over blocks, which counts pairs twice."""
@@ -124,10 +120,6 @@ class ShareSums:
 def _product(x: NDArray, y: NDArray) -> NDArray:
     """The covariance of two sums over stimuli from their sums over blocks, B in the first axis."""
     return len(x) / (len(x) - 1) * (x * y).sum(axis=0)
-
-
-def _quantile(n_blocks: int) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n_blocks - 1))
 
 
 def _squared(pairs: NDArray) -> NDArray:

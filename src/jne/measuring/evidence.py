@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from jne.analysis.contrast import quantile
 from jne.analysis.evidence import (
     STIMULI_PER_FEATURE,
     Columns,
@@ -21,7 +22,6 @@ from jne.analysis.evidence import (
     LinearPart,
     evidence_of,
 )
-from jne.analysis.evidence_sums import normal_quantile
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
 from jne.encoders.ridge import RidgeCV, Splits
@@ -55,7 +55,7 @@ class MeasuredEvidence:
     def calibrated(self, jne: NDArray) -> dict[str, NDArray[np.float64]]:
         """Columns (V',): JNE (V',) times the slope of its nonlinear part, with the interval."""
         slope, error = self.columns["nonlinear_slope"], self.columns["nonlinear_slope_error"]
-        z95 = normal_quantile()
+        z95 = quantile()
         ends = {"": 0.0, "_low": -z95, "_high": z95}
         linear = np.isfinite(self.columns["r2_linear_part"]) & ~np.isfinite(slope)
         return {

@@ -15,8 +15,8 @@ _COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "w", "validated_share", "nonli
 _P = 0.05
 _MANY_AT_END = 0.05  # of the voxels
 _ENDS = {
-    1: "have the largest penalty of the grid (nothing to predict was found: about the mean is)",
-    -1: "have the smallest penalty of the grid (hardly any noise was found: nearly least squares)",
+    1: "have the largest penalty of the grid (hardly more than the mean is predicted)",
+    -1: "have the smallest penalty of the grid (nearly least squares)",
 }
 
 

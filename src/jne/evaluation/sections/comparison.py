@@ -25,7 +25,11 @@ class Comparison(Section):
         "voxel. r is Pearson's correlation over voxels.",
     }
     regional: Mapping[str, int] = {"r2_scatter": _MAX_ROIS}
-    headings: Mapping[str, str] = {"r2_linear": "R² linear", "r2_nonlinear": "R² nonlinear"}
+    headings: Mapping[str, str] = {
+        "r2_linear": "R² linear",
+        "r2_nonlinear": "R² nonlinear",
+        "p": "p over voxels",
+    }
 
     def tables(self, data: SubjectData) -> Tables:
         return {} if data.subject.linear is None else {"comparison": _comparison(data)}
@@ -36,7 +40,7 @@ class Comparison(Section):
             "with different mappings: where the features are deep, a linear readout already "
             "predicts most of the response. JNE measures something else, how much the mapping "
             "itself changes from stimulus to stimulus. All scored voxels are compared, with "
-            "Wilcoxon's signed-rank test (two-sided)."
+            "Wilcoxon's signed-rank test (two-sided), which treats voxels as independent."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:

@@ -20,6 +20,7 @@ from jne.evaluation.sections.regions import (
     rise,
     rows,
     steps,
+    trend,
 )
 from jne.evaluation.sections.share_figure import Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -58,7 +59,11 @@ class Evidence(Section):
             return {}
         regions = regions_of(data, [ALL])
         table = _by_group(data, evidence, regions)
-        return {"evidence": table, "evidence_steps": steps(evidence, regions, table, _SHARE)}
+        return {
+            "evidence": table,
+            "evidence_steps": steps(evidence, regions, table, _SHARE),
+            "evidence_trend": trend(evidence, regions, table, _SHARE),
+        }
 
     def across_subjects(self, tables: Tables) -> Tables:
         if not tables:
@@ -68,6 +73,7 @@ class Evidence(Section):
             "evidence_steps": over_subjects(
                 tables["evidence_steps"], ["lower", "upper"], "difference"
             ),
+            "evidence_trend": over_subjects(tables["evidence_trend"], ["tiers"], "slope"),
         }
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
@@ -76,6 +82,7 @@ class Evidence(Section):
         titled = {
             "Validated share by region": tables["evidence"].replace({"level": {"roi": "ROI"}}),
             "Rise of the validated share from tier to tier": tables["evidence_steps"],
+            "Slope of the validated share over the tiers": tables["evidence_trend"],
         }
         return {title: table for title, table in titled.items() if len(table)}
 
@@ -128,7 +135,7 @@ class Evidence(Section):
             f"Of what is predicted of unseen responses, {percent(whole, _SHARE)} is by the "
             f"nonlinear part of the encoder alone (validated share, {p_text(whole.nonlinear_p)})"
             f"{range_of_rois(table, _SHARE)}; {counted}.",
-            *rise(tables["evidence_steps"], "The validated share"),
+            *rise(tables["evidence_steps"], tables["evidence_trend"], "The validated share"),
         ]
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
@@ -175,8 +182,8 @@ class Evidence(Section):
         ]
         if len(subjects) > 1:
             lines.append(
-                "Intervals over all subjects are t intervals of the mean (random effects), for the "
-                "population that the subjects come from."
+                "The mean over all subjects is that of random effects, with its interval, for the "
+                "population that the subjects come from: those that are measured well weigh more."
             )
         return lines
 

@@ -40,7 +40,8 @@ class Nonlinear(Section):
         "median_w": "median W",
         "tau": "Kendall's tau with the tier",
         "partial_r": "partial rank r with the tier",
-        "partial_p": "p of partial r",
+        "p": "p over voxels",
+        "partial_p": "p of partial r, over voxels",
     }
 
     def tables(self, data: SubjectData) -> Tables:
@@ -121,7 +122,7 @@ class Nonlinear(Section):
         return [
             "A voxel that is not called nonlinear may be nonlinear: the test finds what the "
             "encoder has learned, and that learns little from few stimuli or noisy responses.",
-            "The p of W > 0 and the intervals of shares treat voxels as independent.",
+            "Every p and the intervals of shares treat voxels as independent: p are too small.",
         ]
 
 

@@ -4,16 +4,18 @@ A measure has three columns: NAME, NAME_low and NAME_high, the ends of its 95 % 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from jne.analysis.contrast import Contrast, difference, quantile, slope
+from jne.analysis.random_effects import random_effects_mean
 from jne.analysis.selectivity import WHOLE_BRAIN
-from jne.evaluation.sections.base import ALL_SUBJECTS
+from jne.evaluation.sections.base import ALL_SUBJECTS, p_text
 from jne.evaluation.voxels import SubjectData
 from jne.roi import TIERS
 
@@ -25,6 +27,9 @@ STEP_HEADINGS: Mapping[str, str] = {
     "upper": "to tier",
     "difference_low": "95 % from",
     "difference_high": "to",
+    "slope": "slope per tier",
+    "slope_low": "95 % from",
+    "slope_high": "to",
     "n_subjects": "subjects",
     "n_clear": "of them clearly above 0",
 }
@@ -33,7 +38,7 @@ STEP_HEADINGS: Mapping[str, str] = {
 class Sums(Protocol):
     """The sums of regions: ShareSums, EvidenceSums."""
 
-    def difference(self, first: int, second: int) -> tuple[float, float, float]: ...
+    def contrast(self, weights: NDArray, /) -> Contrast: ...
 
 
 class Measured(Protocol):
@@ -68,14 +73,34 @@ def measured_table(measured: Measured, regions: Regions) -> pd.DataFrame:
 
 def steps(measured: Measured, regions: Regions, table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Differences between consecutive tiers that have the measure `name` in the table."""
-    tiers = list(rows(table, "tier", name)["group"])
-    sums = measured.unions({tier: regions["tier", tier] for tier in tiers})
+    tiers, sums = _tiers(measured, regions, table, name)
     differences = [
-        (tiers[k], tiers[k + 1], *sums.difference(k + 1, k)) for k in range(max(len(tiers) - 1, 0))
+        (*pair, *sums.contrast(difference(k + 1, k, len(tiers)))[:3])
+        for k, pair in enumerate(pairwise(tiers))
     ]
     columns = ends("difference")
     content = pd.DataFrame(differences, columns=["lower", "upper", *columns])
     return content.astype(dict.fromkeys(columns, float))
+
+
+def trend(measured: Measured, regions: Regions, table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The slope of the measure `name` on the rank of the tier, where all tiers have it."""
+    tiers, sums = _tiers(measured, regions, table, name)
+    slopes = []
+    if len(tiers) == len(TIERS):
+        weights = slope(np.arange(len(tiers)))
+        slopes.append((f"{tiers[0]} to {tiers[-1]}", *sums.contrast(weights)))
+    columns = [*ends("slope"), "p"]
+    content = pd.DataFrame(slopes, columns=["tiers", *columns])
+    return content.astype(dict.fromkeys(columns, float))
+
+
+def _tiers(
+    measured: Measured, regions: Regions, table: pd.DataFrame, name: str
+) -> tuple[list[str], Sums]:
+    """The tiers that have the measure, and their sums."""
+    tiers = list(rows(table, "tier", name)["group"])
+    return tiers, measured.unions({tier: regions["tier", tier] for tier in tiers})
 
 
 def rows(table: pd.DataFrame, level: str, name: str) -> pd.DataFrame:
@@ -93,28 +118,28 @@ def holm(p: pd.Series) -> pd.Series:
 
 
 def over_subjects(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:
-    """The mean over subjects of each group, with its t interval where there are several.
+    """The mean over subjects of each group (`subjects_mean`).
 
-    That is the mean of random effects with equal weights: it is of the population. `n_clear`: in
-    how many subjects the measure is above 0 by its own interval.
+    `n_clear`: in how many subjects the measure is above 0 by its own interval.
     """
     content = []
     for key, each in table.dropna(subset=name).groupby(keys, sort=False):
-        values = each[name].to_numpy(dtype=np.float64)
         row: dict[str, object] = dict(zip(keys, key, strict=True))
         if "n_voxels" in each:
             row["n_voxels"] = int(each["n_voxels"].sum())
-        row |= {"n_subjects": len(values), "n_clear": int((each[f"{name}_low"] > 0).sum())}
-        content.append(row | dict(zip(ends(name), _mean_interval(values), strict=True)))
+        row |= {"n_subjects": len(each), "n_clear": int((each[f"{name}_low"] > 0).sum())}
+        content.append(row | subjects_mean(each, name))
     return pd.DataFrame(content)
 
 
-def _mean_interval(values: NDArray[np.float64]) -> tuple[float, float, float]:
-    mean = float(values.mean())
-    if len(values) < 2:
-        return mean, np.nan, np.nan
-    half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-    return mean, mean - half, mean + half
+def subjects_mean(each: pd.DataFrame, name: str) -> dict[str, float]:
+    """The random-effects mean of a measure with its interval, by the names of its columns.
+
+    each: a row per subject. The error of each is taken from the width of its interval.
+    """
+    values, low, high = each[list(ends(name))].dropna().to_numpy(dtype=np.float64).T
+    mean = random_effects_mean(values, (high - low) / (2 * quantile()))
+    return dict(zip(ends(name), mean, strict=True))
 
 
 def _whole_percent(value: float) -> str:
@@ -139,8 +164,11 @@ def range_of_rois(table: pd.DataFrame, name: str) -> str:
     return f": from {percent(low, name)} in {low.group} to {percent(high, name)} in {high.group}"
 
 
-def rise(table: pd.DataFrame, what: str) -> list[str]:
-    """Whether `what` rises from tier to tier, by the intervals of the differences."""
+def rise(table: pd.DataFrame, trends: pd.DataFrame, what: str) -> list[str]:
+    """Whether `what` rises from tier to tier, by the intervals of the differences, and its slope.
+
+    table: of `steps`. trends: of `trend`.
+    """
     if table.empty:
         return []
     clauses: dict[str, list[str]] = {}
@@ -154,7 +182,13 @@ def rise(table: pd.DataFrame, what: str) -> list[str]:
             f"points [{_whole_percent(low)}, {_whole_percent(high)}]"
         )
     changes = [f"{verb} {' and '.join(where)}" for verb, where in clauses.items()]
-    return [f"{what} {', and '.join(changes)}."]
+    slopes = [
+        f"; its slope is {_whole_percent(row['slope'])} percentage points per tier "
+        f"[{_whole_percent(row['slope_low'])}, {_whole_percent(row['slope_high'])}] "
+        f"({p_text(row['p'])})"
+        for _, row in trends.iterrows()
+    ]
+    return [f"{what} {', and '.join(changes)}{''.join(slopes)}."]
 
 
 def clear_rises(table: pd.DataFrame) -> str:

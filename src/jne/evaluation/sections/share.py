@@ -19,6 +19,7 @@ from jne.evaluation.sections.regions import (
     regions_of,
     rise,
     steps,
+    trend,
 )
 from jne.evaluation.sections.share_figure import Drawn, draw_shares
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
@@ -56,6 +57,7 @@ class Share(Section):
         return {
             "share": share,
             "share_steps": steps(shares, regions, share, _SHARE),
+            "share_trend": trend(shares, regions, share, _SHARE),
             "share_jne": _agreement(data),
         }
 
@@ -65,6 +67,7 @@ class Share(Section):
         return {
             "share": over_subjects(tables["share"], ["level", "group"], _SHARE),
             "share_steps": over_subjects(tables["share_steps"], ["lower", "upper"], "difference"),
+            "share_trend": over_subjects(tables["share_trend"], ["tiers"], "slope"),
         }
 
     def page_tables(self, data: SubjectData, tables: Tables) -> Tables:
@@ -74,7 +77,10 @@ class Share(Section):
         titled = {
             "Nonlinear share by region": tables["share"].replace({"level": {"roi": "ROI"}}),
             "Rise of the share from tier to tier": tables["share_steps"],
-            "The share, JNE and the noise ceiling": tables["share_jne"].replace(names),
+            "Slope of the share over the tiers": tables["share_trend"],
+            "The share, JNE and the noise ceiling": (
+                tables["share_jne"].replace(names).rename(columns={"p": "p over voxels"})
+            ),
         }
         return {title: table for title, table in titled.items() if len(table)}
 
@@ -107,7 +113,10 @@ class Share(Section):
             f"Of the signal of all voxels, {percent(whole, _SHARE)} is nonlinear in the features, "
             f"without an encoder{range_of_rois(tables['share'], _SHARE)}"
         )
-        return [f"{sentence}.", *rise(tables["share_steps"], "The nonlinear share")]
+        return [
+            f"{sentence}.",
+            *rise(tables["share_steps"], tables["share_trend"], "The nonlinear share"),
+        ]
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         if not tables:
@@ -145,8 +154,8 @@ class Share(Section):
             )
         if len(subjects) > 1:
             lines.append(
-                "Intervals over all subjects are t intervals of the mean, for the population that "
-                "the subjects come from."
+                "The mean over all subjects is that of random effects, with its interval, for the "
+                "population that the subjects come from: those that are measured well weigh more."
             )
         return lines
 

@@ -13,7 +13,7 @@ from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.columns import label
 from jne.evaluation.claims import of_regions, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, by_region
-from jne.evaluation.sections.regions import ends, measured_table, regions_of
+from jne.evaluation.sections.regions import ends, measured_table, regions_of, subjects_mean
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import COLOURS, OTHER_COLOUR, short, subplots
 from jne.results.evidence import ALL
@@ -42,7 +42,8 @@ class Summary(Section):
         "and quartiles over the analysed voxels of W where there are linear twins, else of JNE. "
         "Share of nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all "
         "voxels, and the mean noise ceiling.",
-        "group": "The same for all subjects: one small mark per subject, a line for their mean.",
+        "group": "The same for all subjects: one small mark per subject, a line for their mean "
+        "(of shares, by random effects: subjects that are measured well weigh more).",
     }
     headings: Mapping[str, str] = {
         "jne_calibrated": "median JNE, calibrated",
@@ -89,7 +90,8 @@ class Summary(Section):
         table = tables["summary"]
         each = [table[table["subject"] == data.name] for data in subjects]
         rois = list(dict.fromkeys(roi for data in subjects for roi in data.shown_rois))
-        return {"group": _figure(each, rois, subjects[0].shown_note())}
+        mean = table[table["subject"] == ALL_SUBJECTS]
+        return {"group": _figure(each, rois, subjects[0].shown_note(), mean)}
 
     def findings_across(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
         table = tables["summary"]
@@ -168,10 +170,14 @@ def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
     compared = _compared(table)
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")[compared]
-    measures = (*_SHARES, "share", "jne", "jne_calibrated", "w", *_PREDICTORS)
+    measures = ("share", "jne", "jne_calibrated", "w", *_PREDICTORS)
     averaged = [name for name in measures if name in table.columns]
+    shares = [name for name in _SHARES if name in table.columns]
     rows = []
     for roi, per_subject in table.groupby("roi", sort=False):
+        means: dict[str, float] = {}
+        for name in shares:
+            means |= subjects_mean(per_subject, name)
         above = per_subject[compared] > per_subject["subject"].map(whole)
         rows.append(
             {
@@ -179,6 +185,7 @@ def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
                 "tier": per_subject["tier"].iloc[0],
                 "n_voxels": int(per_subject["n_voxels"].sum()),
                 "n_analysed": int(per_subject["n_analysed"].sum()),
+                **means,
                 **per_subject[averaged].mean(),
                 "sd": per_subject["jne"].std(),
                 "n_subjects": len(per_subject),
@@ -188,10 +195,19 @@ def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> Figure:
-    """Regions from top to bottom; nonlinearity, share of nonlinear voxels and R² side by side."""
+def _figure(
+    tables: Sequence[pd.DataFrame],
+    rois: Sequence[str],
+    note: str,
+    across: pd.DataFrame | None = None,
+) -> Figure:
+    """Regions from top to bottom; nonlinearity, share of nonlinear voxels and R² side by side.
+
+    across: the rows over all subjects, where there are several tables.
+    """
     names = list(rois) or [WHOLE_BRAIN]
     each = [table.set_index("roi").reindex(names) for table in tables]
+    means = each[0] if across is None else across.set_index("roi").reindex(names)
     called = all("share" in table for table in each)
     figure, axes = subplots(
         1,
@@ -203,9 +219,9 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     )
     colours = [COLOURS.get(name, OTHER_COLOUR) for name in names]
     strength, prediction = axes[0], axes[-1]
-    _nonlinearity(strength, each, colours)
+    _nonlinearity(strength, each, means, colours)
     if called:
-        _marks(axes[1], each, "share", colours, ("share_low", "share_high"))
+        _marks(axes[1], each, means, "share", colours, ("share_low", "share_high"))
         axes[1].set(title="nonlinear voxels", xlim=(-0.03, 1.03))
         axes[1].xaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     for column, (predictor, marker, colour) in _PREDICTORS.items():
@@ -233,7 +249,9 @@ def _figure(tables: Sequence[pd.DataFrame], rois: Sequence[str], note: str) -> F
     return figure
 
 
-def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[str]) -> None:
+def _nonlinearity(
+    panel: Axes, each: Sequence[pd.DataFrame], means: pd.DataFrame, colours: Sequence[str]
+) -> None:
     """The shares, filled and open, one above the other; without any, W or JNE."""
     present = {
         name: [table for table in each if name in table and table[name].notna().any()]
@@ -242,7 +260,7 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
     present = {name: tables for name, tables in present.items() if tables}
     if not present:
         measure = "w" if all("w" in table for table in each) else "jne"
-        _marks(panel, each, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
+        _marks(panel, each, means, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
         panel.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
         if measure == "w":
             panel.axvline(0, color="#999999", lw=0.7, zorder=0)
@@ -252,7 +270,7 @@ def _nonlinearity(panel: Axes, each: Sequence[pd.DataFrame], colours: Sequence[s
     rows_apart = (-0.16, 0.16) if len(present) > 1 else (0.0,)
     for (name, tables), down in zip(present.items(), rows_apart, strict=True):
         meaning, filled = _SHARES[name]
-        _marks(panel, tables, name, colours, ends(name)[1:], down=down, filled=filled)
+        _marks(panel, tables, means, name, colours, ends(name)[1:], down=down, filled=filled)
         face = "#444444" if filled else "white"
         panel.plot([], [], "o", ms=4.5, mec="#444444", mfc=face, ls="none", label=meaning)
     low, high = _limits(
@@ -281,6 +299,7 @@ def _limits(tables: Sequence[pd.DataFrame]) -> tuple[float, float]:
 def _marks(
     panel: Axes,
     each: Sequence[pd.DataFrame],
+    means: pd.DataFrame,
     column: str,
     colours: Sequence[str],
     interval: Sequence[str],
@@ -304,6 +323,5 @@ def _marks(
     for k, table in enumerate(each):
         offset = width * (k / (len(each) - 1) - 0.5)
         panel.scatter(table[column], rows + offset, s=7, c=faces, edgecolors=colours, alpha=0.6)
-    mean = pd.concat([table[column] for table in each], axis=1).mean(axis=1)
     size = 60 if down else 110
-    panel.scatter(mean, rows, s=size, c="black", marker="|", linewidths=1.2, zorder=3)
+    panel.scatter(means[column], rows, s=size, c="black", marker="|", linewidths=1.2, zorder=3)
