@@ -216,7 +216,9 @@ def folds(world: str, noise: str, n_cohorts: int, n: int) -> None:
         rows = np.concatenate([data.rows["train"], data.rows["val"]])
         found = in_folds(data.features.numpy()[rows], data.responses[rows].numpy(), seed)
         results.append(
-            evidence_of(found.y, found.f, found.g, [found.r, found.o], CELL, len(share.CELLS))
+            evidence_of(
+                found.y, found.f, found.g, [found.r, found.o], CELL, len(share.CELLS), crossed=True
+            )
         )
         gains.append(by_cell(r2_score(found.y, found.f) - r2_score(found.y, found.r)))
         rho.append([spearman(found.jne, ALPHA, CEILING == level) for level in share.CEILING])
@@ -237,7 +239,7 @@ def v4(root: Path) -> None:
             found = in_folds(features, responses, seed, None, lr=1e-4)
             arrays = found.y, found.f, found.g, [found.r, found.o]
             sets = np.zeros(responses.shape[1], dtype=np.int64)
-            voxels, sums = evidence_of(*arrays, sets, 1)
+            voxels, sums = evidence_of(*arrays, sets, 1, crossed=True)
             of_all, of_ridge = sums.share(), r2_score(found.y, found.r)
             gain = r2_score(found.y, found.f) - of_ridge
             print(

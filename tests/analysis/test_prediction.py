@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.stats import pearsonr, ttest_1samp
 from sklearn.metrics import r2_score as sklearn_r2
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.multitest import fdrcorrection
 
 from jne.analysis.prediction import (
@@ -148,3 +150,20 @@ def test_forms_of_p_other_than_the_t_test_are_the_bootstraps(predicted):
     for form in ("plus_one", "raw"):
         expected = bootstrap_p(bootstrap_r2(y, yhat, 50, seed=3), form)
         np.testing.assert_array_equal(r2_p(y, yhat, form, 50, seed=3), expected)
+
+
+def test_p_of_groups_is_statsmodels_clustered():
+    """The mean of d, regressed on a constant with errors clustered by group."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(20), rng.integers(2, 9, 20))
+    y = rng.standard_normal((len(groups), 2)) + rng.standard_normal((20, 2))[groups]
+    f = 0.3 * y + 0.5 * rng.standard_normal(y.shape)
+    p = t_test_p(y, f, groups)
+    for v in range(2):
+        d = np.square(y[:, v] - y[:, v].mean()) - np.square(y[:, v] - f[:, v])
+        settings = {"groups": groups, "use_correction": False}
+        fitted = OLS(d, np.ones(len(d))).fit(cov_type="cluster", cov_kwds=settings)
+        t = fitted.tvalues[0] * np.sqrt(19 / 20)
+        np.testing.assert_allclose(p[v], stats.t.sf(t, 19))
+    np.testing.assert_allclose(t_test_p(y, f, np.arange(len(y))), t_test_p(y, f))
+    assert (p > t_test_p(y, f)).all()

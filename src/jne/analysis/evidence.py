@@ -208,6 +208,9 @@ def evidence_of(
     sets: NDArray[np.int64],
     n_sets: int,
     keep: NDArray[np.float32] | None = None,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    crossed: bool = False,
 ) -> tuple[Evidence, EvidenceSums]:
     """Evidence of voxels; and of sets of them, and, last, of all of them.
 
@@ -226,17 +229,27 @@ def evidence_of(
         Which of the `n_sets` sets each voxel is in.
     keep : (n, V) array of float32, optional
         Filled with the product of each stimulus and voxel (`EvidenceSums.product`).
+    groups : (n,) array of int, optional
+        The group of each stimulus, numbers from 0. Errors are robust to noise that stimuli of a
+        group share, and the sums are per group.
+    crossed : bool
+        Whether the predictions of some stimuli are by encoders that were fitted to the others, as
+        of folds. The noise of two stimuli then meets twice, once in each one's product, which
+        doubles the variance of their sum where g is all noise (docs/evidence.md): so much is
+        assumed.
 
     Returns
     -------
     Evidence, EvidenceSums
         The sums are those of n_sets + 1 sets.
     """
+    together = _Groups(groups, crossed)
     n, n_voxels = len(responses[:, sets[:0]]), len(sets)
     columns = np.full((len(_COLUMNS), n_voxels), np.nan)
-    sums = {name: np.zeros((n, n_sets)) for name in _PER_STIMULUS}
+    n_rows = n if groups is None else together.n_groups
+    sums = {name: np.zeros((n_rows, n_sets)) for name in _PER_STIMULUS}
     totals = {name: np.zeros(n_sets + 1) for name in ("n_voxels", "nonlinear", "linear", "pairs")}
-    of_all = torch.zeros((n, n))
+    of_all = torch.zeros((n_rows, n_rows))
     for number in range(n_sets):
         members = np.flatnonzero(sets == number)
         of_set = torch.zeros_like(of_all)
@@ -244,13 +257,13 @@ def evidence_of(
             voxels = members[part]
             arrays = (responses, prediction, nonlinear, *linear)
             y, f, g, *others = (_float32(x, voxels) for x in arrays)
-            per_stimulus, per_voxel, own = _regress(y, g, [*others, f - g])
+            per_stimulus, per_voxel, own, product = _regress(y, g, [*others, f - g], together)
             columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
                 sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()
             of_set.addmm_(own, own.T)
             if keep is not None:
-                keep[:, voxels] = per_stimulus["product"].numpy()
+                keep[:, voxels] = product.numpy()
         totals["pairs"][number] = _squared_pairs(of_set)
         of_all += of_set
     by_name = dict(zip(_COLUMNS, columns, strict=True))
@@ -261,7 +274,7 @@ def evidence_of(
             totals[name][number] = by_name[name][members].sum()
     totals["pairs"][-1] = _squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
-    return _evidence(by_name, n - N_REGRESSORS), EvidenceSums(**with_all, **totals)
+    return _evidence(by_name, n_rows - N_REGRESSORS), EvidenceSums(**with_all, **totals)
 
 
 def _float32(values: Columns, voxels: NDArray[np.int64]) -> Tensor:
@@ -272,12 +285,29 @@ _COLUMNS = ("slope", "slope_error", "scale", "power", "nonlinear", "linear", "li
 _PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
 
 
-def _regress(
-    y: Tensor, g: Tensor, linear: Sequence[Tensor]
-) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Of v voxels: _PER_STIMULUS (n, v), _COLUMNS (v,), and what `pairs` are products of (n, v).
+class _Groups:
+    """Sums over the stimuli of a group, which share noise."""
 
-    Of constant responses, 0 per stimulus and NaN in columns. Without a nonlinear part, 0.
+    def __init__(self, groups: NDArray[np.int64] | None, crossed: bool) -> None:
+        self._groups = None if groups is None else torch.from_numpy(groups)
+        self.n_groups = 0 if groups is None else int(groups.max()) + 1
+        self.inflation = 2**0.5 if crossed else 1.0
+        """Of standard errors."""
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """(n_groups, v) from (n, v)."""
+        if self._groups is None:
+            return values
+        return values.new_zeros(self.n_groups, values.shape[1]).index_add_(0, self._groups, values)
+
+
+def _regress(
+    y: Tensor, g: Tensor, linear: Sequence[Tensor], together: _Groups
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
+    """Of v voxels: _PER_STIMULUS, _COLUMNS (v,), what `pairs` are products of, and the product.
+
+    _PER_STIMULUS and the third are (n, v), or of groups; the product is (n, v). Of constant
+    responses, 0 per stimulus and NaN in columns. Without a nonlinear part, 0.
     """
     n = len(y)
     y = y - y.mean(dim=0)
@@ -305,17 +335,17 @@ def _regress(
     product = g * rest
     slope = product.sum(dim=0) / total
     left, free = g * (rest - slope * g), 1 - leverage - g.square() / total
-    spread = left / free
+    spread = together(left / free) * together.inflation
     # What noise alone adds to the squared slope: HC2, which is unbiased where HC3 is cautious
-    by_noise = (left * spread).sum(dim=0) / total.square()
+    by_noise = (together(left) * spread).sum(dim=0) * together.inflation / total.square()
     error = spread.square().sum(dim=0).sqrt() / total
     own = spread / (n * total).sqrt()
     linear_pull = fit * (2 * rest + fit)
-    linear_pull = (linear_pull - linear_pull.mean(dim=0)) / n
+    linear_pull = together(linear_pull - linear_pull.mean(dim=0)) / n
     overfit = ((leverage - 1 / n) * rest.square() / (1 - leverage)).mean(dim=0)
     power = torch.where(tested, total / n, 0)
     per_stimulus = {
-        "product": product,
+        "product": together(product),
         "spread": spread,
         "nonlinear_pull": slope * spread / n - own.square(),
         "linear_pull": linear_pull,
@@ -330,7 +360,7 @@ def _regress(
         "linear_error": linear_pull.square().sum(dim=0).sqrt(),
     }
     per_voxel = {name: torch.where(usable, x, torch.nan) for name, x in per_voxel.items()}
-    return per_stimulus, per_voxel, own
+    return per_stimulus, per_voxel, own, product
 
 
 def _without(x: Tensor, basis: Sequence[Tensor]) -> Tensor:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
+from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 
 
@@ -75,6 +76,7 @@ def r2_p(
     form: Literal["t_test", "plus_one", "raw"] = "t_test",
     n_bootstrap: int = 200,
     seed: int = 0,
+    groups: NDArray[np.int64] | None = None,
 ) -> NDArray[np.float64]:
     """p of R² > 0, one-sided, by `t_test_p` or from resamples by `bootstrap_p`.
 
@@ -87,18 +89,29 @@ def r2_p(
         Resamples of the test stimuli; not used by the t test.
     seed : int
         Of the resamples.
+    groups : (N,) array of int, optional
+        As of `t_test_p`; resamples know none.
 
     Returns
     -------
     (V,) array of float64
         NaN where there is no p.
+
+    Raises
+    ------
+    InputError
+        For resamples of stimuli that belong together.
     """
     if form == "t_test":
-        return t_test_p(responses, predictions)
+        return t_test_p(responses, predictions, groups)
+    if groups is not None:
+        raise InputError("stats.p_value", "data.groups needs the t test; write t_test", form)
     return bootstrap_p(bootstrap_r2(responses, predictions, n_bootstrap, seed), form)
 
 
-def t_test_p(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
+def t_test_p(
+    responses: NDArray, predictions: NDArray, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.float64]:
     r"""p of R² > 0: a one-sided t test of the mean reduction of the squared error.
 
     .. math:: d_i = (y_i - \bar y)^2 - (y_i - \hat y_i)^2, \quad
@@ -111,6 +124,9 @@ def t_test_p(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
     Parameters
     ----------
     responses, predictions : (N, V) array
+    groups : (N,) array of int, optional
+        Stimuli of a group share noise: the standard error is that of sums over groups (clustered:
+        Liang & Zeger 1986), and N the number of groups.
 
     Returns
     -------
@@ -123,13 +139,20 @@ def t_test_p(responses: NDArray, predictions: NDArray) -> NDArray[np.float64]:
         For unequal shapes.
     """
     _check_shapes(responses, predictions)
-    n = len(responses)
+    n = n_stimuli = len(responses)
+    if groups is not None:
+        _, groups = np.unique(groups, return_inverse=True)
+        n = int(groups.max()) + 1
     p = np.empty(responses.shape[1])
     for columns, y, error in _blocks(responses, predictions):
         centred = y - y.mean(axis=0)
         fitted = centred - error  # yhat - ybar
         reduction = fitted * (2 * centred - fitted)  # d, with less rounding error
         mean, spread = reduction.mean(axis=0), reduction.std(axis=0)
+        if groups is not None:
+            sums = np.zeros((n, len(mean)))
+            np.add.at(sums, groups, reduction - mean)
+            spread = np.sqrt(n * np.square(sums).sum(axis=0)) / n_stimuli
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.sqrt(n - 1) * mean / spread
         t[(mean == 0) & (spread == 0)] = -np.inf

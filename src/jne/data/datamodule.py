@@ -189,6 +189,14 @@ class StandardisedData(pl.LightningDataModule):
         other._set_batch_bytes()
         return other
 
+    @property
+    def test_groups(self) -> NDArray[np.int64] | None:
+        """(n_test,) of numbers from 0, the groups of the test stimuli; None without groups."""
+        groups = self.belonging.groups
+        if groups is None:
+            return None
+        return np.unique(groups[self.rows["test"]], return_inverse=True)[1].astype(np.int64)
+
     def _set_batch_bytes(self) -> None:
         rows = min(self.batch_size, len(self.rows["train"]))
         self.batch_bytes = 4 * rows * self.n_outputs

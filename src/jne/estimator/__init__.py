@@ -2,6 +2,7 @@
 
 regressor   JNERegressor
 parameters  its parameters, checked
+rows        which rows validate
 """
 
 from jne.estimator.regressor import JNERegressor

@@ -20,9 +20,11 @@ from jne.analysis.nonlinear_share import nonlinear_share
 from jne.analysis.share_sums import Share
 from jne.data.centring import LARGEST, centred
 from jne.data.datamodule import StandardisedData
+from jne.data.folds import Belonging
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
+from jne.estimator.rows import FEWEST_TO_TRAIN, belonging_of, validation_rows
 from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
@@ -30,8 +32,6 @@ from jne.jacobian.measurement import FEWEST_STIMULI
 from jne.measuring.evidence import nonlinear_part
 from jne.utils.blocks import among_all
 from jne.utils.progress import without_progress
-
-_FEWEST_TO_TRAIN = 2
 
 
 class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
@@ -145,7 +145,11 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.random_state = random_state
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, validation: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        validation: ArrayLike | None = None,
+        groups: ArrayLike | None = None,
     ) -> "JNERegressor":
         """Train on features and responses, all finite. Returns self.
 
@@ -160,6 +164,9 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         validation : (N,) array of bool, optional
             The stimuli to validate on; at least three, and two others train. Pipelines and searches
             pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
+        groups : (N,) array, optional
+            Stimuli of a group, such as repeats, a film or a run, are never on two sides of a cut:
+            those that validate and those that choose penalties are whole groups.
         """
         settings = self._parameters()
         features, targets = validate_data(
@@ -169,13 +176,14 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             dtype=(np.float64, np.float32),
             multi_output=True,
             y_numeric=True,
-            ensure_min_samples=_FEWEST_TO_TRAIN + FEWEST_STIMULI,
+            ensure_min_samples=FEWEST_TO_TRAIN + FEWEST_STIMULI,
         )
         n = len(features)
         self._one_voxel = targets.ndim == 1
         features, feature_offset = _float32(features, "X")
         responses, response_offset = _float32(targets.reshape(n, -1), "y")
-        self.validation_ = _validation_rows(validation, n, settings)
+        belonging = belonging_of(groups, n)
+        self.validation_ = validation_rows(validation, n, settings, belonging)
         rows = {"train": np.delete(np.arange(n), self.validation_), "val": self.validation_}
         _check_varies(responses[rows["train"]])
         data = StandardisedData(
@@ -187,6 +195,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             feature_offset=feature_offset,
             response_offset=response_offset,
             features_key="X",
+            belonging=belonging,
         )
         with without_progress():
             try:
@@ -206,6 +215,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         seen = np.concatenate([rows["train"], rows["val"]])  # `evidence` needs them
         self._features_seen = data.features[seen].numpy()
         self._responses_seen = data.responses[seen].numpy()
+        self._groups_seen = None if belonging.groups is None else belonging.groups[seen]
         self._constants = responses[rows["train"][0], ~trained]
         self._validation_features = data.split("val")[0]
         self._jne: NDArray[np.float64] | None = None
@@ -254,6 +264,9 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         mean, scale = model.response_mean.numpy(), model.response_scale.numpy()
         unseen = (y.reshape(n, -1)[:, trained] - mean) / scale
         rows = np.split(np.arange(len(self._features_seen) + n), [len(self._features_seen)])
+        groups = self._groups_seen
+        if groups is not None:  # those of unseen stimuli choose nothing
+            groups = np.concatenate([groups, np.full(n, -1)])
         with without_progress():
             data = StandardisedData(
                 np.concatenate([self._features_seen, model.standardised(features).numpy()]),
@@ -261,6 +274,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
                 {"train": rows[0], "val": rows[0][:0], "test": rows[1]},
                 batch_size=None,
                 seed=0,
+                belonging=Belonging(groups),
             )
             with torch.no_grad():
                 prediction = self.encoder_(data.split("test")[0]).numpy()
@@ -336,34 +350,3 @@ def _check_varies(responses: NDArray[np.float32]) -> None:
             f"constant over the {len(responses)} training stimuli, so that nothing can be "
             f"learned; give responses that vary",
         )
-
-
-def _validation_rows(
-    validation: ArrayLike | None, n: int, settings: Parameters
-) -> NDArray[np.int64]:
-    """The rows to validate on, in increasing order."""
-    if validation is None:
-        n_val = max(FEWEST_STIMULI, round(settings.validation_fraction * n))
-        if n - n_val < _FEWEST_TO_TRAIN:
-            raise InputError(
-                "validation_fraction",
-                f"leaves {n - n_val} of {n} stimuli to train on, but training needs at least "
-                f"{_FEWEST_TO_TRAIN}",
-                value=settings.validation_fraction,
-            )
-        order = np.random.default_rng(settings.random_state).permutation(n)
-        return np.sort(order[:n_val])
-    mask = np.asarray(validation)
-    if mask.shape != (n,) or mask.dtype != bool:
-        raise InputError(
-            "validation",
-            f"must be a mask of the rows of X, ({n},) bool, found {mask.shape} {mask.dtype}",
-        )
-    rows = np.flatnonzero(mask)
-    if not FEWEST_STIMULI <= len(rows) <= n - _FEWEST_TO_TRAIN:
-        raise InputError(
-            "validation",
-            f"marks {len(rows)} of {n} stimuli, but at least "
-            f"{FEWEST_STIMULI} must validate and {_FEWEST_TO_TRAIN} train",
-        )
-    return rows

@@ -84,13 +84,14 @@ def measure_evidence(
     nonlinear = data.in_order(of_parts, centred=True)
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
+    crossed, groups = len(data.parts) > 1, data.test_groups
     if settings.keep:
         kept = np.empty(shape, dtype=np.float32)
-        voxels, sums = evidence_of(*inputs, kept)
+        voxels, sums = evidence_of(*inputs, kept, groups=groups, crossed=crossed)
         with atomic_array(folder / KEPT, (shape[0], len(data.voxel_status)), np.float32) as file:
             file[:] = data.all_voxels(kept)
     else:
-        voxels, sums = evidence_of(*inputs)
+        voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
     return MeasuredEvidence(_columns(voxels), regions)
 

@@ -243,8 +243,9 @@ class Results:
             return None
         evidence: RegionEvidence = self._read(EVIDENCE, RegionEvidence.load)
         rois = set(self.voxels["roi"].fillna("").astype(str))
-        n = len(evidence.sums.product)
-        if not set(evidence.rois[:-1]) <= rois or n != len(self.stimuli):
+        n, grouped = len(evidence.sums.product), self.config["data"].get("groups") is not None
+        fits = n <= len(self.stimuli) if grouped else n == len(self.stimuli)
+        if not set(evidence.rois[:-1]) <= rois or not fits:
             self._refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
         return evidence
 

@@ -98,6 +98,12 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
     if source.folds > 1:
         _check_folds(config)
+    if source.groups is not None and config.control.kind != "none":
+        raise InputError(
+            "control.kind",
+            "permutes stimuli, which data.groups holds together; leave it out",
+            config.control.kind,
+        )
     return config, source
 
 
