@@ -15,7 +15,8 @@ def fitted():
     X = 3 + 2 * rng.standard_normal((500, 8))
     Y = np.column_stack([X[:, 0] + np.abs(X[:, 1] - 3), X[:, 2], np.ones(500)])
     Y[:, :2] = 100 + 10 * (Y[:, :2] + rng.standard_normal((500, 2)))
-    model = jne.JNERegressor(hidden_width=32, max_epochs=30, weight_decay=0.0)
+    # Stacked, its linear part would be ridge regression itself, of penalties that are not these
+    model = jne.JNERegressor(hidden_width=32, max_epochs=30, weight_decay=0.0, readout="ridge")
     return model.fit(X[:350], Y[:350]), X, Y
 
 
