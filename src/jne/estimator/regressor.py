@@ -267,15 +267,18 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         groups = self._groups_seen
         if groups is not None:  # those of unseen stimuli choose nothing
             groups = np.concatenate([groups, np.full(n, -1)])
+        x = np.concatenate([self._features_seen, model.standardised(features).numpy()])
+        responses = np.concatenate([self._responses_seen, unseen.astype(np.float32)])
         with without_progress():
             data = StandardisedData(
-                np.concatenate([self._features_seen, model.standardised(features).numpy()]),
-                np.concatenate([self._responses_seen, unseen.astype(np.float32)]),
+                x,
+                responses,
                 {"train": rows[0], "val": rows[0][:0], "test": rows[1]},
                 batch_size=None,
                 seed=0,
                 belonging=Belonging(groups),
-            )
+            ).with_responses(responses)
+            data.features = torch.from_numpy(x)  # as the encoder takes them
             with torch.no_grad():
                 prediction = self.encoder_(data.split("test")[0]).numpy()
             inputs = nonlinear_part(self.encoder_, data), linear_predictions(data)
