@@ -83,7 +83,7 @@ def test_a_cohort_is_a_run_of_train_and_is_trained_once(run_script):
         "train.py", "data=cells", "data.noise=heavy", "data.n_train=60", "data.n_val=7",
         "data.n_test=20", "data.alpha=[0.0,0.5]", "data.noise_ceiling=[0.5]",
         "data.voxels_per_cell=3", "data.n_features=64", "control=twins", *fast,
-        "optimizer.weight_decay=0.01", "trainer.patience=20", "seed=0",
+        "optimizer.weight_decay=0.01", "trainer.patience=20", "readout=ridge", "seed=0",
     )  # fmt: skip
     assert (folder / "figures" / "calibration.png").stat().st_size > 5000
     table = pd.read_csv(folder / "table.csv")

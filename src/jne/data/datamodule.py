@@ -190,12 +190,9 @@ class StandardisedData(pl.LightningDataModule):
         return other
 
     @property
-    def test_groups(self) -> NDArray[np.int64] | None:
-        """(n_test,) of numbers from 0, the groups of the test stimuli; None without groups."""
-        groups = self.belonging.groups
-        if groups is None:
-            return None
-        return np.unique(groups[self.rows["test"]], return_inverse=True)[1].astype(np.int64)
+    def test_clusters(self) -> NDArray[np.int64] | None:
+        """(n_test,), see `Belonging.clusters`."""
+        return self.belonging.clusters(self.rows["test"])
 
     def _set_batch_bytes(self) -> None:
         rows = min(self.batch_size, len(self.rows["train"]))

@@ -53,6 +53,16 @@ class Belonging:
             cut = KFold(n_folds, shuffle=True, random_state=seed).split(rows)
         return [(self.purged(rows, order[train], order[out]), order[out]) for train, out in cut]
 
+    def clusters(self, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        """(n,) numbers from 0 of what may share noise among some stimuli; None where nothing does.
+
+        Their groups; or else, where rows are purged, runs of `purge` rows.
+        """
+        if self.groups is None and not self.purge:
+            return None
+        names = rows // self.purge if self.groups is None else self.groups[rows]
+        return np.unique(names, return_inverse=True)[1].astype(np.int64)
+
     def apart(self, rows: Mapping[str, NDArray[np.int64]]) -> dict[str, NDArray[np.int64]]:
         """The rows of train, val and test, less those of the first two that are purged.
 

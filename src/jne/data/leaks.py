@@ -139,8 +139,8 @@ def _neighbours(findings: dict[str, Any]) -> str:
         f"stimuli resemble the one before (lag-1 autocorrelation of the features "
         f"{findings['autocorrelation']:.2f}), and {100 * findings['beside']:.0f} % of those held "
         f"out stand beside one to train on: if rows are in the order in which stimuli were shown, "
-        f"R² and p values are too good, and need a split by runs or blocks of rows "
-        f"(data.split=fixed); if they are only sorted, set data.leaks=allow"
+        f"R² and p values are too good, and need whole runs or blocks of rows (data.groups, "
+        f"data.purge, or data.split=fixed); if they are only sorted, set data.leaks=allow"
     )
 
 

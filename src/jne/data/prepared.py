@@ -214,7 +214,8 @@ def _warnings(source: Source, prepared: Prepared) -> list[str]:
     if source.leaks == "allow" or not len(prepared.rows("train")):
         return []
     rows = noted(prepared.folder, ROWS, lambda: row_findings(prepared))
-    return row_warnings(rows, source.leaks, in_order=source.in_order)
+    in_order = source.in_order and source.cutting == replace(source.cutting, groups=None, purge=0)
+    return row_warnings(rows, source.leaks, in_order=in_order)
 
 
 def load(folder: Path) -> Prepared:

@@ -84,7 +84,7 @@ def measure_evidence(
     nonlinear = data.in_order(of_parts, centred=True)
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
-    crossed, groups = len(data.parts) > 1, data.test_groups
+    crossed, groups = len(data.parts) > 1, data.test_clusters
     if settings.keep:
         kept = np.empty(shape, dtype=np.float32)
         voxels, sums = evidence_of(*inputs, kept, groups=groups, crossed=crossed)

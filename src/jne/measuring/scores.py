@@ -41,7 +41,7 @@ def score_test(
         name: score(responses, predictions) for name, score in reductions("predictions").items()
     }
     columns["p"] = prediction.r2_p(
-        responses, predictions, settings.p_value, settings.n_bootstrap, seed, data.test_groups
+        responses, predictions, settings.p_value, settings.n_bootstrap, seed, data.test_clusters
     )
     columns["p_fdr"] = prediction.fdr(columns["p"])
     if data.twins is not None:

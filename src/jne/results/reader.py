@@ -243,7 +243,8 @@ class Results:
             return None
         evidence: RegionEvidence = self._read(EVIDENCE, RegionEvidence.load)
         rois = set(self.voxels["roi"].fillna("").astype(str))
-        n, grouped = len(evidence.sums.product), self.config["data"].get("groups") is not None
+        n, cut = len(evidence.sums.product), self.config["data"]
+        grouped = cut.get("groups") is not None or bool(cut.get("purge"))
         fits = n <= len(self.stimuli) if grouped else n == len(self.stimuli)
         if not set(evidence.rois[:-1]) <= rois or not fits:
             self._refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
