@@ -20,10 +20,10 @@ from jne.data.responses import (
     WithTwins,
     check_vary,
     float32,
-    spread,
     unscaled,
     voxel_statistics,
 )
+from jne.data.scaling import Scaling, feature_scale
 from jne.data.splits import SPLITS
 from jne.errors import InputError
 from jne.stages import digest_of
@@ -105,6 +105,7 @@ class StandardisedData(pl.LightningDataModule):
     is one, `test`. batch_size: None for the full batch. shuffle: pair each stimulus's features with
     the responses to another stimulus, as a null control. features_key: what leads to the features.
     belonging: which stimuli belong together. status: (V,), that of voxels which other data choose.
+    scale_features: see `jne.data.scaling.feature_scale`.
     Raises InputError where no voxel can be trained, or all features are constant.
 
     feature_mean, feature_scale (D,) and response_mean, response_scale (V',) are in the units of the
@@ -128,6 +129,7 @@ class StandardisedData(pl.LightningDataModule):
         features_key: str = "features",
         belonging: Belonging | None = None,
         status: NDArray[np.str_] | None = None,
+        scale_features: Scaling = "each",
     ) -> None:
         super().__init__()
         self.rows, self.identity = rows, {}
@@ -140,7 +142,7 @@ class StandardisedData(pl.LightningDataModule):
         trained = features[train]
         check_vary(trained, features_key)
         centre = float32(trained.mean(axis=0, dtype=np.float64))
-        self.feature_scale = float32(spread(trained))
+        self.feature_scale = torch.from_numpy(feature_scale(trained, scale_features))
         self.features = torch.from_numpy((features - centre.numpy()) / self.feature_scale.numpy())
         self.feature_mean = with_offset(centre, feature_offset)
 
@@ -265,6 +267,7 @@ class EncodingData(StandardisedData):
         rows: Mapping[str, NDArray[np.int64]] | None = None,
         belonging: Belonging | None = None,
         status: NDArray[np.str_] | None = None,
+        scale_features: Scaling = "each",
     ) -> None:
         """rows: of each split, where these are not those of the stimulus table."""
         super().__init__(
@@ -279,6 +282,7 @@ class EncodingData(StandardisedData):
             features_key=prepared.features_key,
             belonging=belonging,
             status=status,
+            scale_features=scale_features,
         )
         self.prepared = prepared
         contents = combined(contents_of(prepared))
@@ -288,6 +292,8 @@ class EncodingData(StandardisedData):
             groups = None if self.belonging.groups is None else self.belonging.groups.tolist()
             cut = digest_of([split, groups, self.belonging.purge])
             self.identity = {**self.identity, "cut": cut}
+        if scale_features != "each":
+            self.identity = {**self.identity, "scale_features": scale_features}
         self._parts: list[EncodingData] = []
 
     @classmethod
@@ -299,12 +305,18 @@ class EncodingData(StandardisedData):
         batch_size: int | None,
         seed: int,
         shuffle: bool = False,
+        scale_features: Scaling = "each",
     ) -> "EncodingData":
         """Cut into folds, groups in one piece; by default the split of the stimulus table.
 
         Raises InputError, naming the key, where the stimuli cannot be cut so.
         """
-        settings: dict[str, Any] = {"batch_size": batch_size, "seed": seed, "shuffle": shuffle}
+        settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "shuffle": shuffle,
+            "scale_features": scale_features,
+        }
         if cutting == Cutting():
             return cls(prepared, **settings)
         belonging = cutting.belonging(prepared.stimuli)

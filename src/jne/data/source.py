@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from jne.data.folds import Cutting
 from jne.data.leaks import Leaks
+from jne.data.scaling import Scaling
 from jne.data.splits import SPLITS
 from jne.features.images import Images, open_images
 
@@ -59,6 +60,9 @@ class Source(BaseModel, ABC):
     groups: str | None = Field(default=None, exclude=True)
     """The column of the stimulus table whose values are kept in one piece wherever stimuli are
     cut."""
+    scale_features: Scaling = Field(default="each", exclude=True)
+    """What features are divided by once they are centred: each column by its own standard
+    deviation, all by one, or none."""
     purge: int = Field(default=0, ge=0, exclude=True)
     """Stimuli that are so many rows or fewer from one that is held out do not train."""
 

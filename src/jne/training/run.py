@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
+from jne.data.scaling import whitening
 from jne.measuring.share import MeasuredShare
 from jne.results.contents import (
     encoder_files,
@@ -54,6 +55,8 @@ from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import say
 from jne.utils.tables import read_table, write_table
+
+_ROWS_LOOKED_AT = 2000
 
 
 class TrainingRun:
@@ -101,7 +104,10 @@ class TrainingRun:
                 f"they stay in the tables, with NaN as their scores",
                 style="yellow",
             )
-        for sentence in data.prepared.warnings:
+        warnings = list(data.prepared.warnings)
+        if self.config.data.get("scale_features", "each") == "each":
+            warnings.append(whitening(data.prepared.features[data.rows["train"][:_ROWS_LOOKED_AT]]))
+        for sentence in filter(None, warnings):
             say(sentence, style="yellow", soft_wrap=True)
         self._data_ready = time.monotonic()
 

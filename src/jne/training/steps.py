@@ -42,6 +42,7 @@ def load_data(source: Source, config: TrainConfig) -> EncodingData:
         batch_size=config.trainer.batch_size,
         seed=config.seed,
         shuffle=config.control.kind == "shuffle",
+        scale_features=source.scale_features,
     )
 
 
