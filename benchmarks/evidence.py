@@ -35,6 +35,7 @@ from jne.data.folds import Belonging
 from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit
 from jne.fitting.folds import fit_folds
+from jne.fitting.history import History
 from jne.measuring.evidence import nonlinear_part
 from jne.plots.style import STYLE, save, subplots
 from jne.utils.progress import without_progress
@@ -46,7 +47,8 @@ LINEAR = [k for k, (alpha, _) in enumerate(share.CELLS) if alpha == 0]
 
 
 class Folds(NamedTuple):
-    """(n, V): responses, predictions, their nonlinear part, ridge and least squares; JNE (V,)."""
+    """(n, V): responses, predictions, their nonlinear part, ridge and least squares; JNE (V,);
+    the variance of the nonlinear part that is noise (V,)."""
 
     y: NDArray
     f: NDArray
@@ -54,6 +56,11 @@ class Folds(NamedTuple):
     r: NDArray
     o: NDArray
     jne: NDArray
+    noise: NDArray
+
+    def evidence(self, sets: NDArray, n_sets: int) -> tuple[Evidence, EvidenceSums]:
+        arrays = self.y, self.f, self.g, [self.r, self.o], sets, n_sets
+        return evidence_of(*arrays, crossed=self.noise)
 
 
 class Cohort:
@@ -205,7 +212,8 @@ def in_folds(
         g[rows] = nonlinear_part(fitted.encoder, part)[:, np.arange(responses.shape[1])]
         r[rows], o[rows] = linear_predictions(part)
         deviation[rows] = jacobian_deviation(fitted.encoder, x)
-    return Folds(y, f, g, r, o, jne(deviation))
+    power = History.of_folds([fitted.history for fitted in fits]).nonlinear_noise
+    return Folds(y, f, g, r, o, jne(deviation), np.square(y - f).mean(axis=0) * power)
 
 
 def folds(world: str, noise: str, n_cohorts: int, n: int) -> None:
@@ -215,18 +223,15 @@ def folds(world: str, noise: str, n_cohorts: int, n: int) -> None:
         data = decay.cohort(world, noise, seed, n - decay.N_VAL, 2, decay.N_FEATURES)
         rows = np.concatenate([data.rows["train"], data.rows["val"]])
         found = in_folds(data.features.numpy()[rows], data.responses[rows].numpy(), seed)
-        results.append(
-            evidence_of(
-                found.y, found.f, found.g, [found.r, found.o], CELL, len(share.CELLS), crossed=True
-            )
-        )
+        results.append(found.evidence(CELL, len(share.CELLS)))
         gains.append(by_cell(r2_score(found.y, found.f) - r2_score(found.y, found.r)))
         rho.append([spearman(found.jne, ALPHA, CEILING == level) for level in share.CEILING])
     print(f"{world}, {noise} noise, {n} stimuli in 5 folds, {n_cohorts} cohorts")
     print(f"  R2 - ridge       {grid(np.mean(gains, axis=0), 3)}")
     print(f"  Spearman(alpha, JNE) at ceilings {np.mean(rho, axis=0).round(2)}")
     z = np.array([voxels.z for voxels, _ in results])
-    print(f"  variance of z, linear voxels: {np.nanvar(z[:, np.isin(CELL, LINEAR)]):.2f}")
+    spread = [np.nanvar(z[:, k == CELL]) for k in LINEAR]
+    print(f"  variance of z, linear voxels at ceilings .15 .4 .7: {np.round(spread, 2)}")
     report(n, results)
 
 
@@ -237,9 +242,8 @@ def v4(root: Path) -> None:
         features, repeats = v4_features(root, layer), []
         for seed in (FIRST_SEED, FIRST_SEED + 1):
             found = in_folds(features, responses, seed, None, lr=1e-4)
-            arrays = found.y, found.f, found.g, [found.r, found.o]
             sets = np.zeros(responses.shape[1], dtype=np.int64)
-            voxels, sums = evidence_of(*arrays, sets, 1, crossed=True)
+            voxels, sums = found.evidence(sets, 1)
             of_all, of_ridge = sums.share(), r2_score(found.y, found.r)
             gain = r2_score(found.y, found.f) - of_ridge
             print(

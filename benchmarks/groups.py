@@ -55,7 +55,7 @@ def found(x: NDArray, y: NDArray, belonging: Belonging) -> tuple[float, float, f
         r[rows], o[rows] = linear_predictions(part)
     z = (y - y.mean(axis=0)) / y.std(axis=0)
     sets, clusters = np.zeros(V, dtype=np.int64), belonging.clusters(np.arange(N))
-    evidence, _ = evidence_of(z, f, g, [r, o], sets, 1, groups=clusters, crossed=True)
+    evidence, _ = evidence_of(z, f, g, [r, o], sets, 1, groups=clusters, crossed=np.full(V, np.inf))
     of_r2 = fdr(t_test_p(z, f, clusters))
     return r2_score(z, f).mean(), (of_r2 < 0.05).mean(), (evidence.p_fdr < 0.05).mean()
 

@@ -52,7 +52,7 @@ def test_groups_of_one_change_nothing():
 def test_crossed_doubles_variances():
     arrays = random_arrays()
     once, sums = evidence_of(*arrays, SETS, 1)
-    twice, of_twice = evidence_of(*arrays, SETS, 1, crossed=True)
+    twice, of_twice = evidence_of(*arrays, SETS, 1, crossed=np.full(4, np.inf))
     np.testing.assert_allclose(twice.slope, once.slope)
     np.testing.assert_allclose(twice.slope_error, np.sqrt(2) * once.slope_error, rtol=1e-6)
     np.testing.assert_allclose(of_twice.z, sums.z / np.sqrt(2), rtol=1e-6)
@@ -76,7 +76,7 @@ def test_folds_of_pure_noise(n_folds):
     f, g, *linear = arrays
     sets = np.zeros(3000, dtype=np.int64)
     plain, _ = evidence_of(y, f, g, linear, sets, 1)
-    crossed, sums = evidence_of(y, f, g, linear, sets, 1, crossed=True)
+    crossed, sums = evidence_of(y, f, g, linear, sets, 1, crossed=np.full(3000, np.inf))
     assert 1.4 < plain.z.var() < 2.2
     assert (plain.p < 0.05).mean() > 0.07
     assert 0.7 < crossed.z.var() < 1.1

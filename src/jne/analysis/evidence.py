@@ -210,7 +210,7 @@ def evidence_of(
     keep: NDArray[np.float32] | None = None,
     *,
     groups: NDArray[np.int64] | None = None,
-    crossed: bool = False,
+    crossed: NDArray | None = None,
 ) -> tuple[Evidence, EvidenceSums]:
     """Evidence of voxels; and of sets of them, and, last, of all of them.
 
@@ -232,18 +232,18 @@ def evidence_of(
     groups : (n,) array of int, optional
         The group of each stimulus, numbers from 0. Errors are robust to noise that stimuli of a
         group share, and the sums are per group.
-    crossed : bool
-        Whether the predictions of some stimuli are by encoders that were fitted to the others, as
-        of folds. The noise of two stimuli then meets twice, once in each one's product, which
-        doubles the variance of their sum where g is all noise (docs/evidence.md): so much is
-        assumed.
+    crossed : (V,) array, optional
+        Where the predictions of some stimuli are by encoders that were fitted to the others, as of
+        folds: how much of the variance of g is noise of the responses; infinite where that is not
+        known. Noise of two stimuli then meets twice, once in each one's product, and the variance
+        of their sum grows by the share of this noise in g (docs/evidence.md).
 
     Returns
     -------
     Evidence, EvidenceSums
         The sums are those of n_sets + 1 sets.
     """
-    together = _Groups(groups, crossed)
+    together = _Groups(groups)
     n, n_voxels = len(responses[:, sets[:0]]), len(sets)
     columns = np.full((len(_COLUMNS), n_voxels), np.nan)
     n_rows = n if groups is None else together.n_groups
@@ -257,7 +257,10 @@ def evidence_of(
             voxels = members[part]
             arrays = (responses, prediction, nonlinear, *linear)
             y, f, g, *others = (_float32(x, voxels) for x in arrays)
-            per_stimulus, per_voxel, own, product = _regress(y, g, [*others, f - g], together)
+            noise = None if crossed is None else torch.from_numpy(crossed[voxels])
+            per_stimulus, per_voxel, own, product = _regress(
+                y, g, [*others, f - g], together, noise
+            )
             columns[:, voxels] = [per_voxel[name].numpy() for name in _COLUMNS]
             for name in _PER_STIMULUS:
                 sums[name][:, number] += per_stimulus[name].sum(dim=1, dtype=torch.float64).numpy()
@@ -288,11 +291,9 @@ _PER_STIMULUS = ("product", "spread", "nonlinear_pull", "linear_pull")
 class _Groups:
     """Sums over the stimuli of a group, which share noise."""
 
-    def __init__(self, groups: NDArray[np.int64] | None, crossed: bool) -> None:
+    def __init__(self, groups: NDArray[np.int64] | None) -> None:
         self._groups = None if groups is None else torch.from_numpy(groups)
         self.n_groups = 0 if groups is None else int(groups.max()) + 1
-        self.inflation = 2**0.5 if crossed else 1.0
-        """Of standard errors."""
 
     def __call__(self, values: Tensor) -> Tensor:
         """(n_groups, v) from (n, v)."""
@@ -302,7 +303,7 @@ class _Groups:
 
 
 def _regress(
-    y: Tensor, g: Tensor, linear: Sequence[Tensor], together: _Groups
+    y: Tensor, g: Tensor, linear: Sequence[Tensor], together: _Groups, noise: Tensor | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor, Tensor]:
     """Of v voxels: _PER_STIMULUS, _COLUMNS (v,), what `pairs` are products of, and the product.
 
@@ -335,9 +336,12 @@ def _regress(
     product = g * rest
     slope = product.sum(dim=0) / total
     left, free = g * (rest - slope * g), 1 - leverage - g.square() / total
-    spread = together(left / free) * together.inflation
+    inflation = torch.ones(())  # of standard errors
+    if noise is not None:
+        inflation = (1 + (n * noise / total).clamp(max=1)).sqrt().float()
+    spread = together(left / free) * inflation
     # What noise alone adds to the squared slope: HC2, which is unbiased where HC3 is cautious
-    by_noise = (together(left) * spread).sum(dim=0) * together.inflation / total.square()
+    by_noise = (together(left) * spread).sum(dim=0) * inflation / total.square()
     error = spread.square().sum(dim=0).sqrt() / total
     own = spread / (n * total).sqrt()
     linear_pull = fit * (2 * rest + fit)

@@ -212,6 +212,12 @@ class RidgeSolver:
         s = self._s[:, None]
         return s / (s.square() + penalty) * projected
 
+    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
+        """Mean squared prediction of rows (n, D) where responses are noise of variance 1, (V,)."""
+        squares = (at @ self.directions).square().mean(dim=0)
+        shrunk = self._s[:, None] / (self._s.square()[:, None] + penalty)
+        return squares @ shrunk.square()
+
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """(D, V), for responses (N, V) and penalties (V,), both of the features' dtype."""
         return self.directions @ self.shrink(self.project(responses), penalty)

@@ -35,6 +35,8 @@ class History:
     regression from the features."""
     stack_nonlinear: NDArray[np.float32] | None = None
     """(V',), b of it."""
+    nonlinear_noise: NDArray[np.float32] | None = None
+    """(V',), as of RidgeReadout."""
     trajectory: pd.DataFrame | None = None
     """As `Trajectory.table`, where some voxels were followed."""
     decays: pd.DataFrame | None = None
@@ -51,6 +53,7 @@ class History:
             readout_end=solved.end,
             stack_linear=solved.stack_linear,
             stack_nonlinear=solved.stack_nonlinear,
+            nonlinear_noise=solved.nonlinear_noise,
         )
 
     @classmethod
@@ -88,6 +91,7 @@ class History:
             readout_end=None if end is None else np.trunc(end),
             stack_linear=mean("stack_linear"),
             stack_nonlinear=mean("stack_nonlinear"),
+            nonlinear_noise=mean("nonlinear_noise"),
             decays=table("decays"),
         )
 
@@ -118,6 +122,7 @@ def write_trained(path: Path, encoder: nn.Module, history: History) -> None:
     if history.stack_linear is not None:
         content["stack_linear"] = _tensor(history.stack_linear)
         content["stack_nonlinear"] = _tensor(history.stack_nonlinear)
+        content["nonlinear_noise"] = _tensor(history.nonlinear_noise)
     if history.decays is not None:
         content["decays"] = history.decays.to_dict("list")
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
@@ -137,6 +142,7 @@ def read_trained(path: Path, encoder: nn.Module) -> History:
         _array(saved["readout_end"]),
         _array(saved.get("stack_linear")),
         _array(saved.get("stack_nonlinear")),
+        _array(saved.get("nonlinear_noise")),
         None if followed is None else pd.DataFrame(followed),
         pd.DataFrame(saved["decays"]) if "decays" in saved else None,
     )

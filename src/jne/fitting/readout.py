@@ -45,6 +45,8 @@ class RidgeReadout:
     """(V',), a of a stacked readout (`jne.fitting.stacking`)."""
     stack_nonlinear: NDArray[np.float32] | None = None
     """(V',), b of it."""
+    nonlinear_noise: NDArray[np.float32] | None = None
+    """(V',), the mean square of its nonlinear part if responses were noise of variance 1."""
 
 
 def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:

@@ -133,6 +133,7 @@ class _Fold:
         self._of_train = _HeldOut(self._h, self._x, self._n)
         self._penalty, self._end = np.empty((2, data.n_outputs), dtype=np.float32)
         self._products = np.empty((3, 3, data.n_outputs))
+        self._noise = np.empty(data.n_outputs, dtype=np.float32)
         self._whole: Parts | None = None
 
     def held_out(self, voxels: slice, solve: bool) -> list[NDArray]:
@@ -159,11 +160,13 @@ class _Fold:
         self._bias[voxels] = maps.offset - mean
         if self._path.bias is not None:
             self._path.bias[voxels] = 0
+        noise = self._whole.noise(torch.from_numpy(self._penalty[voxels]))
+        self._noise[voxels] = b**2 * noise.numpy()
 
     def solved(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> RidgeReadout:
         at = np.stack([np.ones_like(a), -a, -b]).astype(np.float64)
         loss = np.einsum("iv,ijv,jv->v", at, self._products, at).mean()
-        return RidgeReadout(self._penalty, self._end, float(loss), a, b)
+        return RidgeReadout(self._penalty, self._end, float(loss), a, b, self._noise)
 
 
 @dataclass(frozen=True)
@@ -198,6 +201,15 @@ class Parts:
         self._both = RidgeSolver(torch.cat([h * self._scale, x], dim=1))
         self._ridge = RidgeSolver(x)
         self._linear_h = torch.linalg.lstsq(x.double(), h.double()).solution
+        left = h - (x.double() @ self._linear_h).float()
+        self._nonlinear = torch.cat([left * self._scale, torch.zeros_like(x)], dim=1)
+
+    def noise(self, penalty: Tensor) -> Tensor:
+        """(v,), the mean of g squared over these stimuli where responses are noise of variance 1.
+
+        With the hidden layer as it is, whatever that has seen of the noise.
+        """
+        return self._both.noise(self._nonlinear, penalty)
 
     def solve(self, y: Tensor, penalty: Tensor) -> Maps:
         """Of responses (n, v), at a penalty (v,) for each voxel."""

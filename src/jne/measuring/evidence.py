@@ -26,6 +26,8 @@ from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
 from jne.encoders.ridge import RidgeCV, Splits
 from jne.errors import InputError
+from jne.fitting.fit import Fitted
+from jne.fitting.history import History
 from jne.fitting.readout import last_layer
 from jne.measuring.scores import Scores
 from jne.results.evidence import ALL, RegionEvidence
@@ -65,7 +67,7 @@ class MeasuredEvidence:
 
 
 def measure_evidence(
-    encoders: Sequence[nn.Module],
+    fits: Sequence[Fitted],
     data: EncodingData,
     scores: Scores,
     linear: Sequence[Columns],
@@ -74,17 +76,20 @@ def measure_evidence(
 ) -> MeasuredEvidence:
     """Evidence of the trained voxels, of their ROIs and of all.
 
-    encoders: of each of `data.parts`. linear: predictions of the test stimuli (n, V') by ridge and
+    fits: of each of `data.parts`. linear: predictions of the test stimuli (n, V') by ridge and
     by least-squares regression.
     folder: for evidence.npy.
     """
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
+    encoders = [fitted.encoder for fitted in fits]
     of_parts = [nonlinear_part(*part) for part in zip(encoders, data.parts, strict=True)]
     nonlinear = data.in_order(of_parts, centred=True)
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
-    crossed, groups = len(data.parts) > 1, data.test_clusters
+    groups, crossed = data.test_clusters, None
+    if len(data.parts) > 1:
+        crossed = _noise([fitted.history for fitted in fits], scores)
     if settings.keep:
         kept = np.empty(shape, dtype=np.float32)
         voxels, sums = evidence_of(*inputs, kept, groups=groups, crossed=crossed)
@@ -94,6 +99,16 @@ def measure_evidence(
         voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
     return MeasuredEvidence(_columns(voxels), regions)
+
+
+def _noise(histories: Sequence[History], scores: Scores) -> NDArray[np.float64]:
+    """(V',), of the variance of the nonlinear part, what is noise of the responses."""
+    power = History.of_folds(histories).nonlinear_noise
+    n_voxels = scores.responses.shape[1]
+    if power is None:
+        return np.full(n_voxels, np.inf)
+    error = np.square(scores.responses - scores.predictions).mean(axis=0, dtype=np.float64)
+    return np.asarray(error * power[:n_voxels])
 
 
 def _columns(evidence: Evidence) -> dict[str, NDArray[np.float64]]:

@@ -187,7 +187,7 @@ def fit_and_measure(
     )
     tested = None
     if evidence is not None:
-        tested = evidence([fitted.encoder for fitted in fits], targets.data, scores)
+        tested = evidence(fits, targets.data, scores)
     if config.control.planted:
         assert targets.twins is not None
         planted = planted_columns(
