@@ -26,6 +26,7 @@ def train(composed: DictConfig) -> float:
         from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
         from jne.training.config import check_config
+        from jne.training.halves import measure_halves
         from jne.training.run import finished_loss, folder_of, open_training_run
         from jne.training.shards import compute_shard
         from jne.training.steps import fit_and_measure, load_data
@@ -57,6 +58,7 @@ def train(composed: DictConfig) -> float:
             evidence = partial(
                 measure_evidence, linear=linear, settings=config.evidence, folder=folder
             )
+        halves = measure_halves(data, config, run.stages, folder) if config.halves else None
         outcome = fit_and_measure(
             data,
             config,
@@ -67,7 +69,7 @@ def train(composed: DictConfig) -> float:
             compute=shards.merge if shards else None,
             evidence=evidence,
         )
-        return run.save(source, outcome, baseline, share)
+        return run.save(source, outcome, baseline, share, halves)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 python benchmarks/sweeps.py kill      # kill -9 and Ctrl-C at 60 random moments of train, evaluate
                                         and simulate.py, and what a second start makes of each;
-                                        `kill report simulation`: without those of train.py
+                                        `kill report simulation`: without those of train.py;
+                                        `kill train folds`: of a run in folds
 python benchmarks/sweeps.py parallel  # 12 processes at once on a new store, 5 times; set
                                         MLFLOW_TRACKING_URI for a server or PostgreSQL
 python benchmarks/sweeps.py cost      # the fixed cost of a job: before its first and after its
@@ -129,6 +130,8 @@ def kill(folder: Path) -> None:
     settings = [*SMALL, "data.n_train=300", "data.n_test=100", "data.voxels_per_roi=10",
                 "encoder.hidden_width=128", "trainer.max_epochs=30", "trainer.patience=30",
                 "trainer.checkpoint_seconds=0", "jacobian.max_memory_gb=0.05"]  # fmt: skip
+    if "folds" in sys.argv:
+        settings += ["data.folds=3", "optimizer.weight_decay=0"]
     whole = folder / "whole"
     run(whole, *settings)
     run(whole, *settings, "encoder=linear")

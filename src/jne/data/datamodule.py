@@ -13,6 +13,7 @@ from torch import Tensor
 from jne.data.centring import with_offset
 from jne.data.contents import combined, contents_of
 from jne.data.folds import Belonging, Cutting
+from jne.data.from_folds import FromFolds
 from jne.data.prepared import Prepared
 from jne.data.responses import (
     Responses,
@@ -29,6 +30,8 @@ from jne.errors import InputError
 from jne.stages import digest_of
 from jne.utils.blocks import among_all
 
+_SEED_OF_HALVES = 2**20  # another than those of folds, which would be the halves
+_FEWEST = 3  # stimuli of a split, of a half of the data
 _AT_ONCE = 2**30  # bytes of responses in one pass through the encoder
 
 
@@ -270,6 +273,13 @@ class EncodingData(StandardisedData):
         scale_features: Scaling = "each",
     ) -> None:
         """rows: of each split, where these are not those of the stimulus table."""
+        self._settings: dict[str, Any] = {
+            "batch_size": batch_size,
+            "seed": seed,
+            "shuffle": shuffle,
+            "belonging": belonging,
+            "scale_features": scale_features,
+        }
         super().__init__(
             prepared.features,
             prepared.responses,
@@ -342,6 +352,24 @@ class EncodingData(StandardisedData):
         """The data that an encoder each is trained and tested on: those of the folds, or these."""
         return self._parts or [self]
 
+    def halves(self) -> "list[EncodingData]":
+        """Two disjoint halves of the stimuli, groups in one piece, cut as these are.
+
+        Raises InputError where a split has too few stimuli.
+        """
+        every = np.arange(len(self.prepared.stimuli))
+        halves = self.belonging.folds(every, 2, _SEED_OF_HALVES)
+        return [self._only(every[half]) for _, half in halves]
+
+    def _only(self, chosen: NDArray[np.int64]) -> "EncodingData":
+        rows = {name: of_split[np.isin(of_split, chosen)] for name, of_split in self.rows.items()}
+        few = {name: len(of_split) for name, of_split in rows.items()}
+        if min(few["train"], few["test"]) < _FEWEST or (not self._parts and few["val"] < _FEWEST):
+            raise InputError("halves", f"a half of the stimuli has too few: {few}", True)
+        part = EncodingData(self.prepared, rows=rows, status=self.voxel_status, **self._settings)
+        part._parts = [of_fold._only(chosen) for of_fold in self._parts]
+        return part
+
     def in_order(self, values: Sequence[Any], *, centred: bool = False) -> Any:
         """What `parts` have for their test stimuli, (n, V') each, as (N, V') for those of all.
 
@@ -351,31 +379,3 @@ class EncodingData(StandardisedData):
         if len(self.parts) == 1:
             return values[0]
         return FromFolds(self, values, centred)
-
-
-class FromFolds:
-    """(N, V') values of all test stimuli, from those of each fold, computed for some voxels."""
-
-    def __init__(self, data: EncodingData, values: Sequence[Any], centred: bool) -> None:
-        self._data, self._values, self._centred = data, values, centred
-        self.shape = len(data.rows["test"]), data.n_trained
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows_columns: tuple[slice, NDArray[np.int64]]) -> NDArray[np.float32]:
-        rows, voxels = rows_columns
-        data, result = self._data, np.empty((self.shape[0], len(voxels)), dtype=np.float32)
-        scale = data.response_scale[voxels].double()
-        mean = data.response_mean[voxels].double()
-        for part, values in zip(data.parts, self._values, strict=True):
-            at = np.searchsorted(data.rows["test"], part.rows["test"])
-            ratio = part.response_scale[voxels].double() / scale
-            shift = (part.response_mean[voxels].double() - mean) / scale
-            result[at] = values[:, voxels] * ratio.numpy()
-            if not self._centred:
-                result[at] += shift.numpy()
-        return result[rows]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray:
-        return self[:, np.arange(self.shape[1])].astype(dtype or np.float32, copy=False)

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from jne.analysis import nonlinearity
-from jne.errors import InputError, keys_below
+from jne.errors import keys_below
 from jne.evaluation.config import EvaluateConfig
 from jne.jacobian import SETTINGS, jacobian_deviation, variant_column
 from jne.results import Results
+from jne.results.contents import encoder_files
 from jne.stages import Stages, digest_of, file_digest
 from jne.utils.blocks import among_all
 from jne.utils.files import write_array
@@ -36,24 +37,22 @@ def missing_variants(
     variants = [name for name in config.variants if variant_column("jne", name) not in voxels]
     if not variants:
         return {}
-    if run.n_folds > 1:
-        raise InputError(
-            "variants",
-            f"{', '.join(variants)}: {run.path} has an encoder for each fold; train with "
-            f"jacobian.variants, or leave it out",
-        )
     trained = np.flatnonzero(voxels["status"] == "ok")
     outputs = np.flatnonzero(voxels["analysed"].to_numpy()[trained])  # of the encoder
 
     def write(folder: Path) -> None:
-        encoder, features = run.encoder(config.trust), np.array(run.array("features"))
-        of_variants = deviations(encoder, features, variants, outputs, config, progress)
+        features, of_folds = np.array(run.array("features")), []
+        for fold, rows in enumerate(run.fold_rows, start=1):
+            encoder = run.encoder(config.trust, fold)
+            of_folds.append(
+                deviations(encoder, features[rows], variants, outputs, config, progress)
+            )
         for name in variants:
-            jne = nonlinearity.jne(of_variants[name])
+            jne = nonlinearity.jne(np.concatenate([of_fold[name] for of_fold in of_folds]))
             write_array(folder / f"{name}.npy", among_all(jne, trained[outputs], len(voxels)))
 
     about = {
-        "encoder": file_digest(run.path / "encoder.pt"),
+        "encoder": [file_digest(run.path / name) for name in encoder_files(run.n_folds)],
         "features": file_digest(run.path / "features.npy"),
         "outputs": digest_of(outputs.tolist()),
         "variants": variants,

@@ -14,9 +14,10 @@
                       followed voxel
     evidence.npz      what unseen responses say of regions, per stimulus (jne.results.evidence)
     evidence.npy      with evidence.keep: (n_test, n_voxels) float32, the product per stimulus
+    halves.csv        with halves=true: what two encoders of disjoint halves of the stimuli say of
+                      voxels (jne.results.halves)
     nonlinear_share.npz  what the nonlinear shares of regions follow from (jne.results.shares)
-    features.npy      (n_test, n_features) float32, standardised: the input of the encoder (with
-                      data.folds, over all stimuli; that of a fold is in its file)
+    features.npy      (n_test, n_features) float32, standardised: the input of the encoder
     responses.npy     (n_test, n_voxels) float32, standardised
     predictions.npy   (n_test, n_voxels) float32, in the units of responses.npy
     deviation.npy     (n_test, n_voxels) float32

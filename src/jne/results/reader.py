@@ -21,6 +21,7 @@ from jne.errors import InputError
 from jne.results.about import read_about
 from jne.results.contents import encoder_files
 from jne.results.evidence import EVIDENCE, RegionEvidence
+from jne.results.halves import HALVES
 from jne.results.shares import SHARES, RegionShares
 from jne.results.weights import build_saved
 from jne.utils.blocks import voxel_blocks
@@ -57,7 +58,8 @@ class Results:
     `images_path`, None where the stimuli are no images or the run did not record it; `about` the
     data: citation, licence and links, which start with https://; `region_shares`, the nonlinear
     shares of ROIs (`jne.results.shares`), None where the data have none; `region_evidence`, what
-    unseen responses say of them (`jne.results.evidence`), None where that was not tested.
+    unseen responses say of them (`jne.results.evidence`), None where that was not tested; `halves`,
+    what two encoders of disjoint halves of the stimuli say (`jne.results.halves`), None without.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -79,6 +81,7 @@ class Results:
         self.about = read_about(self.path)
         self.region_shares = self._read_region_shares()
         self.region_evidence = self._read_region_evidence()
+        self.halves = self._read_halves()
         self._check_arrays()
         for name in self._encoders:
             self._read_encoder(name)
@@ -250,6 +253,15 @@ class Results:
             self._refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
         return evidence
 
+    def _read_halves(self) -> pd.DataFrame | None:
+        if not (self.path / HALVES).exists():
+            return None
+        halves: pd.DataFrame = self._read(HALVES, read_table)
+        if len(halves) != len(self.voxels):
+            self._refuse(HALVES, "a row for each voxel")
+        self._check_numbers(HALVES, halves, list(map(str, halves)))
+        return halves
+
     def _check_arrays(self) -> None:
         n, n_voxels = len(self.stimuli), len(self.voxels)
         trained = (self.voxels["status"] == "ok").to_numpy()
@@ -290,6 +302,14 @@ class Results:
     def n_folds(self) -> int:
         """How many encoders were trained, each tested on the stimuli that it had not seen."""
         return len(self._encoders)
+
+    @property
+    def fold_rows(self) -> list[NDArray[np.int64]]:
+        """Which of the test stimuli each of the encoders is tested on."""
+        if self.n_folds == 1:
+            return [np.arange(len(self.stimuli))]
+        fold = self.stimuli["fold"].to_numpy()
+        return [np.flatnonzero(fold == k) for k in range(1, self.n_folds + 1)]
 
     def _encoder_file(self, fold: int | None) -> str:
         if fold is None and self.n_folds > 1:

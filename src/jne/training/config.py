@@ -46,6 +46,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
     baseline: list[Literal["ridge", "kernel"]]
     share: ShareConfig
     evidence: Annotated[EvidenceConfig | None, BeforeValidator(_evidence)]
+    halves: bool = False  # optional, for config files from before there was this key
     checkpoint: Path | None
     sweep: str = Field(pattern=r"^[\w.-]+$")
     resume: bool

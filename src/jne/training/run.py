@@ -33,6 +33,7 @@ from jne.results.folder import (
     move_log,
     new_run_key,
 )
+from jne.results.halves import HALVES, MEASURES, agreement
 from jne.results.shares import SHARES
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
@@ -50,7 +51,7 @@ from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.params import all_params, match_of, short_params
-from jne.training.shown import say_decay, say_penalty_ends, say_verdict, show_regions
+from jne.training.shown import say_decay, say_halves, say_penalty_ends, say_verdict, show_regions
 from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import say
@@ -117,10 +118,12 @@ class TrainingRun:
         outcome: Outcome,
         baseline: Mapping[str, NDArray[np.float32]],
         share: MeasuredShare | None,
+        halves: pd.DataFrame | None = None,
     ) -> float:
         """Write, draw and log all results, and show the table by ROI.
 
         baseline: columns (V',) of `jne.fitting.baseline`. share: None where the data have none.
+        halves: of `jne.training.halves`, if asked for.
         Returns the best validation loss, which sweepers of hyperparameters minimise.
         """
         measured = time.monotonic()
@@ -148,6 +151,11 @@ class TrainingRun:
             summary["metrics"]["train/weight_decay"] = history.weight_decay
             summary["weight_decays"] = history.decays.to_dict("records")
             say_decay(history.decays)
+        if halves is not None:
+            write_table(self.path / HALVES, halves)
+            agreed = agreement(halves, voxels["roi"].fillna("").astype(str))
+            of_all = {name: float(agreed[name].iloc[-1]) for name in MEASURES if name in agreed}
+            summary["metrics"] |= {f"halves/{n}": r for n, r in of_all.items() if np.isfinite(r)}
         if data.prepared.warnings:
             summary["data_warnings"] = data.prepared.warnings
         write_results(
@@ -157,7 +165,7 @@ class TrainingRun:
             epochs=history.epochs,
             trajectory=history.trajectory,
             arrays={
-                "features": data.split("test")[0].numpy(),
+                "features": _features(data),
                 "responses": data.all_voxels(scores.responses),
                 "predictions": data.all_voxels(scores.predictions),
             },
@@ -201,6 +209,8 @@ class TrainingRun:
         self.folder.note(val_loss=history.best_loss)
         show_regions(self.config.name, regions)
         say_verdict(voxels, regions)
+        if halves is not None:
+            say_halves(agreed)
         say_penalty_ends(voxels)
         show_locations(self.config, self.folder, self.tracked)
         say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
@@ -215,6 +225,15 @@ class TrainingRun:
                 self.tracked.log_file(self.path / table, "tables")
         if self.config.tracking.log_model:
             self.tracked.log_model()
+
+
+def _features(data: EncodingData) -> NDArray[np.float32]:
+    """(N, D) of the test stimuli, each standardised as for the encoder that tests it."""
+    features = np.empty((len(data.rows["test"]), data.n_features), dtype=np.float32)
+    for part in data.parts:
+        at = np.searchsorted(data.rows["test"], part.rows["test"])
+        features[at] = part.split("test")[0].numpy()
+    return features
 
 
 def _tested(data: EncodingData) -> pd.DataFrame:

@@ -7,10 +7,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from jne.analysis import reliability
+from jne.columns import label
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
 from jne.plots.style import subplots
+from jne.results.halves import MEASURES, REPEATS, agreement
 
 _MAX_DRAWN = 2000  # voxels in the figure of the intervals
 
@@ -49,14 +51,24 @@ class Reliability(Section):
             maps = [jne.to_numpy(), *(run.voxels["jne"].to_numpy()[columns] for run in seeds)]
             r, spread = reliability.across_seeds(maps)
             row |= {"r_across_seeds": r, "median_sd_across_seeds": float(np.median(spread))}
-        return {"reliability": pd.DataFrame([row])}
+        tables = {"reliability": pd.DataFrame([row])}
+        halves = data.subject.nonlinear.halves
+        if halves is not None:
+            tables["disjoint_halves"] = agreement(halves, _rois(data.subject.nonlinear.voxels))
+        return tables
 
     def text(self, data: SubjectData, tables: Tables) -> str:
-        return (
+        text = (
             "The mean Jacobian stays fixed; the stimuli over which the standard deviation is taken "
             f"are resampled. The halves are those of the median of {reliability.N_SPLITS} random "
             "splits, by their correlation."
         )
+        if "disjoint_halves" in tables:
+            text += (
+                " Disjoint halves: two encoders, each trained and tested on a half of all stimuli; "
+                "Spearman's r over voxels."
+            )
+        return text
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         return {"reliability": _intervals_and_halves(data.analysed)}
@@ -68,14 +80,34 @@ class Reliability(Section):
             if np.isfinite(row.r_across_seeds)
             else ""
         )
-        return [
+        findings = [
             f"JNE from two halves of the {int(row.n_stimuli)} test stimuli correlates at "
             f"r = {row.split_half_r:.3f} over voxels.{across_seeds}"
         ]
+        if "disjoint_halves" in tables:
+            findings.append(_of_halves(tables["disjoint_halves"].iloc[-1]))
+        return findings
 
     def scalars(self, tables: Tables) -> dict[str, float]:
         table = tables["reliability"]
         return dict(zip("split_half_r/" + table["subject"], table["split_half_r"], strict=True))
+
+
+def _rois(voxels: pd.DataFrame) -> pd.Series:
+    return voxels["roi"].fillna("").astype(str)
+
+
+def _of_halves(row: pd.Series) -> str:
+    """What two encoders of disjoint halves agree on, over all voxels."""
+    agreed = {name: row[name] for name in MEASURES if name in row and np.isfinite(row[name])}
+    text = ", ".join(f"{label(name)} {r:.2f}" for name, r in agreed.items())
+    least = min((r for name, r in agreed.items() if name != "r2"), default=1.0)
+    which = (
+        " The map says that there is nonlinearity, not which voxels have it."
+        if least < REPEATS
+        else ""
+    )
+    return f"Encoders of two disjoint halves of the stimuli agree on voxels at r: {text}.{which}"
 
 
 def _split_half_r(analysed: pd.DataFrame) -> float:
