@@ -185,7 +185,7 @@ def test_rows_in_the_order_of_a_recording_get_a_sentence(r):
     assert found["autocorrelation"] == pytest.approx(r, abs=0.06)
     (sentence,) = sentences(prepared, "refuse")
     assert f"autocorrelation of the features {found['autocorrelation']:.2f})" in sentence
-    assert "a split by runs or blocks of rows (data.split=fixed)" in sentence
+    assert "whole runs or blocks of rows (data.groups, data.purge, or data.split=fixed)" in sentence
     blocks = np.repeat(["train", "val", "test"], [320, 40, 40])
     assert not sentences(rows(autoregressive(n, 20, r), split=blocks), "refuse")
     assert not sentences(prepared, "refuse", in_order=False)
