@@ -66,6 +66,7 @@ def results(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in varying and path.name[0] != "."
         and ".partial" not in path.name
+        and path.name[:5] != "fold_"  # of each fold, before they are put together
     }  # fmt: skip
 
 
@@ -76,7 +77,8 @@ def stage(folder: Path) -> str:
         return "exit"
     if "mlflow_run_id" not in status:
         return "opening"
-    for name, file in (("recording", "encoder.pt"), ("writing", "voxels.csv"),
+    for name, file in (("recording", "encoder.pt"), ("recording", "encoder_fold_1.pt"),
+                       ("writing", "voxels.csv"),
                        ("writing", "jne_ss.npy"), ("Jacobian", "deviation.npy.partial"),
                        ("writing", "tables"), ("writing", "table.csv")):  # fmt: skip
         if (folder / file).exists():
