@@ -9,6 +9,7 @@ python benchmarks/evidence.py cohorts WORLD NOISE COHORTS [N_TRAIN [N_FEATURES]]
 python benchmarks/evidence.py size [VOXELS [N_TEST]]    # seconds, beside a product of that size
 python benchmarks/evidence.py folds WORLD NOISE COHORTS [N]   # every stimulus tested, in 5 folds
 python benchmarks/evidence.py v4 FOLDER                 # v4_201025: pixels, layers; 5 folds
+python benchmarks/evidence.py linear FOLDER LAYER SETS  # V4's units made linear: p < .05?
 python benchmarks/evidence.py figure FILE               # docs/images/evidence.png: one cohort
 """
 
@@ -25,6 +26,7 @@ from matplotlib import rc_context
 from matplotlib.cm import ScalarMappable
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.linear_model import RidgeCV
 
 from jne import jacobian_deviation, jne
 from jne.analysis.evidence import Evidence, evidence_of
@@ -258,6 +260,25 @@ def v4(root: Path) -> None:
         print(f"  other folds and seeds, Spearman of JNE, z, share, gain {np.round(agree, 2)}")
 
 
+def linear_units(root: Path, layer: int, n_sets: int) -> None:
+    """Units as V4's, but linear: ridge regression's prediction plus its residuals, permuted."""
+    features = v4_features(root, layer)
+    responses = np.load(root / "responses.npy").T
+    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    penalties = np.geomspace(10, 1e5, 20)
+    signal = RidgeCV(penalties, alpha_per_target=True).fit(x, responses).predict(x)
+    for seed in range(FIRST_SEED, FIRST_SEED + n_sets):
+        order = np.random.default_rng(seed).permutation(len(x))  # the noise of all units together
+        made = (signal + (responses - signal)[order]).astype(np.float32)
+        found = in_folds(features, made, seed, None, lr=1e-4)
+        voxels, sums = found.evidence(np.zeros(made.shape[1], dtype=np.int64), 1)
+        print(
+            f"{layer} {seed}: z {voxels.z.mean():+.2f} +- {voxels.z.std():.2f}; p < .05 "
+            f"{(voxels.p < 0.05).mean():.3f}, of all units together {sums.p[-1]:.3f}",
+            flush=True,
+        )
+
+
 def v4_features(root: Path, layer: str | int) -> NDArray[np.float32]:
     if layer != "pixels":
         return np.asarray(np.load(root / "features.npy", mmap_mode="r")[:, layer - 1], np.float32)
@@ -304,6 +325,8 @@ if __name__ == "__main__":
             size(*([*map(int, more), *(226_000, 1000)[len(more) :]]))
         case ["v4", folder]:
             v4(Path(folder))
+        case ["linear", folder, layer, k]:
+            linear_units(Path(folder), int(layer), int(k))
         case ["figure", file]:
             figure(Path(file))
         case _:
