@@ -22,6 +22,7 @@ def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
         from jne.fitting.baseline import baseline_columns, linear_predictions
+        from jne.measuring.autocorrelation import autocorrelated
         from jne.measuring.evidence import measure_evidence
         from jne.measuring.share import measure_share
         from jne.runs.session import check_or_discard_folder
@@ -55,6 +56,8 @@ def train(composed: DictConfig) -> float:
         evidence = None
         if config.evidence is not None:
             linear = linear_predictions(data, run.stages)
+            if source.in_order:
+                run.warn(autocorrelated(data, linear[0]))
             evidence = partial(
                 measure_evidence, linear=linear, settings=config.evidence, folder=folder
             )

@@ -66,6 +66,7 @@ class TrainingRun:
     def __init__(self, config: TrainConfig, folder: RunFolder, tracked: TrackedRun) -> None:
         self.config, self.folder, self.tracked = config, folder, tracked
         self.stages = Stages(config.stages, lambda used: folder.note(stages=used))
+        self._warnings: list[str] = []
         self._started = self._data_ready = time.monotonic()
 
     @property
@@ -105,12 +106,17 @@ class TrainingRun:
                 f"they stay in the tables, with NaN as their scores",
                 style="yellow",
             )
-        warnings = list(data.prepared.warnings)
+        for sentence in data.prepared.warnings:
+            self.warn(sentence)
         if self.config.data.get("scale_features", "each") == "each":
-            warnings.append(whitening(data.prepared.features[data.rows["train"][:_ROWS_LOOKED_AT]]))
-        for sentence in filter(None, warnings):
-            say(sentence, style="yellow", soft_wrap=True)
+            self.warn(whitening(data.prepared.features[data.rows["train"][:_ROWS_LOOKED_AT]]))
         self._data_ready = time.monotonic()
+
+    def warn(self, sentence: str) -> None:
+        """Say it, if there is something to say, and keep it for the report."""
+        if sentence:
+            self._warnings.append(sentence)
+            say(sentence, style="yellow", soft_wrap=True)
 
     def save(
         self,
@@ -156,8 +162,8 @@ class TrainingRun:
             agreed = agreement(halves, voxels["roi"].fillna("").astype(str))
             of_all = {name: float(agreed[name].iloc[-1]) for name in MEASURES if name in agreed}
             summary["metrics"] |= {f"halves/{n}": r for n, r in of_all.items() if np.isfinite(r)}
-        if data.prepared.warnings:
-            summary["data_warnings"] = data.prepared.warnings
+        if self._warnings:
+            summary["data_warnings"] = self._warnings
         write_results(
             self.path,
             voxels=voxels,
