@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
-from jne.encoders import is_linear, is_linear_layer
+from jne.encoders import is_linear_layer
 from jne.errors import InputError
 from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.fitting.checkpoint import (
@@ -47,7 +47,7 @@ from jne.fitting.readout import (
     output_layers,
     refit_readout,
 )
-from jne.fitting.stacking import stack_readout, stacking_lacks
+from jne.fitting.stacking import stack_readout, stackable
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
 from jne.utils.progress import quiet, say
@@ -228,13 +228,8 @@ def _with_ridge(
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
     module.outputs = output_layers(module.encoder, data, "readout", readout, "trained")
-    solve = refit_readout  # of a linear encoder, stacked on ridge regression, the same
-    if readout == "stacked" and not is_linear(module.encoder):
-        lacks = stacking_lacks(module.encoder, data)
-        if lacks is None:
-            solve = stack_readout
-        else:
-            say(f"readout=stacked needs {lacks}, so the readout is that of ridge", style="yellow")
+    stacked = readout == "stacked" and stackable(module.encoder, data)
+    solve = stack_readout if stacked else refit_readout
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         solved = refit_readout(module.encoder, data)

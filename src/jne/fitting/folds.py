@@ -11,7 +11,7 @@ from jne.data.datamodule import StandardisedData
 from jne.fitting.config import FitConfig
 from jne.fitting.fit import Fitted, fit
 from jne.fitting.history import read_trained, write_trained
-from jne.fitting.stacking import stack_readouts
+from jne.fitting.stacking import stack_readouts, stackable
 from jne.stages import Stages
 from jne.utils.progress import say
 
@@ -34,15 +34,18 @@ def fit_folds(
     """
     if len(data) == 1:
         return [fit(data[0], settings, stages, on_epoch=on_epoch, **more)]
+    # Stacked for each fold alone they would be in vain
+    alone = "ridge" if settings.readout == "stacked" else settings.readout
+    of_fold = settings.model_copy(update={"readout": alone})
     fits: dict[int, Fitted] = {}
     for k in np.roll(np.arange(len(data)), -first).tolist():
         say(f"fold {k + 1} of {len(data)}")
         log = on_epoch and partial(_log_fold, on_epoch, f"/fold_{k + 1}")
-        fits[k] = fit(data[k], settings, stages, on_epoch=log, **more)
+        fits[k] = fit(data[k], of_fold, stages, on_epoch=log, **more)
     fitted = [fits[k] for k in range(len(data))]
-    if any(of_fold.history.stack_linear is None for of_fold in fitted):
+    encoders = [fit_of_fold.encoder for fit_of_fold in fitted]
+    if settings.readout != "stacked" or not all(map(stackable, encoders, data)):
         return fitted
-    encoders = [of_fold.encoder for of_fold in fitted]
 
     def write(folder: Path) -> None:
         for k, solved in enumerate(stack_readouts(encoders, data)):
@@ -57,7 +60,7 @@ def fit_folds(
         folder = stages.make("fold_readouts", {"fits": [f.identity for f in fitted]}, write)
         histories = [read_trained(folder / f"{k}.pt", e) for k, e in enumerate(encoders)]
         identities = [f"fold_readouts/{folder.name}/{k}" for k in range(len(data))]
-    return [Fitted(*of_fold) for of_fold in zip(encoders, histories, identities, strict=True)]
+    return [Fitted(*parts) for parts in zip(encoders, histories, identities, strict=True)]
 
 
 def _log_fold(

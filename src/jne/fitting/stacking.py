@@ -21,10 +21,11 @@ from torch import Tensor, nn
 
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import cross_validation
+from jne.encoders import is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
 from jne.fitting.readout import RidgeReadout, hidden_scale, last_layer
 from jne.utils.blocks import voxel_blocks
-from jne.utils.progress import stage_progress
+from jne.utils.progress import say, stage_progress
 
 # Of the variance of what the readout is solved from: the hidden layer's.
 HIDDEN_SHARE = 0.3
@@ -49,6 +50,19 @@ def stacking_lacks(encoder: nn.Module, data: StandardisedData) -> str | None:
     if len(data.rows["val"]) < _FEWEST_TO_STACK:
         return f"{_FEWEST_TO_STACK} validation stimuli"
     return None
+
+
+def stackable(encoder: nn.Module, data: StandardisedData) -> bool:
+    """Whether `readout=stacked` is more than `readout=ridge`; says why a nonlinear encoder's isn't.
+
+    Raises InputError where the encoder does not end in a linear layer.
+    """
+    if is_linear(encoder):
+        return False
+    lacks = stacking_lacks(encoder, data)
+    if lacks is not None:
+        say(f"readout=stacked needs {lacks}, so the readout is that of ridge", style="yellow")
+    return lacks is None
 
 
 def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
