@@ -13,7 +13,8 @@ GROUPS = np.repeat(np.arange(12), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 
 
 def table(n=78, **columns):
-    return pd.DataFrame({"stimulus": np.arange(n), **columns})
+    split = np.where(np.arange(n) < 8, "val", "train")
+    return pd.DataFrame({"stimulus": np.arange(n), "split": split, **columns})
 
 
 def check_once(splits, n):
@@ -63,7 +64,7 @@ def test_every_stimulus_is_tested_once(groups):
     stimuli = table(film=[f"film {k}" for k in GROUPS])
     cutting = Cutting(folds=4, groups=groups)
     belonging = cutting.belonging(stimuli)
-    folds = cutting.cut(belonging, 8, 78, seed=1)
+    folds = cutting.cut(belonging, stimuli, seed=1)
     np.testing.assert_array_equal(
         np.sort(np.concatenate([rows["test"] for rows in folds])), np.arange(78)
     )
@@ -73,14 +74,31 @@ def test_every_stimulus_is_tested_once(groups):
         if groups:
             sets = [set(GROUPS[chosen]) for chosen in rows.values()]
             assert sum(map(len, sets)) == 12
-    other = cutting.cut(belonging, 8, 78, seed=2)
+    other = cutting.cut(belonging, stimuli, seed=2)
     assert [rows["test"].tolist() for rows in folds] != [rows["test"].tolist() for rows in other]
+
+
+def test_folds_of_a_column():
+    session = np.array(["b", "a", "c"])[np.arange(78) % 3]
+    stimuli = table(session=session, one="x", film=GROUPS)
+    cutting = Cutting(folds="session", purge=0)
+    folds = cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
+    for rows, name in zip(folds, "bac", strict=True):
+        assert set(session[rows["test"]]) == {name}
+        assert len(rows["test"]) == 26
+    for cutting, sentence in (
+        (Cutting(folds="run"), "data.folds=run: not a column"),
+        (Cutting(folds="one"), "data.folds=one: has one value alone"),
+        (Cutting(folds="session", groups="film"), "data.folds=session: cuts a group of film"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
 
 
 def test_what_cannot_be_cut():
     stimuli = table(film=[*["a"] * 40, *["b"] * 37, None])
     for cutting, sentence in (
-        (Cutting(groups="run"), r"data\.groups=run: not a column .* stimulus, film"),
+        (Cutting(groups="run"), r"data\.groups=run: not a column .* stimulus, split, film"),
         (Cutting(groups="film"), r"data\.groups=film: has missing values"),
     ):
         with pytest.raises(InputError, match=sentence):
@@ -88,7 +106,7 @@ def test_what_cannot_be_cut():
     stimuli["film"] = stimuli["film"].fillna("b")
     cutting = Cutting(folds=3, groups="film")
     with pytest.raises(InputError, match=r"data\.folds=3: 2 groups of film are fewer"):
-        cutting.cut(cutting.belonging(stimuli), 8, 78, seed=0)
+        cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
 
 
 def test_a_split_that_cuts_a_group_is_refused():

@@ -27,7 +27,8 @@ def arrays(tmp_path_factory):
     np.save(folder / "x.npy", x)
     np.save(folder / "y.npy", (500 + 20 * y).astype(np.float32))
     film = np.repeat(np.arange(30), 5)
-    pd.DataFrame({"stimulus": np.arange(150), "film": film}).to_csv(folder / "s.csv", index=False)
+    table = {"stimulus": np.arange(150), "film": film, "day": np.array(["a", "b"])[film % 2]}
+    pd.DataFrame(table).to_csv(folder / "s.csv", index=False)
     return folder
 
 
@@ -93,6 +94,13 @@ def test_folds_keep_groups_whole(run_train, arrays):
     stimuli = Results(folder).stimuli
     assert (stimuli.groupby("film")["fold"].nunique() == 1).all()
     assert stimuli["fold"].nunique() == 3
+
+
+def test_folds_of_a_column(run_train, arrays):
+    (folder,) = run_train(*overrides(arrays, "data.folds=day"))
+    run = Results(folder)
+    assert run.n_folds == 2
+    assert (run.stimuli["day"] == np.array(["", "a", "b"])[run.stimuli["fold"]]).all()
 
 
 def test_shards_of_folds_are_the_whole(run_train, arrays):

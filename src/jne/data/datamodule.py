@@ -334,7 +334,7 @@ class EncodingData(StandardisedData):
         if cutting.folds == 1:
             rows = {split: prepared.rows(split) for split in SPLITS}
             return cls(prepared, rows=belonging.apart(rows), **settings)
-        folds = cutting.cut(belonging, prepared.rows("val").size, len(prepared.stimuli), seed)
+        folds = cutting.cut(belonging, prepared.stimuli, seed)
         parts = [cls(prepared, rows=rows, **settings) for rows in folds]
         every = np.arange(len(prepared.stimuli))
         rows = {"train": every, "val": every[:0], "test": every}

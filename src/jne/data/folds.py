@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, KFold
+from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit
 
 from jne.errors import InputError
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from jne.data.datamodule import StandardisedData
 
 N_FOLDS = 5
+_FEWEST = 3  # stimuli in each part of a fold
 
 Split = tuple[NDArray[np.int64], NDArray[np.int64]]
 
@@ -106,8 +107,9 @@ class Belonging:
 class Cutting:
     """How a data set is cut: keys of every file in conf/data."""
 
-    folds: int = 1
-    """In how many folds every stimulus is tested once; 1: the split of the stimulus table."""
+    folds: int | str = 1
+    """In how many folds every stimulus is tested once, or the column of the stimulus table that has
+    them; 1: the split of that table."""
     groups: str | None = None
     """The column of the stimulus table whose values are kept in one piece."""
     purge: int = 0
@@ -117,41 +119,59 @@ class Cutting:
         """Raises InputError where there is no such column, or it has missing values."""
         if self.groups is None:
             return Belonging(None, self.purge)
-        if self.groups not in stimuli:
-            raise InputError(
-                "data.groups",
-                f"not a column of the stimulus table, which has {', '.join(stimuli.columns)}",
-                self.groups,
-            )
-        if stimuli[self.groups].isna().any():
-            raise InputError("data.groups", "has missing values; give each a name", self.groups)
-        return Belonging(pd.factorize(stimuli[self.groups])[0].astype(np.int64), self.purge)
+        return Belonging(_numbers(stimuli, self.groups, "data.groups"), self.purge)
 
     def cut(
-        self, belonging: Belonging, n_val: int, n: int, seed: int
+        self, belonging: Belonging, stimuli: pd.DataFrame, seed: int
     ) -> list[dict[str, NDArray[np.int64]]]:
         """Rows of train, val and test of each fold; the same share validates as in the table.
 
-        n_val: of n stimuli, in the table. Raises InputError where there are not enough.
+        Raises InputError where there are not enough, or the column of folds is none.
         """
-        every = np.arange(n)
-        n_groups = n if belonging.groups is None else len(np.unique(belonging.groups))
-        if n_groups < self.folds:
-            what = "stimuli" if belonging.groups is None else f"groups of {self.groups}"
-            raise InputError("data.folds", f"{n_groups} {what} are fewer", self.folds)
+        n, n_val = len(stimuli), max((stimuli["split"] == "val").sum(), 1)
         result = []
-        for rest, test in belonging.folds(every, self.folds, seed):
+        for rest, test in self._folds(belonging, stimuli, seed):
             # The first of as many parts as make one of them the validation stimuli
-            n_parts = max(2, round(n / max(n_val, 1)))
-            train, val = belonging.folds(rest, n_parts, seed)[0]
+            train, val = belonging.folds(rest, max(2, round(n / n_val)), seed)[0]
             rows = {"train": rest[train], "val": rest[val], "test": test}
-            fewest = {name: len(chosen) for name, chosen in rows.items()}
-            if min(fewest.values()) < 3:
+            few = {name: len(chosen) for name, chosen in rows.items()}
+            if min(few.values()) < _FEWEST:
                 raise InputError(
-                    "data.folds", f"leaves {fewest} stimuli in a fold; give fewer", self.folds
+                    "data.folds", f"leaves {few} stimuli in a fold; give fewer", self.folds
                 )
             result.append({name: np.sort(chosen) for name, chosen in rows.items()})
         return result
+
+    def _folds(self, belonging: Belonging, stimuli: pd.DataFrame, seed: int) -> list[Split]:
+        every = np.arange(len(stimuli))
+        if isinstance(self.folds, int):
+            n_groups = len(every if belonging.groups is None else np.unique(belonging.groups))
+            if n_groups < self.folds:
+                what = "stimuli" if belonging.groups is None else f"groups of {self.groups}"
+                raise InputError("data.folds", f"{n_groups} {what} are fewer", self.folds)
+            return belonging.folds(every, self.folds, seed)
+        numbers = _numbers(stimuli, self.folds, "data.folds")
+        if belonging.groups is not None:
+            pairs = np.unique(np.stack([belonging.groups, numbers]), axis=1)
+            if pairs.shape[1] > len(np.unique(belonging.groups)):
+                raise InputError("data.folds", f"cuts a group of {self.groups}", self.folds)
+        if not numbers.any():
+            raise InputError("data.folds", "has one value alone; a fold each is needed", self.folds)
+        cut = PredefinedSplit(numbers).split()
+        return [(belonging.purged(every, train, out), out) for train, out in cut]
+
+
+def _numbers(stimuli: pd.DataFrame, column: str, key: str) -> NDArray[np.int64]:
+    """(N,) from 0, of the values of a column. Raises InputError where there is none, or a gap."""
+    if column not in stimuli:
+        raise InputError(
+            key,
+            f"not a column of the stimulus table, which has {', '.join(stimuli.columns)}",
+            column,
+        )
+    if stimuli[column].isna().any():
+        raise InputError(key, "has missing values; give each a name", column)
+    return pd.factorize(stimuli[column])[0].astype(np.int64)
 
 
 def validation_split(data: "StandardisedData") -> list[Split]:

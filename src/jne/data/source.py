@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,9 @@ class Source(BaseModel, ABC):
     """What to do where held-out stimuli are among those to train on; does not change what is
     written."""
 
-    folds: int = Field(default=1, ge=1, exclude=True)
-    """In how many folds every stimulus is tested once; 1: the split of the stimuli."""
+    folds: Annotated[int, Field(ge=1)] | str = Field(default=1, exclude=True)
+    """In how many folds every stimulus is tested once, or the column of the stimulus table that has
+    them; 1: the split of the stimuli."""
     groups: str | None = Field(default=None, exclude=True)
     """The column of the stimulus table whose values are kept in one piece wherever stimuli are
     cut."""

@@ -74,6 +74,7 @@ class Results:
             self._refuse("summary.json", "`metrics`, numbers by their names")
         self.voxels = self._read_voxels()
         self.stimuli = self._read_table("stimuli.csv", ("stimulus",), ())
+        self._encoders = self._read_folds()
         self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
         self.trajectory = self._read_trajectory()
         self.space = self._read_space()
@@ -158,10 +159,6 @@ class Results:
         draws = config["control"].get("draws", 1)
         if not isinstance(draws, int) or not 1 <= draws <= _MAX_DRAWS:
             self._refuse("config.yaml", "the key control.draws, a number from 1", repr(draws))
-        n_folds = config["data"].get("folds", 1)
-        if not isinstance(n_folds, int) or not 1 <= n_folds <= _MAX_FOLDS:
-            self._refuse("config.yaml", "the key data.folds, a number from 1", repr(n_folds))
-        self._encoders = encoder_files(n_folds)
         self._n_draws: int = draws if config["control"]["kind"] == "twins" else 0
         return config
 
@@ -177,6 +174,16 @@ class Results:
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
         return voxels
+
+    def _read_folds(self) -> list[str]:
+        """The files of the encoders."""
+        if self.config["data"].get("folds", 1) == 1:
+            return ["encoder.pt"]
+        fold = self.stimuli.get("fold", pd.Series(dtype=object))
+        is_number = pd.api.types.is_integer_dtype(fold) and 1 <= fold.min() <= fold.max()
+        if not is_number or fold.max() > _MAX_FOLDS:
+            self._refuse("stimuli.csv", "a column fold with numbers from 1")
+        return encoder_files(int(fold.max()))
 
     def _read_trajectory(self) -> pd.DataFrame | None:
         if not (self.path / "trajectory.csv").exists():

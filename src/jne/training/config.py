@@ -97,7 +97,7 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     used = source.takes_features and "${features" in OmegaConf.to_yaml(composed.data)
     _check_effect(features, used, config.data["name"])
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
-    if source.folds > 1:
+    if source.folds != 1:
         _check_folds(config)
     if source.groups is not None and config.control.kind != "none":
         raise InputError(
