@@ -105,15 +105,15 @@ def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(ylabel="mean squared error", title="Loss")
-    _say_weights_kept(left, best_epoch)
+    _say_weights_kept(left, best_epoch, "" if len(folds) == 1 else ", on average")
     left.legend()
     right.set(ylabel="R², all voxels pooled", title="Validation R²")
     return figure
 
 
-def _say_weights_kept(axes: Axes, best_epoch: int) -> None:
+def _say_weights_kept(axes: Axes, best_epoch: int, more: str = "") -> None:
     axes.annotate(
-        "weights kept",
+        f"weights kept{more}",
         (best_epoch + 1, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-3, -2),
