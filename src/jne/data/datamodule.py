@@ -334,16 +334,15 @@ class EncodingData(StandardisedData):
         if cutting.folds == 1:
             rows = {split: prepared.rows(split) for split in SPLITS}
             return cls(prepared, rows=belonging.apart(rows), **settings)
-        folds = cutting.cut(belonging, prepared.stimuli, seed)
-        parts = [cls(prepared, rows=rows, **settings) for rows in folds]
         every = np.arange(len(prepared.stimuli))
-        rows = {"train": every, "val": every[:0], "test": every}
-        status = cls(prepared, rows=rows, **settings).voxel_status
+        cuts = [{"train": every, "val": every[:0], "test": every}]
+        cuts += cutting.cut(belonging, prepared.stimuli, seed)
+        whole, *parts = (cls(prepared, rows=rows, **settings) for rows in cuts)
+        status = whole.voxel_status
         for part in parts:
             status = np.where(status == "ok", part.voxel_status, status)
-        if any((part.voxel_status != status).any() for part in parts):  # constant in some fold
-            parts = [cls(prepared, rows=rows, status=status, **settings) for rows in folds]
-        whole = cls(prepared, rows=rows, status=status, **settings)
+        if any((data.voxel_status != status).any() for data in (whole, *parts)):  # constant in one
+            whole, *parts = (cls(prepared, rows=rows, status=status, **settings) for rows in cuts)
         whole._parts = parts
         return whole
 

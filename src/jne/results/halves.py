@@ -3,6 +3,8 @@
 A row per voxel; of each of MEASURES, columns NAME_1 and NAME_2. NaN where there is no value.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 
@@ -31,3 +33,14 @@ def agreement(halves: pd.DataFrame, rois: pd.Series) -> pd.DataFrame:
             row[name] = rank_correlation(first, second)
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def of_all_voxels(agreed: pd.DataFrame) -> dict[str, float]:
+    """Spearman's r over all voxels, by measure, where it is finite. agreed: of `agreement`."""
+    of_all = {name: float(agreed[name].iloc[-1]) for name in MEASURES if name in agreed}
+    return {name: r for name, r in of_all.items() if np.isfinite(r)}
+
+
+def repeats(of_all: Mapping[str, float]) -> bool:
+    """Whether every measure of nonlinearity says the same of voxels twice. See REPEATS."""
+    return all(r >= REPEATS for name, r in of_all.items() if name != "r2")

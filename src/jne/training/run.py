@@ -33,7 +33,7 @@ from jne.results.folder import (
     move_log,
     new_run_key,
 )
-from jne.results.halves import HALVES, MEASURES, agreement
+from jne.results.halves import HALVES, agreement, of_all_voxels
 from jne.results.shares import SHARES
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
@@ -160,8 +160,8 @@ class TrainingRun:
         if halves is not None:
             write_table(self.path / HALVES, halves)
             agreed = agreement(halves, voxels["roi"].fillna("").astype(str))
-            of_all = {name: float(agreed[name].iloc[-1]) for name in MEASURES if name in agreed}
-            summary["metrics"] |= {f"halves/{n}": r for n, r in of_all.items() if np.isfinite(r)}
+            of_all = of_all_voxels(agreed)
+            summary["metrics"] |= {f"halves/{name}": r for name, r in of_all.items()}
         if self._warnings:
             summary["data_warnings"] = self._warnings
         write_results(

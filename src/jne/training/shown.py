@@ -7,7 +7,7 @@ from rich.table import Table
 from jne.columns import label, matching
 from jne.fitting.history import chosen_decays
 from jne.results.contents import regions_in_mlflow
-from jne.results.halves import MEASURES, REPEATS
+from jne.results.halves import of_all_voxels, repeats
 from jne.utils.progress import print_table, say
 
 _MAX_ROWS = 50  # ROIs in the table on the terminal
@@ -127,13 +127,12 @@ def say_penalty_ends(voxels: pd.DataFrame) -> None:
 
 def say_halves(agreed: pd.DataFrame) -> None:
     """How far voxels agree between two halves of the stimuli. agreed: of `agreement`."""
-    of_all = {name: float(agreed[name].iloc[-1]) for name in MEASURES if name in agreed}
-    parts = [f"{label(name)} {r:.2f}" for name, r in of_all.items() if np.isfinite(r)]
-    if not parts:
+    of_all = of_all_voxels(agreed)
+    if not of_all:
         return
+    parts = [f"{label(name)} {r:.2f}" for name, r in of_all.items()]
     text = f"two disjoint halves of the stimuli agree on voxels (Spearman's r): {', '.join(parts)}"
-    least = min((r for name, r in of_all.items() if name != "r2" and np.isfinite(r)), default=1.0)
-    if least < REPEATS:
+    if not repeats(of_all):
         text += "; below .5 a map says that there is nonlinearity, not which voxels have it"
     say(text, soft_wrap=True)
 

@@ -12,7 +12,7 @@ from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
 from jne.plots.style import subplots
-from jne.results.halves import MEASURES, REPEATS, agreement
+from jne.results.halves import agreement, of_all_voxels, repeats
 
 _MAX_DRAWN = 2000  # voxels in the figure of the intervals
 
@@ -85,7 +85,7 @@ class Reliability(Section):
             f"r = {row.split_half_r:.3f} over voxels.{across_seeds}"
         ]
         if "disjoint_halves" in tables:
-            findings.append(_of_halves(tables["disjoint_halves"].iloc[-1]))
+            findings += _of_halves(tables["disjoint_halves"])
         return findings
 
     def scalars(self, tables: Tables) -> dict[str, float]:
@@ -97,17 +97,16 @@ def _rois(voxels: pd.DataFrame) -> pd.Series:
     return voxels["roi"].fillna("").astype(str)
 
 
-def _of_halves(row: pd.Series) -> str:
-    """What two encoders of disjoint halves agree on, over all voxels."""
-    agreed = {name: row[name] for name in MEASURES if name in row and np.isfinite(row[name])}
-    text = ", ".join(f"{label(name)} {r:.2f}" for name, r in agreed.items())
-    least = min((r for name, r in agreed.items() if name != "r2"), default=1.0)
-    which = (
-        " The map says that there is nonlinearity, not which voxels have it."
-        if least < REPEATS
-        else ""
-    )
-    return f"Encoders of two disjoint halves of the stimuli agree on voxels at r: {text}.{which}"
+def _of_halves(agreed: pd.DataFrame) -> list[str]:
+    """What two encoders of disjoint halves agree on, over all voxels. agreed: of `agreement`."""
+    of_all = of_all_voxels(agreed)
+    if not of_all:  # too few voxels
+        return []
+    text = ", ".join(f"{label(name)} {r:.2f}" for name, r in of_all.items())
+    sentence = f"Encoders of two disjoint halves of the stimuli agree on voxels at r: {text}."
+    if not repeats(of_all):
+        sentence += " The map says that there is nonlinearity, not which voxels have it."
+    return [sentence]
 
 
 def _split_half_r(analysed: pd.DataFrame) -> float:
