@@ -8,6 +8,7 @@ python benchmarks/evidence.py cohorts WORLD NOISE COHORTS [N_TRAIN [N_FEATURES]]
     1,000 test stimuli. Seeds from 5000: none was used while developing.
 python benchmarks/evidence.py size [VOXELS [N_TEST]]    # seconds, beside a product of that size
 python benchmarks/evidence.py folds WORLD NOISE COHORTS [N]   # every stimulus tested, in 5 folds
+python benchmarks/evidence.py kernel ...    # either of these, or v4, with encoder=kernel
 python benchmarks/evidence.py v4 FOLDER                 # v4_201025: pixels, layers; 5 folds
 python benchmarks/evidence.py linear FOLDER LAYER SETS  # V4's units made linear: p < .05?
 python benchmarks/evidence.py figure FILE               # docs/images/evidence.png: one cohort
@@ -43,6 +44,8 @@ from jne.plots.style import STYLE, save, subplots
 from jne.utils.progress import without_progress
 
 FIRST_SEED, N_TEST, RATE = 5000, 1000, 0.1
+SETTINGS = decay.settings("auto", 256)
+KERNEL = {"_target_": "jne.encoders.KernelRegression"}
 CELL = np.repeat(np.arange(len(share.CELLS)), share.PER_CELL)
 ALPHA, CEILING = share.CELLS[CELL].T
 LINEAR = [k for k, (alpha, _) in enumerate(share.CELLS) if alpha == 0]
@@ -70,10 +73,10 @@ class Cohort:
 
     def __init__(self, data: StandardisedData, **optimizer: float) -> None:
         """optimizer: its keys that are not the default."""
-        self.data, settings = data, decay.settings("auto", 256)
-        update = {"optimizer": settings.optimizer | optimizer}
+        self.data = data
+        update = {"optimizer": SETTINGS.optimizer | optimizer}
         with without_progress():
-            self.fitted = fit(data, settings.model_copy(update=update))
+            self.fitted = fit(data, SETTINGS.model_copy(update=update))
         features, responses = data.split("test")
         self.responses = responses.numpy()
         with torch.no_grad():
@@ -194,8 +197,7 @@ def in_folds(
     **optimizer: float,
 ) -> Folds:
     """Every stimulus is tested once, by one of 5 encoders; the default settings."""
-    settings = decay.settings("auto", 256)
-    settings = settings.model_copy(update={"optimizer": settings.optimizer | optimizer})
+    settings = SETTINGS.model_copy(update={"optimizer": SETTINGS.optimizer | optimizer})
     every, parts = np.arange(len(features)), []
     for rest, test in Belonging().folds(every, 5, seed):
         train, val = Belonging().folds(rest, 10, seed)[0]
@@ -315,7 +317,11 @@ def figure(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
+    arguments = sys.argv[1:]
+    if arguments[:1] == ["kernel"]:
+        SETTINGS = SETTINGS.model_copy(update={"encoder": KERNEL})
+        arguments = arguments[1:]
+    match arguments:
         case ["cohorts", world, noise, k, *more]:
             numbers = [*map(int, more), *(decay.N_TRAIN, decay.N_FEATURES)[len(more) :]]
             cohorts(world, noise, int(k), *numbers)

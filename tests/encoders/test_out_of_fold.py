@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.linear_model import Ridge
 
-from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
+from jne.encoders.ridge import RidgeCV
 
 
 @pytest.mark.parametrize("n_features", [5, 60])  # fewer and more than stimuli
@@ -16,8 +16,9 @@ def test_ridge_at_given_penalties(n_features):
     folds = rng.integers(4, size=40)
     splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(4)]
     features, responses = torch.from_numpy(x), torch.from_numpy(y)
-    weights = RidgeSolver(features).weights(responses, torch.from_numpy(penalty))
-    left_out = OutOfFoldRidge(features, splits).predict(responses, torch.from_numpy(penalty))
+    regression = RidgeCV(features, splits)
+    weights = regression.weights(responses, torch.from_numpy(penalty))
+    left_out = regression.left_out(responses, torch.from_numpy(penalty))
     for v, alpha in enumerate(penalty):
         ridge = Ridge(alpha=alpha, fit_intercept=False)
         np.testing.assert_allclose(weights[:, v], ridge.fit(x, y[:, v]).coef_, rtol=1e-6)
@@ -25,3 +26,6 @@ def test_ridge_at_given_penalties(n_features):
             rows = folds == fold
             expected = ridge.fit(x[~rows], y[~rows, v]).predict(x[rows])
             np.testing.assert_allclose(left_out[rows, v], expected, rtol=1e-6, atol=1e-9)
+    first = RidgeCV(features, splits[:1]).left_out(responses, torch.from_numpy(penalty))
+    np.testing.assert_allclose(first[folds == 0], left_out[folds == 0], rtol=1e-9)
+    assert np.isnan(first[folds != 0]).all()

@@ -77,7 +77,7 @@ def test_the_baseline_is_himalayas(run, data):
 
 def test_a_baseline_is_computed_once(data, tmp_path, monkeypatch):
     first = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
-    monkeypatch.setattr("jne.fitting.baseline._KINDS", {})  # nothing is computed any more
+    monkeypatch.delattr(baseline, "_computed")  # nothing is computed any more
     again = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
     np.testing.assert_array_equal(again, first)
 
@@ -85,20 +85,15 @@ def test_a_baseline_is_computed_once(data, tmp_path, monkeypatch):
 def test_a_killed_baseline_continues(data, tmp_path, monkeypatch):
     expected = baseline_columns(["ridge"], data, Stages(tmp_path / "whole"))["r2_ridge"]
     monkeypatch.setattr(baseline, "_VOXELS_AT_ONCE", 7)
-    calls = []
+    fit, calls = baseline.RidgeCV.fit, []
 
     def killed(*arguments):
-        predict = baseline._ridge(*arguments)
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return fit(*arguments)
 
-        def counted(responses):
-            calls.append(1)
-            if len(calls) == 3:
-                raise KeyboardInterrupt
-            return predict(responses)
-
-        return counted
-
-    monkeypatch.setattr(baseline, "_KINDS", {"ridge": killed})
+    monkeypatch.setattr(baseline.RidgeCV, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
         baseline_columns(["ridge"], data, Stages(tmp_path))
     assert not list(tmp_path.glob("baseline/[!.]*"))
@@ -108,7 +103,7 @@ def test_a_killed_baseline_continues(data, tmp_path, monkeypatch):
 
 
 def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("jne.fitting.baseline.memory_bytes", lambda: 1000)
+    monkeypatch.setattr("jne.fitting.kernel.memory_bytes", lambda: 1000)
     with pytest.raises(InputError, match=r"baseline=kernel: needs about .* leave it out"):
         baseline_columns(["kernel"], data, Stages(tmp_path))
 

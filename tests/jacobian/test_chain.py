@@ -147,7 +147,7 @@ def test_impossible_chains_are_refused(layers, message, x):
 def test_a_wide_layer_needs_its_memory():
     """A hidden layer far wider than the last one counts in the bound on memory."""
     narrow, wide = (
-        Foreign((width, nn.ReLU(), False), (16, nn.ReLU(), False)) for width in (16, 3000)
+        Foreign((width, nn.ReLU(), False), (16, nn.ReLU(), False)) for width in (16, 200_000)
     )
     x = torch.randn(N, D)
     for encoder in (narrow, wide, ResidualEncoder(D, V, hidden_width=16)):

@@ -4,6 +4,7 @@ An encoder is any `nn.Module` that maps rows to rows. One with a method `residua
 fast Jacobians of `jne.jacobian.chain`; all others are differentiated automatically.
 
 residual  ResidualEncoder, the paper's encoder
+kernel    KernelRegression, kernel ridge regression
 ridge     ridge regression: as an encoder, and as the readout of others
 chain     HasResidualChain, the protocol of the fast Jacobians
 raw       RawEncoder, from features to responses in the units of the data
@@ -15,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from jne.encoders.chain import HasResidualChain, ResidualLayer, is_linear, is_linear_layer
+from jne.encoders.kernel import KernelRegression
 from jne.encoders.raw import RawEncoder
 from jne.encoders.residual import ACTIVATIONS, PLACEMENTS, ResidualEncoder, activated_layers
 from jne.encoders.ridge import RidgeRegression
@@ -25,6 +27,7 @@ __all__ = [
     "ACTIVATIONS",
     "PLACEMENTS",
     "HasResidualChain",
+    "KernelRegression",
     "RawEncoder",
     "ResidualEncoder",
     "ResidualLayer",

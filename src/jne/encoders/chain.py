@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class ResidualLayer:
     activation: nn.Module
     """Acts on each element separately; `nn.Identity` where there is none."""
     skip: bool
+    falloff: Tensor | None = None
+    """Of a first layer of radial units, (H,): c_k in activation(linear(x) - c |x|^2 / 2)."""
 
 
 def is_linear_layer(module: nn.Module) -> bool:

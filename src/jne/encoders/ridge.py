@@ -4,9 +4,9 @@ As himalaya does (Dupre la Tour et al. 2022, https://doi.org/10.1016/j.neuroimag
 the penalties are continuous. N stimuli, D features, V voxels.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -23,8 +23,6 @@ Splits = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 """Which rows train and which validate, as of scikit-learn's splitters."""
 _FACTORS = (10**0.5, 10**0.25)  # half decades, then quarters
 _VOXELS_AT_ONCE = 2**10
-_TARGETS_AT_ONCE = 2**12
-_PENALTIES_AT_ONCE = 2  # bounds himalaya's matrices at 2 N^2 values
 
 
 class RidgeRegression(nn.Linear):
@@ -65,11 +63,25 @@ class RidgeCV:
     decomposed once, for all blocks of voxels.
     """
 
-    def __init__(self, features: Tensor, splits: Splits) -> None:
-        """features: X, (N, D). splits: of the rows, which train and which validate."""
-        self._unit = float(features.square().sum()) / len(features)
-        self._folds = [_Fold(features, *split) for split in splits]
-        self._solver = RidgeSolver(features)
+    def __init__(self, features: Tensor, splits: Splits, *, kernel: bool = False) -> None:
+        """features: X, (N, D). splits: of the rows, which train and which validate. kernel: whether
+        X is X'X of other features, (N, N), for which weights are then the dual ones, (N, V)."""
+        size = features.diagonal() if kernel else features.square()
+        self._unit = float(size.sum()) / len(features)
+        self._features, self._kernel = features, kernel
+        self._folds = [
+            _Fold(
+                features[left_out][:, others] if kernel else features[left_out],
+                RidgeSolver(features[others][:, others] if kernel else features[others], kernel),
+                others,
+                left_out,
+            )
+            for others, left_out in splits
+        ]
+
+    @cached_property
+    def _solver(self) -> "RidgeSolver":
+        return RidgeSolver(self._features, self._kernel)
 
     def fit(self, responses: Tensor) -> RidgeFit:
         """The weights of responses Y, (N, V), of the features' dtype.
@@ -80,15 +92,42 @@ class RidgeCV:
         through the best and its neighbours. It does not jump where two of them are equally good.
         The weights are then fitted to all rows.
         """
+        penalty, end, loss = self.choose(responses)
+        weights = self.weights(responses, torch.from_numpy(penalty))
+        return RidgeFit(weights, penalty, end, loss)
+
+    def choose(
+        self, responses: Tensor
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Penalty, end of the grid and loss of each voxel, as `fit`."""
         chosen = [
             self._choose(_ErrorCurve(self._folds, responses[:, voxels]))
             for voxels in voxel_blocks(responses.shape[1], _VOXELS_AT_ONCE)
         ]
-        penalty, end, loss = map(torch.cat, zip(*chosen, strict=True))
-        return RidgeFit(
-            self._solver.weights(responses, penalty.to(responses.dtype)),
-            *(values.float().cpu().numpy() for values in (penalty, end, loss)),
+        penalty, end, loss = (
+            torch.cat(values).float().cpu().numpy() for values in zip(*chosen, strict=True)
         )
+        return penalty, end, loss
+
+    def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
+        """Weights (D, V), fitted to all rows, at penalties (V,)."""
+        return self._solver.weights(responses, penalty.to(responses))
+
+    def left_out(self, responses: Tensor, penalty: Tensor) -> Tensor:
+        """What the rows that train in a split predict of those it leaves out, at penalties (V,).
+
+        (N, V), NaN in rows that no split leaves out.
+        """
+        predictions = torch.full_like(responses, torch.nan)
+        for fold in self._folds:
+            _, projected = fold.split(responses)
+            predicted = fold.predict(projected, penalty.to(responses))
+            predictions[fold.left_out] = fold.rows(predicted)
+        return predictions
+
+    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
+        """As `RidgeSolver.noise`, of weights that are fitted to all rows."""
+        return self._solver.noise(at, penalty)
 
     def least(self, responses: Tensor) -> Tensor:
         """Weights (D, V) at the smallest penalty of the grid: least squares, or close to it."""
@@ -119,11 +158,12 @@ class RidgeCV:
 class _Fold:
     """The rows that a fold leaves out, as ridge regression on the others predicts them."""
 
-    def __init__(self, features: Tensor, others: NDArray[np.int64], left_out: NDArray) -> None:
-        """features: (N, D)."""
-        self.left_out, self._others = left_out, others
-        self._solver = RidgeSolver(features[self._others])
-        self.scores, self._q = features[self.left_out] @ self._solver.directions, None
+    def __init__(
+        self, features: Tensor, solver: "RidgeSolver", others: NDArray[np.int64], left_out: NDArray
+    ) -> None:
+        """features: of the rows that are left out, (n, D). solver: of the others."""
+        self.left_out, self._others, self._solver = left_out, others, solver
+        self.scores, self._q = features @ solver.directions, None
         if len(self.scores) > self.scores.shape[1]:  # fewer rows, with the same products
             self._q, self.scores = torch.linalg.qr(self.scores)
 
@@ -136,6 +176,10 @@ class _Fold:
     def predict(self, projected: Tensor, penalty: Tensor) -> Tensor:
         """By rows of `scores`; penalty: (v,) or (1,)."""
         return self.scores @ self._solver.shrink(projected, penalty)
+
+    def rows(self, predictions: Tensor) -> Tensor:
+        """What `predict` returns, by the rows that are left out."""
+        return predictions if self._q is None else self._q @ predictions
 
 
 class _ErrorCurve:
@@ -163,41 +207,19 @@ class _ErrorCurve:
         return (self.total + self.change(penalty)) / self.n_rows
 
 
-def fit_kernel_ridge(
-    kernel: Tensor, responses: Tensor, splits: Splits
-) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
-    """Kernel ridge regression with a penalty per voxel, of the grid, chosen by himalaya.
-
-    kernel: (N, N). responses: (N, V), centred by the caller. Returns the
-    dual weights (N, V), which turn a kernel (n, N) into predictions (n, V), the penalties (V,), in
-    the units of the kernel, and which are at an end of the grid, as `RidgeFit.end`.
-    """
-    from himalaya.kernel_ridge import solve_kernel_ridge_cv_eigenvalues
-
-    penalties = kernel.new_tensor(PENALTIES) * kernel.trace() / len(kernel)
-    with _torch_backend(kernel.device):
-        penalty, dual, _ = solve_kernel_ridge_cv_eigenvalues(
-            kernel,
-            responses,
-            alphas=penalties,
-            score_func=_negative_squared_error,
-            cv=list(splits),
-            n_targets_batch=_TARGETS_AT_ONCE,
-            n_alphas_batch=_PENALTIES_AT_ONCE,
-        )
-    penalty, penalties = penalty.cpu(), penalties.cpu()
-    # himalaya returns the penalties as it has rounded them
-    end = (penalty > 0.9 * penalties[-1]).float() - (penalty < 1.1 * penalties[0]).float()
-    return dual.to(kernel.device), penalty.float().numpy(), end.numpy()
-
-
 class RidgeSolver:
     """Ridge regression from features (N, D), decomposed once, at a given penalty for each voxel.
 
     himalaya's own solver makes a (V, D, N) tensor where penalties differ.
     """
 
-    def __init__(self, features: Tensor) -> None:
+    def __init__(self, features: Tensor, kernel: bool = False) -> None:
+        """kernel: whether features is X'X of others, (N, N), and weights the dual ones."""
+        if kernel:
+            values, self._u = torch.linalg.eigh(features)
+            self._s = values.clamp(min=float(values[-1]) * torch.finfo(values.dtype).eps).sqrt()
+            self.directions = self._u / self._s
+            return
         wide = len(features) < features.shape[1]  # LAPACK takes several times longer for these
         tall = features.T if wide else features
         left, self._s, right = torch.linalg.svd(tall, full_matrices=False)
@@ -221,43 +243,3 @@ class RidgeSolver:
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """(D, V), for responses (N, V) and penalties (V,), both of the features' dtype."""
         return self.directions @ self.shrink(self.project(responses), penalty)
-
-
-class OutOfFoldRidge:
-    """Predicts each row from those that train in its split, at a given penalty for each voxel.
-
-    The features of each fold are decomposed once, for all blocks of voxels.
-    """
-
-    def __init__(self, features: Tensor, splits: Splits) -> None:
-        """features: (N, D), centred by the caller. splits: each row is left out once."""
-        self._features = features
-        self._folds = [
-            (left_out, others, RidgeSolver(features[others])) for others, left_out in splits
-        ]
-
-    def predict(self, responses: Tensor, penalty: Tensor) -> Tensor:
-        """(N, V), for responses (N, V), centred by the caller, and penalties (V,)."""
-        predictions = torch.empty_like(responses)
-        for left_out, others, solver in self._folds:
-            weights = solver.weights(responses[others], penalty)
-            predictions[left_out] = self._features[left_out] @ weights
-        return predictions
-
-
-def _negative_squared_error(responses: Tensor, predictions: Tensor) -> Tensor:
-    """(V,) or (n_penalties, V): himalaya takes the penalty where this is largest."""
-    return -(responses - predictions).square().sum(dim=-2)
-
-
-@contextmanager
-def _torch_backend(device: torch.device) -> Iterator[None]:
-    """himalaya's backend is global: leave it as it was."""
-    from himalaya.backend import get_backend, set_backend
-
-    before = get_backend().name
-    set_backend("torch_cuda" if device.type == "cuda" else "torch")
-    try:
-        yield
-    finally:
-        set_backend(before)

@@ -31,6 +31,7 @@ def _placement(value: Any) -> str | list[int]:
 class Parameters(Section):
     """The parameters of a JNERegressor; random_state is a seed."""
 
+    encoder: Literal["nonlinear", "kernel"]
     activation: Literal["relu", "leaky_relu", "gelu", "swish", "tanh"]
     placement: Annotated[Any, AfterValidator(_placement)]
     hidden_width: int = Field(ge=1)
@@ -59,11 +60,13 @@ class Parameters(Section):
         """The same in the config of train.py."""
         encoder = {"hidden_width", "n_hidden", "bias", "linear_path", "activation", "placement"}
         optimizer, trainer = {"lr", "weight_decay"}, {"max_epochs", "patience", "batch_size"}
+        residual = {
+            "_target_": "jne.encoders.ResidualEncoder",
+            **self.model_dump(include=encoder),
+        }
+        kernel = {"_target_": "jne.encoders.KernelRegression"}
         return FitConfig(
-            encoder={
-                "_target_": "jne.encoders.ResidualEncoder",
-                **self.model_dump(include=encoder),
-            },
+            encoder=kernel if self.encoder == "kernel" else residual,
             optimizer={
                 "_target_": _OPTIMIZERS[self.optimizer],
                 **self.model_dump(include=optimizer),

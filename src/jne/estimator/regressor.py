@@ -49,6 +49,9 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Parameters
     ----------
+    encoder : {"nonlinear", "kernel"}
+        A residual network; or kernel ridge regression stacked on ridge regression, which is solved
+        for: of the other parameters, it has the last three alone (docs/encoders.md).
     activation : {"relu", "leaky_relu", "gelu", "swish", "tanh"}
         All parameters are keys of train.py, under their names there.
     placement : {"both", "loc1", "loc2", "none"} or list of int
@@ -91,7 +94,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     Attributes
     ----------
-    encoder_ : ResidualEncoder
+    encoder_ : ResidualEncoder or KernelRegression
         Trained, from standardised features to the voxels that are not constant.
     epochs_ : DataFrame
         One row per epoch.
@@ -106,6 +109,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     def __init__(
         self,
         *,
+        encoder: str = "nonlinear",
         activation: str = "relu",
         placement: str | list[int] = "both",
         hidden_width: int = 256,
@@ -125,6 +129,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         max_memory_gb: float = 1.0,
         random_state: int | np.random.RandomState | None = 0,
     ) -> None:
+        self.encoder = encoder
         self.activation = activation
         self.placement = placement
         self.hidden_width = hidden_width

@@ -1,28 +1,27 @@
-"""Ridge and kernel ridge regression beside every run: what any encoder has to beat.
+"""Ridge regression beside every run, or kernel ridge regression: what any encoder has to beat.
 
 Both are fitted to training and validation stimuli, with a penalty per voxel chosen by
 cross-validation, and scored on the test stimuli. They depend on the data alone, so they
 are a stage. N stimuli, D features, V' trained voxels.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import N_FOLDS, cross_validation
-from jne.encoders.ridge import PENALTIES, RidgeCV, Splits, fit_kernel_ridge
-from jne.errors import InputError
+from jne.encoders import KernelRegression
+from jne.encoders.ridge import PENALTIES, RidgeCV
+from jne.fitting.kernel import check_kernel_memory, solve_kernel
 from jne.jacobian.resumable import ResumableArrays
 from jne.stages import Stages
 from jne.utils.blocks import voxel_blocks
-from jne.utils.machine import memory_bytes
 from jne.utils.progress import stage_progress
 
 _VOXELS_AT_ONCE = 2**14
@@ -31,18 +30,14 @@ _FILE = "baseline.npy"
 _N_COLUMNS = 3
 _N_PREDICTIONS = {"ridge": 2, "kernel": 1}
 
-Predict = Callable[[Tensor], tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]]
-"""From responses (N, v): predictions of the test stimuli, (n, v), of ridge then of least squares,
-one below the other; penalties (v,), ends of the grid (v,)."""
-
 
 def baseline_columns(
     kinds: Sequence[str], data: EncodingData, stages: Stages
 ) -> dict[str, NDArray[np.float32]]:
     """Columns (V',) for the voxel table: r2_KIND, the test R2, KIND_penalty and KIND_penalty_end.
 
-    kinds: `ridge`, from the features; `kernel`, with the kernel exp(-|x - x'|^2 / D), from N x N
-        kernels, and refused by InputError where these do not fit the memory. data: without twins.
+    kinds: `ridge`, from the features; `kernel`, as encoder=kernel, and refused by InputError where
+        its kernels do not fit the memory. data: without twins.
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:
@@ -96,9 +91,9 @@ def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]
 
 
 def _write(folder: Path, kind: str, data: EncodingData) -> None:
-    """Continued after a kill."""
+    """Ridge regression is continued after a kill."""
     if kind == "kernel":
-        _check_memory(data)
+        check_kernel_memory(data, "baseline")
     _computed(kind, data, folder / _FILE)
 
 
@@ -107,70 +102,43 @@ def _computed(kind: str, data: StandardisedData, path: Path | None = None) -> ND
     shape = _N_COLUMNS + _N_PREDICTIONS[kind] * len(data.rows["test"]), data.n_trained
     files = None if path is None else {kind: path}
     with ResumableArrays([kind], files, shape, np.float32, kind) as arrays:
-        _fill(arrays, kind, data)
+        (_fill if kind == "ridge" else _fill_kernel)(arrays, data)
     return arrays.results()[kind]
 
 
-def _fill(arrays: ResumableArrays, kind: str, data: StandardisedData) -> None:
+def _fill(arrays: ResumableArrays, data: StandardisedData) -> None:
     (table,) = arrays.arrays.values()
     rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
     mean = data.features[rows].mean(dim=0)
-    predict = _KINDS[kind](
-        data.features[rows] - mean, cross_validation(data), data.features[test] - mean
-    )
+    ridge = RidgeCV(data.features[rows] - mean, cross_validation(data))
+    of_test = data.features[test] - mean
     with stage_progress() as progress:
-        task = progress.add_task(f"{kind} regression", total=data.n_trained, unit="voxels")
+        task = progress.add_task("ridge regression", total=data.n_trained, unit="voxels")
         for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
             if unit >= arrays.done:
                 responses = data.responses.block(rows, voxels)
                 offset = responses.mean(dim=0)
-                predictions, *chosen = predict(responses - offset)
-                truth = data.responses.block(test, voxels).numpy()
-                table[_N_COLUMNS:, voxels] = predictions + offset
-                table[0, voxels] = r2_score(truth, table[_N_COLUMNS:][: len(truth), voxels])
-                table[1:_N_COLUMNS, voxels] = chosen
+                fitted = ridge.fit(responses - offset)
+                weights = fitted.weights, ridge.least(responses - offset)
+                table[_N_COLUMNS:, voxels] = torch.cat([of_test @ w for w in weights]) + offset
+                table[1:_N_COLUMNS, voxels] = fitted.penalty, fitted.end
+                _score(table, data, voxels)
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)
 
 
-def _ridge(features: Tensor, splits: Splits, test: Tensor) -> Predict:
-    ridge = RidgeCV(features, splits)
-
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
-        fitted = ridge.fit(responses)
-        weights = fitted.weights, ridge.least(responses)
-        return torch.cat([test @ w for w in weights]), fitted.penalty, fitted.end
-
-    return predict
-
-
-def _kernel_ridge(features: Tensor, splits: Splits, test: Tensor) -> Predict:
-    kernel, test_kernel = _kernel(features, features), _kernel(test, features)
-
-    def predict(responses: Tensor) -> tuple[Tensor, NDArray[np.float32], NDArray[np.float32]]:
-        dual, penalty, end = fit_kernel_ridge(kernel, responses, splits)
-        return test_kernel @ dual, penalty, end
-
-    return predict
+def _fill_kernel(arrays: ResumableArrays, data: StandardisedData) -> None:
+    (table,) = arrays.arrays.values()
+    encoder = KernelRegression(data.n_features, data.n_trained)
+    solved = solve_kernel(encoder, data)
+    with torch.no_grad():
+        table[_N_COLUMNS:] = encoder(data.features[data.rows["test"]])
+    table[1:_N_COLUMNS] = solved.penalty, solved.end
+    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        _score(table, data, voxels)
 
 
-_KINDS: Mapping[str, Callable[[Tensor, Splits, Tensor], Predict]] = {
-    "ridge": _ridge,
-    "kernel": _kernel_ridge,
-}
-
-
-def _kernel(x: Tensor, y: Tensor) -> Tensor:
-    return torch.cdist(x, y).square_().div_(-x.shape[1]).exp_()
-
-
-def _check_memory(data: EncodingData) -> None:
-    n = len(data.rows["train"]) + len(data.rows["val"])
-    needed = 4 * 8 * n**2  # the kernel, its parts of a fold and their decomposition
-    if needed > memory_bytes() / 2:
-        raise InputError(
-            "baseline",
-            f"needs about {needed / 2**30:.0f} GB for {n} stimuli, more than half "
-            f"of this machine's memory; leave it out",
-            value="kernel",
-        )
+def _score(table: NDArray[np.float32], data: StandardisedData, voxels: slice) -> None:
+    """Write R2 of the first of the predictions."""
+    truth = data.responses.block(data.rows["test"], voxels).numpy()
+    table[0, voxels] = r2_score(truth, table[_N_COLUMNS:][: len(truth), voxels])

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
-from jne.encoders import is_linear_layer
+from jne.encoders import KernelRegression, is_linear_layer
 from jne.errors import InputError
 from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.fitting.checkpoint import (
@@ -41,12 +41,9 @@ from jne.fitting.components import (
 from jne.fitting.config import FitConfig, Readout, TrainerConfig
 from jne.fitting.decay import DECAYS, DecayPath, is_auto, solved_loss
 from jne.fitting.history import History, epoch_rows, read_trained, write_trained
+from jne.fitting.kernel import check_kernel_memory, solve_kernel
 from jne.fitting.module import EncodingModule, build_optimizer
-from jne.fitting.readout import (
-    freeze_linear_path,
-    output_layers,
-    refit_readout,
-)
+from jne.fitting.readout import RidgeReadout, freeze_linear_path, output_layers, refit_readout
 from jne.fitting.stacking import stack_readout, stackable
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
@@ -128,6 +125,9 @@ def fit(
         module = EncodingModule(
             data.n_features, data.n_outputs, settings.encoder, settings.optimizer
         )
+        if isinstance(module.encoder, KernelRegression):
+            check_kernel_memory(data, "encoder")
+            module.encoder.resize(len(data.rows["train"]) + len(data.rows["val"]))
         if check is not None:
             check(module.encoder)
         train = partial(
@@ -210,7 +210,11 @@ def train_module(
     if train_on_components(settings.trainer.response_space, readout, data, followed):
         train = partial(_train_on_components, train, readout, stages)
     train = partial(_train_checked, train)
-    if readout == "trained":
+    if isinstance(module.encoder, KernelRegression):
+        if readout == "trained":
+            raise InputError("readout", "encoder=kernel is solved for; leave it out", readout)
+        history = _solved(module, data, solve_kernel(module.encoder, data), on_epoch)
+    elif readout == "trained":
         history = train(module, data)
     else:
         history = _with_ridge(module, data, readout, train, on_epoch)
@@ -232,14 +236,23 @@ def _with_ridge(
     solve = stack_readout if stacked else refit_readout
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
-        solved = refit_readout(module.encoder, data)
-        epoch = _solved_epoch(module, data, solved.loss)
-        if on_epoch is not None:
-            on_epoch(epoch)
-        return History(pd.DataFrame([epoch]), 0, solved.loss, solved.penalty, solved.end)
+        return _solved(module, data, refit_readout(module.encoder, data), on_epoch)
     freeze_linear_path(module.encoder)
     trained = train(module, data)
     return trained.with_readout(solve(module.encoder, data))
+
+
+def _solved(
+    module: EncodingModule,
+    data: StandardisedData,
+    solved: RidgeReadout,
+    on_epoch: Callable[[dict[str, float]], None] | None,
+) -> History:
+    """Of an encoder in closed form: a single epoch, in which it was solved for."""
+    epoch = _solved_epoch(module, data, solved.loss)
+    if on_epoch is not None:
+        on_epoch(epoch)
+    return History(pd.DataFrame([epoch]), 0, solved.loss).with_readout(solved)
 
 
 def _train_on_components(

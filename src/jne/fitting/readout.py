@@ -26,6 +26,8 @@ from jne.utils.progress import stage_progress
 # Of the variance of what a readout with a linear path is solved from: the hidden layer's. The other
 # nine tenths are the features'. A voxel that is linear then loses nothing to the hidden layer.
 HIDDEN_SHARE = 0.1
+# The least slope of a nonlinear part: its direction survives, for unseen responses to test.
+LEAST_NONLINEAR = 0.01
 _VOXELS_AT_ONCE = 2**14
 _ROWS_AT_ONCE = 2**11
 

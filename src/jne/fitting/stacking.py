@@ -21,16 +21,14 @@ from torch import Tensor, nn
 
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import cross_validation
-from jne.encoders import is_linear
+from jne.encoders import KernelRegression, is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
-from jne.fitting.readout import RidgeReadout, hidden_scale, last_layer
+from jne.fitting.readout import LEAST_NONLINEAR, RidgeReadout, hidden_scale, last_layer
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import say, stage_progress
 
 # Of the variance of what the readout is solved from: the hidden layer's.
 HIDDEN_SHARE = 0.3
-# The least b: the direction of g survives, for unseen responses to test.
-LEAST_NONLINEAR = 0.01
 # Standard deviation of float32 predictions, where responses have 1, that differ by rounding.
 _ROUNDING = 1e-5
 _FEWEST_TO_STACK = 4  # two slopes, a mean, and one more
@@ -57,7 +55,7 @@ def stackable(encoder: nn.Module, data: StandardisedData) -> bool:
 
     Raises InputError where the encoder does not end in a linear layer.
     """
-    if is_linear(encoder):
+    if is_linear(encoder) or isinstance(encoder, KernelRegression):  # which is so anyway
         return False
     lacks = stacking_lacks(encoder, data)
     if lacks is not None:

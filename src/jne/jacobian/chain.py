@@ -2,10 +2,11 @@
 
 N stimuli, D features, H hidden width, v voxels of a block. The layers may differ in width.
 
-    G_i = (S_n + D_n W_n) ... (S_2 + D_2 W_2) (S_1 + D_1 W_1)     (H, D)
+    G_i = (S_n + D_n W_n) ... (S_2 + D_2 W_2) (S_1 + D_1 W_1i)    (H, D)
 
 D_k holds the slopes of layer k's activation at stimulus i on its diagonal (the identity where it
-has none). S_k is the identity where layer k has a skip connection, else zero.
+has none). S_k is the identity where layer k has a skip connection, else zero. W_1i is W_1, or
+W_1 - c x_i' where the units of the first layer are radial, with falloff c (H,).
 """
 
 from collections.abc import Sequence
@@ -31,6 +32,8 @@ class _Layer:
     slope: Tensor | None
     """The derivative of the activation at every stimulus, (N, H); None without an activation."""
     skip: bool
+    falloff: Tensor | None
+    """As of ResidualLayer."""
 
 
 class Chain:
@@ -57,6 +60,7 @@ class Chain:
                 f"must be (n_stimuli, {n_features}) for this encoder, found {tuple(x.shape)}",
             )
         memo = {} if memo is None else memo
+        self._x = x
         self.n = len(x)
         self.n_kept = 0
         """Of how many stimuli G_i is kept, once computed, for the next pass over the stimuli."""
@@ -65,6 +69,8 @@ class Chain:
         self.parameters: list[Tensor] = []
         """All tensors that G_i depends on, except the stimuli."""
         self.width = max(layer.linear.out_features for layer in hidden)
+        self.largest = max(layer.linear.weight.numel() for layer in hidden)
+        """Values of the largest weight matrix."""
         active = [not isinstance(layer.activation, nn.Identity) for layer in hidden]
         h = x
         path: tuple[str, ...] = ()  # the activations so far, on which a layer's values depend
@@ -72,9 +78,12 @@ class Chain:
             linear, slope = layer.linear, None
             weight = linear.weight.detach().to(x.device)
             bias = None if linear.bias is None else linear.bias.detach().to(x.device)
+            falloff = None if layer.falloff is None else layer.falloff.detach().to(x.device)
             if any(active[k:]):  # after the last activation the values are not needed
                 if path not in memo:
                     memo[path] = nn.functional.linear(h, weight, bias)
+                    if falloff is not None:
+                        memo[path] -= torch.outer(h.square().sum(dim=1) / 2, falloff)
                 step = memo[path]
                 path += (repr(layer.activation),)
                 if active[k]:
@@ -82,9 +91,9 @@ class Chain:
                     step, slope = _value_and_slope(deepcopy(layer.activation).to(x.device), step)
                 if any(active[k + 1 :]):
                     h = step + h if layer.skip else step
-            self.parameters += [weight, *([] if bias is None else [bias])]
+            self.parameters += [t for t in (weight, bias, falloff) if t is not None]
             self.parameters += layer.activation.state_dict().values()
-            self.layers.append(_Layer(weight, slope, layer.skip))
+            self.layers.append(_Layer(weight, slope, layer.skip, falloff))
 
     @property
     def linear(self) -> bool:
@@ -123,7 +132,11 @@ class Chain:
         """Rows whose slope is exactly zero (half of them, for ReLU) are left out of products."""
         first, *later = self.layers
         slope, rows = _slope_and_rows(first, i)
-        g = first.weight.clone() if slope is None else first.weight * slope[:, None]
+        g = first.weight.clone()
+        if first.falloff is not None:
+            g.addr_(first.falloff, self._x[i], alpha=-1)
+        if slope is not None:
+            g *= slope[:, None]
         if first.skip:
             g.diagonal().add_(1)
             rows = None
@@ -151,7 +164,10 @@ class Chain:
         """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
         g = weights[None]  # the same for all stimuli, until the first slope
         for layer in reversed(self.layers):
-            step = (g if layer.slope is None else g * layer.slope[:, None, :]) @ layer.weight
+            g_inside = g if layer.slope is None else g * layer.slope[:, None, :]
+            step = g_inside @ layer.weight
+            if layer.falloff is not None:
+                step -= (g_inside @ layer.falloff)[..., None] * self._x[:, None]
             g = g + step if layer.skip else step
         return g if len(g) == self.n else g.repeat(self.n, 1, 1)
 
@@ -168,6 +184,8 @@ def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None
 def _check_layers(hidden: Sequence[ResidualLayer]) -> None:
     if not hidden:
         raise InputError("encoder", "its residual_chain must return at least one hidden layer")
+    if any(layer.falloff is not None for layer in hidden[1:]):
+        raise InputError("encoder", "only the first layer of its residual_chain can be radial")
     for k, layer in enumerate(hidden, start=1):
         fan_in, fan_out = layer.linear.in_features, layer.linear.out_features
         if layer.skip and fan_in != fan_out:

@@ -301,12 +301,17 @@ def _width(job: Job) -> int:
     return max(job.chain.width, job.d)
 
 
+def _largest(job: Job) -> int:
+    """Values of the largest matrix that a step of the chain makes: a G_i, or rows of a weight."""
+    return max(job.chain.width * job.d, job.chain.largest)
+
+
 def _fixed_memory(job: Job) -> float:
     """Bytes that every order takes, whatever its blocks."""
     fixed = 3e7  # taken by libraries
     if job.analytic:
         item = job.x.element_size()
-        fixed += job.chain.nbytes + 6 * job.chain.width * _width(job) * item  # G_i, its mean, steps
+        fixed += job.chain.nbytes + 6 * _largest(job) * item  # G_i, its mean, steps
         if job.chosen:  # copies of the chosen rows
             fixed += job.readout.nbytes + (0 if job.path is None else job.path.nbytes)
     return fixed

@@ -24,7 +24,7 @@ from torch import Tensor
 from jne.data.datamodule import EncodingData
 from jne.data.folds import cross_validation
 from jne.data.responses import Twins
-from jne.encoders.ridge import OutOfFoldRidge, RidgeSolver
+from jne.encoders.ridge import RidgeCV
 from jne.fitting.baseline import baseline_columns
 from jne.nulls.config import ControlConfig
 from jne.stages import Stages
@@ -72,9 +72,9 @@ class TwinParts:
         responses = _columns(self.data, self.voxels[block])
         mean = responses[rows].mean(dim=0)
         centred = responses - mean
-        fitted = self._ridge.features @ self._ridge.solver.weights(centred[rows], penalty)
+        fitted = self._ridge.features @ self._ridge.regression.weights(centred[rows], penalty)
         residuals = centred - fitted
-        predict = partial(self._ridge.out_of_fold.predict, penalty=penalty)
+        predict = partial(self._ridge.regression.left_out, penalty=penalty)
         residuals[rows] = centred[rows] - predict(centred[rows])
         unexplained = residuals[rows].square().sum(dim=0) / centred[rows].square().sum(dim=0)
         error = fitted[rows] - predict(fitted[rows])
@@ -93,22 +93,16 @@ class TwinParts:
     def _ridge(self) -> "_Ridge":
         penalty = baseline_columns(["ridge"], self.data, self.stages)["ridge_penalty"]
         features = self.data.features - self.data.features[self.rows].mean(dim=0)
-        fitted_to = features[self.rows]
-        return _Ridge(
-            torch.from_numpy(penalty[self.voxels]),
-            features,
-            RidgeSolver(fitted_to),
-            OutOfFoldRidge(fitted_to, cross_validation(self.data)),
-        )
+        regression = RidgeCV(features[self.rows], cross_validation(self.data))
+        return _Ridge(torch.from_numpy(penalty[self.voxels]), features, regression)
 
 
 class _Ridge(NamedTuple):
     penalty: Tensor
     """(K,)"""
     features: Tensor
-    """(N, D), centred by the stimuli that the solvers are of."""
-    solver: RidgeSolver
-    out_of_fold: OutOfFoldRidge
+    """(N, D), centred by the stimuli that the regression is of."""
+    regression: RidgeCV
 
 
 def stored_twins(

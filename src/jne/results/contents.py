@@ -99,9 +99,11 @@ def write_encoder(
 ) -> None:
     """Write encoder.pt, or the file of a fold.
 
-    config: the config section `encoder`. scaling: feature_mean, feature_scale (D,) and
+    config: the config section `encoder`; an encoder may know arguments of its class that depend on
+    the data, `arguments_of_data`. scaling: feature_mean, feature_scale (D,) and
     response_mean, response_scale (V',).
     """
+    config = {**config, **getattr(encoder, "arguments_of_data", {})}
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         torch.save({"config": config, "weights": encoder.state_dict(), **scaling}, file)
 
