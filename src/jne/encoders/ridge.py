@@ -7,7 +7,6 @@ the penalties are continuous. N stimuli, D features, V voxels.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ class RidgeCV:
 
     def __init__(self, features: Tensor, splits: Splits) -> None:
         """features: X, (N, D). splits: of the rows, which train and which validate."""
-        self.unit = float(features.square().sum()) / len(features)
+        self.unit = float(features.square().sum()) / len(features)  # trace(X'X) / N
         self._folds = [_Fold(features, *split) for split in splits]
         self._solver = RidgeSolver(features)
 
@@ -106,10 +105,12 @@ def fit_together(
 ) -> list[RidgeFit]:
     """As `RidgeCV.fit`, but what a penalty makes smallest is the squared error of all regressions.
 
-    A penalty of theirs has the same ratio to trace(X'X) / N in each. responses: Y of each, (N, V).
-    used: used[k][j], (N,), are the rows of j that may choose the penalties of k; by default all.
+    They are compared at the same ratio of penalty to trace(X'X) / N. Each returns the loss of its
+    own rows. responses: Y of each, (N, V). used: used[k][j], (N,), are the rows of j that may
+    choose the penalties of k; by default all.
     """
-    masks: Any = used or [[None] * len(ridges)] * len(ridges)
+    masks: Sequence[Sequence[NDArray[np.bool_] | None]]
+    masks = used or [[None] * len(ridges)] * len(ridges)
     folds = [[ridge.left_out(m) for ridge, m in zip(ridges, row, strict=True)] for row in masks]
     units = torch.tensor([ridge.unit for ridge in ridges], dtype=torch.float64)
     chosen: list[list[tuple[Tensor, ...]]] = [[] for _ in ridges]
