@@ -8,14 +8,15 @@ python benchmarks/evidence.py cohorts WORLD NOISE COHORTS [N_TRAIN [N_FEATURES]]
     1,000 test stimuli. Seeds from 5000: none was used while developing.
 python benchmarks/evidence.py size [VOXELS [N_TEST]]    # seconds, beside a product of that size
 python benchmarks/evidence.py folds WORLD NOISE COHORTS [N]   # every stimulus tested, in 5 folds
-python benchmarks/evidence.py kernel ...    # either of these, or v4, with encoder=kernel
-python benchmarks/evidence.py v4 FOLDER                 # v4_201025: pixels, layers; 5 folds
+python benchmarks/evidence.py v4 FOLDER [READOUT [LAYER]]   # v4_201025: pixels, layers; 5 folds
+python benchmarks/evidence.py kernel ...                # cohorts, folds or v4 with encoder=kernel
 python benchmarks/evidence.py linear FOLDER LAYER SETS  # V4's units made linear: p < .05?
 python benchmarks/evidence.py figure FILE               # docs/images/evidence.png: one cohort
 """
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,10 +195,12 @@ def in_folds(
     responses: NDArray,
     seed: int,
     batch_size: int | None = 256,
+    readout: str = "stacked",
     **optimizer: float,
 ) -> Folds:
     """Every stimulus is tested once, by one of 5 encoders; the default settings."""
-    settings = SETTINGS.model_copy(update={"optimizer": SETTINGS.optimizer | optimizer})
+    update = {"optimizer": SETTINGS.optimizer | optimizer, "readout": readout}
+    settings = SETTINGS.model_copy(update=update)
     every, parts = np.arange(len(features)), []
     for rest, test in Belonging().folds(every, 5, seed):
         train, val = Belonging().folds(rest, 10, seed)[0]
@@ -217,6 +220,7 @@ def in_folds(
         r[rows], o[rows] = linear_predictions(part)
         deviation[rows] = jacobian_deviation(fitted.encoder, x)
     power = History.of_folds([fitted.history for fitted in fits]).nonlinear_noise
+    power = np.inf if power is None else power
     return Folds(y, f, g, r, o, jne(deviation), np.square(y - f).mean(axis=0) * power)
 
 
@@ -239,19 +243,19 @@ def folds(world: str, noise: str, n_cohorts: int, n: int) -> None:
     report(n, results)
 
 
-def v4(root: Path) -> None:
+def v4(root: Path, readout: str, layers: Sequence[str]) -> None:
     """Evidence of five folds together, each with its own encoder, twice: does it repeat?"""
     responses = np.load(root / "responses.npy").T.astype(np.float32)
-    for layer in ("pixels", 1, 7, 12):
+    for layer in layers:
         features, repeats = v4_features(root, layer), []
         for seed in (FIRST_SEED, FIRST_SEED + 1):
-            found = in_folds(features, responses, seed, None, lr=1e-4)
+            found = in_folds(features, responses, seed, None, readout, lr=1e-4)
             sets = np.zeros(responses.shape[1], dtype=np.int64)
             voxels, sums = found.evidence(sets, 1)
             of_all, of_ridge = sums.share(), r2_score(found.y, found.r)
             gain = r2_score(found.y, found.f) - of_ridge
             print(
-                f"{layer!s:6}: R2 of ridge {of_ridge.mean():.3f}, encoder {gain.mean():+.4f}, "
+                f"{layer:6}: R2 of ridge {of_ridge.mean():.3f}, encoder {gain.mean():+.4f}, "
                 f"smallest unit {gain.min():+.3f}; {(voxels.p_fdr <= RATE).sum()} of "
                 f"{len(sets)} nonlinear; slope {np.nanmedian(voxels.slope):.2f}; share "
                 f"{of_all.share[-1]:.3f} [{of_all.low[-1]:.3f}, {of_all.high[-1]:.3f}]",
@@ -262,7 +266,7 @@ def v4(root: Path) -> None:
         print(f"  other folds and seeds, Spearman of JNE, z, share, gain {np.round(agree, 2)}")
 
 
-def linear_units(root: Path, layer: int, n_sets: int) -> None:
+def linear_units(root: Path, layer: str, n_sets: int) -> None:
     """Units as V4's, but linear: ridge regression's prediction plus its residuals, permuted."""
     features = v4_features(root, layer)
     responses = np.load(root / "responses.npy").T
@@ -281,9 +285,10 @@ def linear_units(root: Path, layer: int, n_sets: int) -> None:
         )
 
 
-def v4_features(root: Path, layer: str | int) -> NDArray[np.float32]:
+def v4_features(root: Path, layer: str) -> NDArray[np.float32]:
     if layer != "pixels":
-        return np.asarray(np.load(root / "features.npy", mmap_mode="r")[:, layer - 1], np.float32)
+        of_layers = np.load(root / "features.npy", mmap_mode="r")
+        return np.asarray(of_layers[:, int(layer) - 1], np.float32)
     images = share.read_images(root)
     u, s, _ = np.linalg.svd(images - images.mean(axis=0), full_matrices=False)
     # Rotated: to z-score the components themselves would whiten them
@@ -329,10 +334,10 @@ if __name__ == "__main__":
             folds(world, noise, int(k), *map(int, more or [2250]))
         case ["size", *more]:
             size(*([*map(int, more), *(226_000, 1000)[len(more) :]]))
-        case ["v4", folder]:
-            v4(Path(folder))
+        case ["v4", folder, *more]:
+            v4(Path(folder), *(more[:1] or ["stacked"]), more[1:] or ("pixels", "1", "7", "12"))
         case ["linear", folder, layer, k]:
-            linear_units(Path(folder), int(layer), int(k))
+            linear_units(Path(folder), layer, int(k))
         case ["figure", file]:
             figure(Path(file))
         case _:

@@ -18,7 +18,7 @@ def test_ridge_at_given_penalties(n_features):
     features, responses = torch.from_numpy(x), torch.from_numpy(y)
     regression = RidgeCV(features, splits)
     weights = regression.weights(responses, torch.from_numpy(penalty))
-    left_out = regression.left_out(responses, torch.from_numpy(penalty))
+    left_out = regression.predict_left_out(responses, torch.from_numpy(penalty))
     for v, alpha in enumerate(penalty):
         ridge = Ridge(alpha=alpha, fit_intercept=False)
         np.testing.assert_allclose(weights[:, v], ridge.fit(x, y[:, v]).coef_, rtol=1e-6)
@@ -26,6 +26,6 @@ def test_ridge_at_given_penalties(n_features):
             rows = folds == fold
             expected = ridge.fit(x[~rows], y[~rows, v]).predict(x[rows])
             np.testing.assert_allclose(left_out[rows, v], expected, rtol=1e-6, atol=1e-9)
-    first = RidgeCV(features, splits[:1]).left_out(responses, torch.from_numpy(penalty))
+    first = RidgeCV(features, splits[:1]).predict_left_out(responses, torch.from_numpy(penalty))
     np.testing.assert_allclose(first[folds == 0], left_out[folds == 0], rtol=1e-9)
     assert np.isnan(first[folds != 0]).all()

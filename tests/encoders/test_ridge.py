@@ -78,7 +78,8 @@ def test_ridge_is_himalayas(n):
     for penalty in relative(x):
         model = RidgeCV(alphas=[penalty], cv=splits_of(folds)).fit(x, y)
         curve.append(-model.cv_scores_)
-        of_folds = _ErrorCurve(ridge._folds, torch.tensor(y))
+        projected = [fold.project(torch.tensor(y)) for fold in ridge.folds()]
+        of_folds = _ErrorCurve(ridge.folds(), torch.tensor(y), projected)
         ours = of_folds.loss(torch.full((V,), penalty, dtype=torch.float64))
         np.testing.assert_allclose(ours, curve[-1], rtol=1e-8)
     best = RidgeCV(alphas=relative(x), cv=splits_of(folds)).fit(x, y)

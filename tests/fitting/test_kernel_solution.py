@@ -130,7 +130,7 @@ def test_the_slope_is_the_best_for_left_out_stimuli(data, solved):
 def test_it_predicts_as_the_two_regressions_do(data, solved):
     reference, (encoder, readout) = Reference(data), solved
     x, y = (torch.from_numpy(values).float() for values in (reference.x, reference.y))
-    penalty = np.float64(RidgeCV(x, reference.splits).choose(y)[0])
+    penalty = np.float64(RidgeCV(x, reference.splits).choose(y).penalty)
     r = Ridge(penalty, fit_intercept=False).fit(reference.x, reference.y)
     k = reference.of_test @ reference.dual(np.arange(N), reference.y, readout.penalty)
     w, x = readout.stack_nonlinear, data.split("test")[0]

@@ -183,3 +183,8 @@ def validation_split(data: "StandardisedData") -> list[Split]:
 def cross_validation(data: "StandardisedData") -> list[Split]:
     """Five splits of training and validation stimuli, in this order."""
     return data.belonging.folds(np.concatenate([data.rows["train"], data.rows["val"]]), N_FOLDS)
+
+
+def untested(rows: NDArray[np.int64], data: "StandardisedData") -> NDArray[np.bool_]:
+    """(n,), which of some stimuli, of another fold perhaps, are not tested in this one."""
+    return ~np.isin(rows, data.rows.get("test", rows[:0]))

@@ -7,6 +7,7 @@ the penalties are continuous. N stimuli, D features, V voxels.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -65,19 +66,11 @@ class RidgeCV:
 
     def __init__(self, features: Tensor, splits: Splits, *, kernel: bool = False) -> None:
         """features: X, (N, D). splits: of the rows, which train and which validate. kernel: whether
-        X is X'X of other features, (N, N), for which weights are then the dual ones, (N, V)."""
+        X is Z Z' of other features Z, (N, N), for which weights are then the dual ones, (N, V)."""
         size = features.diagonal() if kernel else features.square()
-        self._unit = float(size.sum()) / len(features)
+        self.unit = float(size.sum()) / len(features)  # trace(X'X) / N, or of Z
         self._features, self._kernel = features, kernel
-        self._folds = [
-            _Fold(
-                features[left_out][:, others] if kernel else features[left_out],
-                RidgeSolver(features[others][:, others] if kernel else features[others], kernel),
-                others,
-                left_out,
-            )
-            for others, left_out in splits
-        ]
+        self._folds = [_Fold(features, *split, kernel) for split in splits]
 
     @cached_property
     def _solver(self) -> "RidgeSolver":
@@ -92,92 +85,163 @@ class RidgeCV:
         through the best and its neighbours. It does not jump where two of them are equally good.
         The weights are then fitted to all rows.
         """
-        penalty, end, loss = self.choose(responses)
-        weights = self.weights(responses, torch.from_numpy(penalty))
-        return RidgeFit(weights, penalty, end, loss)
+        (fitted,) = fit_together([self], [responses])
+        return fitted
 
-    def choose(
-        self, responses: Tensor
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Penalty, end of the grid and loss of each voxel, as `fit`."""
-        chosen = [
-            self._choose(_ErrorCurve(self._folds, responses[:, voxels]))
-            for voxels in voxel_blocks(responses.shape[1], _VOXELS_AT_ONCE)
-        ]
-        penalty, end, loss = (
-            torch.cat(values).float().cpu().numpy() for values in zip(*chosen, strict=True)
-        )
-        return penalty, end, loss
+    def choose(self, responses: Tensor) -> "Choice":
+        """As `fit`, without the weights."""
+        (chosen,) = _choose_together([self], [responses])
+        return chosen
 
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """Weights (D, V), fitted to all rows, at penalties (V,)."""
         return self._solver.weights(responses, penalty.to(responses))
 
-    def left_out(self, responses: Tensor, penalty: Tensor) -> Tensor:
+    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
+        """As `RidgeSolver.noise`, of weights that are fitted to all rows."""
+        return self._solver.noise(at, penalty)
+
+    def predict_left_out(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """What the rows that train in a split predict of those it leaves out, at penalties (V,).
 
         (N, V), NaN in rows that no split leaves out.
         """
         predictions = torch.full_like(responses, torch.nan)
         for fold in self._folds:
-            _, projected = fold.split(responses)
-            predicted = fold.predict(projected, penalty.to(responses))
-            predictions[fold.left_out] = fold.rows(predicted)
+            predicted = fold.predict(fold.project(responses), penalty.to(responses))
+            predictions[fold.left_out] = fold.restore(predicted)
         return predictions
 
-    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
-        """As `RidgeSolver.noise`, of weights that are fitted to all rows."""
-        return self._solver.noise(at, penalty)
+    def folds(self, used: NDArray[np.bool_] | None = None) -> "list[_Fold]":
+        """Of each split, the rows that validate; of these, those that are used, (N,)."""
+        return self._folds if used is None else [fold.only(used) for fold in self._folds]
 
     def least(self, responses: Tensor) -> Tensor:
         """Weights (D, V) at the smallest penalty of the grid: least squares, or close to it."""
-        penalty = responses.new_full((responses.shape[1],), self._unit * PENALTIES[0])
+        penalty = responses.new_full((responses.shape[1],), self.unit * PENALTIES[0])
         return self._solver.weights(responses, penalty)
 
-    def _choose(self, curve: "_ErrorCurve") -> tuple[Tensor, Tensor, Tensor]:
-        """Penalty, end of the grid and loss, float64 (v,) each."""
-        decades = self._unit * curve.total.new_tensor(PENALTIES[::2])
-        errors = torch.stack([curve.change(penalty) for penalty in decades[:, None]])
-        best = errors.argmin(dim=0)
-        penalty = decades[best]
-        errors = pad(errors, (0, 0, 1, 1), value=torch.inf)  # beyond the ends
-        left, lowest, right = errors.gather(0, torch.stack([best, best + 1, best + 2]))
-        for factor in _FACTORS:
-            before, after = curve.change(penalty / factor), curve.change(penalty * factor)
-            before[left.isinf()] = after[right.isinf()] = torch.inf
-            near = torch.stack([left, before, lowest, after, right])
-            move = near[1:4].argmin(dim=0)
-            left, lowest, right = near.gather(0, torch.stack([move, move + 1, move + 2]))
-            penalty = penalty * factor ** (move - 1)
-        # In steps; 0 for a curve that is flat (0 / 0) or lowest at an end (inf / inf)
-        vertex = ((left - right) / (2 * (left - 2 * lowest + right))).nan_to_num()
-        penalty = penalty * _FACTORS[-1] ** vertex
-        return penalty, right.isinf().double() - left.isinf().double(), curve.loss(penalty)
+
+Used = Sequence[Sequence[NDArray[np.bool_]]]
+
+
+def fit_together(
+    ridges: Sequence[RidgeCV], responses: Sequence[Tensor], used: Used | None = None
+) -> list[RidgeFit]:
+    """As `RidgeCV.fit`, but what a penalty makes smallest is the squared error of all regressions.
+
+    They are compared at the same ratio of penalty to trace(X'X) / N. Each returns the loss of its
+    own rows. responses: Y of each, (N, V). used: used[k][j], (N,), are the rows of j that may
+    choose the penalties of k; by default all.
+    """
+    chosen = _choose_together(ridges, responses, used)
+    return [
+        RidgeFit(
+            ridge.weights(values, of_ridge.penalty), *(x.float().cpu().numpy() for x in of_ridge)
+        )
+        for ridge, values, of_ridge in zip(ridges, responses, chosen, strict=True)
+    ]
+
+
+class Choice(NamedTuple):
+    """Of V voxels, float64 (V,) each, as of RidgeFit."""
+
+    penalty: Tensor
+    end: Tensor
+    loss: Tensor
+
+
+def _choose_together(
+    ridges: Sequence[RidgeCV], responses: Sequence[Tensor], used: Used | None = None
+) -> list[Choice]:
+    """As `fit_together`, without the weights."""
+    masks: Sequence[Sequence[NDArray[np.bool_] | None]]
+    masks = used or [[None] * len(ridges)] * len(ridges)
+    folds = [[ridge.folds(m) for ridge, m in zip(ridges, row, strict=True)] for row in masks]
+    units = torch.tensor([ridge.unit for ridge in ridges], dtype=torch.float64)
+    chosen: list[list[tuple[Tensor, ...]]] = [[] for _ in ridges]
+    for voxels in voxel_blocks(responses[0].shape[1], _VOXELS_AT_ONCE):
+        block = [values[:, voxels] for values in responses]
+        projected = [
+            [fold.project(values) for fold in ridge.folds()]
+            for ridge, values in zip(ridges, block, strict=True)
+        ]
+        for k, of_fold in enumerate(folds):
+            curves = [_ErrorCurve(*each) for each in zip(of_fold, block, projected, strict=True)]
+            scaled = list(zip(curves, (units / units[k]).tolist(), strict=True))
+            decades = units[k] * torch.tensor(PENALTIES[::2], dtype=torch.float64)
+            penalty, end = _lowest(scaled, decades.to(block[k].device))
+            chosen[k].append((penalty, end, curves[k].loss(penalty)))
+    return [Choice(*map(torch.cat, zip(*of_ridge, strict=True))) for of_ridge in chosen]
+
+
+def _lowest(
+    curves: Sequence[tuple["_ErrorCurve", float]], decades: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where the sum of curves is lowest, and at which end of the grid that is, float64 (v,) each.
+
+    curves: and what to multiply a penalty by in each. decades: of the grid, float64.
+    """
+
+    def change(penalty: Tensor) -> Tensor:
+        return torch.stack([curve.change(penalty * scale) for curve, scale in curves]).sum(dim=0)
+
+    errors = torch.stack([change(penalty) for penalty in decades[:, None]])
+    best = errors.argmin(dim=0)
+    penalty = decades[best]
+    errors = pad(errors, (0, 0, 1, 1), value=torch.inf)  # beyond the ends
+    left, lowest, right = errors.gather(0, torch.stack([best, best + 1, best + 2]))
+    for factor in _FACTORS:
+        before, after = change(penalty / factor), change(penalty * factor)
+        before[left.isinf()] = after[right.isinf()] = torch.inf
+        near = torch.stack([left, before, lowest, after, right])
+        move = near[1:4].argmin(dim=0)
+        left, lowest, right = near.gather(0, torch.stack([move, move + 1, move + 2]))
+        penalty = penalty * factor ** (move - 1)
+    # In steps; 0 for a curve that is flat (0 / 0) or lowest at an end (inf / inf)
+    vertex = ((left - right) / (2 * (left - 2 * lowest + right))).nan_to_num()
+    return penalty * _FACTORS[-1] ** vertex, right.isinf().double() - left.isinf().double()
 
 
 class _Fold:
     """The rows that a fold leaves out, as ridge regression on the others predicts them."""
 
     def __init__(
-        self, features: Tensor, solver: "RidgeSolver", others: NDArray[np.int64], left_out: NDArray
+        self,
+        features: Tensor,
+        others: NDArray[np.int64],
+        left_out: NDArray[np.int64],
+        kernel: bool,
+        solver: "RidgeSolver | None" = None,
     ) -> None:
-        """features: of the rows that are left out, (n, D). solver: of the others."""
-        self.left_out, self._others, self._solver = left_out, others, solver
-        self.scores, self._q = features @ solver.directions, None
+        """features, kernel: as of RidgeCV. solver: of the others, where they are decomposed
+        already."""
+        self._features, self._others, self.left_out = features, others, left_out
+        self._kernel = kernel
+        columns = others if kernel else slice(None)
+        self._solver = solver or RidgeSolver(features[others][:, columns], kernel)
+        self.scores, self._q = features[left_out][:, columns] @ self._solver.directions, None
         if len(self.scores) > self.scores.shape[1]:  # fewer rows, with the same products
             self._q, self.scores = torch.linalg.qr(self.scores)
 
-    def split(self, responses: Tensor) -> tuple[Tensor, Tensor]:
-        """From responses (N, v): those left out, by rows of `scores`; what predicts them (r, v)."""
-        left_out = responses[self.left_out]
-        projected = self._solver.project(responses[self._others])
-        return left_out if self._q is None else self._q.T @ left_out, projected
+    def only(self, used: NDArray[np.bool_]) -> "_Fold":
+        """With some of the rows that are left out: those used, (N,)."""
+        left_out = self.left_out[used[self.left_out]]
+        return _Fold(self._features, self._others, left_out, self._kernel, self._solver)
+
+    def project(self, responses: Tensor) -> Tensor:
+        """From responses (N, v), what predicts those left out (r, v)."""
+        return self._solver.project(responses[self._others])
+
+    def reduce(self, left_out: Tensor) -> Tensor:
+        """Responses that are left out, (n, v), by rows of `scores`."""
+        return left_out if self._q is None else self._q.T @ left_out
 
     def predict(self, projected: Tensor, penalty: Tensor) -> Tensor:
         """By rows of `scores`; penalty: (v,) or (1,)."""
         return self.scores @ self._solver.shrink(projected, penalty)
 
-    def rows(self, predictions: Tensor) -> Tensor:
+    def restore(self, predictions: Tensor) -> Tensor:
         """What `predict` returns, by the rows that are left out."""
         return predictions if self._q is None else self._q @ predictions
 
@@ -185,11 +249,15 @@ class _Fold:
 class _ErrorCurve:
     """The squared error of all rows that folds leave out, as a function of the penalty."""
 
-    def __init__(self, folds: list[_Fold], responses: Tensor) -> None:
-        """responses: (N, v)."""
-        self._folds = [(fold, *fold.split(responses)) for fold in folds]
-        left_out = responses[np.concatenate([fold.left_out for fold in folds])]
-        self.n_rows, self.total = len(left_out), left_out.square().sum(dim=0).double()
+    def __init__(
+        self, folds: Sequence[_Fold], responses: Tensor, projected: Sequence[Tensor]
+    ) -> None:
+        """responses: (N, v). projected: `project` of each fold, which others share."""
+        left_out = [responses[fold.left_out] for fold in folds]
+        reduced = [fold.reduce(values) for fold, values in zip(folds, left_out, strict=True)]
+        self._folds = list(zip(folds, reduced, projected, strict=True))
+        every = torch.cat(left_out)
+        self.n_rows, self.total = len(every), every.square().sum(dim=0).double()
 
     def change(self, penalty: Tensor) -> Tensor:
         """Float64 (v,) at penalties (v,) or (1,), minus the error of predicting 0.
@@ -214,7 +282,7 @@ class RidgeSolver:
     """
 
     def __init__(self, features: Tensor, kernel: bool = False) -> None:
-        """kernel: whether features is X'X of others, (N, N), and weights the dual ones."""
+        """kernel: whether features is Z Z' of others, (N, N), and weights the dual ones."""
         if kernel:
             values, self._u = torch.linalg.eigh(features)
             self._s = values.clamp(min=float(values[-1]) * torch.finfo(values.dtype).eps).sqrt()

@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.functional import mse_loss
 
 from jne.data.datamodule import StandardisedData
-from jne.encoders import KernelRegression, is_linear_layer
+from jne.encoders import KernelRegression, is_linear, is_linear_layer
 from jne.errors import InputError
 from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.fitting.checkpoint import (
@@ -89,6 +89,7 @@ def fit(
     trajectory: Follower | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     check: Callable[[nn.Module], None] | None = None,
+    solve: bool = True,
 ) -> Fitted:
     """Train an encoder with early stopping, unless the store has it.
 
@@ -113,6 +114,9 @@ def fit(
         See `EpochCurves`; also called for an encoder that was trained before.
     check
         Called with the encoder before it is trained.
+    solve
+        False leaves the last layer of a nonlinear encoder unsolved, for folds to solve theirs
+        together (`jne.fitting.folds`).
 
     Raises
     ------
@@ -139,6 +143,7 @@ def fit(
             checkpoint=checkpoint,
             on_epoch=on_epoch,
             trajectory=trajectory,
+            solve=solve,
         )
         if stages is None:
             history = train(save_to=None)
@@ -162,6 +167,7 @@ def fit(
             "code": code_digest([type(optimizer), *map(type, module.encoder.modules())]),
             "checkpoint": checkpoint and checkpoint_digest(checkpoint),
             "trajectory": trajectory and trajectory.identity,
+            "solve": solve,
         }
         folder = stages.make("fit", about, write)
         if made:
@@ -191,6 +197,7 @@ def train_module(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     trajectory: Follower | None = None,
+    solve: bool = True,
 ) -> History:
     """Train a module; afterwards it has the weights of the best epoch.
 
@@ -217,7 +224,7 @@ def train_module(
     elif readout == "trained":
         history = train(module, data)
     else:
-        history = _with_ridge(module, data, readout, train, on_epoch)
+        history = _with_ridge(module, data, readout, train, on_epoch, solve)
     if trajectory is None:
         return history
     return replace(history, trajectory=trajectory.table(module.encoder, history.best_epoch))
@@ -229,17 +236,19 @@ def _with_ridge(
     readout: Readout,
     train: Train,
     on_epoch: Callable[[dict[str, float]], None] | None,
+    solve: bool,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
     module.outputs = output_layers(module.encoder, data, "readout", readout, "trained")
-    stacked = readout == "stacked" and stackable(module.encoder, data)
-    solve = stack_readout if stacked else refit_readout
     module.outputs_decay = min(1.0, _FULL_DECAY / data.n_outputs)
     if is_linear_layer(module.encoder):
         return _solved(module, data, refit_readout(module.encoder, data), on_epoch)
+    solve = solve or is_linear(module.encoder)
+    stacked = solve and readout == "stacked" and stackable(module.encoder, data)
+    refit = stack_readout if stacked else refit_readout
     freeze_linear_path(module.encoder)
     trained = train(module, data)
-    return trained.with_readout(solve(module.encoder, data))
+    return trained.with_readout(refit(module.encoder, data)) if solve else trained
 
 
 def _solved(

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.data.datamodule import StandardisedData
@@ -86,7 +85,7 @@ def solve_kernel(encoder: KernelRegression, data: StandardisedData) -> RidgeRead
         task = progress.add_task(
             "kernel regression", total=n_passes * data.n_outputs, unit="voxels"
         )
-        linear = [torch.from_numpy(ridge.choose(responses(v)[0])[0]) for v in blocks]
+        linear = [ridge.choose(responses(v)[0]).penalty for v in blocks]
         width = best(widths) if len(widths) > 1 else widths[0]
         centred, column_means = _centred(squares, width * distance)
         kernel = RidgeCV(centred, splits, kernel=True)
@@ -97,13 +96,15 @@ def solve_kernel(encoder: KernelRegression, data: StandardisedData) -> RidgeRead
         for voxels, of_ridge in zip(blocks, linear, strict=True):
             y, offset = responses(voxels)
             stacked = _stack(y, ridge, of_ridge, kernel)
-            w, penalty = stacked.w, torch.from_numpy(stacked.penalty)
+            w, penalty = stacked.w, stacked.penalty
             dual = w * kernel.weights(y, penalty)
             path = (1 - w) * ridge.weights(y, of_ridge)
             encoder.readout.weight[voxels], encoder.linear_path.weight[voxels] = dual.T, path.T
             encoder.readout.bias[voxels] = offset - column_means @ dual - mean @ path
-            noise = w.square() * kernel.noise(nonlinear, penalty)
-            parts.append((stacked.penalty, stacked.end, stacked.loss, w.numpy(), noise.numpy()))
+            noise = w.square() * kernel.noise(nonlinear, penalty.to(w))
+            parts.append(
+                [x.float().numpy() for x in (penalty, stacked.end, stacked.loss, w, noise)]
+            )
             progress.advance(task, voxels.stop - voxels.start)
     penalties, ends, losses, slopes, noises = map(np.concatenate, zip(*parts, strict=True))
     return RidgeReadout(penalties, ends, float(losses.mean()), slopes, slopes, noises)
@@ -113,23 +114,23 @@ class _Stacked(NamedTuple):
     """Of v voxels, each (v,)."""
 
     w: Tensor
-    penalty: NDArray[np.float32]
+    penalty: Tensor
     """Of the kernel."""
-    end: NDArray[np.float32]
-    loss: NDArray[np.float32]
+    end: Tensor
+    loss: Tensor
     """Mean squared error of the stimuli that the kernel's splits leave out."""
 
 
 def _stack(y: Tensor, ridge: RidgeCV, of_ridge: Tensor, kernel: RidgeCV) -> _Stacked:
     """y: (N, v), centred. of_ridge: penalties of ridge regression, (v,)."""
     penalty, end, _ = kernel.choose(y)
-    k = kernel.left_out(y, torch.from_numpy(penalty))
+    k = kernel.predict_left_out(y, penalty)
     rows = k[:, 0].isfinite()
-    y, r, k = y[rows], ridge.left_out(y, of_ridge)[rows], k[rows]
+    y, r, k = y[rows], ridge.predict_left_out(y, of_ridge)[rows], k[rows]
     line = k - r
     w = ((y - r) * line).sum(dim=0) / line.square().sum(dim=0)
     w = w.nan_to_num(0).clamp(LEAST_NONLINEAR, 1)
-    return _Stacked(w, penalty, end, (y - r - w * line).square().mean(dim=0).numpy())
+    return _Stacked(w, penalty, end, (y - r - w * line).square().mean(dim=0))
 
 
 def _centred(squares: Tensor, distance: float) -> tuple[Tensor, Tensor]:

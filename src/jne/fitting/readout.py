@@ -5,7 +5,7 @@ voxel takes from the trained hidden layers what its noise allows. N stimuli, D f
 the last hidden layer, V' trained voxels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from jne.data.datamodule import StandardisedData
-from jne.data.folds import cross_validation, validation_split
+from jne.data.folds import cross_validation, untested, validation_split
 from jne.encoders import is_linear
-from jne.encoders.ridge import RidgeCV, RidgeSolver
+from jne.encoders.ridge import RidgeCV, RidgeFit, RidgeSolver, fit_together
 from jne.errors import InputError
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import stage_progress
@@ -64,45 +64,89 @@ def refit_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
     A layer with a bias has centred features and responses. Raises InputError where the encoder does
     not end in a linear layer.
     """
-    rows = np.concatenate([data.rows["train"], data.rows["val"]])
-    crossed = is_linear(encoder)
-    splits = cross_validation(data) if crossed else validation_split(data)
-    readout, hidden = last_layer(encoder, data, rows)
-    path = getattr(encoder, "linear_path", None)
-    features = data.features[rows]
-    # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
-    centre = slice(None if crossed else len(data.rows["train"]))
-    bias = readout.bias
-    scale = 1.0
-    inputs = hidden
-    if path is not None:
-        scale = hidden_scale(hidden[centre], features[centre])
-        inputs = torch.cat([hidden * scale, features], dim=1)
-    mean = inputs[centre].mean(dim=0) if bias is not None else torch.zeros(inputs.shape[1])
-    inputs = inputs - mean
-    penalty, end = np.empty((2, data.n_outputs), dtype=np.float32)
-    loss = np.empty(data.n_outputs)
-    ridge = RidgeCV(inputs, splits)
-    validation = None
-    if crossed:  # other stimuli than those of validation chose the penalties, too
-        validation = _ValidationError(inputs, len(data.rows["train"]), bias is not None)
-    with stage_progress() as progress, torch.no_grad():
-        task = progress.add_task("ridge readout", total=data.n_outputs, unit="voxels")
-        for voxels in voxel_blocks(data.n_outputs, _VOXELS_AT_ONCE):
-            responses = data.responses.block(rows, voxels)
-            offset = responses[centre].mean(dim=0) if bias is not None else torch.zeros(())
-            fitted = ridge.fit(responses - offset)
-            n_hidden = hidden.shape[1]
-            readout.weight[voxels] = scale * fitted.weights[:n_hidden].T
-            if path is not None:
-                path.weight[voxels] = fitted.weights[n_hidden:].T
-            if bias is not None:
-                bias[voxels] = offset - mean @ fitted.weights
-            penalty[voxels], end[voxels], loss[voxels] = fitted.penalty, fitted.end, fitted.loss
-            if validation is not None:
-                loss[voxels] = validation.evaluate(responses, torch.from_numpy(fitted.penalty))
+    (solved,) = refit_readouts([encoder], [data])
+    return solved
+
+
+@torch.no_grad()
+def refit_readouts(
+    encoders: Sequence[nn.Module], data: Sequence[StandardisedData]
+) -> list[RidgeReadout]:
+    """As `refit_readout`, of the encoders of all folds of one data set.
+
+    A voxel's penalty in a fold, as a ratio to the variance of its inputs, has the smallest error on
+    the validation stimuli of all folds, each predicted from its own fold's training stimuli, but
+    for those that the fold tests.
+    """
+    folds = [_Fold(*fold) for fold in zip(encoders, data, strict=True)]
+    used = [[untested(fold.rows, part) for fold in folds] for part in data]
+    ridges, n_outputs = [fold.ridge for fold in folds], data[0].n_outputs
+    with stage_progress() as progress:
+        task = progress.add_task("ridge readout", total=n_outputs, unit="voxels")
+        for voxels in voxel_blocks(n_outputs, max(_VOXELS_AT_ONCE // len(folds), 1)):
+            responses = [fold.responses(voxels) for fold in folds]
+            centred = [values - offset for values, offset in responses]
+            fits = fit_together(ridges, centred, used)
+            for fold, (values, offset), fitted in zip(folds, responses, fits, strict=True):
+                fold.write(voxels, values, offset, fitted)
             progress.update(task, completed=voxels.stop)
-    return RidgeReadout(penalty, end, float(loss.mean()))
+    return [fold.solved() for fold in folds]
+
+
+class _Fold:
+    """An encoder whose readout is solved for, and the data that it is of."""
+
+    def __init__(self, encoder: nn.Module, data: StandardisedData) -> None:
+        self._data, n_train = data, len(data.rows["train"])
+        self.rows = np.concatenate([data.rows["train"], data.rows["val"]])
+        crossed = is_linear(encoder)
+        splits = cross_validation(data) if crossed else validation_split(data)
+        self._readout, hidden = last_layer(encoder, data, self.rows)
+        self._path = getattr(encoder, "linear_path", None)
+        self._n_hidden, self._scale = hidden.shape[1], 1.0
+        features = data.features[self.rows]
+        # The mean of the stimuli that choose a penalty must not shift what they are predicted from.
+        self._centre = slice(None if crossed else n_train)
+        inputs = hidden
+        if self._path is not None:
+            self._scale = hidden_scale(hidden[self._centre], features[self._centre])
+            inputs = torch.cat([hidden * self._scale, features], dim=1)
+        self._mean = self._offset(inputs)
+        inputs = inputs - self._mean
+        self.ridge = RidgeCV(inputs, splits)
+        self._penalty, self._end = np.empty((2, data.n_outputs), dtype=np.float32)
+        self._loss = np.empty(data.n_outputs)
+        self._validation = None
+        if crossed:  # other stimuli than those of validation chose the penalties, too
+            centred = self._readout.bias is not None
+            self._validation = _ValidationError(inputs, n_train, centred)
+
+    def _offset(self, values: Tensor) -> Tensor:
+        if self._readout.bias is None:
+            return torch.zeros(values.shape[1])
+        return values[self._centre].mean(dim=0)
+
+    def responses(self, voxels: slice) -> tuple[Tensor, Tensor]:
+        """To training, then validation stimuli (N, v); what to subtract before a fit, (v,)."""
+        values = self._data.responses.block(self.rows, voxels)
+        return values, self._offset(values)
+
+    def write(self, voxels: slice, responses: Tensor, offset: Tensor, fitted: RidgeFit) -> None:
+        """The weights of v voxels, and what they leave of their responses."""
+        weights = fitted.weights
+        self._readout.weight[voxels] = self._scale * weights[: self._n_hidden].T
+        if self._path is not None:
+            self._path.weight[voxels] = weights[self._n_hidden :].T
+        if self._readout.bias is not None:
+            self._readout.bias[voxels] = offset - self._mean @ weights
+        self._penalty[voxels], self._end[voxels] = fitted.penalty, fitted.end
+        self._loss[voxels] = fitted.loss
+        if self._validation is not None:
+            penalty = torch.from_numpy(fitted.penalty)
+            self._loss[voxels] = self._validation.evaluate(responses, penalty)
+
+    def solved(self) -> RidgeReadout:
+        return RidgeReadout(self._penalty, self._end, float(self._loss.mean()))
 
 
 class _ValidationError:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from jne.data.datamodule import StandardisedData
-from jne.data.folds import cross_validation
+from jne.data.folds import cross_validation, untested
 from jne.encoders import KernelRegression, is_linear
 from jne.encoders.ridge import RidgeCV, RidgeSolver
 from jne.fitting.readout import LEAST_NONLINEAR, RidgeReadout, hidden_scale, last_layer
@@ -84,9 +84,7 @@ def stack_readouts(
     own fold's training stimuli, but for those that the fold tests.
     """
     folds = [_Fold(*fold) for fold in zip(encoders, data, strict=True)]
-    validated = [part.rows["val"] for part in data]
-    tested = [part.rows.get("test", part.rows["val"][:0]) for part in data]
-    used = [[~np.isin(rows, of_fold) for rows in validated] for of_fold in tested]
+    used = [[untested(other.rows["val"], part) for other in data] for part in data]
     n_outputs, n_slopes = data[0].n_outputs, [sum(map(np.sum, masks)) for masks in used]
     slopes, errors = np.empty((2, len(folds), 2, n_outputs))
     with stage_progress() as progress:

@@ -74,7 +74,7 @@ class TwinParts:
         centred = responses - mean
         fitted = self._ridge.features @ self._ridge.regression.weights(centred[rows], penalty)
         residuals = centred - fitted
-        predict = partial(self._ridge.regression.left_out, penalty=penalty)
+        predict = partial(self._ridge.regression.predict_left_out, penalty=penalty)
         residuals[rows] = centred[rows] - predict(centred[rows])
         unexplained = residuals[rows].square().sum(dim=0) / centred[rows].square().sum(dim=0)
         error = fitted[rows] - predict(fitted[rows])
