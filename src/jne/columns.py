@@ -119,8 +119,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("ridge_penalty", "ridge penalty", BASELINE, "penalty of ridge regression"),
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),
-    Column("stack_nonlinear", "stacked, nonlinear", RUN, "with readout=stacked: what the nonlinear "
-           "part of the readout is multiplied by", reported=False),
+    Column("stack_nonlinear", "stacked, nonlinear", RUN, "with readout=stacked or encoder=kernel: "
+           "what the nonlinear part of the readout is multiplied by", reported=False),
     Column("stack_linear", "stacked, linear", RUN, "with readout=stacked: 0 where the linear part "
            "is ridge regression, 1 where it is the readout's", reported=False),
     Column("{fit}_penalty_end", "end of the {fit} penalty", RUN, "-1 where that penalty is the "
