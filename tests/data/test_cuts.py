@@ -3,11 +3,20 @@
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.model_selection import GroupKFold, KFold
+from helpers import compose_train
+from sklearn.model_selection import (
+    GroupKFold,
+    KFold,
+    LeaveOneGroupOut,
+    PredefinedSplit,
+    RepeatedKFold,
+    StratifiedKFold,
+)
 
 from jne.data.folds import Belonging, Cutting
 from jne.data.splits import random_split
 from jne.errors import InputError
+from jne.training.config import check_config
 
 GROUPS = np.repeat(np.arange(12), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12])
 
@@ -59,6 +68,11 @@ def test_fewer_groups_than_folds():
         Belonging(np.zeros(30, dtype=int)).folds(np.arange(30), 5)
 
 
+@pytest.fixture
+def compose_data(tmp_path):
+    return lambda override: check_config(compose_train(tmp_path, override))[1]
+
+
 @pytest.mark.parametrize("groups", [None, "film"])
 def test_every_stimulus_is_tested_once(groups):
     stimuli = table(film=[f"film {k}" for k in GROUPS])
@@ -93,6 +107,34 @@ def test_folds_of_a_column():
     ):
         with pytest.raises(InputError, match=sentence):
             cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
+
+
+def test_folds_of_a_splitter():
+    films = np.arange(78) // 10
+    stimuli = table(film=[f"film {k}" for k in films])
+    for splitter, groups in ((KFold(3), None), (LeaveOneGroupOut(), "film")):
+        cutting = Cutting(folds=splitter, groups=groups)
+        folds = cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
+        expected = splitter.split(stimuli, groups=None if groups is None else films)
+        for rows, (_, out) in zip(folds, expected, strict=True):
+            np.testing.assert_array_equal(rows["test"], out)
+    for splitter, sentence in (
+        (LeaveOneGroupOut(), "cannot cut these stimuli .*groups"),
+        (StratifiedKFold(3), "cannot cut these stimuli"),
+        (RepeatedKFold(n_splits=3, n_repeats=2), "tests the stimulus of row 0 2 times"),
+        (PredefinedSplit([0, 1, -1] * 26), "tests the stimulus of row 2 0 times"),
+    ):
+        cutting = Cutting(folds=splitter)
+        with pytest.raises(InputError, match=rf"data\.folds=.*{sentence}"):
+            cutting.cut(cutting.belonging(stimuli), stimuli, seed=0)
+
+
+def test_a_splitter_by_target_is_a_key(compose_data):
+    name = "sklearn.model_selection.KFold"
+    source = compose_data(f"data.folds={{_target_: {name}, n_splits: 4}}")
+    assert isinstance(source.folds, KFold)
+    with pytest.raises(InputError, match=r"data\.folds"):
+        compose_data("data.folds={_target_: sklearn.model_selection.ShuffleSplit}")
 
 
 def test_what_cannot_be_cut():

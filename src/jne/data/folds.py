@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, KFold, PredefinedSplit
+from sklearn.model_selection import BaseCrossValidator, GroupKFold, KFold, PredefinedSplit
 
 from jne.errors import InputError
 
@@ -107,9 +107,9 @@ class Belonging:
 class Cutting:
     """How a data set is cut: keys of every file in conf/data."""
 
-    folds: int | str = 1
+    folds: int | str | BaseCrossValidator = 1
     """In how many folds every stimulus is tested once, or the column of the stimulus table that has
-    them; 1: the split of that table."""
+    them, or a splitter; 1: the split of that table."""
     groups: str | None = None
     """The column of the stimulus table whose values are kept in one piece."""
     purge: int = 0
@@ -150,7 +150,10 @@ class Cutting:
                 what = "stimuli" if belonging.groups is None else f"groups of {self.groups}"
                 raise InputError("data.folds", f"{n_groups} {what} are fewer", self.folds)
             return belonging.folds(every, self.folds, seed)
-        numbers = _numbers(stimuli, self.folds, "data.folds")
+        if isinstance(self.folds, str):
+            numbers = _numbers(stimuli, self.folds, "data.folds")
+        else:
+            numbers = _numbers_of(self.folds, every, belonging.groups)
         if belonging.groups is not None:
             pairs = np.unique(np.stack([belonging.groups, numbers]), axis=1)
             if pairs.shape[1] > len(np.unique(belonging.groups)):
@@ -159,6 +162,30 @@ class Cutting:
             raise InputError("data.folds", "has one value alone; a fold each is needed", self.folds)
         cut = PredefinedSplit(numbers).split()
         return [(belonging.purged(every, train, out), out) for train, out in cut]
+
+
+def _numbers_of(
+    splitter: BaseCrossValidator, every: NDArray[np.int64], groups: NDArray[np.int64] | None
+) -> NDArray[np.int64]:
+    """(N,), the fold in which a splitter tests each stimulus.
+
+    Raises InputError where it cannot cut them, or tests one more than once or never.
+    """
+    numbers, n_tests = np.zeros_like(every), np.zeros_like(every)
+    try:
+        for k, (_, out) in enumerate(splitter.split(every, groups=groups)):
+            numbers[out], n_tests[out] = k, n_tests[out] + 1
+    except (TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError("data.folds", f"cannot cut these stimuli ({reason})", splitter) from error
+    if (n_tests != 1).any():
+        row = int(np.argmax(n_tests != 1))
+        raise InputError(
+            "data.folds",
+            f"tests the stimulus of row {row} {n_tests[row]} times; it must be once",
+            splitter,
+        )
+    return numbers
 
 
 def _numbers(stimuli: pd.DataFrame, column: str, key: str) -> NDArray[np.int64]:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
+from sklearn.model_selection import BaseCrossValidator
 
 from jne.data.folds import Cutting
 from jne.data.leaks import Leaks
@@ -55,9 +56,11 @@ class Source(BaseModel, ABC):
     """What to do where held-out stimuli are among those to train on; does not change what is
     written."""
 
-    folds: Annotated[int, Field(ge=1)] | str = Field(default=1, exclude=True)
+    folds: Annotated[int, Field(ge=1)] | str | InstanceOf[BaseCrossValidator] = Field(
+        default=1, exclude=True
+    )
     """In how many folds every stimulus is tested once, or the column of the stimulus table that has
-    them; 1: the split of the stimuli."""
+    them, or a splitter of scikit-learn's by `_target_`; 1: the split of the stimuli."""
     groups: str | None = Field(default=None, exclude=True)
     """The column of the stimulus table whose values are kept in one piece wherever stimuli are
     cut."""
