@@ -10,6 +10,7 @@ from jne import nonlinear_share
 from jne.analysis.noise_ceiling import averages, noise_ceiling
 from jne.analysis.repeats import repeats_of
 from jne.data.datamodule import EncodingData
+from jne.data.folds import Belonging
 from jne.data.prepared import load, write_prepared
 from jne.data.source import Source
 from jne.errors import InputError
@@ -78,6 +79,26 @@ def test_columns_are_those_of_the_plain_function(recorded, tmp_path):
         assert share.columns[name].shape == (V - 1,)
         np.testing.assert_allclose(share.columns[name], values[data.kept], rtol=2e-4, err_msg=name)
     assert share.source == "repeats"
+
+
+def test_groups_are_left_out_together(recorded, tmp_path):
+    x, trials, folder = recorded
+    groups, ungrouped = np.arange(N) // 4, data_of(folder)
+    prepared = load(folder)
+    data = EncodingData(
+        prepared,
+        batch_size=None,
+        seed=0,
+        rows={split: prepared.rows(split) for split in ("train", "val", "test")},
+        belonging=Belonging(groups),
+    )
+    share = measure_share(data, ALL, Stages(tmp_path / "stages"))
+    expected = nonlinear_share(x, trials, groups=groups)
+    found = share.columns["linear_share"]  # which does not depend on blocks
+    linear = expected.linear / trials.mean(axis=2).var(axis=0, ddof=1)
+    np.testing.assert_allclose(found, linear[data.kept], rtol=2e-4)
+    alone = measure_share(ungrouped, ALL, Stages(tmp_path / "stages"))
+    assert np.abs(alone.columns["linear_share"] - found).max() > 1e-3
 
 
 def test_a_region_is_the_ratio_of_the_sums_over_its_standardised_voxels(recorded, tmp_path):

@@ -70,12 +70,14 @@ def measure_share(
         block, weight = blocks_of(len(scored)), ceiling_weights(scored)
         repeats = RepeatNoise(block, weight, np.zeros((block.max() + 1, 0), dtype=np.float32))
     noise = np.ascontiguousarray(repeats.noise if ceiling is None else ceiling)
+    groups = data.belonging.groups
     about = {
         "data": data.identity,
         "signal": source,
         "noise": sha256(noise.data).hexdigest(),
         "rois": digest_of(data.prepared.voxels["roi"].astype(str).tolist()),
         "n_components": settings.n_components,
+        **({} if groups is None else {"groups": sha256(groups.data).hexdigest()}),
     }
     write = partial(
         _write, data=data, repeats=repeats, ceiling=ceiling, n_components=settings.n_components
@@ -83,7 +85,7 @@ def measure_share(
     try:
         with keys_below("share", ("n_components",)):
             if (settings.n_components or data.n_features) > len(data.features) // 2:
-                LeaveOneOut(data.features, repeats.block, settings.n_components)  # or refused
+                _left_out(data, repeats, settings.n_components)  # or refused
             folder = stages.make("share", about, write)
     except InputError as error:
         if error.key != "share.n_components" or settings.n_components is not None:
@@ -94,6 +96,11 @@ def measure_share(
     return MeasuredShare(source, columns, RegionShares.load(folder / SHARES))
 
 
+def _left_out(data: EncodingData, repeats: RepeatNoise, n_components: int | None) -> LeaveOneOut:
+    """Groups are left out together, but the blocks by which intervals come may cut them."""
+    return LeaveOneOut(data.features, repeats.block, n_components, data.belonging.groups)
+
+
 def _write(
     folder: Path,
     data: EncodingData,
@@ -101,7 +108,7 @@ def _write(
     ceiling: NDArray[np.float64] | None,
     n_components: int | None,
 ) -> None:
-    left_out = LeaveOneOut(data.features, repeats.block, n_components)
+    left_out = _left_out(data, repeats, n_components)
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, roi_of = np.unique(rois, return_inverse=True)
     sets = left_out.sets(len(names))
