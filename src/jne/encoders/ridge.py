@@ -90,7 +90,7 @@ class RidgeCV:
 
     def choose(self, responses: Tensor) -> "Choice":
         """As `fit`, without the weights."""
-        (chosen,) = _choose_together([self], [responses])
+        (chosen,) = choose_together([self], [responses])
         return chosen
 
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def fit_together(
     own rows. responses: Y of each, (N, V). used: used[k][j], (N,), are the rows of j that may
     choose the penalties of k; by default all.
     """
-    chosen = _choose_together(ridges, responses, used)
+    chosen = choose_together(ridges, responses, used)
     return [
         RidgeFit(
             ridge.weights(values, of_ridge.penalty), *(x.float().cpu().numpy() for x in of_ridge)
@@ -151,7 +151,7 @@ class Choice(NamedTuple):
     loss: Tensor
 
 
-def _choose_together(
+def choose_together(
     ridges: Sequence[RidgeCV], responses: Sequence[Tensor], used: Used | None = None
 ) -> list[Choice]:
     """As `fit_together`, without the weights."""

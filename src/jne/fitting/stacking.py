@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import cross_validation, untested
 from jne.encoders import KernelRegression, is_linear
-from jne.encoders.ridge import RidgeCV, RidgeSolver
+from jne.encoders.ridge import RidgeCV, RidgeSolver, choose_together
 from jne.fitting.readout import LEAST_NONLINEAR, RidgeReadout, hidden_scale, last_layer
 from jne.utils.blocks import voxel_blocks
 from jne.utils.progress import say, stage_progress
@@ -81,9 +81,13 @@ def stack_readouts(
     """As `stack_readout`, of the encoders of all folds of one data set.
 
     a and b of a fold are regressed on the validation stimuli of all folds, each predicted from its
-    own fold's training stimuli, but for those that the fold tests.
+    own fold's training stimuli, but for those that the fold tests. The cross-validations of all
+    folds choose the penalties, but for those stimuli.
     """
     folds = [_Fold(*fold) for fold in zip(encoders, data, strict=True)]
+    choosing = None
+    if len(folds) > 1:
+        choosing = [[untested(fold.rows, part) for fold in folds] for part in data]
     used = [[untested(other.rows["val"], part) for other in data] for part in data]
     n_outputs, n_slopes = data[0].n_outputs, [sum(map(np.sum, masks)) for masks in used]
     slopes, errors = np.empty((2, len(folds), 2, n_outputs))
@@ -94,6 +98,11 @@ def stack_readouts(
             solve: bool,
         ) -> Iterator[tuple[int, slice, tuple[NDArray, list[NDArray], tuple[NDArray, ...]]]]:
             for voxels in voxel_blocks(n_outputs, _VOXELS_AT_ONCE):
+                if solve:
+                    centred = [fold.centred(voxels) for fold in folds]
+                    chosen = choose_together([fold.ridge for fold in folds], centred, choosing)
+                    for fold, of_fold in zip(folds, chosen, strict=True):
+                        fold.penalty[voxels], fold.end[voxels] = of_fold.penalty, of_fold.end
                 held_out = [fold.held_out(voxels, solve) for fold in folds]
                 for k, masks in enumerate(used):
                     left, *parts = (
@@ -133,26 +142,28 @@ class _Fold:
 
     def __init__(self, encoder: nn.Module, data: StandardisedData) -> None:
         rows = data.rows["train"], data.rows["val"]
-        self._data, self._rows, self._n = data, np.concatenate(rows), len(rows[0])
-        readout, self._h = last_layer(encoder, data, self._rows, value="stacked")
-        path, self._x = encoder.linear_path, data.features[self._rows]
+        self._data, self.rows, self._n = data, np.concatenate(rows), len(rows[0])
+        readout, self._h = last_layer(encoder, data, self.rows, value="stacked")
+        path, self._x = encoder.linear_path, data.features[self.rows]
         assert isinstance(path, nn.Linear)
         assert readout.bias is not None
         self._readout, self._path, self._bias = readout, path, readout.bias
-        self._ridge = RidgeCV(self._x - self._x.mean(dim=0), cross_validation(data))
+        self.ridge = RidgeCV(self._x - self._x.mean(dim=0), cross_validation(data))
         self._of_train = _HeldOut(self._h, self._x, self._n)
-        self._penalty, self._end = np.empty((2, data.n_outputs), dtype=np.float32)
+        self.penalty, self.end = np.empty((2, data.n_outputs), dtype=np.float32)
         self._products = np.empty((3, 3, data.n_outputs))
         self._noise = np.empty(data.n_outputs, dtype=np.float32)
         self._whole: Parts | None = None
 
+    def centred(self, voxels: slice) -> Tensor:
+        """Responses to training, then validation stimuli, (N, v)."""
+        y = self._data.responses.block(self.rows, voxels)
+        return y - y.mean(dim=0)
+
     def held_out(self, voxels: slice, solve: bool) -> list[NDArray]:
         """y - r, l - r and g of the validation stimuli, (n, v) each; at first, `solve`."""
-        y = self._data.responses.block(self._rows, voxels)
-        if solve:
-            fitted = self._ridge.fit(y - y.mean(dim=0))
-            self._penalty[voxels], self._end[voxels] = fitted.penalty, fitted.end
-        left, parts = self._of_train.parts(y, self._penalty[voxels])
+        y = self._data.responses.block(self.rows, voxels)
+        left, parts = self._of_train.parts(y, self.penalty[voxels])
         if solve:
             terms = np.stack([left, *parts]).astype(np.float64)
             products = np.einsum("inv,jnv->ijv", terms, terms)
@@ -162,21 +173,21 @@ class _Fold:
     def write(self, voxels: slice, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
         """The weights of v voxels, fitted to training and validation stimuli."""
         self._whole = self._whole or Parts(self._h, self._x)
-        y = self._data.responses.block(self._rows, voxels)
-        maps = self._whole.solve(y, torch.from_numpy(self._penalty[voxels]))
+        y = self._data.responses.block(self.rows, voxels)
+        maps = self._whole.solve(y, torch.from_numpy(self.penalty[voxels]))
         weights = maps.stacked(torch.from_numpy(a), torch.from_numpy(b))
         self._readout.weight[voxels], self._path.weight[voxels] = (w.T for w in weights)
         mean = self._whole.mean_h @ weights[0] + self._whole.mean_x @ weights[1]
         self._bias[voxels] = maps.offset - mean
         if self._path.bias is not None:
             self._path.bias[voxels] = 0
-        noise = self._whole.noise(torch.from_numpy(self._penalty[voxels]))
+        noise = self._whole.noise(torch.from_numpy(self.penalty[voxels]))
         self._noise[voxels] = b**2 * noise.numpy()
 
     def solved(self, a: NDArray[np.float32], b: NDArray[np.float32]) -> RidgeReadout:
         at = np.stack([np.ones_like(a), -a, -b]).astype(np.float64)
         loss = np.einsum("iv,ijv,jv->v", at, self._products, at).mean()
-        return RidgeReadout(self._penalty, self._end, float(loss), a, b, self._noise)
+        return RidgeReadout(self.penalty, self.end, float(loss), a, b, self._noise)
 
 
 @dataclass(frozen=True)
