@@ -169,7 +169,7 @@ def test_the_noise_of_the_nonlinear_part_is_that_of_simulated_noise(data, solved
         np.testing.assert_allclose(readout.nonlinear_noise[voxel], expected, rtol=0.03)
 
 
-def test_all_voxels_together_choose_the_width(data):
+def test_all_voxels_together_choose_the_width(data, monkeypatch):
     losses = {}
     for width in (0.02, 0.7, 0.1):  # far apart: the first split chooses as all of them would
         encoder = KernelRegression(D, V, widths=[width])
@@ -179,6 +179,9 @@ def test_all_voxels_together_choose_the_width(data):
     with without_progress():
         solved = solve_kernel(encoder, data)
     assert solved.loss == min(losses.values()) == losses[0.7]
+    monkeypatch.setattr(fitting_kernel, "_MOST_TO_CHOOSE", 60)  # of 150: every third
+    with without_progress():
+        assert solve_kernel(KernelRegression(D, V, widths=list(losses)), data).loss == solved.loss
     x = seen(data)[0]
     pairs = np.square(x[:, None] - x).sum(axis=2).mean()
     np.testing.assert_allclose(encoder.falloff.numpy(), 2 / (0.7 * pairs), rtol=1e-5)

@@ -15,7 +15,7 @@ def test_predictions_of_noise():
     for penalty in (0.1, 30.0, 1e4):
         weights = solver.weights(noise, torch.full((4000,), penalty))
         expected = (at @ weights).square().mean()
-        found = solver.noise(at, torch.tensor([penalty], dtype=torch.float64))
+        found = solver.noise(at)(torch.tensor([penalty], dtype=torch.float64))
         np.testing.assert_allclose(found, expected, rtol=0.02)
 
 

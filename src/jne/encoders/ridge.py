@@ -4,7 +4,7 @@ As himalaya does (Dupre la Tour et al. 2022, https://doi.org/10.1016/j.neuroimag
 the penalties are continuous. N stimuli, D features, V voxels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -97,9 +97,9 @@ class RidgeCV:
         """Weights (D, V), fitted to all rows, at penalties (V,)."""
         return self._solver.weights(responses, penalty.to(responses))
 
-    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
+    def noise(self, at: Tensor) -> Callable[[Tensor], Tensor]:
         """As `RidgeSolver.noise`, of weights that are fitted to all rows."""
-        return self._solver.noise(at, penalty)
+        return self._solver.noise(at)
 
     def predict_left_out(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """What the rows that train in a split predict of those it leaves out, at penalties (V,).
@@ -302,11 +302,17 @@ class RidgeSolver:
         s = self._s[:, None]
         return s / (s.square() + penalty) * projected
 
-    def noise(self, at: Tensor, penalty: Tensor) -> Tensor:
-        """Mean squared prediction of rows (n, D) where responses are noise of variance 1, (V,)."""
+    def noise(self, at: Tensor) -> Callable[[Tensor], Tensor]:
+        """A function of penalties (V,): the mean squared prediction of rows (n, D), (V,).
+
+        Where responses are noise of variance 1.
+        """
         squares = (at @ self.directions).square().mean(dim=0)
-        shrunk = self._s[:, None] / (self._s.square()[:, None] + penalty)
-        return squares @ shrunk.square()
+
+        def at_penalty(penalty: Tensor) -> Tensor:
+            return squares @ (self._s[:, None] / (self._s.square()[:, None] + penalty)).square()
+
+        return at_penalty
 
     def weights(self, responses: Tensor, penalty: Tensor) -> Tensor:
         """(D, V), for responses (N, V) and penalties (V,), both of the features' dtype."""

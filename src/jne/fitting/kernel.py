@@ -31,6 +31,7 @@ from jne.utils.progress import stage_progress
 _VOXELS_AT_ONCE = 2**11
 # Float32 arrays (N, N) at a time: the kernel, its copy, and what five folds and all stimuli make
 _ARRAYS = 12
+_MOST_TO_CHOOSE = 2000  # stimuli, that a width is chosen by
 
 
 def check_kernel_memory(data: StandardisedData, key: str) -> None:
@@ -68,14 +69,20 @@ def solve_kernel(encoder: KernelRegression, data: StandardisedData) -> RidgeRead
         return y - offset, offset
 
     def best(widths: Sequence[float]) -> float:
-        """By the first split alone: all voxels together choose."""
+        """By some of the stimuli of the first split: all voxels together choose."""
+        step = -(-len(x) // _MOST_TO_CHOOSE)
+        others, left_out = (of_split[::step] for of_split in splits[0])
+        few = np.concatenate([others, left_out])
+        split = np.split(np.arange(len(few)), [len(others)])
         losses = []
         for width in widths:
-            kernel = RidgeCV(_centred(squares, width * distance)[0], splits[:1], kernel=True)
+            centred, _ = _centred(squares[few][:, few], width * distance)
+            kernel = RidgeCV(centred, [(split[0], split[1])], kernel=True)
             losses.append(0.0)
             for voxels, of_ridge in zip(blocks, linear, strict=True):
-                stacked = _stack(responses(voxels)[0], ridge, of_ridge, kernel)
-                losses[-1] += float(stacked.loss.sum())
+                y, _ = responses(voxels)
+                r = ridge.predict_left_out(y, of_ridge)
+                losses[-1] += float(_stack(y[few], r[few], kernel).loss.sum())
                 progress.advance(task, voxels.stop - voxels.start)
         return widths[int(np.argmin(losses))]
 
@@ -89,19 +96,20 @@ def solve_kernel(encoder: KernelRegression, data: StandardisedData) -> RidgeRead
         width = best(widths) if len(widths) > 1 else widths[0]
         centred, column_means = _centred(squares, width * distance)
         kernel = RidgeCV(centred, splits, kernel=True)
-        nonlinear = centred - (x - mean) @ torch.linalg.lstsq(x - mean, centred).solution
+        linear_part = (x - mean) @ torch.linalg.lstsq(x - mean, centred).solution
+        noise_at = kernel.noise(centred - linear_part)
         encoder.resize(len(x))
         encoder.place(x, 2 / (width * distance))
         parts = []
         for voxels, of_ridge in zip(blocks, linear, strict=True):
             y, offset = responses(voxels)
-            stacked = _stack(y, ridge, of_ridge, kernel)
+            stacked = _stack(y, ridge.predict_left_out(y, of_ridge), kernel)
             w, penalty = stacked.w, stacked.penalty
             dual = w * kernel.weights(y, penalty)
             path = (1 - w) * ridge.weights(y, of_ridge)
             encoder.readout.weight[voxels], encoder.linear_path.weight[voxels] = dual.T, path.T
             encoder.readout.bias[voxels] = offset - column_means @ dual - mean @ path
-            noise = w.square() * kernel.noise(nonlinear, penalty.to(w))
+            noise = w.square() * noise_at(penalty.to(w))
             parts.append(
                 [x.float().numpy() for x in (penalty, stacked.end, stacked.loss, w, noise)]
             )
@@ -121,12 +129,12 @@ class _Stacked(NamedTuple):
     """Mean squared error of the stimuli that the kernel's splits leave out."""
 
 
-def _stack(y: Tensor, ridge: RidgeCV, of_ridge: Tensor, kernel: RidgeCV) -> _Stacked:
-    """y: (N, v), centred. of_ridge: penalties of ridge regression, (v,)."""
+def _stack(y: Tensor, r: Tensor, kernel: RidgeCV) -> _Stacked:
+    """y: (N, v), centred. r: what ridge regression predicts of left out stimuli, (N, v)."""
     penalty, end, _ = kernel.choose(y)
     k = kernel.predict_left_out(y, penalty)
     rows = k[:, 0].isfinite()
-    y, r, k = y[rows], ridge.predict_left_out(y, of_ridge)[rows], k[rows]
+    y, r, k = y[rows], r[rows], k[rows]
     line = k - r
     w = ((y - r) * line).sum(dim=0) / line.square().sum(dim=0)
     w = w.nan_to_num(0).clamp(LEAST_NONLINEAR, 1)

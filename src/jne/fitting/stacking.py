@@ -223,14 +223,10 @@ class Parts:
         self._ridge = RidgeSolver(x)
         self._linear_h = torch.linalg.lstsq(x.double(), h.double()).solution
         left = h - (x.double() @ self._linear_h).float()
-        self._nonlinear = torch.cat([left * self._scale, torch.zeros_like(x)], dim=1)
-
-    def noise(self, penalty: Tensor) -> Tensor:
-        """(v,), the mean of g squared over these stimuli where responses are noise of variance 1.
-
-        With the hidden layer as it is, whatever that has seen of the noise.
-        """
-        return self._both.noise(self._nonlinear, penalty)
+        nonlinear = torch.cat([left * self._scale, torch.zeros_like(x)], dim=1)
+        self.noise = self._both.noise(nonlinear)
+        """Of penalties (v,): the mean of g squared over these stimuli where responses are noise of
+        variance 1. With the hidden layer as it is, whatever that has seen of the noise."""
 
     def solve(self, y: Tensor, penalty: Tensor) -> Maps:
         """Of responses (n, v), at a penalty (v,) for each voxel."""
