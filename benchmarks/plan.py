@@ -2,6 +2,7 @@
 
 python benchmarks/plan.py                   # src/jne/plan.csv; settings that it has are skipped
 python benchmarks/plan.py check WORLD NOISE N D [PAIRS]    # other seeds: planned, and measured
+python benchmarks/plan.py levels            # each level of the table from its neighbours
 python benchmarks/plan.py share WORLD NOISE N D COHORTS   # SD of nonlinear shares, likewise
 
 Each setting of n, noise and world is one pair of cohorts: the same voxels, disjoint stimuli and
@@ -138,6 +139,26 @@ def check(world: str, noise: str, n: int, d: int, n_pairs: int) -> None:
         print(f"  {name}: mean error {part.mean():+.3f}, absolute {abs(part).mean():.3f}")
 
 
+def levels() -> None:
+    """The error of interpolation: of inner levels, from the others, by key."""
+    for key, k in (("n", 0), ("test", 1), ("ceiling", 2)):
+        errors: dict[str, list[NDArray]] = {"found": [], "r": []}
+        for noise in ("shared", "independent"):
+            table = plan.read_table(noise)
+            for level in range(1, len(table.axes[key]) - 1):
+                axes = table.axes | {key: np.delete(table.axes[key], level)}
+                places = product(*(range(len(axis)) for axis in table.axes.values()))
+                for place in (place for place in places if place[k] == level):
+                    at = {name: table.axes[name][i] for name, i in zip(axes, place, strict=True)}
+                    for name, values in (("found", table.rates[..., 1:]), ("r", table.repeats)):
+                        shorter = table._replace(axes=axes)
+                        expected = plan.interpolate(shorter, np.delete(values, level, axis=k), at)
+                        errors[name].append(values[place] - expected)
+        text = (f"{name} {np.mean(e):+.3f}, absolute {np.abs(e).mean():.3f}"
+                for name, e in errors.items())  # fmt: skip
+        print(f"{key}: mean error of {'; '.join(text)}")
+
+
 def shares(world: str, noise: str, n: int, d: int, n_cohorts: int) -> None:
     """Three repeats; regions of 30 voxels of a cell."""
     ceilings = (0.15, 0.4, 0.7)
@@ -174,6 +195,8 @@ if __name__ == "__main__":
             table()
         case ["check", world, noise, n, d, *more]:
             check(world, noise, int(n), int(d), int((more or ["1"])[0]))
+        case ["levels"]:
+            levels()
         case ["share", world, noise, n, d, k]:
             shares(world, noise, int(n), int(d), int(k))
         case _:

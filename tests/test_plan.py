@@ -32,7 +32,7 @@ DESIGN = Design(n=1500, features=256, ceiling=0.3, repeats=3)
 
 @pytest.fixture
 def plane():
-    """A table that is linear in log n, log test and the ceiling: interpolation is exact."""
+    """A table that is linear in log n, log test and log ceiling: interpolation is exact."""
     axes = {"n": np.array([500.0, 1000, 8000]), "test": np.array([100.0, 3000]),
             "ceiling": np.array([0.1, 0.4, 0.9])}  # fmt: skip
     n, test, ceiling = np.meshgrid(*axes.values(), indexing="ij")
@@ -41,7 +41,7 @@ def plane():
 
 
 def _on_plane(n, test, ceiling):
-    return 0.3 + 0.05 * np.log(n) + 0.02 * np.log(test) + 0.4 * ceiling
+    return 0.3 + 0.05 * np.log(n) + 0.02 * np.log(test) + 0.4 * np.log(ceiling)
 
 
 def test_a_table_that_is_linear_is_interpolated_exactly(plane):
@@ -102,7 +102,7 @@ def test_above_the_table_the_largest_is_taken_and_the_report_says_so():
     design = Design(10**6, 2000, 0.99, test=10**6)
     result = forecast(design)
     np.testing.assert_allclose(result.rates, interpolate(table, table.rates, largest))
-    assert [s.partition(":")[0] for s in result.beyond] == ["n", "test", "ceiling", "features"]
+    assert [s.partition("=")[0] for s in result.beyond] == ["n", "test", "ceiling", "features"]
     text = " ".join(report(design).split())
     assert all(sentence in text for sentence in result.beyond)
 

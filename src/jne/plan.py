@@ -140,7 +140,7 @@ def read_table(noise: str) -> Table:
 
 
 def forecast(design: Design) -> Forecast:
-    """Between the cohorts of the table, linear in the logarithms of n and test, and in ceiling.
+    """Between the cohorts of the table, linear in the logarithms of n, test and ceiling.
 
     Above the largest settings of the table its values are those of the largest, and `beyond` says
     so. Raises InputError below the smallest.
@@ -150,12 +150,13 @@ def forecast(design: Design) -> Forecast:
     for key, axis in table.axes.items():
         if at[key] > axis[-1]:
             beyond.append(
-                f"{key}: the table ends at {_WORDS[key]} {axis[-1]:,g}, below {at[key]:,.4g}; its "
-                "values there are given, a lower bound of what is found and of r."
+                f"{key}={at[key]:,.4g} is beyond the table, which ends at {axis[-1]:,g} "
+                f"({_WORDS[key]}): its values there are given, a lower bound of what is found and "
+                "of r."
             )
     if not FEATURES[0] <= design.features <= FEATURES[1]:
         beyond.append(
-            f"features: {design.features} is outside the {FEATURES[0]} to {FEATURES[1]} for which "
+            f"features={design.features:,} is beyond the {FEATURES[0]} to {FEATURES[1]} for which "
             "the table was checked."
         )
     sd = share_sd(design)
@@ -179,10 +180,8 @@ def interpolate(table: Table, values: NDArray, at: dict[str, float]) -> NDArray[
     """values: of the table. at: n, test and ceiling. The last two axes stay."""
     for key, axis in table.axes.items():
         x = min(at[key], axis[-1])
-        if key != "ceiling":
-            axis, x = np.log(axis), math.log(x)
         k = int(np.clip(np.searchsorted(axis, x), 1, len(axis) - 1))
-        weight = (x - axis[k - 1]) / (axis[k] - axis[k - 1])
+        weight = math.log(x / axis[k - 1]) / math.log(axis[k] / axis[k - 1])
         values = (1 - weight) * values[k - 1] + weight * values[k]
     return values
 
@@ -271,7 +270,7 @@ def _notes(design: Design, result: Forecast) -> list[str]:
         ".1. In them a quarter of the voxels is linear (0: found wrongly), and a quarter each has "
         "a share of .1, .3 and .6; r is of all of them, in other stimuli. Your voxels may have "
         "other functions: docs/plan.md.",
-        *(f"Beyond the table: {sentence}" for sentence in result.beyond),
+        *result.beyond,
     ]
     if result.share_sd is not None:
         notes.append(
