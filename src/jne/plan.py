@@ -268,8 +268,9 @@ def _notes(design: Design, result: Forecast) -> list[str]:
         f"Read between simulated cohorts of n {n}; test {test}; ceiling {ceiling}: two per world, "
         "18 voxels per share and ceiling, so a rate has a standard error of up to .08, and r of "
         ".1. In them a quarter of the voxels is linear (0: found wrongly), and a quarter each has "
-        "a share of .1, .3 and .6; r is of all of them, in other stimuli. Your voxels may have "
-        "other functions: docs/plan.md.",
+        "a share of .1, .3 and .6; r is of all of them, in other stimuli.",
+        "Voxels share 14 (cells) or 20 (few) nonlinear functions. Where hardly two have the same "
+        "(many, only with shared noise), an encoder learns much less: docs/plan.md.",
         *result.beyond,
     ]
     if result.share_sd is not None:
