@@ -13,6 +13,8 @@ from helpers import ROOT
 import jne
 from jne import __main__ as command
 
+COMMANDS = {"train", "evaluate", "simulate", "plan", "open", "stages", "ui", "record", "close"}
+
 
 def jne_command(*arguments: str, folder: Path, **environment: str) -> str:
     """What `jne ARGUMENTS` prints in a folder outside the checkout."""
@@ -34,7 +36,7 @@ def test_the_version_has_one_source(tmp_path):
 def test_help_names_all_commands(tmp_path):
     assert jne_command("--help", folder=tmp_path) == jne_command(folder=tmp_path)
     shown = jne_command("--help", folder=tmp_path)
-    for name in ("train", "evaluate", "simulate", "open", "ui", "record", "close"):
+    for name in COMMANDS:
         assert re.search(rf"^  {name} ", shown, re.MULTILINE), name
 
 
@@ -91,8 +93,8 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("jne ", {"train", "evaluate", "simulate", "open", "stages", "ui", "record", "close"}),
-        ("jne ev", {"train", "evaluate", "simulate", "open", "stages", "ui", "record", "close"}),
+        ("jne ", COMMANDS),
+        ("jne ev", COMMANDS),
         ("jne train encoder=", {"encoder=linear", "encoder=nonlinear", "encoder=ridge"}),
         ("jne simulate simulation=d", {"simulation=depth"}),
         ("jne ui sq", set()),

@@ -26,7 +26,8 @@ _STORE = {
 }
 _OPEN = {"open": "open the newest report, or that of a folder: jne open [FOLDER]"}
 _STAGES = {"stages": "what is kept for further runs, who uses it, and delete what no run uses"}
-_COMMANDS = _SCRIPTS | _OPEN | _STAGES | _STORE
+_PLAN = {"plan": "before there are data: what would be found, and would it repeat?"}
+_COMMANDS = _SCRIPTS | _PLAN | _OPEN | _STAGES | _STORE
 _PAGES = ("report.html", "figures/overview.png")  # of a report, of a training run
 
 
@@ -50,6 +51,9 @@ def main() -> None:
         return
     if command == "stages":
         _stages(sys.argv[2:])
+        return
+    if command == "plan":
+        _plan(sys.argv[2:])
         return
     for package in ("hydra", "mlflow", "pytorch_lightning"):
         if find_spec(package) is None:
@@ -131,6 +135,27 @@ def _stages(arguments: list[str]) -> None:
             f"{len(unused)}, {_size(sum(stage.n_bytes for stage in unused))}"
             + (", which --prune deletes" if unused else "")
         )
+
+
+def _plan(arguments: list[str]) -> None:
+    """Print what a data set of these sizes would show."""
+    parser = argparse.ArgumentParser(
+        prog="jne plan",
+        description="From n stimuli to fit, test stimuli, and the noise ceiling of a trial: which "
+        "share of nonlinear voxels an encoder would find, how exact the nonlinear share would be, "
+        "and whether the map would repeat.",
+        epilog="defaults: repeats=1 noise=shared (or independent) test=1000 voxels=100 (of a "
+        "region). Example: jne plan n=9000 features=512 ceiling=.2 repeats=3",
+    )
+    parser.add_argument("settings", nargs="+", metavar="KEY=VALUE")
+    words = parser.parse_args(arguments).settings
+    from jne.errors import InputError
+    from jne.plan import read_design, report
+
+    try:
+        print(report(read_design(words)))
+    except InputError as error:
+        sys.exit(f"error: {error}")
 
 
 def _size(n_bytes: int) -> str:
