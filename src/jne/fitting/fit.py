@@ -1,9 +1,7 @@
 """Training, with Lightning's Trainer; or the encoder that was trained before."""
 
 import random
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 from torch.nn.functional import mse_loss
@@ -45,9 +42,10 @@ from jne.fitting.kernel import check_kernel_memory, solve_kernel
 from jne.fitting.module import EncodingModule, build_optimizer
 from jne.fitting.readout import RidgeReadout, freeze_linear_path, output_layers, refit_readout
 from jne.fitting.stacking import stack_readout, stackable
+from jne.fitting.trainer import make_trainer, quiet_lightning
 from jne.stages import Stages, code_digest
 from jne.utils.machine import keep_freed_memory
-from jne.utils.progress import quiet, say
+from jne.utils.progress import say
 
 _FILE = "trained.pt"
 # A voxel's squared error is 1 / V of the loss, but its weights are decayed in full. Up to so many
@@ -384,30 +382,3 @@ def _solved_epoch(module: EncodingModule, data: StandardisedData, loss: float) -
         train = float(mse_loss(module.encoder(features), responses))
     variance = float(data.split("val")[1].var(dim=0, correction=0).double().mean())
     return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss / variance}
-
-
-def make_trainer(settings: TrainerConfig, callbacks: list[pl.Callback], **more: Any) -> pl.Trainer:
-    """Lightning's Trainer as all of this program use it: one device, no logger, no output."""
-    return pl.Trainer(
-        accelerator=settings.accelerator,
-        devices=1,  # by default all GPUs, each with a process of its own
-        precision=settings.precision,
-        callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # a single process, also where SLURM starts it
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **more,
-    )
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Silence what Lightning says at every start and a user cannot change."""
-    # The logger lists the accelerators that it did not find
-    with quiet("pytorch_lightning"), warnings.catch_warnings():
-        # Lightning 2.6 under torch 2.15, and wherever SLURM is installed
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
-        yield

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepare
-from jne.fitting.fit import Fitted, make_trainer, quiet_lightning
+from jne.fitting.fit import Fitted
 from jne.fitting.folds import fit_folds
 from jne.fitting.history import History
 from jne.fitting.module import PredictingModule
+from jne.fitting.trainer import make_trainer, quiet_lightning
 from jne.measuring.callback import MeasureJNE
 from jne.measuring.evidence import MeasuredEvidence
 from jne.measuring.nonlinearity import (
