@@ -20,12 +20,12 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss
+from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, rms_deviation
 from jne.jacobian.chain import Chain
 from jne.jacobian.product import PRECISIONS
 
 D, H = 768, 1024
-PARTS = ("accuracy", "rate", "gain_shape", "baselines", "growth", "memory", "brain")
+PARTS = ("accuracy", "rate", "gain_shape", "baselines", "growth", "memory", "brain", "rms")
 console = Console(width=110)
 
 
@@ -292,6 +292,24 @@ def brain(table: Table) -> None:
             f"whole brain, V 226,000, {precision}",
             f"{taken:.1f} s for N 20; {taken * 50 / 60:.1f} min for N 1000",
         )
+
+
+def rms(table: Table) -> None:
+    """The map of the whole brain, and what it is beside its operations and the exact deviations."""
+    encoder, x = encoder_and_features(1000, 226_000)
+    taken = seconds(lambda: rms_deviation(encoder, x))
+    hidden, _ = encoder.residual_chain()
+    chain = Chain(hidden, x)
+    operations = 1000 * (chain.forward_operations(D) + 2 * H * H * D) + 2 * 226_000 * H * H
+    rate = product_rate(torch.float32)
+    table.add_row(
+        "rms deviation, V 226,000, N 1,000",
+        f"{taken:.0f} s; its {operations / 1e12:.1f} TFLOP at the product's rate "
+        f"({rate / 1e9:.0f} GFLOP/s) {operations / rate:.0f} s",
+    )
+    encoder, x = encoder_and_features(60, 20_000)
+    whole, exact = (seconds(lambda f=f: f(encoder, x)) for f in (rms_deviation, jacobian_deviation))
+    table.add_row("V 20,000, N 60", f"{whole:.2f} s; exact L1 deviations {exact:.2f} s")
 
 
 def main() -> None:

@@ -140,6 +140,7 @@ def test_means_by_roi_are_of_what_a_mean_says_something_about():
     table = pd.DataFrame(columns=[entry.name for entry in columns.COLUMNS])
     expected = [
         "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "jne_twin", "w", "mean_deviation",
+        "rms_deviation",
     ]  # fmt: skip
     assert columns.averaged(table) == expected
     assert columns.baselines(table) == ["r2_ridge", "r2_kernel"]
@@ -154,7 +155,7 @@ def test_maps_of_nonlinearity_stand_before_those_of_prediction():
     order = [entry.name for entry in columns.maps()]
     assert order == [
         "nonlinear_share", "validated_share", "jne", "jne_calibrated", "w", "nonlinear",
-        "planted_share", "gain_change", "shape_change",
+        "planted_share", "rms_deviation", "gain_change", "shape_change",
         "noise_ceiling", "r2_nonlinear", "r2_linear", "r2_ridge",
     ]  # fmt: skip
     assert chosen(lambda entry: entry.static) == {

@@ -40,6 +40,7 @@ _PUBLIC = {
     "mean_deviation": "jne.analysis.nonlinearity",
     "measure": "jne.jacobian.measurement",
     "nonlinear_share": "jne.analysis.nonlinear_share",
+    "rms_deviation": "jne.jacobian",
 }
 __all__ = [
     "Evidence",
@@ -56,6 +57,7 @@ __all__ = [
     "mean_deviation",
     "measure",
     "nonlinear_share",
+    "rms_deviation",
 ]
 
 

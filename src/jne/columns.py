@@ -207,6 +207,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("mean_deviation", "mean deviation", RUN, "mean of the deviations, whose spread is JNE",
            JACOBIAN, required=True, averaged=True, array="deviation",
            reduce=nonlinearity.mean_deviation),
+    Column("rms_deviation", "rms deviation", RUN, "root mean square of the L2 deviations, of all "
+           "trained voxels, whichever `jacobian.voxels` asks for", JACOBIAN, averaged=True,
+           cmap="magma"),
     Column("mean_deviation_ood", "mean deviation out", EXTERNAL, "on the external test set",
            JACOBIAN),
     Column("gain_change", "change of gain", RUN, "how much the gain of the voxel's Jacobian "

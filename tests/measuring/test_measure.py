@@ -45,6 +45,10 @@ def test_gain_and_shape_are_columns(run_train, voxels):
     ):
         np.testing.assert_allclose(run.voxels[column][asked_for], expected[asked_for], rtol=1e-4)
         assert run.voxels[column][~asked_for].isna().all()
+    # Of all trained voxels, whichever were asked for
+    of_all = jacobian_deviation(encoder.double(), x.double(), variant="l2")
+    rms = np.sqrt(np.square(of_all).mean(axis=0))
+    np.testing.assert_allclose(run.voxels["rms_deviation"], rms, rtol=1e-4)
     assert not list(folder.glob("*shape*"))
     assert not list(folder.glob("measured*"))
 

@@ -49,7 +49,7 @@ def test_each_stimulus_is_tested_by_the_encoder_that_did_not_see_it(run_train, a
     kept = (run.voxels["status"] == "ok").to_numpy()
     assert run.voxels["status"].tolist() == ["ok", "ok", "constant", "ok", "ok", "ok"]
     x, y = prepared.measured("feature"), prepared.measured("response")
-    expected, deviation = np.empty(y.shape), np.empty((150, 5))
+    expected, deviation, squares = np.empty(y.shape), np.empty((150, 5)), np.empty((150, 5))
     for k in (1, 2, 3):
         saved = load_tensors(folder / f"encoder_fold_{k}.pt")
         raw, rows = RawEncoder(run.encoder(fold=k), saved, kept), fold == k
@@ -58,7 +58,8 @@ def test_each_stimulus_is_tested_by_the_encoder_that_did_not_see_it(run_train, a
         seen = x[~rows]
         assert np.abs(saved["feature_mean"].numpy() - seen.mean(axis=0)).max() < 0.5
         inside = raw.standardised(torch.from_numpy(x[rows]))
-        deviation[rows] = jacobian_deviation(run.encoder(fold=k), inside)
+        both = jacobian_deviation(run.encoder(fold=k), inside, variant=["l1", "l2"])
+        deviation[rows], squares[rows] = both["l1"], both["l2"] ** 2
     scale, mean = y[:, kept].std(axis=0), y[:, kept].mean(axis=0)
     units = (expected[:, kept] - mean) / scale
     np.testing.assert_allclose(run.array("predictions")[:, kept], units, atol=1e-4)
@@ -69,6 +70,8 @@ def test_each_stimulus_is_tested_by_the_encoder_that_did_not_see_it(run_train, a
     )
     np.testing.assert_allclose(run.array("deviation")[:, kept], deviation, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(run.voxels["jne"][kept], jne(deviation), rtol=1e-4)
+    rms = np.sqrt(squares.mean(axis=0))
+    np.testing.assert_allclose(run.voxels["rms_deviation"][kept], rms, rtol=1e-4, atol=1e-6)
     assert run.voxels["nonlinear_z"][kept].notna().all()
     assert set(run.epochs["fold"]) == {1, 2, 3}
     assert np.load(folder / "evidence.npy").shape == (150, 6)

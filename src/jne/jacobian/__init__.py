@@ -4,6 +4,7 @@ measurement JNE of any module in one call
 deviation   jacobian_deviation: the deviations s, streamed in blocks (Gao et al. 2025, 2.3 and 2.4)
 plan        the checked inputs of a computation; the order and the blocks in which it will run
 orders      the orders of the same sums: centred, reverse, held, streamed
+rms         their root mean square, of all voxels at once
 variants    the variants of JNE: norms, and z-scored Jacobians (A.9.2)
 gain_shape  deviations split into a change of gain and a change of shape
 chain       the chain rule through residual layers
@@ -16,6 +17,7 @@ from jne.jacobian.deviation import SETTINGS, check_computable, jacobian_deviatio
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.measurement import Measurement, measure
 from jne.jacobian.product import PRECISIONS, Precision
+from jne.jacobian.rms import rms_deviation
 from jne.jacobian.variants import VARIANTS, variant_column, variant_file
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "check_computable",
     "jacobian_deviation",
     "measure",
+    "rms_deviation",
     "variant_column",
     "variant_file",
 ]

@@ -16,12 +16,14 @@ from torch import nn
 from jne.analysis import nonlinearity
 from jne.columns import reductions
 from jne.data.datamodule import EncodingData
+from jne.encoders import HasResidualChain, is_linear_layer
 from jne.errors import keys_below
 from jne.jacobian import (
     GAIN_SHAPE,
     SETTINGS,
     check_computable,
     jacobian_deviation,
+    rms_deviation,
     variant_column,
     variant_file,
 )
@@ -111,6 +113,8 @@ def measure_nonlinearity(
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
+    if all(isinstance(e, HasResidualChain) or is_linear_layer(e) for e in encoders):
+        columns["rms_deviation"] = _rms_deviation(encoders, data, settings)
     if data.twins is not None:
         columns |= _twin_columns(encoders, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
@@ -184,6 +188,28 @@ def _arrays(
             measured.unlink(missing_ok=True)
         arrays[name] = np.load(final, mmap_mode="r")
     return arrays
+
+
+def _rms_deviation(
+    encoders: Sequence[nn.Module], data: EncodingData, settings: JacobianConfig
+) -> NDArray[np.float32]:
+    """(V,), of all trained voxels, whichever `jacobian.voxels` asks for."""
+    squares = np.zeros(data.n_trained)
+    with stage_progress() as progress:
+        task = progress.add_task("rms deviation", total=len(data.rows["test"]), unit="stimuli")
+        done = 0
+        for encoder, part in zip(encoders, data.parts, strict=True):
+            features = part.split("test")[0]
+
+            def advance(share: float, n: int = len(features), before: int = done) -> None:
+                progress.update(task, completed=before + share * n)
+
+            of_part = rms_deviation(
+                encoder.to("cpu").eval(), features, device=settings.device, progress=advance
+            )
+            done += len(features)
+            squares += len(features) * np.square(of_part[: data.n_trained], dtype=np.float64)
+    return data.all_voxels(np.sqrt(squares / len(data.rows["test"])).astype(np.float32))
 
 
 def _twin_columns(
