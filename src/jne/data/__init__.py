@@ -15,6 +15,8 @@ datamodule       prepared data as standardised batches for Lightning
 synthetic        a cohort made from a seed, whose nonlinearity is known
 synthetic_atlas  its voxels' places on fsaverage5
 arrays           users' own arrays and images
+averaging        what readers of single trials share: repeats averaged, the noise between them
+nifti            images as nibabel reads them
 nsd              the Natural Scenes Dataset
 algonauts        the Algonauts 2023 challenge
 mosaic           MOSAIC's eight data sets

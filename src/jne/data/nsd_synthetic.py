@@ -16,8 +16,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.averaging.by_session import Averaging, average_repeats
 from jne.data.checks import check_stimuli
-from jne.data.nsd.average import Averaging, average_repeats
 from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
@@ -129,7 +129,7 @@ class NSDSynthetic(Source):
         in_file = self._space.order(kept)
         session = self._space.open_session(self._betas, N_TRIALS, kept[in_file], None)
         noise = average_repeats(folder, averaging, in_file, lambda _: session)
-        voxels["n_invalid_trials"] = (~noise.valid[averaging.unit]).sum(axis=0)
+        voxels["n_invalid_trials"] = noise.n_invalid
         voxels["n_saturated_trials"] = noise.saturated
         voxels["ncsnr"] = noise.ncsnr
         voxels["noise_ceiling"] = noise_ceiling(noise.ncsnr, noise.inverse)

@@ -4,10 +4,6 @@ spaces     the volume of a subject and the fsaverage surface: files, shapes, pos
 behaviour  the trials, the split of the images, the sessions that are there
 images     NSD's images by their numbers
 sessions   the files of a session, from which some voxels are read
-files      what nibabel reads
-betas      betas z-scored and averaged over repeats, in memory
-average    all sessions averaged a block of voxels at a time, in a way that survives a kill
-noise      the noise ceiling as NSD computes it
 labels     the names of labels
 """
 
@@ -25,13 +21,18 @@ from pydantic import Field
 from jne.analysis.noise_ceiling import noise_ceiling
 from jne.analysis.repeats import kept_repeats
 from jne.data import regions
+from jne.data.averaging.by_session import (
+    AVERAGING,
+    Averaging,
+    OpenSession,
+    SessionNoise,
+    average_repeats,
+)
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
-from jne.data.nsd.average import AVERAGING, Averaging, VoxelNoise, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.nsd.images import N_IMAGES, rows_of
 from jne.data.nsd.labels import label_names
-from jne.data.nsd.sessions import OpenSession
 from jne.data.nsd.spaces import Surface, Volume
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
@@ -296,7 +297,7 @@ class NSD(Source):
 
 
 def _count_invalid(
-    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], noise: VoxelNoise
+    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], noise: SessionNoise
 ) -> None:
     """Add how many sessions and runs of each voxel are left out, and trials saturated; print it."""
     units = trials.groupby(unit)

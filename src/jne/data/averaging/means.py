@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne.analysis.repeats import RepeatNoise, RepeatSums
-from jne.data.nsd.sessions import VOXELS_AT_ONCE
 from jne.utils.blocks import even_blocks
+
+VOXELS_AT_ONCE = 512  # their trials in float64, and what is computed of them, stay in the cache
 
 
 @dataclass(frozen=True)
