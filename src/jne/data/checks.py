@@ -25,7 +25,8 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     what = "NaN or infinite values"
     if not len(bad):
-        bad = np.flatnonzero((features < -LARGEST).any(axis=1) | (features > LARGEST).any(axis=1))
+        limit = np.float64(LARGEST)  # a Python number would have to fit into float16
+        bad = np.flatnonzero((features < -limit).any(axis=1) | (features > limit).any(axis=1))
         what = f"values beyond {LARGEST:g}, too large for float32 (change their units),"
     if len(bad):
         key = "data.features" if getattr(source, "features", None) is not None else "features"

@@ -69,9 +69,8 @@ class SessionNoise(VoxelNoise):
 class Averaging:
     """How the trials of a subject are averaged.
 
-    trials: one row per trial, ordered by session: session, run, row (of the image). zscore: run,
-    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images. dtype: of the means
-    while they are computed.
+    trials: as of `Repeats`. zscore: run, session or none. noise_ceiling: as of
+    `NSD`. test: (N,), the test images. dtype: of the means while they are computed.
     """
 
     def __init__(
@@ -144,6 +143,19 @@ class _Part:
         valid, unit = self.means.valid, self._how.unit
         n_invalid = np.bincount(unit, minlength=len(valid)) @ ~valid
         return SessionNoise(n_invalid, ncsnr, inverse, noise, valid, self._saturated)
+
+
+def fresh_scratch(folder: Path) -> Path:
+    """The scratch folder of what is prepared in `folder`, with what an interrupted call completed.
+
+    All else that it left is removed.
+    """
+    scratch = folder / AVERAGING
+    scratch.mkdir(exist_ok=True)
+    for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
+        if file.is_file():
+            file.unlink()
+    return scratch
 
 
 def average_repeats(

@@ -22,11 +22,11 @@ from jne.analysis.noise_ceiling import noise_ceiling
 from jne.analysis.repeats import kept_repeats
 from jne.data import regions
 from jne.data.averaging.by_session import (
-    AVERAGING,
     Averaging,
     OpenSession,
     SessionNoise,
     average_repeats,
+    fresh_scratch,
 )
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
@@ -207,12 +207,7 @@ class NSD(Source):
         voxels, kept = self._voxel_table()
         test = (stimuli["split"] == "test").to_numpy()
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
-        scratch = folder / AVERAGING
-        scratch.mkdir(exist_ok=True)
-        # What an interrupted preparation left, but for what it completed of the averages
-        for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
-            if file.is_file():
-                file.unlink()
+        scratch = fresh_scratch(folder)
         self._check_disk(folder, trials, averaging, len(voxels))
         features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
