@@ -20,5 +20,6 @@ nifti            images as nibabel reads them
 nsd              the Natural Scenes Dataset
 algonauts        the Algonauts 2023 challenge
 mosaic           MOSAIC's eight data sets
+laion            LAION-fMRI
 nsd_synthetic    NSD-synthetic, an external test set
 """

@@ -40,7 +40,7 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
 
 def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
     """Raise InputError where the prepared data, some of which may be there, do not fit."""
-    occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
+    occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*") if path.is_file())
     free = shutil.disk_usage(folder).free
     if free + occupied < n_bytes:
         raise InputError(

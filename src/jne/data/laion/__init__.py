@@ -180,7 +180,7 @@ class LaionFMRI(Source):
         n_trials = trials["session"].value_counts()
 
         def open_session(number: int) -> OpenSession:
-            unpacked = scratch / f"session_{number}.npy"
+            unpacked = scratch / f"session_{number}.raw"
             path = self._sessions[number][0]
             return Session(path, int(n_trials[number]), self._grid, kept, unpacked)
 
@@ -228,17 +228,17 @@ class LaionFMRI(Source):
 
     def _voxel_table(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The table of the chosen voxels, and their numbers in the grid."""
-        brain = self._grid.brain()
-        sets = read_rois(self._tree.rois(), self._grid)
-        roi = regions.roi_column(sets, self.roi)
-        if self.voxels == "brainmask":
-            kept = np.flatnonzero(brain)
-        else:
-            kept = regions.select([clean_region(name) for name in self.voxels], sets, brain)
+        brain = np.flatnonzero(self._grid.brain())
+        sets = read_rois(self._tree.rois(), self._grid, brain)
+        roi, chosen = regions.roi_column(sets, self.roi), np.arange(len(brain))
+        if self.voxels != "brainmask":
+            names = [clean_region(name) for name in self.voxels]
+            chosen = regions.select(names, sets, np.ones(len(brain), dtype=bool))
+        kept = brain[chosen]
         parts = [
-            pd.DataFrame({"voxel": kept, "roi": roi[kept]}),
+            pd.DataFrame({"voxel": kept, "roi": roi[chosen]}),
             self._grid.positions(kept),
-            sets.labels.iloc[kept].reset_index(drop=True),
+            sets.labels.iloc[chosen].reset_index(drop=True),
         ]
         return pd.concat(parts, axis=1), kept
 

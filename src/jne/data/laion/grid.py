@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from jne.data.averaging.by_session import Betas
 from jne.data.nifti import check_shape, open_image, reading_image
 from jne.errors import InputError
-from jne.utils.files import atomic_array
+from jne.utils.files import atomic_file
 
 _TOLERANCE = 1e-3  # mm
 
@@ -78,7 +78,8 @@ class Session:
     """The betas (X, Y, Z, n_trials) of a session.
 
     A compressed file can only be read forwards, so its V voxels are unpacked once, volume by
-    volume, into the file `unpacked`, (n_trials, V) float32.
+    volume, into the file `unpacked`: (n_trials, V) float32, without a header. It is not mapped, or
+    all of it would count as memory.
     """
 
     def __init__(
@@ -90,11 +91,17 @@ class Session:
 
     def read(self, chosen: slice) -> NDArray[np.float32]:
         if not self._unpacked.exists():
-            shape = (self._n_trials, len(self._places[0]))
-            with atomic_array(self._unpacked, shape, np.float32) as trials:
-                for trial, volume in enumerate(self._volumes()):
-                    trials[trial] = volume[self._places]
-        return np.array(np.load(self._unpacked, mmap_mode="r")[:, chosen]).T
+            with atomic_file(self._unpacked) as temporary, open(temporary, "wb") as file:
+                for volume in self._volumes():
+                    file.write(volume[self._places].astype(np.float32).data)
+        n_voxels = len(self._places[0])
+        start, stop, _ = chosen.indices(n_voxels)
+        trials = np.empty((self._n_trials, stop - start), dtype=np.float32)
+        with open(self._unpacked, "rb", buffering=0) as file:
+            for number, trial in enumerate(trials):
+                file.seek(4 * (number * n_voxels + start))
+                file.readinto(trial.data)
+        return trials.T
 
     def betas(self, raw: NDArray[np.float32]) -> Betas:
         """Floating point, so never saturated."""

@@ -1,7 +1,7 @@
 """ROI masks of LAION-fMRI, one file each, as ROI sets: a category is a set."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,17 +30,17 @@ PAPER = {
 class MaskSets(RoiSets):
     """ROI sets whose labels may overlap: a column of labels has the smallest of them."""
 
-    masks: dict[tuple[str, str], NDArray[np.bool_]] | None = None
+    masks: dict[tuple[str, str], NDArray[np.bool_]] = field(default_factory=dict)
     """(V,) by category and label."""
 
     def has(self, roi_set: str, label: str) -> NDArray[np.bool_]:
-        assert self.masks is not None
         return self.masks[roi_set, label]
 
 
-def read_rois(files: Iterable[Path], grid: Grid) -> MaskSets:
-    """The masks of a person. Raises InputError for one of another grid, and for one that is there
-    under two spellings.
+def read_rois(files: Iterable[Path], grid: Grid, inside: NDArray[np.int64]) -> MaskSets:
+    """The masks of a person, of the voxels `inside` (V,) of the grid.
+
+    Raises InputError for one of another grid, and for one that is there under two spellings.
     """
     masks: dict[tuple[str, str], NDArray[np.bool_]] = {}
     paths: dict[tuple[str, str], Path] = {}
@@ -49,14 +49,13 @@ def read_rois(files: Iterable[Path], grid: Grid) -> MaskSets:
         if name in paths:
             raise InputError("data.root", f"{paths[name]} and {path.name} are one ROI; keep one")
         paths[name] = path
-        masks[name] = grid.read(path) > 0
-    n_voxels = int(np.prod(grid.shape))
-    labels = pd.DataFrame(index=range(n_voxels))
+        masks[name] = grid.read(path)[inside] > 0
+    labels = pd.DataFrame(index=range(len(inside)))
     names: dict[str, list[str]] = {}
     for category, label in masks:
         names.setdefault(category, []).append(label)
     for category, members in names.items():
-        column = np.full(n_voxels, "", dtype=object)
+        column = np.full(len(inside), "", dtype=object)
         for label in sorted(members, key=lambda label: -masks[category, label].sum()):
             column[masks[category, label]] = label
         labels[category] = column
