@@ -134,7 +134,8 @@ def test_what_is_refused(trained, tmp_path):
     folder, path = trained
     run = Results(path)
     other = write_run(tmp_path / "run")
-    assert "which has no external test set; choose runs on other data" in refused(other, folder)
+    expected = "to which this external test set does not belong; choose runs on other data"
+    assert expected in refused(other, folder)
     root = ("test=nsd_synthetic", f"test.root={folder / 'nsd'}")
     sentence = refused(run, folder, *root, "features=clip_vit_b32")
     assert sentence.startswith("features=clip_vit_b32: the encoder of subj01 in ")

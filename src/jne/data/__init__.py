@@ -21,5 +21,6 @@ nsd              the Natural Scenes Dataset
 algonauts        the Algonauts 2023 challenge
 mosaic           MOSAIC's eight data sets
 laion            LAION-fMRI
+laion_ood        its images out of distribution, an external test set
 nsd_synthetic    NSD-synthetic, an external test set
 """

@@ -39,6 +39,10 @@ class NSDSynthetic(Source):
     """`test=nsd_synthetic`: `root` is the tree that holds nsddata and nsddata_betas."""
 
     splits: ClassVar[tuple[str, ...]] = ("test",)
+    test_caveat: ClassVar[str] = (
+        "Its responses are standardised in their own session, so R² out also counts a shift or a "
+        "scale between sessions as error, and r does not."
+    )
     citation: ClassVar[str] = (
         "Gifford, Cichy, Naselaris & Kay (2026), Nature Communications, "
         "doi 10.1038/s41467-026-69345-9; Allen et al. (2022), A massive 7T fMRI dataset to bridge "

@@ -69,13 +69,19 @@ class Source(BaseModel, ABC):
 
     comparison_caveat: ClassVar[str] = ""
     """What to keep in mind where several of its data sets are compared: a sentence."""
+    test_caveat: ClassVar[str] = ""
+    """What to keep in mind where it is an external test set: a sentence."""
 
     @classmethod
-    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any] | None:
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
         """What an external test set takes over from the data that an encoder was trained on.
 
         Parameters
         ----------
+        test : str
+            The class of the external test set, as its `_target_`.
         settings : mapping
             The section `data` of the run's config, which may be anybody's.
         config : Path
@@ -84,7 +90,7 @@ class Source(BaseModel, ABC):
         Returns
         -------
         dict or None
-            Keys of the external test set; None where these data have none.
+            Keys of the external test set; None where it is none of these data.
 
         Raises
         ------

@@ -80,12 +80,13 @@ def external_test(
 def _source(run: Results, config: EvaluateConfig) -> Source:
     assert config.test is not None
     data, subject, file = run.config["data"], run.config["subject"], run.path / "config.yaml"
-    trained = source_class(data["_target_"]).external_test(data, file)
+    test = str(config.test.get("_target_"))
+    trained = source_class(data["_target_"]).external_test(test, data, file)
     if trained is None:
         raise InputError(
             "test",
-            f"the encoder of {subject} in {run.path} was trained on data={data['name']}, which has "
-            f"no external test set; choose runs on other data",
+            f"the encoder of {subject} in {run.path} was trained on data={data['name']}, to which "
+            f"this external test set does not belong; choose runs on other data",
             value=config.test.get("name"),
         )
     _check_features(run, config.features)

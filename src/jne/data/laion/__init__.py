@@ -7,81 +7,40 @@ splits   the official splits
 grid     the volume: maps and sessions of betas on it
 rois     ROI masks as ROI sets
 images   the images, which have terms of their own
+person   what this source shares with jne.data.laion_ood: the betas of a person averaged
 """
 
 from collections.abc import Mapping
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from jne.analysis.noise_ceiling import noise_ceiling
-from jne.analysis.repeats import kept_repeats
 from jne.data import regions
-from jne.data.averaging.by_session import (
-    Averaging,
-    OpenSession,
-    SessionNoise,
-    average_repeats,
-    fresh_scratch,
-)
-from jne.data.checks import check_disk, check_stimuli
 from jne.data.laion.files import Tree
-from jne.data.laion.grid import Grid, Session
-from jne.data.laion.images import LaionImages
-from jne.data.laion.labels import N_SESSIONS, person_of
+from jne.data.laion.labels import person_of
+from jne.data.laion.person import PersonSource
 from jne.data.laion.rois import clean_region, read_rois
 from jne.data.laion.splits import OfficialSplit, report, split_file, stimulus_table
-from jne.data.laion.trials import read_trials
 from jne.data.leaks import Leaks
 from jne.data.nifti import read_values
-from jne.data.prepared import write_prepared
-from jne.data.source import Source
 from jne.data.splits import Share
 from jne.errors import InputError
-from jne.features.base import ImageFeatures
-from jne.features.laion import LaionEmbedding
-from jne.features.pairing import rows_by_name
-from jne.features.precomputed import Precomputed
-from jne.utils.files import write_json
 from jne.utils.paths import Folder
-from jne.utils.progress import say
 from jne.utils.reading import reading
 
-_REPEATS_OF = {"12rep": 12, "4rep": 4}
 
-
-class LaionFMRI(Source):
-    """`data=laion`: `root` mirrors the bucket, with the folders derivatives and stimuli."""
-
-    resumable: ClassVar[bool] = True
-    in_order: ClassVar[bool] = False
-    citation: ClassVar[str] = (
-        "Zerbe, Roth, Mell, Herholz, Knapen & Hebart (2026), LAION-fMRI: A densely sampled 7T-fMRI "
-        "dataset providing broad coverage of natural image diversity, Vision Sciences Society; "
-        "betas: Prince et al. (2022), Improving the accuracy of single-trial fMRI response "
-        "estimates using GLMsingle, eLife 11, e77599"
-    )
-    licence: ClassVar[str] = (
-        "brain data CC0 1.0; the images have a data use agreement: no part may be passed on"
-    )
-    links: ClassVar[tuple[str, ...]] = ("https://laion-fmri.hebartlab.com",)
+class LaionFMRI(PersonSource):
+    """`data=laion`."""
 
     leaks: Leaks = Field(default="warn", exclude=True)
-    root: Folder
-    mask: Literal["anatomical", "rsquare"]
-    """The rule of the brain mask: of the T1w image, or where R² of the GLM is above 0."""
     voxels: Annotated[Literal["brainmask"] | regions.Regions, Field(min_length=1)]
     """The whole mask, or categories of ROIs, ROIs by name or as category/name, tiers."""
     roi: str = regions.PAPER
     """What the column `roi` holds: the paper's ROIs, or the ROIs of a category."""
-    noise_ceiling: Literal["12rep", "4rep", "repeats"]
-    """From the map of the images that have so many repeats, for those that the test images have; or
-    computed from the trials."""
     split: Annotated[str, Field(pattern=r"^\w+$")]
     """The name of an official split."""
     pool: Literal["own", "shared", "pooled"]
@@ -91,7 +50,18 @@ class LaionFMRI(Source):
     n_val: Share | Annotated[int, Field(ge=2)]
     """A share or a number of the train images of the split."""
     split_seed: int = Field(ge=0)
-    image_features: ImageFeatures
+
+    @classmethod
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
+        if test != "jne.data.laion_ood.LaionOOD":
+            return None
+        kept = {key: settings.get(key) for key in ("mask", "noise_ceiling")}
+        for key, word in kept.items():
+            if word not in get_args(cls.model_fields[key].annotation):
+                raise InputError("", f"{config} must hold a word as data.{key}")
+        return kept
 
     @classmethod
     def mean_image(cls, settings: Mapping[str, Any]) -> NDArray[np.float64] | None:
@@ -103,128 +73,20 @@ class LaionFMRI(Source):
         except InputError:
             return None
 
-    # --- files ---
-
-    @property
-    def _person(self) -> str:
-        return person_of(self.subject)
-
-    @cached_property
-    def _tree(self) -> Tree:
-        return Tree(self.root, self._person)
-
-    @cached_property
-    def _sessions(self) -> dict[int, tuple[Path, Path]]:
-        """Betas and trials of the sessions of the release that are there."""
-        files = self._tree.sessions()
-        used = {number: paths for number, paths in files.items() if number <= N_SESSIONS}
-        if not used:
-            raise InputError(
-                "data.root", f"no session from 1 to {N_SESSIONS} of {self._person}", self.root
-            )
-        return used
-
-    @cached_property
-    def _grid(self) -> Grid:
-        return Grid(self._tree.mask(self.mask))
-
     @property
     def _split_file(self) -> Path:
         return split_file(self.splits_path, self.pool, self.split, self._person)
 
-    @property
-    def _needs_images(self) -> bool:
-        return not isinstance(self.image_features, Precomputed | LaionEmbedding)
-
     def input_files(self) -> list[Path]:
-        """All files that are read: whatever changes in the tree is prepared again."""
         with reading(self.root, "data.root"):
-            files = [path for paths in self._sessions.values() for path in paths]
-            needed = {"data.mask": self._tree.mask(self.mask)}
-            if self.noise_ceiling != "repeats":
-                needed["data.noise_ceiling"] = self._tree.ceiling(self.noise_ceiling)
-            for key, path in needed.items():
-                if not path.exists():
-                    raise InputError(key, f"needs {path}", getattr(self, key[5:]))
-            files += [*needed.values(), *self._tree.rois(), self._split_file]
-            if self._needs_images:
-                files += [self._tree.images, self._tree.metadata]
-                for path in files[-2:]:
-                    if not path.exists():
-                        raise InputError(
-                            "features",
-                            f"{self.image_features} needs the images, {path}, which have a data "
-                            f"use agreement; choose features=laion_clip for embeddings without one",
-                        )
-        return files + self.image_features.input_files()
-
-    # --- writing ---
+            return [*super().input_files(), *self._tree.rois(), self._split_file]
 
     def write(self, folder: Path) -> None:
-        trials = read_trials({n: paths[1] for n, paths in self._sessions.items()}, self._person)
+        trials = self._trials()
         split = OfficialSplit.read(self._split_file, self._person)
         stimuli = stimulus_table(trials["label"], split, self.n_val, self.split_seed)
-        names = stimuli["stimulus"].to_numpy(dtype=str)
-        trials["row"] = pd.Index(names).get_indexer(pd.Index(trials["label"]))
         report(split, trials["label"], stimuli)
-        voxels, kept = self._voxel_table()
-        test = (stimuli["split"] == "test").to_numpy()
-        averaging = Averaging(trials, "session", self.noise_ceiling, test)
-        scratch = fresh_scratch(folder)
-        self._check_disk(folder, len(trials), averaging, len(kept))
-        features = self._features(names)
-        check_stimuli(self, features, stimuli)  # before betas are read, which takes long
-        ncsnr = None
-        if self.noise_ceiling != "repeats":
-            ncsnr = self._ncsnr()[kept]
-        n_trials = trials["session"].value_counts()
-
-        def open_session(number: int) -> OpenSession:
-            unpacked = scratch / f"session_{number}.raw"
-            path = self._sessions[number][0]
-            return Session(path, int(n_trials[number]), self._grid, kept, unpacked)
-
-        for number in self._sessions:  # a wrong one is not noticed hours later
-            open_session(number)
-        noise = average_repeats(folder, averaging, np.arange(len(kept)), open_session)
-        _count_invalid(voxels, noise)
-        voxels["ncsnr"] = noise.ncsnr if ncsnr is None else ncsnr
-        voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), noise.inverse)
-        write_json(folder / "space.json", self._grid.geometry())
-        repeats = kept_repeats(averaging.repeats.presentations.sum(axis=1), noise.between_repeats)
-        write_prepared(self, folder, features, None, stimuli, voxels, repeats)
-        for file in (*scratch.iterdir(), scratch):
-            file.rmdir() if file.is_dir() else file.unlink()
-        self._report_sessions()
-
-    def _check_disk(self, folder: Path, n_trials: int, averaging: Averaging, n_voxels: int) -> None:
-        copies = 2 if len(averaging.blocks(n_voxels)) > 1 else 1
-        n_values = copies * len(averaging.test) + n_trials
-        check_disk(folder, self.subject, 1.02 * 4 * n_values * n_voxels)
-
-    def _features(self, names: NDArray[np.str_]) -> NDArray[np.floating[Any]]:
-        """(N, D) of the images with these names."""
-        if isinstance(self.image_features, Precomputed | LaionEmbedding):
-            return self.image_features.of_stimuli(names)
-        images = LaionImages(self._tree.images, self._tree.metadata)
-        rows = rows_by_name(images, pd.Series(names), "data.root")
-        return self.image_features.extract(images, rows, len(images))
-
-    def _ncsnr(self) -> NDArray[np.float64]:
-        """The ncsnr of each voxel of the grid, from the map of ceilings, which are percent."""
-        path = self._tree.ceiling(self.noise_ceiling)
-        ceiling = self._grid.read(path)
-        ceiling[~np.isfinite(ceiling)] = np.nan
-        largest = np.nanmax(ceiling, initial=0)
-        if np.nanmin(ceiling, initial=0) < 0 or not 1 < largest <= 100:
-            raise InputError(
-                "data.noise_ceiling",
-                f"{path} must hold percent of the variance, from 0 to 100; its largest value is "
-                f"{largest:g}",
-                value=self.noise_ceiling,
-            )
-        with np.errstate(divide="ignore"):  # 100 %: no noise
-            return np.sqrt(ceiling / (100 - ceiling) / _REPEATS_OF[self.noise_ceiling])
+        self._write(folder, trials, stimuli, *self._voxel_table())
 
     def _voxel_table(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The table of the chosen voxels, and their numbers in the grid."""
@@ -241,28 +103,6 @@ class LaionFMRI(Source):
             sets.labels.iloc[chosen].reset_index(drop=True),
         ]
         return pd.concat(parts, axis=1), kept
-
-    def _report_sessions(self) -> None:
-        later = [number for number in self._tree.sessions() if number > N_SESSIONS]
-        n = len(self._sessions)
-        sentence = f"sessions   {n} of {N_SESSIONS}"
-        if later:
-            sentence += f"; {len(later)} later ones, which have other images, are left out"
-        say(sentence, style=None if n == N_SESSIONS else "yellow", soft_wrap=True)
-
-
-def _count_invalid(voxels: pd.DataFrame, noise: SessionNoise) -> None:
-    """Add how many sessions of each voxel are left out; print it."""
-    voxels["n_invalid_sessions"] = (~noise.valid).sum(axis=0)
-    invalid = voxels["n_invalid_sessions"] > 0
-    if invalid.any():
-        say(
-            f"{invalid.sum()} of {len(voxels)} voxels are constant, NaN or infinite in some "
-            f"sessions ({(~noise.valid.any(axis=0)).sum()} in all): those trials are left out of "
-            f"their means",
-            style="yellow",
-            soft_wrap=True,
-        )
 
 
 __all__ = ["LaionFMRI"]

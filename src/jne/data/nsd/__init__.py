@@ -46,6 +46,9 @@ from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import console
 from jne.utils.reading import reading
 
+SYNTHETIC = "jne.data.nsd_synthetic.NSDSynthetic"
+"""The external test set of NSD, which imports this module."""
+
 
 class NSD(Source):
     """`data=nsd`: `root` is the tree that holds nsddata and nsddata_betas."""
@@ -85,7 +88,11 @@ class NSD(Source):
     # --- of a run's config ---
 
     @classmethod
-    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
+        if test != SYNTHETIC:
+            return None
         if settings.get("feature_zscore", "train") != "train":
             raise InputError(
                 "test",

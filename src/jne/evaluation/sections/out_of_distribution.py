@@ -10,6 +10,7 @@ from scipy import stats
 from jne.analysis.hierarchy import MIN_VOXELS
 from jne.analysis.reliability import correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.data.source import source_class
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
@@ -54,13 +55,13 @@ class OutOfDistribution(Section):
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         assert data.config.test is not None
+        caveat = source_class(data.config.test.get("_target_")).test_caveat
         return (
             f"Means over the analysed voxels. In: the {len(data.subject.nonlinear.stimuli)} test "
             f"stimuli of the run. Out: {data.config.test['name']}, with the stored encoder; "
-            f"nothing was trained on it. Its responses are standardised in their own session, so "
-            f"R² out also counts a shift or a scale between sessions as error, and r does not. "
-            f"The JNE maps can correlate no better than their reliability allows: the geometric "
-            f"mean of both split-half correlations (Spearman-Brown)."
+            f"nothing was trained on it. {caveat} The JNE maps can correlate no better than their "
+            f"reliability allows: the geometric mean of both split-half correlations "
+            f"(Spearman-Brown)."
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
