@@ -10,12 +10,16 @@ from scipy import stats
 from jne.analysis.hierarchy import MIN_VOXELS
 from jne.analysis.reliability import correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.analysis.stimulus_sets import set_scores
 from jne.data.source import source_class
+from jne.data.splits import MIN_TEST_STIMULI
+from jne.evaluation.external_test import ExternalTest
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
 from jne.plots.style import subplots
 
+_IN, _OUT = "in distribution", "out of distribution"
 _MEANS = {
     "r2": "r2_nonlinear",
     "r2_ood": "r2_ood",
@@ -51,17 +55,28 @@ class OutOfDistribution(Section):
         if "jne_ood" not in data.voxels:
             return {}
         rows = [_row(region, chosen) for region, chosen in by_region(data.analysed, data.rois)]
-        return {"out_of_distribution": pd.DataFrame(rows)}
+        tables = {"out_of_distribution": pd.DataFrame(rows)}
+        if data.external is not None and "category" in data.external.stimuli:
+            tables["out_of_distribution_by_kind"] = _by_kind(data, data.external)
+        return tables
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         assert data.config.test is not None
         caveat = source_class(data.config.test.get("_target_")).test_caveat
+        by_kind = ""
+        if "out_of_distribution_by_kind" in tables:
+            by_kind = (
+                " By kind: R² is of all voxels of a region together, r and JNE are means over "
+                "them; intervals (95 %) are over stimuli, by bootstrap, with the encoder and the "
+                "noise of the voxels as they are. R² and JNE within a kind are relative to the "
+                "mean of its stimuli."
+            )
         return (
             f"Means over the analysed voxels. In: the {len(data.subject.nonlinear.stimuli)} test "
             f"stimuli of the run. Out: {data.config.test['name']}, with the stored encoder; "
             f"nothing was trained on it. {caveat} The JNE maps can correlate no better than their "
             f"reliability allows: the geometric mean of both split-half correlations "
-            f"(Spearman-Brown)."
+            f"(Spearman-Brown).{by_kind}"
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
@@ -97,6 +112,29 @@ class OutOfDistribution(Section):
             "because the sets are differently diverse; the correlation of the maps does not depend "
             "on the level."
         ]
+
+
+def _by_kind(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
+    """Scores of the stimuli of each kind in each region, beside those of the run's own test."""
+    run, kinds = data.subject.nonlinear, external.stimuli["category"]
+    sets = {_OUT: np.arange(len(kinds))}
+    for kind in sorted(kinds.unique()):
+        members = np.flatnonzero(kinds == kind)
+        if len(members) >= MIN_TEST_STIMULI:
+            sets[str(kind)] = members
+    responses, predictions, deviation = map(run.array, ("responses", "predictions", "deviation"))
+    n_bootstrap, seed, rows = data.config.stats.n_bootstrap, data.config.seed, []
+    for region, chosen in by_region(data.analysed, data.rois):
+        v = chosen.index.to_numpy()
+        arrays = {_IN: (responses[:, v], predictions[:, v], deviation[:, v])}
+        arrays |= {kind: external.arrays(members, v) for kind, members in sets.items()}
+        for kind, (y, p, s) in arrays.items():
+            scores = set_scores(y, p, s, n_bootstrap, seed)
+            row: dict[str, object] = {"roi": region, "kind": kind, "n_stimuli": len(y)}
+            for name, (value, low, high) in scores._asdict().items():
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _row(region: str, voxels: pd.DataFrame) -> dict[str, object]:
