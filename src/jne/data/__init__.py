@@ -23,4 +23,5 @@ mosaic           MOSAIC's eight data sets
 laion            LAION-fMRI
 laion_ood        its images out of distribution, an external test set
 nsd_synthetic    NSD-synthetic, an external test set
+external_arrays  users' own arrays as an external test set
 """

@@ -59,7 +59,9 @@ class Algonauts(Source):
     def external_test(
         cls, test: str, settings: Mapping[str, Any], config: Path
     ) -> dict[str, Any] | None:
-        return {"space": "fsaverage", "zscore": "session"} if test == SYNTHETIC else None
+        if test != SYNTHETIC:
+            return super().external_test(test, settings, config)
+        return {"space": "fsaverage", "zscore": "session"}
 
     @property
     def _folder(self) -> Path:

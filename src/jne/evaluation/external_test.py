@@ -98,7 +98,8 @@ def external_test(
 
     n = len(run.voxels)
     columns = {name: among_all(v, trained[measured], n) for name, v in scores.items()}
-    columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
+    if "noise_ceiling" in prepared.voxels:
+        columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
     columns |= {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
     deviation = among_all(deviation, outputs, len(trained), np.float32)
     return ExternalTest(columns, prepared.stimuli, trained, responses, predictions, deviation)

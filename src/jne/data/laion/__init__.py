@@ -56,7 +56,7 @@ class LaionFMRI(PersonSource):
         cls, test: str, settings: Mapping[str, Any], config: Path
     ) -> dict[str, Any] | None:
         if test != "jne.data.laion_ood.LaionOOD":
-            return None
+            return super().external_test(test, settings, config)
         kept = {key: settings.get(key) for key in ("mask", "noise_ceiling")}
         for key, word in kept.items():
             if word not in get_args(cls.model_fields[key].annotation):

@@ -92,7 +92,7 @@ class NSD(Source):
         cls, test: str, settings: Mapping[str, Any], config: Path
     ) -> dict[str, Any] | None:
         if test != SYNTHETIC:
-            return None
+            return super().external_test(test, settings, config)
         if settings.get("feature_zscore", "train") != "train":
             raise InputError(
                 "test",
