@@ -127,6 +127,7 @@ def test_the_report_shows_both_sets_side_by_side(trained, store):
     page = (report / "report.html").read_text()
     assert "Out of distribution by kind" in page
     assert (report / "figures" / "subj01_out_of_distribution.png").exists()
+    assert (report / "figures" / "subj01_out_of_distribution_by_kind.png").exists()
     metrics = json.loads((report / "summary.json").read_text())["metrics"]
     assert metrics["ood_r_jne/subj01"] == pytest.approx(whole["r_jne"])
     assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}

@@ -17,7 +17,7 @@ from jne.evaluation.external_test import ExternalTest
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
-from jne.plots.style import subplots
+from jne.plots.style import short, subplots
 
 _IN, _OUT = "in distribution", "out of distribution"
 _MEANS = {
@@ -39,6 +39,8 @@ class OutOfDistribution(Section):
         "out_of_distribution": "R² and JNE of each analysed voxel on the test stimuli of the "
         "training data (in) and on the external test set (out), one point (or bin) per voxel. "
         "Line: equal values.",
+        "out_of_distribution_by_kind": "R², r and JNE of all analysed voxels by kind of stimulus, "
+        "with 95 % intervals over stimuli. Grey: the run's own test stimuli.",
     }
     headings: Mapping[str, str] = {
         "r2": "R² in",
@@ -80,7 +82,14 @@ class OutOfDistribution(Section):
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        return {"out_of_distribution": _in_and_out(data.analysed)} if tables else {}
+        if not tables:
+            return {}
+        figures = {"out_of_distribution": _in_and_out(data.analysed)}
+        if "out_of_distribution_by_kind" in tables:
+            by_kind = tables["out_of_distribution_by_kind"]
+            whole = by_kind[by_kind["roi"] == WHOLE_BRAIN]
+            figures["out_of_distribution_by_kind"] = _kinds(whole)
+        return figures
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
@@ -182,4 +191,21 @@ def _in_and_out(voxels: pd.DataFrame) -> Figure:
             ylabel=f"{name}, out of distribution",
             title=f"{name}: r = {r:.2f}",
         )
+    return figure
+
+
+def _kinds(table: pd.DataFrame) -> Figure:
+    """table: rows of `_by_kind` of one region."""
+    height = 1.0 + 0.24 * len(table)
+    figure, axes = subplots(1, 3, figsize=(7.2, height), layout="constrained", sharey=True)
+    y = np.arange(len(table))[::-1]
+    for panel, name, label in zip(axes, ("r2", "r", "jne"), ("R²", "r", "JNE"), strict=True):
+        ends = table[[f"{name}_low", f"{name}_high"]].to_numpy().T
+        inside = (table["kind"] == _IN).to_numpy()
+        panel.hlines(y, *ends, color="#777777", lw=1)
+        panel.scatter(table[name], y, s=18, c=np.where(inside, "#999999", "#222222"), zorder=2)
+        panel.set(xlabel=label)
+    axes[0].set_yticks(
+        y, [short(f"{k} ({n})", 30) for k, n in zip(table["kind"], table["n_stimuli"], strict=True)]
+    )
     return figure
