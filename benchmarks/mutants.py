@@ -47,7 +47,7 @@ WINGS = {
 """Modules that compute numbers; the tests are those of the folder of the same name."""
 COSTLY = re.compile(
     r"test_(browser|chosen|evaluate|page|subjects|viewer|checkpoint|shards|train|locks|full_disk|"
-    r"nsd.*|mosaic.*|folder|figures|algonauts|input_changes)\.py"
+    r"nsd.*|mosaic.*|laion.*|folder|figures|algonauts|input_changes)\.py"
 )
 """Files of tests that are about something else, and take longest."""
 

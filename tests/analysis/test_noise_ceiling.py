@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from jne.analysis.noise_ceiling import ncsnr_from_sums, noise_ceiling, noise_ceiling_snr
+from jne.analysis.noise_ceiling import noise_ceiling, noise_ceiling_snr
 from jne.analysis.prediction import r2_score
+from jne.data.averaging.sums import TrialSums
 
 
 def test_noise_ceiling_is_the_reliability_of_the_average():
@@ -36,7 +37,7 @@ def test_sums_over_trials_give_the_same_as_the_trials():
     count, mean = np.isfinite(repeats).sum(axis=2), np.nanmean(repeats, axis=2)
     squares = np.nansum(np.square(repeats), axis=(0, 2))
     np.testing.assert_allclose(
-        ncsnr_from_sums(count, mean, squares), noise_ceiling_snr(repeats), rtol=1e-10
+        TrialSums.of_means(count, mean, squares).ncsnr(), noise_ceiling_snr(repeats), rtol=1e-10
     )
 
 

@@ -26,7 +26,7 @@ from mosaic_tree import (
 
 from jne.analysis.noise_ceiling import noise_ceiling_snr
 from jne.analysis.repeats import repeats_of
-from jne.data.mosaic import average
+from jne.data.averaging import by_stimulus
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.prepared import prepare
 from jne.training.config import check_config
@@ -262,8 +262,8 @@ class Killed(BaseException):
 
 @pytest.mark.runs
 def test_a_killed_preparation_continues_with_the_same_result(root, tmp_path, monkeypatch):
-    add = average.Sums.add
-    monkeypatch.setattr(average, "_PER_STATE", 4)
+    add = by_stimulus.Sums.add
+    monkeypatch.setattr(by_stimulus, "_PER_STATE", 4)
 
     def add_nine(sums, *arguments):
         if sums.done == 9:
@@ -271,7 +271,7 @@ def test_a_killed_preparation_continues_with_the_same_result(root, tmp_path, mon
         return add(sums, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(average.Sums, "add", add_nine)
+        patch.setattr(by_stimulus.Sums, "add", add_nine)
         with pytest.raises(Killed):
             prepare(source(tmp_path / "killed", root, "BOLD5000"), tmp_path / "killed")
     (partial,) = (tmp_path / "killed").glob(".*.partial")

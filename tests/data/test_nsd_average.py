@@ -11,8 +11,9 @@ from data_sources import source
 from nsd_tree import write_nsd
 
 from jne.analysis.repeats import repeats_of
-from jne.data.nsd import average, sessions
-from jne.data.nsd.betas import Means, Repeats, standardise, units_of
+from jne.data.averaging import by_session
+from jne.data.averaging.means import Means, Repeats, standardise, units_of
+from jne.data.nsd import sessions
 from jne.data.nsd.sessions import Hdf5Session, NiftiSession
 from jne.data.prepared import prepare
 from jne.errors import InputError
@@ -149,8 +150,8 @@ def contents(prepared) -> dict[str, bytes]:
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Thirteen blocks of the tree's brain."""
-    monkeypatch.setattr(average, "VOXELS_AT_ONCE", 8)
-    monkeypatch.setattr(average, "_MEANS_BYTES", 0)
+    monkeypatch.setattr(by_session, "VOXELS_AT_ONCE", 8)
+    monkeypatch.setattr(by_session, "_MEANS_BYTES", 0)
 
 
 @pytest.mark.runs
@@ -175,7 +176,7 @@ def test_blocks_of_compressed_images_and_of_surfaces(
     settings = ("data.space=fsaverage", "data.voxels=[nsdgeneral]")
     blocks = prepare(source(tmp_path, surface, features, *settings), tmp_path / "c")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(average, "VOXELS_AT_ONCE", 512)
+        patch.setattr(by_session, "VOXELS_AT_ONCE", 512)
         whole = prepare(source(tmp_path, surface, features, *settings), tmp_path / "d")
     assert contents(blocks) == contents(whole)
 

@@ -16,7 +16,7 @@ from nsd_tree import (
     write_volume_session,
 )
 
-from jne.data.nsd.spaces import _values
+from jne.data.nifti import read_values
 from jne.data.prepared import prepare
 from jne.errors import InputError
 from jne.training.config import check_config
@@ -194,7 +194,7 @@ def test_damaged_images_are_never_a_traceback(tmp_path):
                 damaged[position] = rng.integers(256)
             path.write_bytes(damaged)
             try:
-                _values(path)
+                read_values(path)
             except InputError as error:
                 sentences.append(str(error))
     assert len(sentences) > 120

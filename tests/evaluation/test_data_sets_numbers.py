@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from jne.evaluation.sections.base import concat_subjects
-from jne.evaluation.sections.data_sets import DataSets, _by_tier
+from jne.evaluation.sections.data_sets import DataSets, _by_own_tier, _by_tier
 
 AREAS = ["V1", "V2", "V3", "V4", "FFC", "PIT", "MT", "V8", "LO1",
          "LO2", "LO3", "VVC", "IPS1", "V3A"]  # fmt: skip
@@ -25,6 +25,7 @@ def subject(name, data_set, seed, lacking):
     level = np.array([AREAS.index(name) if name else 0 for name in area])
     voxels = pd.DataFrame({"HCP_MMP1": area, "roi": area, "hemisphere": "left", "mesh": "fsLR"})
     voxels["vertex"] = rng.permutation(80)[:n]
+    voxels["tier"] = [TIER.get(name, "") for name in area]
     voxels.loc[:3, "mesh"] = "fsaverage"
     voxels.loc[4:20, "hemisphere"] = "right"
     voxels["jne"] = level + 2 * rng.standard_normal(n)
@@ -174,3 +175,45 @@ def test_what_is_said_of_the_averages(subjects, tables, monkeypatch):
     assert DataSets().scalars(tables) == {
         f"left_out_rho/{name}": rho for name, rho in zip("abc", out["rho"], strict=True)
     }
+
+
+def test_regions_by_data_set(subjects, tables):
+    """A mean over voxels, then over subjects, of what at least two data sets have."""
+    table = tables["regions_by_data_set"].set_index(["level", "group", "data_set"])
+    assert ("roi", "", "a") not in table.index
+    expected = {}
+    for level in ("tier", "roi"):
+        for data in subjects:
+            for group in set(data.analysed[level]) - {""}:
+                some = data.analysed[data.analysed[level] == group]
+                if len(some) >= 3:
+                    key = level, group, data.subject.data_set
+                    expected.setdefault(key, []).append([some[c].mean() for c in COLUMN.values()])
+    several = {key for key in expected if sum(k[:2] == key[:2] for k in expected) > 1}
+    assert set(table.index) == several
+    for key in several:
+        assert table.loc[key, "n_subjects"] == len(expected[key])
+        np.testing.assert_allclose(table.loc[key, list(COLUMN)], np.mean(expected[key], axis=0))
+    groups = list(tables["regions_by_data_set"]["group"].drop_duplicates())
+    assert groups[:7] == ["PVC", "IVC", "HVC", "V1", "V2", "V3", "V4"]
+
+
+def test_data_sets_without_areas_have_regions_and_a_figure_of_tiers(subjects):
+    without = [
+        SimpleNamespace(
+            name=data.name, subject=data.subject,
+            voxels=data.voxels.drop(columns="HCP_MMP1"),
+            analysed=data.analysed.drop(columns="HCP_MMP1"),
+        )
+        for data in subjects
+    ]  # fmt: skip
+    tables = DataSets().tables_across(without, {})
+    assert list(tables) == ["regions_by_data_set"]
+    assert list(DataSets().figures_across(without, tables)) == ["tiers"]
+    by_tier = _by_own_tier(without)
+    jne = without[0].analysed.groupby("tier")["jne"].mean()[["PVC", "IVC", "HVC"]]
+    np.testing.assert_allclose(by_tier.iloc[0], jne / jne.mean())
+    assert "functional regions of each person" in DataSets().caveats(without, tables)[0]
+    alone = without[:1]
+    assert DataSets().tables_across(alone, {}) == {}
+    assert DataSets().figures_across(alone, {}) == {}

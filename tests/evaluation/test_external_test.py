@@ -55,7 +55,7 @@ def test_scores_and_jne_are_those_of_the_stored_encoder(trained):
     folder, path = trained
     run = Results(path)
     config = evaluate_config(folder / "report", *test_overrides(folder))
-    columns = external_test(run, config, lambda _: None)
+    columns = external_test(run, config, lambda _: None).columns
     (prepared,) = (folder / "report" / "prepared").glob("nsd_synthetic*")
     second, voxels = load(prepared), run.voxels
     assert list(second.voxels["voxel"]) == list(voxels["voxel"])
@@ -113,9 +113,21 @@ def test_the_report_shows_both_sets_side_by_side(trained, store):
     both = voxels.loc[voxels["analysed"], ["jne", "jne_ood"]].dropna()
     assert whole["r_jne"] == pytest.approx(np.corrcoef(both.T)[0, 1])
     assert whole["rho_jne"] == pytest.approx(both.corr("spearman").iloc[0, 1])
+    kinds = pd.read_csv(report / "tables" / "out_of_distribution_by_kind.csv")
+    kinds = kinds[kinds["roi"] == "all"].set_index("kind")
+    (prepared,) = (folder / "out" / "prepared").glob("nsd_synthetic*")
+    expected = load(prepared).stimuli["category"].value_counts().to_dict()
+    expected |= {"in distribution": len(Results(path).stimuli), "out of distribution": N_IMAGES}
+    assert kinds["n_stimuli"].to_dict() == {k: n for k, n in expected.items() if n >= 3}
+    assert len(kinds) > 3
+    assert kinds["r"]["out of distribution"] == pytest.approx(whole["r_ood"], abs=1e-5)
+    assert kinds["jne"]["out of distribution"] == pytest.approx(whole["jne_ood"], rel=1e-4)
+    assert kinds["jne"]["in distribution"] == pytest.approx(whole["jne"], rel=1e-4)
+    assert (kinds["r_low"] <= kinds["r_high"]).all()
     page = (report / "report.html").read_text()
-    assert "Out of distribution" in page
+    assert "Out of distribution by kind" in page
     assert (report / "figures" / "subj01_out_of_distribution.png").exists()
+    assert (report / "figures" / "subj01_out_of_distribution_by_kind.png").exists()
     metrics = json.loads((report / "summary.json").read_text())["metrics"]
     assert metrics["ood_r_jne/subj01"] == pytest.approx(whole["r_jne"])
     assert before == {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
@@ -134,7 +146,8 @@ def test_what_is_refused(trained, tmp_path):
     folder, path = trained
     run = Results(path)
     other = write_run(tmp_path / "run")
-    assert "which has no external test set; choose runs on other data" in refused(other, folder)
+    expected = "to which this external test set does not belong; choose runs on other data"
+    assert expected in refused(other, folder)
     root = ("test=nsd_synthetic", f"test.root={folder / 'nsd'}")
     sentence = refused(run, folder, *root, "features=clip_vit_b32")
     assert sentence.startswith("features=clip_vit_b32: the encoder of subj01 in ")

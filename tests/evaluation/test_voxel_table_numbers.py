@@ -101,8 +101,9 @@ def test_out_of_distribution_and_areas(subjects):
     voxels = data.voxels.assign(HCP_MMP1=np.resize(["V1", "V2", "FFC"], N_VOXELS))
     voxels[names] = rng.random((N_VOXELS, len(names))) + voxels[["jne"]].to_numpy()
     other = SimpleNamespace(
-        voxels=voxels, analysed=voxels[voxels["analysed"]], rois=data.rois, subject=data.subject
-    )
+        voxels=voxels, analysed=voxels[voxels["analysed"]], rois=data.rois, subject=data.subject,
+        external=None,
+    )  # fmt: skip
     table = OutOfDistribution().tables(other)["out_of_distribution"].set_index("roi")
     for level, name, rows in groups(other.analysed):
         if level == "tier":

@@ -51,6 +51,7 @@ def test_keys_of_an_array_of_features_are_refused_beside_images(tmp_path, key):
         ("data=nsd", "data.root=.", *CLIP),
         ("data=algonauts", "data.root=.", *STORED),
         ("data=mosaic", "data.root=.", "data.dataset=NOD", *TIMM),
+        ("data=laion", "data.root=.", "features=laion_clip"),
         ("encoder=ridge", "activation=gelu", "placement=loc1"),  # as sweeps give them
     ],
 )

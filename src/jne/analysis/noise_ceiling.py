@@ -63,19 +63,6 @@ def mean_inverse(count: NDArray) -> NDArray[np.float64]:
     return (1 / np.where(count == 0, np.nan, count)).mean(axis=0)
 
 
-def ncsnr_from_sums(count: NDArray, mean: NDArray, squares: NDArray) -> NDArray[np.float64]:
-    """`noise_ceiling_snr` from sums over trials, where the trials themselves are not in memory.
-
-    count, mean: (N, V), the number of trials of each stimulus and their mean. squares: (V,), the
-    sum of squares over all trials. Returns (V,) float64.
-    """
-    n = count.sum(axis=0)
-    grand_mean = (count * mean).sum(axis=0) / np.maximum(n, 1)
-    within = squares - (count * np.square(mean)).sum(axis=0)
-    total = squares - n * np.square(grand_mean)
-    return ncsnr_of(np.maximum(within, 0), np.maximum(count - 1, 0).sum(axis=0), total, n)
-
-
 def ncsnr_of(
     within: NDArray, degrees_of_freedom: NDArray, total: NDArray, n_trials: NDArray
 ) -> NDArray[np.float64]:

@@ -15,8 +15,13 @@ datamodule       prepared data as standardised batches for Lightning
 synthetic        a cohort made from a seed, whose nonlinearity is known
 synthetic_atlas  its voxels' places on fsaverage5
 arrays           users' own arrays and images
+averaging        what readers of single trials share: repeats averaged, the noise between them
+nifti            images as nibabel reads them
 nsd              the Natural Scenes Dataset
 algonauts        the Algonauts 2023 challenge
 mosaic           MOSAIC's eight data sets
+laion            LAION-fMRI
+laion_ood        its images out of distribution, an external test set
 nsd_synthetic    NSD-synthetic, an external test set
+external_arrays  users' own arrays as an external test set
 """

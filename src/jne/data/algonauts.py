@@ -16,6 +16,7 @@ from pydantic import Field
 
 from jne.data import regions
 from jne.data.leaks import Leaks
+from jne.data.nsd import SYNTHETIC
 from jne.data.nsd.images import N_IMAGES, image_number
 from jne.data.nsd.labels import LABELS
 from jne.data.nsd.spaces import HEMISPHERES
@@ -55,7 +56,11 @@ class Algonauts(Source):
     image_features: ImageFeatures
 
     @classmethod
-    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
+        if test != SYNTHETIC:
+            return super().external_test(test, settings, config)
         return {"space": "fsaverage", "zscore": "session"}
 
     @property

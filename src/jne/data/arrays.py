@@ -261,9 +261,7 @@ class Arrays(Source):
                     f"stimulus as a third axis of data.responses",
                 )
         if self.split == "random":
-            together = self.cutting.belonging(table)
-            sizes = self.n_val, self.n_test
-            table["split"] = random_split(n_stimuli, *sizes, self.split_seed, together)
+            table["split"] = self._drawn_split(table)
         elif "split" not in table:
             raise InputError("data.split", "needs a column `split` in data.stimuli", value="fixed")
         unknown = sorted(set(table["split"]).difference(SPLITS))
@@ -272,6 +270,11 @@ class Arrays(Source):
                 "data.stimuli", f"unknown split {unknown[0]!r}; write {', '.join(SPLITS)}"
             )
         return table
+
+    def _drawn_split(self, stimuli: pd.DataFrame) -> NDArray[np.str_] | str:
+        """The split of each stimulus (N,), or that of all."""
+        together = self.cutting.belonging(stimuli)
+        return random_split(len(stimuli), self.n_val, self.n_test, self.split_seed, together)
 
 
 def _differ(table: pd.DataFrame, earlier: pd.DataFrame) -> bool:

@@ -25,7 +25,8 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     what = "NaN or infinite values"
     if not len(bad):
-        bad = np.flatnonzero((features < -LARGEST).any(axis=1) | (features > LARGEST).any(axis=1))
+        limit = np.float64(LARGEST)  # a Python number would have to fit into float16
+        bad = np.flatnonzero((features < -limit).any(axis=1) | (features > limit).any(axis=1))
         what = f"values beyond {LARGEST:g}, too large for float32 (change their units),"
     if len(bad):
         key = "data.features" if getattr(source, "features", None) is not None else "features"
@@ -39,7 +40,7 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
 
 def check_disk(folder: Path, subject: str, n_bytes: float) -> None:
     """Raise InputError where the prepared data, some of which may be there, do not fit."""
-    occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*.npy"))
+    occupied = sum(path.stat().st_blocks * 512 for path in folder.glob("**/*") if path.is_file())
     free = shutil.disk_usage(folder).free
     if free + occupied < n_bytes:
         raise InputError(

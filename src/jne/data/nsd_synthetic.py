@@ -16,8 +16,8 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.data.averaging.by_session import Averaging, average_repeats
 from jne.data.checks import check_stimuli
-from jne.data.nsd.average import Averaging, average_repeats
 from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
@@ -39,6 +39,10 @@ class NSDSynthetic(Source):
     """`test=nsd_synthetic`: `root` is the tree that holds nsddata and nsddata_betas."""
 
     splits: ClassVar[tuple[str, ...]] = ("test",)
+    test_caveat: ClassVar[str] = (
+        "Its responses are standardised in their own session, so R² out also counts a shift or a "
+        "scale between sessions as error, and r does not."
+    )
     citation: ClassVar[str] = (
         "Gifford, Cichy, Naselaris & Kay (2026), Nature Communications, "
         "doi 10.1038/s41467-026-69345-9; Allen et al. (2022), A massive 7T fMRI dataset to bridge "
@@ -129,7 +133,7 @@ class NSDSynthetic(Source):
         in_file = self._space.order(kept)
         session = self._space.open_session(self._betas, N_TRIALS, kept[in_file], None)
         noise = average_repeats(folder, averaging, in_file, lambda _: session)
-        voxels["n_invalid_trials"] = (~noise.valid[averaging.unit]).sum(axis=0)
+        voxels["n_invalid_trials"] = noise.n_invalid
         voxels["n_saturated_trials"] = noise.saturated
         voxels["ncsnr"] = noise.ncsnr
         voxels["noise_ceiling"] = noise_ceiling(noise.ncsnr, noise.inverse)

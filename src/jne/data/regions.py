@@ -5,7 +5,7 @@ voxels (or vertices).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
@@ -33,7 +33,7 @@ PAPER = "paper"
 """In place of a ROI set: the paper's ten ROIs, which come from four sets."""
 # A voxel that several sets claim belongs to the first of them: retinotopy, then the functional
 # regions, the smallest first.
-_PAPER = {
+_PAPER: dict[str, dict[str, str]] = {
     "prf-visualrois": {
         "V1v": "V1", "V1d": "V1", "V2v": "V2", "V2d": "V2", "V3v": "V3", "V3d": "V3", "hV4": "V4",
     },
@@ -41,7 +41,6 @@ _PAPER = {
     "floc-places": {"OPA": "OPA", "PPA": "PPA", "RSC": "RSC"},
     "floc-bodies": {"EBA": "EBA"},
 }  # fmt: skip
-_SET_OF = {roi: roi_set for roi_set, names in _PAPER.items() for roi in names.values()}
 # The retrosplenial cortex, which is not the scene region of this name: always with its set.
 _NAMESAKE = ("HCP_MMP1", "RSC")
 
@@ -54,6 +53,13 @@ class RoiSets:
     """(V, n_sets): one column per set, the name of each voxel's label, '' for none."""
     names: dict[str, list[str]]
     """The labels of each set, also those without a voxel in this subject."""
+    paper: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: _PAPER)
+    """By set, the paper's ROI that a label is; in the order in which they claim a voxel."""
+
+    @property
+    def set_of(self) -> dict[str, str]:
+        """The set that each of the paper's ROIs comes from, which need not be there."""
+        return {roi: name for name, rois in self.paper.items() for roi in rois.values()}
 
     @classmethod
     def from_labels(
@@ -82,12 +88,12 @@ def named(labels: NDArray, names: dict[int, str]) -> NDArray[np.str_]:
     return np.array(text, dtype=str)[position]
 
 
-def paper_roi(labels: pd.DataFrame) -> NDArray[np.str_]:
-    """The paper's ROI of each voxel (V,), '' for none. labels: as in `RoiSets`."""
-    roi = np.full(len(labels), "", dtype="<U16")
-    for roi_set, names in _PAPER.items():
-        if roi_set in labels:
-            paper_names = labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
+def paper_roi(sets: RoiSets) -> NDArray[np.str_]:
+    """The paper's ROI of each voxel (V,), '' for none."""
+    roi = np.full(len(sets.labels), "", dtype="<U16")
+    for roi_set, names in sets.paper.items():
+        if roi_set in sets.labels:
+            paper_names = sets.labels[roi_set].map(names).fillna("").to_numpy(dtype=str)
             roi = np.where(roi == "", paper_names, roi)
     return roi
 
@@ -99,11 +105,11 @@ def roi_column(sets: RoiSets, source: str) -> NDArray[np.str_]:
     unknown set.
     """
     if source == PAPER:
-        roi = paper_roi(sets.labels)
-        without_set = [name for name in ROIS if _SET_OF[name] not in sets.names]
+        roi, set_of = paper_roi(sets), sets.set_of
+        without_set = [name for name in ROIS if set_of.get(name) not in sets.names]
         empty = [name for name in ROIS if name not in without_set and not (roi == name).any()]
         if without_set:
-            absent = [roi_set for roi_set in _PAPER if roi_set not in sets.names]
+            absent = [roi_set for roi_set in sets.paper if roi_set not in sets.names]
             _warn(
                 f"roi        without {', '.join(absent)} there is no {', '.join(without_set)}; "
                 f"data.roi=SET takes the labels of another set"
@@ -125,7 +131,7 @@ def select(regions: list[str], sets: RoiSets, within: NDArray[np.bool_]) -> NDAr
     regions: see `_members`. within: (V,). Prints the number of voxels of each region. Raises
     InputError, naming `data.voxels`, for an unknown or ambiguous region or if no voxel is selected.
     """
-    paper, n_selected = paper_roi(sets.labels), {}
+    paper, n_selected = paper_roi(sets), {}
     selected = np.zeros(len(within), dtype=bool)
     for region in regions:
         for name, members in _members(region, sets, paper).items():
@@ -158,7 +164,7 @@ def _members(region: str, sets: RoiSets, paper: NDArray[np.str_]) -> dict[str, N
     if region in sets.names:
         return {region: (sets.labels[region] != "").to_numpy(dtype=bool)}
     rois = TIERS.get(region, (region,) if region in ROIS else ())
-    absent = sorted({_SET_OF[roi] for roi in rois}.difference(sets.names))
+    absent = sorted({sets.set_of[roi] for roi in rois}.difference(sets.names))
     if rois and not absent:
         return {roi: paper == roi for roi in rois}
     owners = [

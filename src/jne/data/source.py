@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from jne.data.prepared import Prepared
 
 _HOME = "jne.data."
+OWN_ARRAYS = "jne.data.external_arrays.ExternalArrays"
+"""The external test set of all data: users' own."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,19 @@ class Source(BaseModel, ABC):
 
     comparison_caveat: ClassVar[str] = ""
     """What to keep in mind where several of its data sets are compared: a sentence."""
+    test_caveat: ClassVar[str] = ""
+    """What to keep in mind where it is an external test set: a sentence."""
 
     @classmethod
-    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any] | None:
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
         """What an external test set takes over from the data that an encoder was trained on.
 
         Parameters
         ----------
+        test : str
+            The class of the external test set, as its `_target_`.
         settings : mapping
             The section `data` of the run's config, which may be anybody's.
         config : Path
@@ -87,14 +95,14 @@ class Source(BaseModel, ABC):
         Returns
         -------
         dict or None
-            Keys of the external test set; None where these data have none.
+            Keys of the external test set; None where it is none of these data.
 
         Raises
         ------
         InputError
             Where an encoder trained with these settings has none.
         """
-        return None
+        return {} if test == OWN_ARRAYS else None
 
     @classmethod
     def mean_image(cls, settings: Mapping[str, Any]) -> NDArray[np.float64] | None:

@@ -5,9 +5,11 @@ V' of them trained on.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
@@ -28,19 +30,42 @@ from jne.utils.tensors import load_tensors
 _NOT_COMPARED = ("path", "ids", "key", "checkpoint", "batch_size", "device", "cache", "dtype")
 
 
+@dataclass(frozen=True)
+class ExternalTest:
+    """How an encoder does on the stimuli of `test`."""
+
+    columns: dict[str, NDArray[np.float64]]
+    """Of the voxel table (V,), those of `jne.columns` with _ood. NaN for voxels that were not
+    trained on, whose responses are missing there, or that have no JNE."""
+    stimuli: pd.DataFrame
+    """One row per stimulus."""
+    trained: NDArray[np.int64]
+    """(V',)"""
+    responses: NDArray[np.float32]
+    """(N, V'), standardised as the training stimuli."""
+    predictions: NDArray[np.float32]
+    """(N, V')"""
+    deviation: NDArray[np.float32]
+    """(N, V'), NaN for voxels without JNE."""
+
+    def arrays(
+        self, rows: NDArray[np.int64], voxels: NDArray[np.int64]
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """Responses, predictions and deviation of some stimuli and voxels, all trained on."""
+        some = np.ix_(rows, np.searchsorted(self.trained, voxels))
+        return self.responses[some], self.predictions[some], self.deviation[some]
+
+
 def external_test(
     run: Results, config: EvaluateConfig, progress: Callable[[float], None]
-) -> dict[str, NDArray[np.float64]]:
-    """Columns (V,) of the voxel table: the scores and the nonlinearity on the stimuli of `test`.
-
-    Those of `jne.columns` with _ood. NaN for voxels that were not trained on, whose responses are
-    missing there, or that have no JNE. None without an external test set.
+) -> ExternalTest | None:
+    """The scores and the nonlinearity on the stimuli of `test`. None without one.
 
     Raises InputError, naming the key, where the run was not trained on data with this external test
     set, or on other features than `features`.
     """
     if config.test is None:
-        return {}
+        return None
     if run.n_folds > 1:
         raise InputError(
             "test", f"the run in {run.path} has an encoder for each fold; train with data.folds=1"
@@ -73,19 +98,23 @@ def external_test(
 
     n = len(run.voxels)
     columns = {name: among_all(v, trained[measured], n) for name, v in scores.items()}
-    columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
-    return columns | {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
+    if "noise_ceiling" in prepared.voxels:
+        columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
+    columns |= {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
+    deviation = among_all(deviation, outputs, len(trained), np.float32)
+    return ExternalTest(columns, prepared.stimuli, trained, responses, predictions, deviation)
 
 
 def _source(run: Results, config: EvaluateConfig) -> Source:
     assert config.test is not None
     data, subject, file = run.config["data"], run.config["subject"], run.path / "config.yaml"
-    trained = source_class(data["_target_"]).external_test(data, file)
+    test = str(config.test.get("_target_"))
+    trained = source_class(data["_target_"]).external_test(test, data, file)
     if trained is None:
         raise InputError(
             "test",
-            f"the encoder of {subject} in {run.path} was trained on data={data['name']}, which has "
-            f"no external test set; choose runs on other data",
+            f"the encoder of {subject} in {run.path} was trained on data={data['name']}, to which "
+            f"this external test set does not belong; choose runs on other data",
             value=config.test.get("name"),
         )
     _check_features(run, config.features)

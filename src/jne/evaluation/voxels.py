@@ -19,7 +19,7 @@ from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.columns import PLANTED, TWINS, baselines, matching, names
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.external_test import external_test
+from jne.evaluation.external_test import ExternalTest, external_test
 from jne.evaluation.missing_variants import missing_variants
 from jne.evaluation.subjects import Subject
 from jne.jacobian import variant_column
@@ -52,6 +52,8 @@ class SubjectData:
     """The ROIs reported, in order: at most MAX_REPORTED, unless the config names more."""
     clusters: Clusters
     """Clusters of the test stimuli; the same for subjects with the same test features."""
+    external: ExternalTest | None = None
+    """How the encoder does on an external test set, where there is one."""
 
     @property
     def name(self) -> str:
@@ -174,8 +176,11 @@ def voxel_tables(
                 progress.update(task, completed=round(20 + 70 * done))
 
             voxels = _voxel_table(subject, config, stages, advance)
+            external = external_test(run, config, advance)
+            if external is not None:
+                voxels = voxels.assign(**external.columns)
             progress.update(task, completed=100)
-            tables.append(SubjectData(config, subject, voxels, rois, clusters[test_set]))
+            tables.append(SubjectData(config, subject, voxels, rois, clusters[test_set], external))
     return tables
 
 
@@ -240,7 +245,6 @@ def _voxel_table(
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(
         deviation, config.seed, among=table["analysed"].to_numpy()
     )
-    table = table.assign(**external_test(run, config, progress))
     if subject.twins is not None:
         table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     if "nonlinear_p_fdr" in table:

@@ -3,7 +3,6 @@
 catalogue  the data sets: names, kinds of stimuli, citations, terms
 files      a subject's HDF5 file, checked when it is opened
 stimuli    the stimulus tables, the split, the images in users' own copies
-average    trials averaged over repeats, in a way that survives a kill
 """
 
 from functools import cached_property
@@ -16,11 +15,13 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from jne.analysis.noise_ceiling import noise_ceiling
+from jne.analysis.repeats import kept_repeats
 from jne.data import regions
+from jne.data.averaging.by_stimulus import average_repeats
+from jne.data.averaging.sums import VoxelNoise
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
 from jne.data.mosaic import catalogue, stimuli
-from jne.data.mosaic.average import Sums, average_repeats
 from jne.data.mosaic.catalogue import DATA_SETS
 from jne.data.mosaic.files import SubjectFile, open_subject, subject_file
 from jne.data.nsd.images import N_IMAGES
@@ -157,17 +158,20 @@ class Mosaic(Source):
             stored = file.noise_ceiling()[kept] if self.noise_ceiling == "stored" else None
             check_disk(folder, self.subject, 1.02 * 4 * len(stimulus_table) * len(kept))
             keys = trials.groupby("stimulus")["key"].agg(list)
-            sums = average_repeats(
+            n_shown = stimulus_table["n_repeats"].to_numpy()
+            noise = average_repeats(
                 folder,
+                n_shown,
                 (stimulus_table["split"] == "test").to_numpy(),
                 len(kept),
                 lambda i: file.read(keys[stimulus_table["stimulus"][i]], kept),
             )
             self._report(trials, stimulus_table)
-            _report_invalid(sums, kept, file)
-        voxels["n_invalid_trials"] = sums.invalid
-        self._add_noise_ceiling(voxels, stimulus_table, sums, stored)
-        write_prepared(self, folder, features, None, stimulus_table, voxels, sums.between.finish())
+            _report_invalid(noise, n_shown.sum(), kept, file)
+        voxels["n_invalid_trials"] = noise.n_invalid
+        self._add_noise_ceiling(voxels, noise, stored)
+        repeats = kept_repeats(n_shown, noise.between_repeats)
+        write_prepared(self, folder, features, None, stimulus_table, voxels, repeats)
         (folder / "state.npz").unlink()
 
     def _features(
@@ -213,21 +217,17 @@ class Mosaic(Source):
     def _add_noise_ceiling(
         self,
         voxels: pd.DataFrame,
-        stimulus_table: pd.DataFrame,
-        sums: Sums,
+        noise: VoxelNoise,
         stored: NDArray[np.float64] | None,
     ) -> None:
         if stored is not None:
             voxels["noise_ceiling"] = stored
             return
-        if not sums.repeats.any():
+        if not len(noise.between_repeats):
             say(f"repeats    no stimulus of {self.subject} was repeated: there is no noise ceiling")
             return
-        inverse = sums.inverse / (stimulus_table["split"] == "test").sum()
-        voxels["ncsnr"] = sums.ncsnr()
-        missing = np.isinf(inverse)  # a test stimulus without a finite trial
-        ceiling = noise_ceiling(voxels["ncsnr"].to_numpy(), np.where(missing, np.nan, inverse))
-        voxels["noise_ceiling"] = ceiling
+        voxels["ncsnr"] = noise.ncsnr
+        voxels["noise_ceiling"] = noise_ceiling(noise.ncsnr, noise.inverse)
 
     def _report(self, trials: pd.DataFrame, stimulus_table: pd.DataFrame) -> None:
         n, used = stimulus_table["split"].value_counts(), stimulus_table["n_repeats"].sum()
@@ -247,14 +247,16 @@ def _grouped(area: NDArray[np.str_], groups: dict[str, tuple[str, ...]]) -> NDAr
     return np.array([names.get(name, "") for name in area.tolist()])
 
 
-def _report_invalid(sums: Sums, kept: NDArray[np.int64], file: SubjectFile) -> None:
+def _report_invalid(
+    noise: VoxelNoise, n_trials: int, kept: NDArray[np.int64], file: SubjectFile
+) -> None:
     """Print how many grayordinates are not finite in some trials, and whether the file says so."""
-    invalid = sums.invalid > 0
+    invalid = noise.n_invalid > 0
     if invalid.any():
         say(
             f"{invalid.sum()} of {len(kept)} grayordinates are NaN or infinite in some trials "
-            f"({(sums.n == 0).sum()} in all): those trials are left out of their means, and "
-            f"counted in voxels.csv",
+            f"({(noise.n_invalid == n_trials).sum()} in all): those trials are left out of their "
+            f"means, and counted in voxels.csv",
             style="yellow",
             soft_wrap=True,
         )

@@ -4,10 +4,6 @@ spaces     the volume of a subject and the fsaverage surface: files, shapes, pos
 behaviour  the trials, the split of the images, the sessions that are there
 images     NSD's images by their numbers
 sessions   the files of a session, from which some voxels are read
-files      what nibabel reads
-betas      betas z-scored and averaged over repeats, in memory
-average    all sessions averaged a block of voxels at a time, in a way that survives a kill
-noise      the noise ceiling as NSD computes it
 labels     the names of labels
 """
 
@@ -25,13 +21,18 @@ from pydantic import Field
 from jne.analysis.noise_ceiling import noise_ceiling
 from jne.analysis.repeats import kept_repeats
 from jne.data import regions
+from jne.data.averaging.by_session import (
+    Averaging,
+    OpenSession,
+    SessionNoise,
+    average_repeats,
+    fresh_scratch,
+)
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.leaks import Leaks
-from jne.data.nsd.average import AVERAGING, Averaging, VoxelNoise, average_repeats
 from jne.data.nsd.behaviour import read_trials, report_sessions, stimulus_table
 from jne.data.nsd.images import N_IMAGES, rows_of
 from jne.data.nsd.labels import label_names
-from jne.data.nsd.sessions import OpenSession
 from jne.data.nsd.spaces import Surface, Volume
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
@@ -44,6 +45,9 @@ from jne.utils.files import write_json
 from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import console
 from jne.utils.reading import reading
+
+SYNTHETIC = "jne.data.nsd_synthetic.NSDSynthetic"
+"""The external test set of NSD, which imports this module."""
 
 
 class NSD(Source):
@@ -84,7 +88,11 @@ class NSD(Source):
     # --- of a run's config ---
 
     @classmethod
-    def external_test(cls, settings: Mapping[str, Any], config: Path) -> dict[str, Any]:
+    def external_test(
+        cls, test: str, settings: Mapping[str, Any], config: Path
+    ) -> dict[str, Any] | None:
+        if test != SYNTHETIC:
+            return super().external_test(test, settings, config)
         if settings.get("feature_zscore", "train") != "train":
             raise InputError(
                 "test",
@@ -206,12 +214,7 @@ class NSD(Source):
         voxels, kept = self._voxel_table()
         test = (stimuli["split"] == "test").to_numpy()
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
-        scratch = folder / AVERAGING
-        scratch.mkdir(exist_ok=True)
-        # What an interrupted preparation left, but for what it completed of the averages
-        for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
-            if file.is_file():
-                file.unlink()
+        scratch = fresh_scratch(folder)
         self._check_disk(folder, trials, averaging, len(voxels))
         features = self._features(trials, numbers)
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
@@ -296,7 +299,7 @@ class NSD(Source):
 
 
 def _count_invalid(
-    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], noise: VoxelNoise
+    voxels: pd.DataFrame, trials: pd.DataFrame, unit: NDArray[np.int64], noise: SessionNoise
 ) -> None:
     """Add how many sessions and runs of each voxel are left out, and trials saturated; print it."""
     units = trials.groupby(unit)

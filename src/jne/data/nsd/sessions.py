@@ -6,17 +6,17 @@ they are, they are read from where they lie in the file; all other layouts are r
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jne.data.nsd.files import check_shape, open_image, reading_image
+from jne.data.averaging.by_session import Betas
+from jne.data.nifti import check_shape, open_image, reading_image
 from jne.utils.files import write_array
 from jne.utils.hdf5 import check_own, open_hdf5
 from jne.utils.reading import reading
 
-VOXELS_AT_ONCE = 512  # their trials in float64, and what is computed of them, stay in the cache
 _PERCENT = 300  # volume betas are percent signal change times this, as int16
 _SATURATED = np.iinfo(np.int16).max
 _AT_ONCE = 2**22  # bytes of the file that are read at once
@@ -24,23 +24,6 @@ _GAP = 2**18  # bytes that are skipped rather than read
 
 Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """z, y and x of V voxels, (V,) each."""
-Betas = tuple[NDArray[np.float32], NDArray[np.int64]]
-"""(n_trials, V) in percent signal change, and how many trials of each voxel are saturated."""
-
-
-class OpenSession(Protocol):
-    """A session from which V voxels are read. Reading is apart from computing: both take long."""
-
-    def read(self, chosen: slice) -> NDArray[Any]:
-        """The raw values (v, n_trials) of some of the V voxels.
-
-        Raises InputError where a file cannot be read.
-        """
-        ...
-
-    def betas(self, raw: NDArray[Any]) -> Betas:
-        """The betas of raw values."""
-        ...
 
 
 class _Volume:

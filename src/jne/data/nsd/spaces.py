@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jne.data.nsd.files import check_shape, open_image, reading_image
-from jne.data.nsd.sessions import Betas, Hdf5Session, NiftiSession, OpenSession
+from jne.data.averaging.by_session import Betas, OpenSession
+from jne.data.nifti import check_shape, open_image, read_values, reading_image
+from jne.data.nsd.sessions import Hdf5Session, NiftiSession
 from jne.errors import InputError
 from jne.utils.reading import reading
 
@@ -58,7 +59,7 @@ class Volume:
 
     def mean_image(self) -> NDArray[np.float64]:
         """The mean of the functional images (X, Y, Z). Raises InputError where it is not there."""
-        return _values(self._folder / "mean.nii.gz")
+        return read_values(self._folder / "mean.nii.gz")
 
     def mask_files(self) -> list[Path]:
         """The files that say which voxels are in the brain."""
@@ -84,7 +85,7 @@ class Volume:
 
         The labels of a hemisphere are -1 in the other one.
         """
-        values = [_values(file) for file in files]
+        values = [read_values(file) for file in files]
         for file, value in zip(files, values, strict=True):
             check_shape(file, value.shape, self._mask.shape)
         return np.maximum.reduce(values).ravel()
@@ -149,7 +150,7 @@ class Surface:
 
     def read_map(self, files: list[Path]) -> NDArray[np.float64]:
         """A map over all vertices, from the files of both hemispheres."""
-        values = [_values(file).ravel() for file in files]
+        values = [read_values(file).ravel() for file in files]
         for file, hemisphere in zip(files, values, strict=True):
             check_shape(file, hemisphere.shape, (N_FSAVERAGE,))
         return np.concatenate(values)
@@ -217,10 +218,3 @@ def _both_hemispheres(folder: Path, name: str) -> list[Path]:
         if not file.exists():
             raise InputError("data.root", f"{other} is there, but {file.name} is missing beside it")
     return files
-
-
-def _values(path: Path) -> NDArray[np.float64]:
-    """The array of an image."""
-    image = open_image(path)
-    with reading_image(path):
-        return np.asarray(image.dataobj, dtype=np.float64)

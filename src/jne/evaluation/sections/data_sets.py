@@ -1,7 +1,8 @@
 """Several data sets in one space: do JNE, W and the hierarchy agree, also where one is left out?
 
 The space is that of the areas of HCP_MMP1, which voxel tables have in the column of that name. For
-data on fs_LR, single vertices are compared, too.
+data on fs_LR, single vertices are compared, too. Data sets without areas have tiers, and ROIs of
+the same names.
 """
 
 from collections import Counter
@@ -19,7 +20,7 @@ from jne.evaluation.claims import unclaimed_across
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.sections.data_set_figures import consensus_map, left_out, matrices, tiers
 from jne.evaluation.voxels import SubjectData
-from jne.roi import HCP_MMP1_TIERS, tier_of
+from jne.roi import HCP_MMP1_TIERS, ordered, tier_of
 from jne.utils.fslr import MESH
 
 ATLAS = "HCP_MMP1"
@@ -43,6 +44,7 @@ class DataSets(Section):
     }
     headings: Mapping[str, str] = {
         "data_set": "data set",
+        "group": "region",
         "n_areas": "areas",
         "rho": "Spearman",
         "n_vertices": "vertices",
@@ -61,18 +63,26 @@ class DataSets(Section):
         return {}
 
     def tables_across(self, subjects: Sequence[SubjectData], tables: Tables) -> Tables:
+        regions = _regions(subjects)
+        by_data_set = {"regions_by_data_set": regions} if len(regions) else {}
         compared = _compared(subjects)
         if not compared:
-            return {}
-        return {
+            return by_data_set
+        return by_data_set | {
             "agreement": _agreement(compared, tables["areas"]),
             "left_out": _left_out(compared, tables["areas"]),
         }
 
     def text_across(self, subjects: Sequence[SubjectData], tables: Tables) -> str:
+        by_data_set = ""
+        if "regions_by_data_set" in tables:
+            by_data_set = (
+                "Regions by data set: a subject's mean over its analysed voxels, where there are "
+                f"at least {hierarchy.MIN_VOXELS}, then the mean over the subjects of a data set. "
+            )
         if "left_out" not in tables:
-            return ""
-        return (
+            return by_data_set
+        return by_data_set + (
             "Means over the analysed voxels of each area of HCP_MMP1, both hemispheres together, "
             f"where a subject has at least {hierarchy.MIN_VOXELS} of them; compared by ranks. Left "
             "out: the mean ranks of one data set against those of all others; given R²: with the "
@@ -84,7 +94,7 @@ class DataSets(Section):
     def figures_across(self, subjects: Sequence[SubjectData], tables: Tables) -> dict[str, Figure]:
         compared = _compared(subjects)
         if not compared:
-            return {}
+            return _tier_figure(_by_own_tier(subjects), [d.subject.data_set for d in subjects])
         areas = tables["areas"]
         names = [data.name for data in compared]
         groups = [data.subject.data_set for data in compared]
@@ -94,9 +104,7 @@ class DataSets(Section):
             "agreement": matrices(tables["agreement"], names, groups, MEASURES),
             "left_out": left_out(jne, profiles["jne"].columns.tolist()),
         }
-        by_tier = _by_tier(areas, names)
-        if by_tier.notna().to_numpy().any():
-            drawn["tiers"] = tiers(by_tier, groups)
+        drawn |= _tier_figure(_by_tier(areas, names), groups)
         picture = consensus_map(
             pd.Series(
                 agreement.mean_rank(np.stack([own for own, _ in jne.values()])),
@@ -139,10 +147,18 @@ class DataSets(Section):
         return dict(zip("left_out_rho/" + out["left_out"], out["rho"], strict=True))
 
     def caveats(self, subjects: Sequence[SubjectData], tables: Tables) -> list[str]:
+        by_data_set = []
+        if "regions_by_data_set" in tables:
+            by_data_set = [
+                "Regions of one name may be drawn otherwise in another data set: the HVC is "
+                "functional regions of each person in some (NSD, LAION-fMRI), and areas of "
+                f"{ATLAS} in others (MOSAIC)."
+            ]
         compared = _compared(subjects)
         if not compared:
-            return []
+            return by_data_set
         lines = [
+            *by_data_set,
             "Areas are few and neighbours are alike, so a correlation over areas has no honest p. "
             "Agreement of many data sets is the evidence.",
             "Data sets differ in stimuli, scanners, designs, repeats and so in noise. Where R² "
@@ -167,6 +183,44 @@ def _compared(subjects: Sequence[SubjectData]) -> list[SubjectData]:
     if len(names) < 2:
         return []
     return sorted(comparable, key=lambda data: names.index(data.subject.data_set))
+
+
+def _regions(subjects: Sequence[SubjectData]) -> pd.DataFrame:
+    """Means of the tiers and ROIs that several data sets have: one row per region and data set."""
+    rows = []
+    for data in subjects:
+        for level, column in (("tier", "tier"), ("roi", "roi")):
+            for group, voxels in data.analysed.groupby(column):
+                if group and len(voxels) >= hierarchy.MIN_VOXELS:
+                    means = {k: voxels[v].mean() for k, v in _COLUMNS.items() if v in voxels}
+                    of_subject = {"level": level, "group": group}
+                    rows.append(of_subject | {"data_set": data.subject.data_set} | means)
+    if not rows:
+        return pd.DataFrame()
+    grouped = pd.DataFrame(rows).groupby(["level", "group", "data_set"], sort=False)
+    table = grouped.mean().reset_index()
+    table.insert(3, "n_subjects", grouped.size().to_numpy())
+    shared = table.groupby(["level", "group"])["data_set"].transform("nunique") > 1
+    rois = ordered(table.loc[table["level"] == "roi", "group"])
+    order = {name: k for k, name in enumerate(dict.fromkeys([*_TIERS, *rois]))}
+    return table[shared].sort_values("group", key=lambda g: g.map(order), kind="stable")
+
+
+def _by_own_tier(subjects: Sequence[SubjectData]) -> pd.DataFrame:
+    """(S, 3): mean JNE of each subject's tiers, relative to its mean over tiers; none of one data
+    set alone."""
+    means = pd.DataFrame(index=[data.name for data in subjects], columns=_TIERS, dtype=np.float64)
+    if len({data.subject.data_set for data in subjects}) > 1:
+        for data in subjects:
+            of_tier = data.analysed.groupby("tier")["jne"].agg(["mean", "size"])
+            enough = of_tier.loc[of_tier["size"] >= hierarchy.MIN_VOXELS, "mean"]
+            means.loc[data.name] = enough.reindex(_TIERS).to_numpy()
+    return means.div(means.mean(axis=1), axis=0)
+
+
+def _tier_figure(by_tier: pd.DataFrame, groups: Sequence[str]) -> dict[str, Figure]:
+    """by_tier: as of `_by_tier`. groups: the data set of each subject."""
+    return {"tiers": tiers(by_tier, groups)} if by_tier.notna().to_numpy().any() else {}
 
 
 def _of_areas(data: SubjectData) -> pd.DataFrame:

@@ -10,11 +10,16 @@ from scipy import stats
 from jne.analysis.hierarchy import MIN_VOXELS
 from jne.analysis.reliability import correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
+from jne.analysis.stimulus_sets import set_scores
+from jne.data.source import source_class
+from jne.data.splits import MIN_TEST_STIMULI
+from jne.evaluation.external_test import ExternalTest
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
-from jne.plots.style import subplots
+from jne.plots.style import short, subplots
 
+_IN, _OUT = "in distribution", "out of distribution"
 _MEANS = {
     "r2": "r2_nonlinear",
     "r2_ood": "r2_ood",
@@ -34,6 +39,8 @@ class OutOfDistribution(Section):
         "out_of_distribution": "R² and JNE of each analysed voxel on the test stimuli of the "
         "training data (in) and on the external test set (out), one point (or bin) per voxel. "
         "Line: equal values.",
+        "out_of_distribution_by_kind": "R², r and JNE of all analysed voxels by kind of stimulus, "
+        "with 95 % intervals over stimuli. Grey: the run's own test stimuli.",
     }
     headings: Mapping[str, str] = {
         "r2": "R² in",
@@ -50,21 +57,39 @@ class OutOfDistribution(Section):
         if "jne_ood" not in data.voxels:
             return {}
         rows = [_row(region, chosen) for region, chosen in by_region(data.analysed, data.rois)]
-        return {"out_of_distribution": pd.DataFrame(rows)}
+        tables = {"out_of_distribution": pd.DataFrame(rows)}
+        if data.external is not None and "category" in data.external.stimuli:
+            tables["out_of_distribution_by_kind"] = _by_kind(data, data.external)
+        return tables
 
     def text(self, data: SubjectData, tables: Tables) -> str:
         assert data.config.test is not None
+        caveat = source_class(data.config.test.get("_target_")).test_caveat
+        by_kind = ""
+        if "out_of_distribution_by_kind" in tables:
+            by_kind = (
+                " By kind: R² is of all voxels of a region together, r and JNE are means over "
+                "them; intervals (95 %) are over stimuli, by bootstrap, with the encoder and the "
+                "noise of the voxels as they are. R² and JNE within a kind are relative to the "
+                "mean of its stimuli."
+            )
         return (
             f"Means over the analysed voxels. In: the {len(data.subject.nonlinear.stimuli)} test "
             f"stimuli of the run. Out: {data.config.test['name']}, with the stored encoder; "
-            f"nothing was trained on it. Its responses are standardised in their own session, so "
-            f"R² out also counts a shift or a scale between sessions as error, and r does not. "
-            f"The JNE maps can correlate no better than their reliability allows: the geometric "
-            f"mean of both split-half correlations (Spearman-Brown)."
+            f"nothing was trained on it. {caveat} The JNE maps can correlate no better than their "
+            f"reliability allows: the geometric mean of both split-half correlations "
+            f"(Spearman-Brown).{by_kind}"
         )
 
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
-        return {"out_of_distribution": _in_and_out(data.analysed)} if tables else {}
+        if not tables:
+            return {}
+        figures = {"out_of_distribution": _in_and_out(data.analysed)}
+        if "out_of_distribution_by_kind" in tables:
+            by_kind = tables["out_of_distribution_by_kind"]
+            whole = by_kind[by_kind["roi"] == WHOLE_BRAIN]
+            figures["out_of_distribution_by_kind"] = _kinds(whole)
+        return figures
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
@@ -96,6 +121,29 @@ class OutOfDistribution(Section):
             "because the sets are differently diverse; the correlation of the maps does not depend "
             "on the level."
         ]
+
+
+def _by_kind(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
+    """Scores of the stimuli of each kind in each region, beside those of the run's own test."""
+    run, kinds = data.subject.nonlinear, external.stimuli["category"]
+    sets = {_OUT: np.arange(len(kinds))}
+    for kind in sorted(kinds.unique()):
+        members = np.flatnonzero(kinds == kind)
+        if len(members) >= MIN_TEST_STIMULI:
+            sets[str(kind)] = members
+    responses, predictions, deviation = map(run.array, ("responses", "predictions", "deviation"))
+    n_bootstrap, seed, rows = data.config.stats.n_bootstrap, data.config.seed, []
+    for region, chosen in by_region(data.analysed, data.rois):
+        v = chosen.index.to_numpy()
+        arrays = {_IN: (responses[:, v], predictions[:, v], deviation[:, v])}
+        arrays |= {kind: external.arrays(members, v) for kind, members in sets.items()}
+        for kind, (y, p, s) in arrays.items():
+            scores = set_scores(y, p, s, n_bootstrap, seed)
+            row: dict[str, object] = {"roi": region, "kind": kind, "n_stimuli": len(y)}
+            for name, (value, low, high) in scores._asdict().items():
+                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def _row(region: str, voxels: pd.DataFrame) -> dict[str, object]:
@@ -143,4 +191,21 @@ def _in_and_out(voxels: pd.DataFrame) -> Figure:
             ylabel=f"{name}, out of distribution",
             title=f"{name}: r = {r:.2f}",
         )
+    return figure
+
+
+def _kinds(table: pd.DataFrame) -> Figure:
+    """table: rows of `_by_kind` of one region."""
+    height = 1.0 + 0.24 * len(table)
+    figure, axes = subplots(1, 3, figsize=(7.2, height), layout="constrained", sharey=True)
+    y = np.arange(len(table))[::-1]
+    for panel, name, label in zip(axes, ("r2", "r", "jne"), ("R²", "r", "JNE"), strict=True):
+        ends = table[[f"{name}_low", f"{name}_high"]].to_numpy().T
+        inside = (table["kind"] == _IN).to_numpy()
+        panel.hlines(y, *ends, color="#777777", lw=1)
+        panel.scatter(table[name], y, s=18, c=np.where(inside, "#999999", "#222222"), zorder=2)
+        panel.set(xlabel=label)
+    axes[0].set_yticks(
+        y, [short(f"{k} ({n})", 30) for k, n in zip(table["kind"], table["n_stimuli"], strict=True)]
+    )
     return figure

@@ -6,7 +6,7 @@ NSD's script is export_noiseceiling.m in github.com/cvnlab/nsddatapaper.
 import numpy as np
 from numpy.typing import NDArray
 
-from jne.data.nsd.betas import Means
+from jne.data.averaging.means import Means
 
 _N_REPEATS = 3  # of the images that are used
 

@@ -16,17 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from jne.analysis.noise_ceiling import mean_inverse, ncsnr_from_sums
-from jne.data.nsd.betas import Means, Repeats, standardise, units_of
-from jne.data.nsd.noise import ncsnr_as_nsd
-from jne.data.nsd.sessions import VOXELS_AT_ONCE, OpenSession
+from jne.analysis.noise_ceiling import mean_inverse
+from jne.data.averaging.as_nsd import ncsnr_as_nsd
+from jne.data.averaging.means import VOXELS_AT_ONCE, Means, Repeats, standardise, units_of
+from jne.data.averaging.sums import TrialSums, VoxelNoise
 from jne.utils.blocks import even_blocks
 from jne.utils.files import atomic_file
 from jne.utils.progress import stage_progress
@@ -37,49 +37,40 @@ _MEANS_BYTES = 10**9  # of the means of a block, in memory
 _ROWS_BYTES = 2**26  # of the responses that are written at once
 
 
+Betas = tuple[NDArray[np.float32], NDArray[np.int64]]
+"""(n_trials, V) in the units of the data, and how many trials of each voxel are saturated."""
+
+
+class OpenSession(Protocol):
+    """A session from which V voxels are read. Reading is apart from computing: both take long."""
+
+    def read(self, chosen: slice) -> NDArray[Any]:
+        """The raw values (v, n_trials) of some of the V voxels.
+
+        Raises InputError where a file cannot be read.
+        """
+        ...
+
+    def betas(self, raw: NDArray[Any]) -> Betas:
+        """The betas of raw values."""
+        ...
+
+
 @dataclass(frozen=True)
-class VoxelNoise:
-    """What is known of V voxels besides their means."""
+class SessionNoise(VoxelNoise):
+    """`between_repeats` is NaN for voxels with invalid units."""
 
     valid: NDArray[np.bool_]
     """(U, V): whether a voxel was finite and not constant in a unit."""
     saturated: NDArray[np.int64]
-    """(V,): the number of trials at an end of the int16 range."""
-    ncsnr: NDArray[np.float64]
-    """(V,): computed from the trials; NaN where that was not asked for."""
-    inverse: NDArray[np.float64]
-    """(V,): the mean of 1 / (valid trials) over the test images, NaN where one has none."""
-    between_repeats: NDArray[np.float32]
-    """(B, V): `jne.analysis.repeats.RepeatNoise.noise`, NaN for voxels with invalid units; (0, V)
-    without repeats."""
-
-    @classmethod
-    def joined(cls, parts: "list[VoxelNoise]") -> "VoxelNoise":
-        """The voxels of all parts."""
-        columns = zip(*(vars(part).values() for part in parts), strict=True)
-        return cls(*(np.concatenate(column, axis=-1) for column in columns))
-
-    def reordered(self, order: NDArray[np.int64]) -> "VoxelNoise":
-        """Of the voxels that are here in the order `order`, (V,)."""
-        place = np.argsort(order)
-        return VoxelNoise(*(values[..., place] for values in vars(self).values()))
-
-    @classmethod
-    def load(cls, path: Path) -> "VoxelNoise":
-        with np.load(path, allow_pickle=False) as saved:
-            return cls(**saved)
-
-    def save(self, path: Path) -> None:
-        with atomic_file(path) as temporary, open(temporary, "wb") as file:
-            np.savez(file, **vars(self))
+    """(V,): the number of trials at an end of the range of the file's integers."""
 
 
 class Averaging:
     """How the trials of a subject are averaged.
 
-    trials: one row per trial, ordered by session: session, run, row (of the image). zscore: run,
-    session or none. noise_ceiling: as of `NSD`. test: (N,), the test images. dtype: of the means
-    while they are computed.
+    trials: as of `Repeats`. zscore: run, session or none. noise_ceiling: as of
+    `NSD`. test: (N,), the test images. dtype: of the means while they are computed.
     """
 
     def __init__(
@@ -133,14 +124,15 @@ class _Part:
         unit = self._how.repeats.sessions[number].unit
         self.means.add(number, betas, standardise(betas, unit, zscore=self._how.zscore))
 
-    def finish(self) -> VoxelNoise:
+    def finish(self) -> SessionNoise:
         """Set the means without any valid trial to NaN; measure the noise."""
         values, count = self.means.values, self.means.count
         ncsnr = np.full(values.shape[1], np.nan)
         if self._as_nsd is not None:
             ncsnr = ncsnr_as_nsd(*self._as_nsd)
         elif self.means.squares is not None:
-            ncsnr = ncsnr_from_sums(count, values.astype(np.float64), self.means.squares)
+            sums = TrialSums.of_means(count, values.astype(np.float64), self.means.squares)
+            ncsnr = sums.ncsnr()
         count = np.broadcast_to(count, values.shape)
         inverse = mean_inverse(count[self._how.test])
         repeats = self.means.kept_repeats()
@@ -148,7 +140,22 @@ class _Part:
         missing = count == 0
         if missing.any():
             values[missing] = np.nan
-        return VoxelNoise(self.means.valid, self._saturated, ncsnr, inverse, noise)
+        valid, unit = self.means.valid, self._how.unit
+        n_invalid = np.bincount(unit, minlength=len(valid)) @ ~valid
+        return SessionNoise(n_invalid, ncsnr, inverse, noise, valid, self._saturated)
+
+
+def fresh_scratch(folder: Path) -> Path:
+    """The scratch folder of what is prepared in `folder`, with what an interrupted call completed.
+
+    All else that it left is removed.
+    """
+    scratch = folder / AVERAGING
+    scratch.mkdir(exist_ok=True)
+    for file in (*folder.iterdir(), *scratch.glob(".*.tmp")):
+        if file.is_file():
+            file.unlink()
+    return scratch
 
 
 def average_repeats(
@@ -156,7 +163,7 @@ def average_repeats(
     averaging: Averaging,
     order: NDArray[np.int64],
     open_session: Callable[[int], OpenSession],
-) -> VoxelNoise:
+) -> SessionNoise:
     """Write the mean of each image's valid trials to responses.npy, NaN where there is none.
 
     folder: of the data. order: (V,), the voxels in the order of the files. open_session: function
@@ -195,7 +202,7 @@ def average_repeats(
                     part.add(k, *opened[sessions[k]].betas(raw[v]))
 
                 list(pool.map(add, parts, columns))
-            noise = VoxelNoise.joined(list(pool.map(_Part.finish, parts)))
+            noise = SessionNoise.joined(list(pool.map(_Part.finish, parts)))
             means = [part.means.values for part in parts]
             if len(blocks) == 1:
                 _write_columns(folder / "responses.npy", means, order)
@@ -206,8 +213,8 @@ def average_repeats(
             del parts, means, raw, add  # the next block takes their place in memory
     means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
     _write_columns(folder / "responses.npy", means, order)
-    parts_noise = [VoxelNoise.load(folder / AVERAGING / f"noise_{name}.npz") for name in names]
-    return VoxelNoise.joined(parts_noise).reordered(order)
+    parts_noise = [SessionNoise.load(folder / AVERAGING / f"noise_{name}.npz") for name in names]
+    return SessionNoise.joined(parts_noise).reordered(order)
 
 
 def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:

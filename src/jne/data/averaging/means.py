@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne.analysis.repeats import RepeatNoise, RepeatSums
-from jne.data.nsd.sessions import VOXELS_AT_ONCE
 from jne.utils.blocks import even_blocks
+
+VOXELS_AT_ONCE = 512  # their trials in float64, and what is computed of them, stay in the cache
 
 
 @dataclass(frozen=True)
@@ -23,19 +24,22 @@ class _Session:
     """Of the U units, those of the session."""
     unit: NDArray[np.int64]
     """(n_trials,), the unit of each trial."""
+    kept: slice | NDArray[np.int64]
+    """The trials of images that are averaged; the others are standardised with them."""
     row: NDArray[np.int64]
-    """(n_trials,), the image of each trial."""
+    """(n_kept,), the image of each of them."""
     rows: NDArray[np.int64]
     """(n_rows,), the images: rows of the means."""
     repeats: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
-    """Of the first time an image is shown, the second, and so on: which of `rows`, which trials."""
+    """Of the first time an image is shown, the second, and so on: which of `rows`, which trials, of
+    those that are kept."""
 
 
 class Repeats:
     """When each image was shown.
 
-    trials: one row per trial, ordered by session: session, run, row (of the image). unit: (n,), the
-    unit of each trial, from 0 in the order of sessions.
+    trials: one row per trial, ordered by session: session, run, row (of the image, -1 for one that
+    is not averaged). unit: (n,), the unit of each trial, from 0 in the order of sessions.
     """
 
     def __init__(self, trials: pd.DataFrame, unit: NDArray[np.int64]) -> None:
@@ -44,19 +48,23 @@ class Repeats:
         row = trials["row"].to_numpy()
         self.presentations = np.zeros((row.max() + 1, unit.max() + 1))
         """(N, U), how often each image was shown in each unit."""
-        np.add.at(self.presentations, (row, unit), 1)
+        np.add.at(self.presentations, (row[row >= 0], unit[row >= 0]), 1)
         inside = [(trials["session"] == number).to_numpy() for number in self.numbers]
         self.sessions = [_session(row[trial], unit[trial]) for trial in inside]
 
 
 def _session(row: NDArray[np.int64], unit: NDArray[np.int64]) -> _Session:
+    kept: slice | NDArray[np.int64] = slice(None)
+    if row.min() < 0:
+        kept = np.flatnonzero(row >= 0)
+    row = row[kept]
     order = np.argsort(row, kind="stable")
     rows, first, count = np.unique(row[order], return_index=True, return_counts=True)
     repeats = []
-    for repeat in range(count.max()):
+    for repeat in range(count.max(initial=0)):
         again = np.flatnonzero(count > repeat)
         repeats.append((again, order[first[again] + repeat]))
-    return _Session(slice(unit.min(), unit.max() + 1), unit, row, rows, repeats)
+    return _Session(slice(unit.min(), unit.max() + 1), unit, kept, row, rows, repeats)
 
 
 def units_of(trials: pd.DataFrame, zscore: str) -> NDArray[np.int64]:
@@ -102,10 +110,13 @@ class Means:
         """
         session = self._repeats.sessions[number]
         start, end = session.units.start, session.units.stop
-        presentations = self._repeats.presentations[session.rows]
         self.valid[start:end] = valid
+        if not len(session.rows):
+            return
+        presentations = self._repeats.presentations[session.rows]
+        betas = betas[session.kept]
         if not valid.all():
-            betas = np.where(valid[session.unit - start], betas, 0)
+            betas = np.where(valid[session.unit[session.kept] - start], betas, 0)
         (_, once), *more = session.repeats
         total = betas[once].astype(np.float64)
         for again, trials in more:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
+import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError
 from nibabel.spatialimages import HeaderDataError
+from numpy.typing import NDArray
 
 from jne.errors import InputError
 from jne.utils.plain import regular_file
@@ -39,3 +41,10 @@ def check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -
         raise InputError(
             "data.root", f"{path} has shape {tuple(shape)}, expected {tuple(expected)}"
         )
+
+
+def read_values(path: Path) -> NDArray[np.float64]:
+    """The array of an image."""
+    image = open_image(path)
+    with reading_image(path):
+        return np.asarray(image.dataobj, dtype=np.float64)

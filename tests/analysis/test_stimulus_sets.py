@@ -1,0 +1,53 @@
+"""Scores of a set of stimuli against one resample at a time."""
+
+import numpy as np
+import pytest
+
+from jne.analysis.prediction import resample_counts
+from jne.analysis.stimulus_sets import set_scores
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    responses = rng.standard_normal((12, 30))
+    predictions = 0.6 * responses + rng.standard_normal((12, 30))
+    deviation = np.abs(rng.standard_normal((12, 30))) + 5
+    return responses, predictions, deviation
+
+
+def plain(responses, predictions, deviation):
+    r2 = 1 - np.square(responses - predictions).sum() / (12 * responses.var(axis=0)).sum()
+    r = np.nanmean([np.corrcoef(*pair)[0, 1] for pair in zip(responses.T, predictions.T)])  # noqa: B905
+    return r2, r, deviation.std(axis=0).mean()
+
+
+def test_values_and_intervals_are_those_of_each_resample(arrays):
+    scores = set_scores(*arrays, 200, 3)
+    assert [score.value for score in scores] == pytest.approx(plain(*arrays))
+    draws = [
+        np.repeat(np.arange(12), count) for count in resample_counts(12, 200, 3).astype(int)
+    ]  # fmt: skip
+    resampled = np.array([plain(*(array[draw] for array in arrays)) for draw in draws])
+    for score, values in zip(scores, resampled.T, strict=True):
+        assert [score.low, score.high] == pytest.approx(np.quantile(values, [0.025, 0.975]))
+
+
+def test_voxels_that_are_missing_or_constant_are_left_out_where_they_have_no_number(arrays):
+    responses, predictions, deviation = (array.copy() for array in arrays)
+    responses[3, :10], deviation[:, 20:], predictions[:, 15] = np.nan, np.nan, 0
+    scores = set_scores(responses, predictions, deviation, 50, 0)
+    some = [k for k in range(10, 30) if k != 15]
+    _, r, _ = plain(responses[:, some], predictions[:, some], deviation)
+    error = np.square(responses[:, 10:] - predictions[:, 10:]).sum()
+    r2 = 1 - error / (12 * responses[:, 10:].var(axis=0)).sum()
+    jne = deviation[:, :20].std(axis=0).mean()
+    assert [score.value for score in scores] == pytest.approx([r2, r, jne])
+    nothing = set_scores(np.full((12, 2), np.nan), predictions[:, :2], deviation[:, 20:22], 5, 0)
+    assert np.isnan([score.value for score in nothing]).all()
+
+
+def test_blocks_do_not_matter(arrays, monkeypatch):
+    whole = set_scores(*arrays, 20, 0)
+    monkeypatch.setattr("jne.utils.blocks.voxel_blocks.__defaults__", (7,))
+    np.testing.assert_allclose(set_scores(*arrays, 20, 0), whole)
