@@ -24,12 +24,14 @@ from jne.data.centring import offset
 from jne.data.prepared import Prepared, write_prepared
 from jne.data.source import Source
 from jne.data.splits import SPLITS, Count, Share, random_split
+from jne.data.volume import Grid, regions_of
 from jne.data.voxel_table import check_voxel_table, with_numbers
 from jne.errors import InputError
 from jne.features.base import Features, OwnFeatures, layer_of, not_given
 from jne.features.images import Images
 from jne.features.pairing import check_one_order, rows_by_name
 from jne.utils.arrays import read_array
+from jne.utils.files import write_json
 from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import say
 from jne.utils.user_tables import read_user_table
@@ -62,7 +64,14 @@ class Arrays(Source):
     """True for responses of shape (n_voxels, n_stimuli) or (n_voxels, n_stimuli, n_repeats)."""
     voxels: UserPath | None = None
     """A CSV with one row per voxel. All columns are kept; a column `ncsnr` is used."""
-    roi_column: str = "roi"
+    roi_column: str | None = "roi"
+    """None: its voxels have no regions."""
+    mask: UserPath | None = Field(default=None, exclude_if=not_given)
+    """A NIfTI image: the voxels are those above 0, in the order of nilearn's NiftiMasker."""
+    atlas: UserPath | None = Field(default=None, exclude_if=not_given)
+    """A NIfTI image of whole numbers on the grid of the mask, the regions of the voxels."""
+    atlas_labels: UserPath | None = Field(default=None, exclude_if=not_given)
+    """A table with the columns index and name."""
     noise_ceiling_unit: Literal["percent"] | None = Field(default=None, exclude_if=not_given)
     """`percent`, where that is the unit of the column `noise_ceiling`; None: shares from 0 to 1."""
     stimuli: UserPath | None = None
@@ -91,6 +100,10 @@ class Arrays(Source):
                 "it out",
                 value=getattr(self, idle[0]),
             )
+        for name, needed in (("atlas", "mask"), ("atlas_labels", "atlas")):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                value = getattr(self, name)
+                raise InputError(name, f"has no effect without data.{needed}; leave it out", value)
         if self.voxels is None and self.noise_ceiling_unit is not None:
             raise InputError(
                 "noise_ceiling_unit",
@@ -100,7 +113,16 @@ class Arrays(Source):
         return self
 
     def input_files(self) -> list[Path]:
-        paths = (self.features, self.image_path, self.responses, self.voxels, self.stimuli)
+        paths = (
+            self.features,
+            self.image_path,
+            self.responses,
+            self.voxels,
+            self.stimuli,
+            self.mask,
+            self.atlas,
+            self.atlas_labels,
+        )
         files = [self.root / path for path in paths if path is not None]
         return files + self.image_features.input_files()
 
@@ -132,6 +154,8 @@ class Arrays(Source):
                 voxels["ncsnr"] = averaged.ncsnr
             voxels["noise_ceiling"] = noise_ceiling(voxels["ncsnr"].to_numpy(), averaged.inverse)
             responses = averaged.mean
+        if self.mask is not None:
+            write_json(folder / "space.json", self._grid.geometry())
         write_prepared(self, folder, features, responses, stimuli, voxels, repeats)
 
     def supersedes(self, earlier: Prepared) -> bool:
@@ -202,24 +226,61 @@ class Arrays(Source):
             message += f"; set data.transpose_features={str(not self.transpose_features).lower()}"
         raise InputError("data.features", message)
 
+    @property
+    def _grid(self) -> Grid:
+        assert self.mask is not None
+        return Grid(self.root / self.mask, "data.mask")
+
     def _voxel_table(self, n_voxels: int) -> pd.DataFrame:
+        table = self._user_voxels(n_voxels)
+        if self.mask is None:
+            return table
+        grid, taken = self._grid, [name for name in "ijk" if name in table]
+        if taken:
+            raise InputError(
+                "data.mask",
+                f"says where the voxels are, and so does the column {taken[0]} of {self.voxels}; "
+                f"leave one out",
+            )
+        kept = np.flatnonzero(grid.brain())
+        if len(kept) != n_voxels:
+            raise InputError(
+                "data.mask",
+                f"has {len(kept)} voxels above 0, but data.responses has {n_voxels}",
+                value=self.mask,
+            )
+        table[["i", "j", "k"]] = grid.positions(kept)
+        if self.atlas is not None:
+            if (table["roi"] != "").any():
+                raise InputError(
+                    "data.atlas",
+                    f"names regions, and so does {self.voxels}; set data.roi_column=null",
+                )
+            labels = None if self.atlas_labels is None else self.root / self.atlas_labels
+            table["roi"] = regions_of(grid, kept, self.root / self.atlas, labels)
+        return table
+
+    def _user_voxels(self, n_voxels: int) -> pd.DataFrame:
         if self.voxels is None:
             return pd.DataFrame({"voxel": np.arange(n_voxels), "roi": ""})
         path = self.root / self.voxels
         table = _read_table(path, "data.voxels", n_voxels, "voxels")
-        if self.roi_column not in table:
+        if self.roi_column is None:
+            table["roi"] = ""
+        elif self.roi_column not in table:
             raise InputError(
                 "data.roi_column",
                 f"not a column of {self.voxels}, which has {', '.join(table.columns)}",
                 value=self.roi_column,
             )
-        if self.roi_column != "roi" and "roi" in table:
+        elif self.roi_column != "roi" and "roi" in table:
             raise InputError(
                 "data.roi_column",
                 f"{self.voxels} also has a column roi; rename it",
                 value=self.roi_column,
             )
-        table = table.rename(columns={self.roi_column: "roi"})
+        else:
+            table = table.rename(columns={self.roi_column: "roi"})
         if "voxel" not in table:
             table.insert(0, "voxel", np.arange(n_voxels))
         table = with_numbers(table, "data.voxels", str(path))

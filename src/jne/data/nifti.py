@@ -18,29 +18,29 @@ from jne.utils.reading import reading
 
 
 @contextmanager
-def reading_image(path: Path) -> Iterator[None]:
+def reading_image(path: Path, key: str = "data.root") -> Iterator[None]:
     """`reading`, where nibabel reads: it raises many kinds of errors for damaged files."""
-    with reading(path, "data.root"):
+    with reading(path, key):
         try:
             yield
         except (ImageFileError, HeaderDataError, MGHError, TypeError, OverflowError) as error:
             raise OSError(error) from error
 
 
-def open_image(path: Path) -> Any:
+def open_image(path: Path, key: str = "data.root") -> Any:
     """An image, whose array nibabel reads when it is asked for."""
-    with reading_image(path):
+    with reading_image(path, key):
         # nibabel itself reports a missing permission as an unknown format
-        regular_file(path, key="data.root").open("rb").close()
+        regular_file(path, key=key).open("rb").close()
         return nib.load(path)
 
 
-def check_shape(path: Path, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def check_shape(
+    path: Path, shape: tuple[int, ...], expected: tuple[int, ...], key: str = "data.root"
+) -> None:
     """Raise InputError where a file has another shape."""
     if tuple(shape) != tuple(expected):
-        raise InputError(
-            "data.root", f"{path} has shape {tuple(shape)}, expected {tuple(expected)}"
-        )
+        raise InputError(key, f"{path} has shape {tuple(shape)}, expected {tuple(expected)}")
 
 
 def read_values(path: Path) -> NDArray[np.float64]:

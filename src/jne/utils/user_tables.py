@@ -15,7 +15,7 @@ from jne.utils.reading import reading
 
 
 def read_user_table(path: Path, key: str) -> pd.DataFrame:
-    """The cells of a CSV with a header, all text, without the blanks around them.
+    """The cells of a CSV, or .tsv, with a header, all text, without the blanks around them.
 
     A column without a name is called `Unnamed: k`, as in pandas. Where two spellings become one,
     because only blanks around them differ, that is printed. Raises InputError, naming the config
@@ -24,7 +24,7 @@ def read_user_table(path: Path, key: str) -> pd.DataFrame:
     """
     with reading(path, key), path.open(newline="", encoding="utf-8-sig") as file:
         try:
-            reader = csv.reader(file)
+            reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
             lines = [(reader.line_num, line) for line in reader if line]
         except csv.Error as error:
             raise ValueError(error) from error

@@ -1,77 +1,16 @@
-"""The volume of a person: its shape and affine, maps on it, and sessions of betas on it."""
+"""Sessions of betas on the volume of a person."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from jne.data.averaging.by_session import Betas
-from jne.data.nifti import check_shape, open_image, reading_image
-from jne.errors import InputError
+from jne.data.nifti import reading_image
+from jne.data.volume import Grid
 from jne.utils.files import atomic_file
-
-_TOLERANCE = 0.1  # mm, anywhere in the grid: headers round
-
-
-class Grid:
-    """The grid (X, Y, Z) of a mask, numbered in C order; all files of a person have it."""
-
-    def __init__(self, mask: Path) -> None:
-        self._mask = mask
-
-    @cached_property
-    def _image(self) -> nib.Nifti1Image:
-        image = open_image(self._mask)
-        if len(image.shape) != 3:
-            raise InputError(
-                "data.root", f"{self._mask} has shape {image.shape}, expected three axes"
-            )
-        return image
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """X, Y, Z."""
-        return tuple(self._image.shape)
-
-    @property
-    def affine(self) -> NDArray[np.float64]:
-        """(4, 4), to mm in the space of the person's T1w image."""
-        return np.asarray(self._image.affine)
-
-    def brain(self) -> NDArray[np.bool_]:
-        """Whether each voxel (V,) of the grid is in the mask."""
-        return self.read(self._mask) > 0
-
-    def positions(self, kept: NDArray[np.int64]) -> pd.DataFrame:
-        """Columns i, j, k."""
-        return pd.DataFrame(dict(zip("ijk", np.unravel_index(kept, self.shape), strict=True)))
-
-    def geometry(self) -> dict[str, Any]:
-        """The content of space.json."""
-        return {"shape": list(self.shape), "affine": self.affine.tolist()}
-
-    def read(self, path: Path) -> NDArray[np.float64]:
-        """A map (V,). Raises InputError where it is on another grid."""
-        image = self.open(path)
-        with reading_image(path):
-            return np.asarray(image.dataobj, dtype=np.float64).ravel()
-
-    def open(self, path: Path, n_volumes: int | None = None) -> nib.Nifti1Image:
-        """An image on this grid, or several. Raises InputError where it is on another."""
-        image = open_image(path)
-        more = () if n_volumes is None else (n_volumes,)
-        check_shape(path, image.shape, (*self.shape, *more))
-        if (np.abs(image.affine - self.affine) @ [*self.shape, 1] > _TOLERANCE).any():
-            raise InputError(
-                "data.root",
-                f"{path} has another affine than {self._mask.name}: its voxels are elsewhere",
-            )
-        return image
 
 
 class Session:

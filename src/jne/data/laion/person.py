@@ -20,12 +20,13 @@ from jne.data.averaging.by_session import (
 )
 from jne.data.checks import check_disk, check_stimuli
 from jne.data.laion.files import Tree
-from jne.data.laion.grid import Grid, Session
+from jne.data.laion.grid import Session
 from jne.data.laion.images import LaionImages
 from jne.data.laion.labels import N_SESSIONS, person_of
 from jne.data.laion.trials import read_trials
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
+from jne.data.volume import Grid
 from jne.errors import InputError
 from jne.features.base import ImageFeatures
 from jne.features.laion import LaionEmbedding

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from jne.data.laion.grid import Grid
 from jne.data.regions import RoiSets
+from jne.data.volume import Grid
 from jne.errors import InputError
 from jne.roi import ROIS
 
