@@ -27,5 +27,6 @@ def test_ridge_at_given_penalties(n_features):
             expected = ridge.fit(x[~rows], y[~rows, v]).predict(x[rows])
             np.testing.assert_allclose(left_out[rows, v], expected, rtol=1e-6, atol=1e-9)
     first = RidgeCV(features, splits[:1]).predict_left_out(responses, torch.from_numpy(penalty))
+    first = first.numpy()
     np.testing.assert_allclose(first[folds == 0], left_out[folds == 0], rtol=1e-9)
     assert np.isnan(first[folds != 0]).all()
