@@ -151,3 +151,20 @@ def test_every_page_is_in_the_table_of_contents():
     assert pages <= listed
     written = {line for line in listed if re.fullmatch(r"[a-z]+|notes/[a-z]+", line)}
     assert written <= pages
+
+
+def test_messages_that_are_explained_are_those_of_the_program():
+    """Each is in the source as it stands, but for line ends between strings, and capitals."""
+    text = "".join(path.read_text() for path in sorted(Path(ROOT, "src").rglob("*.py")))
+    source = re.sub(r'"\s*f?"', "", text)
+    page = Path(ROOT, "docs", "troubleshooting.md").read_text()
+    messages = [
+        m
+        for line in page.splitlines()
+        if line.startswith("`")
+        for m in re.findall("`([^`]+)`", line)
+    ]
+    assert len(messages) > 15
+    for message in messages:
+        pattern = re.sub(r"[A-Z]{3,}", r"[^\"]{1,30}", re.escape(message))
+        assert re.search(pattern, source), message
