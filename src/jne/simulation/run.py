@@ -37,6 +37,10 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         if cells is not None:
             write_table(folder / "means.csv", cells)
             files.append("means.csv")
+        overview = study.overview(table)
+        if overview is not None:
+            write_table(folder / "overview.csv", overview.reset_index())
+            files.append("overview.csv")
         figure = _draw(study, table, run_folder.figures / f"{file_name(name)}.png")
         tracked.log_metrics(metrics)
         if figure is not None:
@@ -46,7 +50,10 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         if cells is not None:
             _show_cells(name, cells)
             metrics = {key: v for key, v in metrics.items() if not key.startswith("jne/")}
-        _show_metrics(name, metrics)
+        if overview is None:
+            _show_metrics(name, metrics)
+        else:
+            _show_overview(name, overview)
         show_locations(config, run_folder, tracked)
 
 
@@ -77,6 +84,17 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
         table.add_column(str(column))
     for key, values in zip(wide.index, wide.to_numpy(), strict=True):
         table.add_row(*map(str, key if isinstance(key, tuple) else (key,)), *values)
+    print_table(table)
+
+
+def _show_overview(name: str, overview: pd.DataFrame) -> None:
+    """Print the overview, numbers with three digits."""
+    table = Table(str(overview.index.name or ""), title=name, title_justify="left")
+    for column in overview:
+        table.add_column(str(column))
+    for key, values in zip(overview.index, overview.to_numpy(), strict=True):
+        texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+        table.add_row(str(key), *("" if text == "nan" else text for text in texts))
     print_table(table)
 
 

@@ -233,10 +233,7 @@ def _normalisation(d: int, n_voxels: int, rng: Generator) -> _Parts:
 def _network(d: int, n_voxels: int, rng: Generator) -> _Parts:
     drive = _directions(n_voxels, rng)
     sizes = (_N_STRONG, 64, 64, _N_FUNCTIONS)
-    layers = [
-        2 * rng.standard_normal((a, b)) / np.sqrt(a)
-        for a, b in itertools.pairwise(sizes)
-    ]
+    layers = [2 * rng.standard_normal((a, b)) / np.sqrt(a) for a, b in itertools.pairwise(sizes)]
     unit_of = rng.integers(_N_FUNCTIONS, size=n_voxels)
 
     def nonlinear(z: NDArray) -> NDArray:
