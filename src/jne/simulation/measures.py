@@ -86,7 +86,16 @@ class Measures(Study, MethodConfig):
                 raise InputError(f"more.{name}", "is a measure of the package; give another name")
             # `_partial_`: the function itself, not what it returns
             self._more[name] = instantiate(settings | {"_partial_": True}, f"more.{name}")
-        list(self._cases())  # raises for a setting that is none
+        for case in self._cases():  # raises for a setting that is none
+            source = case.source
+            n = source.n_train + source.n_val + source.n_test
+            if n < 2 * source.n_features:
+                raise InputError(
+                    "n_features",
+                    f"{n} stimuli of {case.setting} are too few for the share; give "
+                    f"{2 * source.n_features} or more",
+                    source.n_features,
+                )
         return self
 
     @property
@@ -119,8 +128,12 @@ class Measures(Study, MethodConfig):
         return pd.DataFrame(rows, columns=columns)
 
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
-        long = scores.overview(table, self.vary).stack()
-        numbers = {f"{score}/{measure}": float(value) for (measure, score), value in long.items()}
+        wide = scores.overview(table, self.vary)
+        numbers = {
+            f"{score}/{measure}": value
+            for score in wide
+            for measure, value in wide[score].astype(float).items()
+        }
         below = table[table["score"] == "validated_at_most_share"]["value"]
         numbers["validated_at_most_share"] = float(below.mean())
         return {key: value for key, value in numbers.items() if np.isfinite(value)}

@@ -88,12 +88,14 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
 
 
 def _show_overview(name: str, overview: pd.DataFrame) -> None:
-    """Print the overview, numbers with three digits."""
-    table = Table(str(overview.index.name or ""), title=name, title_justify="left")
-    for column in overview:
-        table.add_column(str(column))
-    for key, values in zip(overview.index, overview.to_numpy(), strict=True):
-        texts = [f"{value:.3g}" if isinstance(value, float) else str(value) for value in values]
+    """Print the numbers of an overview, short; overview.csv has all."""
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    numbers = overview.select_dtypes("number")
+    table.add_column(str(overview.index.name), no_wrap=True)
+    for column in numbers:
+        table.add_column(str(column), overflow="fold", justify="right")
+    for key, values in zip(overview.index, numbers.to_numpy(), strict=True):
+        texts = [f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values]
         table.add_row(str(key), *("" if text == "nan" else text for text in texts))
     print_table(table)
 

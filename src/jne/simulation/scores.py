@@ -14,18 +14,7 @@ SMALL_P, RATE = 0.05, 0.1
 SHARES = ("validated_share", "planted_share", "nonlinear_share")
 """Measures whose value is an estimate of alpha."""
 
-WORSE = {
-    "small_p": lambda v: np.abs(v - SMALL_P),
-    "false": lambda v: v,
-    "detected": lambda v: -v,
-    "auc": lambda v: -v,
-    "spearman": lambda v: -v,
-    "ceiling": np.abs,
-    "error": lambda v: v,
-    "seed": lambda v: -v,
-    "sample": lambda v: -v,
-}
-"""Of scores, functions that grow as these get worse; all others do so themselves."""
+HIGH_IS_GOOD = ("detected", "auc", "spearman", "defined", "seed", "sample")
 DECIDING = ("small_p", "detected", "spearman", "ceiling", "noise", "seconds")
 """Calibration, power, freedom from noise and cost."""
 
@@ -131,12 +120,17 @@ def badness(summary: pd.DataFrame) -> pd.DataFrame:
     """Ranks of measures in each score, from 0, the best, to 1; NaN where there is no score."""
     worse = pd.DataFrame({name: _worse(summary[name]) for name in summary})
     ranks = worse.rank(method="min") - 1
-    return ranks / np.maximum(ranks.max(), 1)
+    return ranks.div(ranks.max().clip(lower=1))
 
 
 def _worse(values: pd.Series) -> pd.Series:
+    """Scores so that they grow as they get worse."""
     name = str(values.name)
-    return WORSE.get(name, lambda v: -v if name == "defined" else v)(values)
+    if name == "small_p":
+        return (values - SMALL_P).abs()
+    if name == "ceiling":
+        return values.abs()
+    return -values if name in HIGH_IS_GOOD else values
 
 
 def _mean(values: Iterable[float]) -> float:
