@@ -1,12 +1,15 @@
 """The measures against NumPy and SciPy, on one fitted cohort; the study, with a user's own."""
 
 import json
+import re
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers import ROOT
 from scipy import stats
 from torch import nn
 
@@ -143,19 +146,9 @@ def test_the_validated_share_is_at_most_the_share_within_intervals():
     assert at_most(table) == pytest.approx(2 / 3)  # .8 - .5 > hypot(.1, .1)
 
 
-OWN = """
-import numpy as np
-
-
-def spread(cohort, power=1):
-    return np.asarray(cohort.prediction.std(axis=0) ** power, dtype=np.float64)
-
-
-def scalar(cohort):
-    return np.zeros(1)
-"""
+PAGE = Path(ROOT, "docs", "measures.md").read_text()
 TINY = (
-    "simulation=measures", "simulation.measures.worlds=[functions,output]",
+    "simulation.measures.worlds=[functions,output]",
     "simulation.measures.noise=[independent,heavy]", "~simulation.measures.vary",
     "+simulation.measures.vary={sample:[1],hidden_width:[8]}", "simulation.measures.alpha=[0,0.6]",
     "simulation.measures.noise_ceiling=[0.5]", "simulation.measures.voxels_per_cell=3",
@@ -166,15 +159,21 @@ TINY = (
 )  # fmt: skip
 
 
+def documented(language):
+    """The example of docs/measures.md in this language, as it is written there."""
+    return re.search(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)[1]
+
+
 @pytest.mark.runs
 def test_the_study_goes_on_from_its_cohorts_and_takes_a_users_measure(
     run_script, tmp_path, monkeypatch
 ):
     mine = tmp_path / "mine"
-    mine.mkdir()
-    (mine / "own_measure.py").write_text(OWN)
+    (mine / "simulation").mkdir(parents=True)
+    (mine / "own_measure.py").write_text(documented("python"))
+    (mine / "simulation" / "ours.yaml").write_text(documented("yaml"))
     monkeypatch.syspath_prepend(mine)
-    (folder,) = run_script("simulate.py", *TINY, figures=True)
+    (folder,) = run_script("simulate.py", "simulation=measures", *TINY, figures=True)
     table = pd.read_csv(folder / "table.csv")
     assert set(table["measure"]) == set(MEASURES)
     assert set(table["setting"]) == {"default", "sample=1", "hidden_width=8"}
@@ -186,10 +185,10 @@ def test_the_study_goes_on_from_its_cohorts_and_takes_a_users_measure(
     assert metrics["auc/jne"] == pytest.approx(overview.loc["jne", "auc"])
     assert (folder / "figures" / "measures.png").stat().st_size > 5000
 
-    own = "+simulation.measures.more.spread={_target_: own_measure.spread, power: 2}"
+    own = (f"--config-dir={mine}", "simulation=ours")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jne.fitting.fit.train_module", pytest.fail)  # nothing is trained again
-        folders = set(run_script("simulate.py", *TINY, own))
+        folders = set(run_script("simulate.py", *own, *TINY))
     again = pd.read_csv((folders - {folder}).pop() / "table.csv")
     assert set(again["measure"]) == {*MEASURES, "spread"}
     pd.testing.assert_frame_equal(
@@ -210,5 +209,5 @@ def test_the_study_goes_on_from_its_cohorts_and_takes_a_users_measure(
 )
 def test_bad_input_of_the_referee_is_one_sentence(run_script, setting, message):
     with pytest.raises(SystemExit, match=message) as stopped:
-        run_script("simulate.py", *TINY, setting)
+        run_script("simulate.py", "simulation=measures", *TINY, setting)
     assert "\n" not in str(stopped.value)
