@@ -2,8 +2,8 @@
 
 python benchmarks/share.py cohorts WORLD NOISE N D COHORTS [weak] [test]
     WORLD: cells (data=cells) or other, which has gates, absolute values, products and steps of
-    latents. NOISE: independent, shared, dependent, heavy or signal (its spread follows the signal).
-    weak: half of the linear signal lies in features of low variance. test: only 600 stimuli have
+    latents; or one of jne.simulation.worlds. NOISE: independent, shared, dependent, heavy or signal
+    (its spread follows the signal). weak: half of the linear signal lies in features of low variance. test: only 600 stimuli have
     three repeats, the others one; without, all have three. 12 cells of alpha and noise ceiling (of
     a trial), 30 voxels each. By cell: the mean share of its voxels, its share as a region, and how
     often the 95 % intervals hold the truth; Spearman's r with alpha over all voxels.
@@ -44,7 +44,7 @@ CELLS = np.array(list(product(ALPHA, CEILING)))
 FIRST_SEED = 1000
 
 
-WORLDS = {"cells": worlds.gates, "other": worlds.functions}
+WORLDS = worlds.WORLDS | {"cells": worlds.gates, "other": worlds.functions}
 
 
 def draw(world: str, n: int, d: int, rng: np.random.Generator, **more: bool) -> worlds.Draw:
@@ -56,7 +56,8 @@ def shares(features: NDArray, trials: NDArray, set_of: NDArray) -> tuple[Share, 
     """Of voxels, and of sets of them."""
     repeats = repeats_of(trials)
     assert repeats is not None
-    z = torch.from_numpy((features - features.mean(axis=0)) / features.std(axis=0))
+    spread = features.std(axis=0)  # 0 of a rectified feature that no stimulus drives
+    z = torch.from_numpy((features - features.mean(axis=0)) / np.where(spread > 0, spread, 1))
     left_out = LeaveOneOut(z, repeats.block)
     sets = left_out.sets(set_of.max() + 1)
     mean = torch.from_numpy(np.nanmean(trials, axis=2)[left_out.order]).float()
