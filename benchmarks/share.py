@@ -3,10 +3,11 @@
 python benchmarks/share.py cohorts WORLD NOISE N D COHORTS [weak] [test]
     WORLD: cells (data=cells) or other, which has gates, absolute values, products and steps of
     latents; or one of jne.simulation.worlds. NOISE: independent, shared, dependent, heavy or signal
-    (its spread follows the signal). weak: half of the linear signal lies in features of low variance. test: only 600 stimuli have
-    three repeats, the others one; without, all have three. 12 cells of alpha and noise ceiling (of
-    a trial), 30 voxels each. By cell: the mean share of its voxels, its share as a region, and how
-    often the 95 % intervals hold the truth; Spearman's r with alpha over all voxels.
+    (its spread follows the signal). weak: half of the linear signal lies in features of low
+    variance. test: only 600 stimuli have three repeats, the others one; without, all have three.
+    12 cells of alpha and noise ceiling (of a trial), 30 voxels each. By cell: the mean share of its
+    voxels, its share as a region, and how often the 95 % intervals hold the truth; Spearman's r
+    with alpha over all voxels.
 python benchmarks/share.py many N COHORTS     # as many features as N / 2, and more: components
 python benchmarks/share.py size               # 226,000 voxels, 9,000 stimuli, 768 features
 python benchmarks/share.py v4 FOLDER          # v4_210325: from pixels, by number of components
