@@ -27,15 +27,16 @@ from jne.analysis.prediction import r2_score
 from jne.data.datamodule import StandardisedData
 from jne.fitting.config import FitConfig, TrainerConfig
 from jne.fitting.fit import fit
+from jne.simulation.worlds import functions, gates, noise_of
 from jne.utils.progress import without_progress
 
 N_TRAIN, N_VAL, N_TEST, N_FEATURES, N_JACOBIANS = 2000, 250, 300, 384, 100
 WORLDS = {
-    "cells": share.cells_world,
-    "few": partial(share.other_world, n_kinds=3, n_functions=20),
-    "many": share.other_world,
-    "skewed": partial(share.other_world, n_kinds=3, n_functions=20, latents="skewed"),
-    "heavy": partial(share.other_world, n_kinds=3, n_functions=20, latents="heavy"),
+    "cells": gates,
+    "few": partial(functions, n_kinds=3, n_functions=20),
+    "many": functions,
+    "skewed": partial(functions, n_kinds=3, n_functions=20, latents="skewed"),
+    "heavy": partial(functions, n_kinds=3, n_functions=20, latents="heavy"),
 }
 RIDGE = {"_target_": "jne.encoders.RidgeRegression", "bias": True}
 
@@ -45,9 +46,10 @@ def cohort(
     n_features: int = N_FEATURES,
 ) -> StandardisedData:  # fmt: skip
     n, rng = n_train + N_VAL + n_test, np.random.default_rng(seed)
-    features, signal, latent, _ = WORLDS[world](n, n_features, False, rng)
+    alpha = np.repeat(share.CELLS[:, 0], share.PER_CELL)
+    features, signal, latent, _ = WORLDS[world](n, n_features, alpha, rng, rng)
     ceiling = np.repeat(share.CELLS[:, 1], share.PER_CELL)
-    of_trials = share.noise_of(noise, signal, latent, 1, rng)[..., 0]
+    of_trials = noise_of(noise, signal, latent, 1, rng)[..., 0]
     responses = signal + np.sqrt(1 / ceiling - 1) * of_trials
     train, val, test = np.split(np.arange(n), [n_train, n_train + N_VAL])
     return StandardisedData(

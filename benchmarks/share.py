@@ -2,11 +2,12 @@
 
 python benchmarks/share.py cohorts WORLD NOISE N D COHORTS [weak] [test]
     WORLD: cells (data=cells) or other, which has gates, absolute values, products and steps of
-    latents. NOISE: independent, shared, dependent, heavy or signal (its spread follows the signal).
-    weak: half of the linear signal lies in features of low variance. test: only 600 stimuli have
-    three repeats, the others one; without, all have three. 12 cells of alpha and noise ceiling (of
-    a trial), 30 voxels each. By cell: the mean share of its voxels, its share as a region, and how
-    often the 95 % intervals hold the truth; Spearman's r with alpha over all voxels.
+    latents; or one of jne.simulation.worlds. NOISE: independent, shared, dependent, heavy or signal
+    (its spread follows the signal). weak: half of the linear signal lies in features of low
+    variance. test: only 600 stimuli have three repeats, the others one; without, all have three.
+    12 cells of alpha and noise ceiling (of a trial), 30 voxels each. By cell: the mean share of its
+    voxels, its share as a region, and how often the 95 % intervals hold the truth; Spearman's r
+    with alpha over all voxels.
 python benchmarks/share.py many N COHORTS     # as many features as N / 2, and more: components
 python benchmarks/share.py size               # 226,000 voxels, 9,000 stimuli, 768 features
 python benchmarks/share.py v4 FOLDER          # v4_210325: from pixels, by number of components
@@ -18,8 +19,6 @@ Seeds from 1000: none was used while developing.
 
 import sys
 import time
-from copy import deepcopy
-from functools import cache
 from itertools import product
 from pathlib import Path
 from zipfile import ZipFile
@@ -36,140 +35,30 @@ from jne import Results, nonlinear_share
 from jne.analysis.leave_one_out import LeaveOneOut
 from jne.analysis.repeats import RepeatNoise, blocks_of, repeats_of
 from jne.analysis.share_sums import Share
-from jne.data.planted import _N_LATENT, N_GATES, FeatureSpace, Gates
 from jne.errors import InputError
 from jne.plots.style import STYLE, save, subplots
+from jne.simulation import worlds
+from jne.simulation.worlds import noise_of
 
 ALPHA, CEILING, PER_CELL, N_REPEATED = (0.0, 0.1, 0.3, 0.6), (0.15, 0.4, 0.7), 30, 600
 CELLS = np.array(list(product(ALPHA, CEILING)))
-N_FACTORS, SHARED = 10, 0.6
 FIRST_SEED = 1000
 
 
-def cells_world(n: int, d: int, weak: bool, rng: np.random.Generator) -> tuple[NDArray, ...]:
-    """Features, signal, the latent that noise may depend on and the true shares, of data=cells.
-
-    data=cells sets its gates by a sample of 8,192 stimuli, so a share is near alpha, not alpha: it
-    is measured, without noise, on 60,000 stimuli.
-    """
-    space = FeatureSpace(d, rng)
-    gates = Gates(space, rng)
-    _, latent = space.draw(n, rng)
-    if weak:
-        raise SystemExit("weak: of the other world")
-    alpha = np.repeat(CELLS[:, 0], PER_CELL)
-    gate_of = rng.integers(N_GATES, size=len(alpha))
-    same_weights = deepcopy(rng)
-    signal = gates.responses(latent, alpha, gate_of, rng)
-    latents, whitened = _population(d)
-    population = gates.responses(latents, alpha, gate_of, same_weights)
-    linear = np.square(whitened.T @ population).sum(axis=0)  # around the mean
-    truth = 1 - linear / len(latents) / population.var(axis=0)
-    return space.features(latent), signal, latent[:, N_GATES], truth
+WORLDS = worlds.WORLDS | {"cells": worlds.gates, "other": worlds.functions}
 
 
-@cache
-def _population(d: int) -> tuple[NDArray, NDArray]:
-    """The latents of 60,000 stimuli that drive voxels, and an orthonormal basis of them."""
-    space = FeatureSpace(d, np.random.default_rng(0))  # draws do not depend on its rotation
-    latents = space.draw(60_000, np.random.default_rng(1))[1][:, :_N_LATENT]
-    return latents, np.linalg.qr(latents - latents.mean(axis=0))[0]
-
-
-NONLINEAR = (
-    lambda u, v: np.maximum(u - 0.5, 0),
-    lambda u, v: np.abs(u),
-    lambda u, v: u * v,
-    lambda u, v: np.sign(u) * (np.abs(u) > 0.7),
-)
-
-
-LATENTS = {
-    "normal": lambda rng, shape: rng.standard_normal(shape),
-    "skewed": lambda rng, shape: rng.exponential(size=shape) - 1,
-    "heavy": lambda rng, shape: rng.standard_t(5, shape) * np.sqrt(3 / 5),
-}
-"""Of mean 0 and variance 1."""
-
-
-def other_world(
-    n: int,
-    d: int,
-    weak: bool,
-    rng: np.random.Generator,
-    n_kinds: int = len(NONLINEAR),
-    n_functions: int | None = None,
-    latents: str = "normal",
-) -> tuple[NDArray, ...]:
-    """40 strong latents and d - 40 weak ones, mixed. Voxels have nonlinear functions of two.
-
-    n_kinds: the first of NONLINEAR. n_functions: of how many functions of latents each voxel has
-    one; None: of all that there are, so that hardly two voxels have the same. latents: of LATENTS.
-    """
-    n_strong = 40
-    draw = LATENTS[latents]
-    reference = draw(np.random.default_rng(7), (400_000, 2))
-    fits = []
-    for function in NONLINEAR:
-        values = function(*reference.T)
-        design = np.column_stack([np.ones(len(reference)), reference])
-        weights = np.linalg.lstsq(design, values, rcond=None)[0]
-        fits.append((weights, (values - design @ weights).std()))
-    strong, faint = draw(rng, (n, n_strong)), draw(rng, (n, d - n_strong))
-    scaled = np.column_stack([strong * np.linspace(2, 1, n_strong), 0.15 * faint])
-    features = scaled @ np.linalg.qr(rng.standard_normal((d, d)))[0]
-    alpha = np.repeat(CELLS[:, 0], PER_CELL)
-    pool = [
-        (*rng.choice(n_strong, 2, replace=False), rng.integers(n_kinds))
-        for _ in range(n_functions or 0)
-    ]
-    signal = np.empty((n, len(alpha)))
-    for v, share in enumerate(alpha):
-        weights = rng.standard_normal(n_strong)
-        linear = strong @ (weights / np.linalg.norm(weights))
-        if weak:
-            weights = rng.standard_normal(d - n_strong)
-            linear = np.sqrt(0.5) * (linear + faint @ (weights / np.linalg.norm(weights)))
-        if pool:
-            i, j, k = pool[rng.integers(len(pool))]
-        else:
-            i, j = rng.choice(n_strong, 2, replace=False)
-            k = rng.integers(n_kinds)
-        weights, spread = fits[k]
-        z = strong[:, [i, j]]
-        rest = NONLINEAR[k](*z.T) - weights[0] - z @ weights[1:]
-        signal[:, v] = np.sqrt(1 - share) * linear + np.sqrt(share) * rest / spread
-    return features, signal, strong[:, 5], alpha
-
-
-WORLDS = {"cells": cells_world, "other": other_world}
-
-
-def noise_of(
-    kind: str, signal: NDArray, latent: NDArray, n_repeats: int, rng: np.random.Generator
-) -> NDArray:
-    """Noise (N, V, R) of unit variance."""
-    shape = (*signal.shape, n_repeats)
-    if kind == "heavy":
-        return rng.standard_t(3, shape) / np.sqrt(3)
-    noise = rng.standard_normal(shape)
-    if kind == "shared":
-        loadings = rng.standard_normal((N_FACTORS, signal.shape[1]))
-        loadings /= np.linalg.norm(loadings, axis=0)
-        factors = rng.standard_normal((len(signal), n_repeats, N_FACTORS)) @ loadings
-        noise = np.sqrt(1 - SHARED) * noise + np.sqrt(SHARED) * factors.swapaxes(1, 2)
-    elif kind in ("dependent", "signal"):
-        cause = latent[:, None] if kind == "dependent" else signal
-        spread = np.exp(0.6 * cause)
-        noise *= (spread / np.sqrt(np.square(spread).mean(axis=0)))[:, :, None]
-    return noise
+def draw(world: str, n: int, d: int, rng: np.random.Generator, **more: bool) -> worlds.Draw:
+    """Stimuli of a world, its voxels those of CELLS. more: of the other world."""
+    return WORLDS[world](n, d, np.repeat(CELLS[:, 0], PER_CELL), rng, rng, **more)
 
 
 def shares(features: NDArray, trials: NDArray, set_of: NDArray) -> tuple[Share, Share]:
     """Of voxels, and of sets of them."""
     repeats = repeats_of(trials)
     assert repeats is not None
-    z = torch.from_numpy((features - features.mean(axis=0)) / features.std(axis=0))
+    spread = features.std(axis=0)  # 0 of a rectified feature that no stimulus drives
+    z = torch.from_numpy((features - features.mean(axis=0)) / np.where(spread > 0, spread, 1))
     left_out = LeaveOneOut(z, repeats.block)
     sets = left_out.sets(set_of.max() + 1)
     mean = torch.from_numpy(np.nanmean(trials, axis=2)[left_out.order]).float()
@@ -185,7 +74,8 @@ def cohorts(
     errors, regions, inside, region_inside, correlation = [], [], [], [], []
     for seed in range(FIRST_SEED, FIRST_SEED + n_cohorts):
         rng = np.random.default_rng(seed)
-        features, signal, latent, truth = WORLDS[world](n, d, weak, rng)
+        more = {"weak": True} if weak else {}
+        features, signal, latent, truth = draw(world, n, d, rng, **more)
         noise = noise_of(kind, signal, latent, 3, rng)
         trials = signal[:, :, None] + np.sqrt(1 / ceiling - 1)[:, None] * noise
         if test:
@@ -218,7 +108,7 @@ def many_features(n: int, n_cohorts: int) -> None:
         ceiling, found = CELLS[cell, 1], []
         for seed in range(FIRST_SEED, FIRST_SEED + n_cohorts):
             rng = np.random.default_rng(seed)
-            features, signal, latent, _ = other_world(n, d, False, rng)
+            features, signal, latent, _ = draw("other", n, d, rng)
             noise = noise_of("independent", signal, latent, 3, rng)
             trials = signal[:, :, None] + np.sqrt(1 / ceiling - 1)[:, None] * noise
             try:

@@ -1,6 +1,6 @@
 """readout=stacked: what it gains on readout=ridge. docs/notes/encoders.md
 
-python benchmarks/stacking.py cohorts NOISE SEED ...    # other_world of benchmarks/share.py
+python benchmarks/stacking.py cohorts NOISE SEED ...    # functions of jne.simulation.worlds
 python benchmarks/stacking.py v4 FOLDER_OF_v4_201025 pixels      # or a layer, 1 to 12; five folds
 python benchmarks/stacking.py v4 FOLDER_OF_v4_201025 12 tuned
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.stats import spearmanr
-from share import CELLS, PER_CELL, noise_of, other_world
+from share import CELLS, PER_CELL, draw, noise_of
 from torch import Tensor
 
 from jne import JNERegressor, jacobian_deviation
@@ -71,7 +71,7 @@ def cohorts(noise: str, seeds: list[int]) -> None:
     rows = dict(zip(("train", "val", "test"), np.split(np.arange(3250), [2000, 2250]), strict=True))
     for seed in seeds:
         rng = np.random.default_rng(seed)
-        x, signal, latent, _ = other_world(3250, 384, False, rng)
+        x, signal, latent, _ = draw("other", 3250, 384, rng)
         error = noise_of(noise, signal, latent, 1, rng)[:, :, 0]
         y = signal + np.sqrt(1 / ceiling - 1) * error
         result, at = compare(x, y, rows, weight_decay=0.01), y[rows["test"]]

@@ -47,8 +47,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def code_digest(classes: Iterable[type]) -> str:
-    """A digest of the files that define classes of a user's, which may change under their names.
+def code_digest(classes: Iterable[Callable[..., Any]]) -> str:
+    """A digest of the files that define classes or functions of a user's, which may change.
 
     One that no file defines is never the same twice.
     """

@@ -28,7 +28,7 @@ CATEGORIES = (
 N_ATTRIBUTES = 6  # independent of the category
 N_GATES = len(CATEGORIES) + N_ATTRIBUTES
 
-_N_LATENT = 48  # latent directions that drive voxels; no voxel depends on the others
+N_LATENT = 48  # latent directions that drive voxels; no voxel depends on the others
 _THRESHOLD = 0.6  # a latent above it opens its gate: the stimulus has the category or attribute
 _REFERENCE = 8192  # draws that stand for the population when the linear fit is subtracted
 
@@ -44,7 +44,7 @@ class FeatureSpace:
         self.n_features = n_features
         # Flat over the latents that drive voxels, then a power law, as deep features have.
         rank = np.arange(n_features)
-        self.scale = (1 + np.maximum(rank - _N_LATENT, 0) / 8) ** -0.75
+        self.scale = (1 + np.maximum(rank - N_LATENT, 0) / 8) ** -0.75
         self.rotation = np.linalg.qr(rng.standard_normal((n_features, n_features)))[0]
 
     def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray, NDArray]:
@@ -72,7 +72,7 @@ class Gates:
         self.linear_fit = np.linalg.lstsq(design, self._open(reference), rcond=None)[0]
         residual = self._open(reference) - design @ self.linear_fit
         self.spread = residual.std(axis=0)
-        self.latent_spread = reference[:, :_N_LATENT].std(axis=0)
+        self.latent_spread = reference[:, :N_LATENT].std(axis=0)
 
     @staticmethod
     def _open(latent: NDArray) -> NDArray:  # (N, n_gates)
@@ -81,7 +81,7 @@ class Gates:
     @staticmethod
     def _design(latent: NDArray) -> NDArray:
         # Gates are functions of these latents alone, so no other feature can help the linear fit.
-        return np.column_stack([np.ones(len(latent)), latent[:, :_N_LATENT]])
+        return np.column_stack([np.ones(len(latent)), latent[:, :N_LATENT]])
 
     def responses(
         self,
@@ -95,10 +95,10 @@ class Gates:
         alpha: (V,), the nonlinear share. gate: (V,), the gate that drives each voxel.
         """
         gates = (self._open(latent) - self._design(latent) @ self.linear_fit) / self.spread
-        standard = latent[:, :_N_LATENT] / self.latent_spread
+        standard = latent[:, :N_LATENT] / self.latent_spread
         signal = np.empty((len(latent), len(alpha)))
         for v, (share, k) in enumerate(zip(alpha, gate, strict=True)):
-            weights = rng.standard_normal(_N_LATENT)
+            weights = rng.standard_normal(N_LATENT)
             linear = standard @ (weights / np.linalg.norm(weights))
             signal[:, v] = np.sqrt(1 - share) * linear + np.sqrt(share) * gates[:, k]
         return signal

@@ -6,6 +6,10 @@ placement_grid     JNE of untrained networks, by activation and where it acts
 sample_size        how many stimuli JNE needs
 input_scale        other distributions and scales of the inputs
 calibration        the test against linear twins on cohorts of known nonlinearity
+measures           measures of nonlinearity on the same cohorts of known truth
+candidates         the measures, as functions of a fitted cohort
+scores             how good a measure is
+worlds             cohorts of six worlds and five structures of noise
 depth              depth and the number of activated layers
 networks           untrained networks and random inputs, for several studies
 labels             names and colours, for the figures of several studies
@@ -24,6 +28,7 @@ _PUBLIC = {
     "Calibration": "jne.simulation.calibration",
     "Depth": "jne.simulation.depth",
     "InputScale": "jne.simulation.input_scale",
+    "Measures": "jne.simulation.measures",
     "PlacementGrid": "jne.simulation.placement_grid",
     "SampleSize": "jne.simulation.sample_size",
     "Study": "jne.simulation.base",
@@ -33,6 +38,7 @@ __all__ = [
     "Calibration",
     "Depth",
     "InputScale",
+    "Measures",
     "PlacementGrid",
     "SampleSize",
     "Study",

@@ -46,6 +46,21 @@ class Study(Section, ABC):
             By their names in MLflow.
         """
 
+    def overview(self, table: pd.DataFrame) -> pd.DataFrame | None:
+        """A small table to print and to write as overview.csv, in place of printed scalars.
+
+        Parameters
+        ----------
+        table : DataFrame
+            As `run` returned it.
+
+        Returns
+        -------
+        DataFrame or None
+            Its index names the rows.
+        """
+        return None
+
     @property
     def stages_used(self) -> list[str]:
         """As of `jne.stages.Stages`, of a study that keeps what it computes."""

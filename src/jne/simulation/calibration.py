@@ -107,7 +107,7 @@ class Calibration(Study, MethodConfig):
             n_test=self.n_test,
         )
         config = self.model_copy(update={"seed": seed})
-        about = {"source": source.model_dump(mode="json"), "settings": _settings(config)}
+        about = {"source": source.model_dump(mode="json"), "settings": plain_settings(config)}
 
         def write(folder: Path) -> None:
             working = make_folder(folder / "working")
@@ -279,8 +279,8 @@ def claims(voxels: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["measure", "share"])
 
 
-def _settings(config: MethodConfig) -> dict[str, Any]:
-    """The keys of MethodConfig as plain values: what a cohort's table depends on."""
+def plain_settings(config: MethodConfig) -> dict[str, Any]:
+    """The keys of MethodConfig as plain values: what the table of a cohort depends on."""
     plain = config.model_dump(mode="json", include=set(MethodConfig.model_fields))
     del plain["trainer"]["checkpoint_seconds"]
     del plain["jacobian"]["max_memory_gb"], plain["jacobian"]["shard"]

@@ -37,6 +37,10 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         if cells is not None:
             write_table(folder / "means.csv", cells)
             files.append("means.csv")
+        overview = study.overview(table)
+        if overview is not None:
+            write_table(folder / "overview.csv", overview.reset_index())
+            files.append("overview.csv")
         figure = _draw(study, table, run_folder.figures / f"{file_name(name)}.png")
         tracked.log_metrics(metrics)
         if figure is not None:
@@ -46,7 +50,10 @@ def record_study(config: SimulateConfig, name: str, study: Study, folder: Path) 
         if cells is not None:
             _show_cells(name, cells)
             metrics = {key: v for key, v in metrics.items() if not key.startswith("jne/")}
-        _show_metrics(name, metrics)
+        if overview is None:
+            _show_metrics(name, metrics)
+        else:
+            _show_overview(name, overview)
         show_locations(config, run_folder, tracked)
 
 
@@ -77,6 +84,19 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
         table.add_column(str(column))
     for key, values in zip(wide.index, wide.to_numpy(), strict=True):
         table.add_row(*map(str, key if isinstance(key, tuple) else (key,)), *values)
+    print_table(table)
+
+
+def _show_overview(name: str, overview: pd.DataFrame) -> None:
+    """Print the numbers of an overview, short; overview.csv has all."""
+    table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    numbers = overview.select_dtypes("number")
+    table.add_column(str(overview.index.name), no_wrap=True)
+    for column in numbers:
+        table.add_column(str(column), overflow="fold", justify="right")
+    for key, values in zip(overview.index, numbers.to_numpy(), strict=True):
+        texts = [f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values]
+        table.add_row(str(key), *("" if text == "nan" else text for text in texts))
     print_table(table)
 
 
