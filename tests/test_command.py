@@ -95,7 +95,10 @@ def test_a_script_runs_from_anywhere_with_configs_of_the_user(tmp_path):
     [
         ("jne ", COMMANDS),
         ("jne ev", COMMANDS),
-        ("jne train encoder=", {"encoder=linear", "encoder=nonlinear", "encoder=ridge"}),
+        (
+            "jne train encoder=",
+            {"encoder=kernel", "encoder=linear", "encoder=nonlinear", "encoder=ridge"},
+        ),
         ("jne simulate simulation=d", {"simulation=depth"}),
         ("jne ui sq", set()),
     ],
