@@ -15,6 +15,7 @@ from jne.errors import InputError
 MIN_STIMULI_PER_FEATURE = 2
 _TINY = 1e-10  # eigenvalues of the features, of the largest: below, they depend on each other
 _N_PROBES = 64
+DECISIVE = 0.9
 
 
 class LeaveOneOut:
@@ -58,6 +59,9 @@ class LeaveOneOut:
             basis = x @ (basis / values[kept].sqrt())
         self._basis = basis.float()
         leverage = basis.square().sum(dim=1) + 1 / n  # with the mean
+        self.n_decisive = int((leverage > DECISIVE).sum())
+        """Stimuli that hardly any other one has a say in the fit to, as where one alone drives a
+        feature: intervals, which are of many small contributions, are then too narrow."""
         self._groups = _groups(basis, groups[self.order]) if groups is not None else []
         met = leverage / (1 - leverage).clamp_min(_TINY)
         for members, inverse in self._groups:

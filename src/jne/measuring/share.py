@@ -12,18 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from jne.analysis.leave_one_out import LeaveOneOut
+from jne.analysis.leave_one_out import DECISIVE, LeaveOneOut
 from jne.analysis.repeats import RepeatNoise, blocks_of, ceiling_weights
 from jne.data.datamodule import EncodingData
 from jne.errors import InputError, keys_below
 from jne.results.shares import SHARE_COLUMNS, SHARES, RegionShares, share_columns
 from jne.stages import Stages, digest_of
 from jne.utils.blocks import even_blocks
-from jne.utils.files import write_array
+from jne.utils.files import write_array, write_json
+from jne.utils.plain import read_json
 from jne.utils.progress import say, stage_progress
 
 _VOXELS_AT_ONCE = 512
-_FILE = "columns.npy"
+_FILE, _LEVERAGE = "columns.npy", "leverage.json"
 
 
 class ShareConfig(BaseModel):
@@ -77,6 +78,7 @@ def measure_share(
         "noise": sha256(noise.data).hexdigest(),
         "rois": digest_of(data.prepared.voxels["roi"].astype(str).tolist()),
         "n_components": settings.n_components,
+        "files": [_FILE, _LEVERAGE],
         **({} if groups is None else {"groups": sha256(groups.data).hexdigest()}),
     }
     write = partial(
@@ -92,6 +94,15 @@ def measure_share(
             raise
         say(f"no nonlinear share: {error}", style="yellow", soft_wrap=True)
         return None
+    n_decisive = read_json(folder / _LEVERAGE)["n_decisive"]
+    if n_decisive:
+        say(
+            f"nonlinear share: {n_decisive} of {len(data.features)} stimuli decide alone what is "
+            f"fitted to them (leverage above {DECISIVE:g}), as where one alone drives a feature; "
+            f"its intervals are too narrow, so leave such features out",
+            style="yellow",
+            soft_wrap=True,
+        )
     columns: dict[str, NDArray] = dict(zip(SHARE_COLUMNS, np.load(folder / _FILE), strict=True))
     return MeasuredShare(source, columns, RegionShares.load(folder / SHARES))
 
@@ -130,4 +141,5 @@ def _write(
             table[:, voxels] = list(share_columns(sums).values())
             progress.update(task, completed=voxels.stop)
     write_array(folder / _FILE, table)
+    write_json(folder / _LEVERAGE, {"n_decisive": left_out.n_decisive})
     RegionShares([str(name) for name in names], sets.finish()).save(folder / SHARES)
