@@ -113,7 +113,7 @@ panel.set(ylabel="JNE", ylim=(0, None), title="JNE of each voxel, and medians")
 # ``encoder()`` gives back the trained network, for whatever was not computed at the time. Here JNE
 # with the L2 norm of the deviations in place of the L1 norm: the map is nearly the same.
 
-from jne import jacobian_deviation, jne
+import jne
 
-l2 = jne(jacobian_deviation(run.encoder(), run.array("features"), variant="l2"))
+l2 = jne.jne(jne.jacobian_deviation(run.encoder(), run.array("features"), variant="l2"))
 print(f"r of the two maps: {np.corrcoef(run.voxels['jne'], l2)[0, 1]:.3f}")

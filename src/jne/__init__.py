@@ -2,9 +2,9 @@
 
 The measurement works on its own in a notebook, without a config:
 
->>> from jne import jacobian_deviation, jne, jne_ss
->>> deviation = jacobian_deviation(encoder, test_features)   # (n_stimuli, n_voxels)
->>> jne(deviation)                                           # (n_voxels,)
+>>> import jne
+>>> deviation = jne.jacobian_deviation(encoder, test_features)   # (n_stimuli, n_voxels)
+>>> jne.jne(deviation)                                           # (n_voxels,)
 
 The wings, from the bottom up; a wing imports those below it and none beside it:
 
@@ -33,14 +33,17 @@ _PUBLIC = {
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "compare": "jne.evaluation.pair",
     "evidence": "jne.analysis.evidence",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
+    "list_runs": "jne.results.listing",
     "mean_deviation": "jne.analysis.nonlinearity",
     "measure": "jne.jacobian.measurement",
     "nonlinear_share": "jne.analysis.nonlinear_share",
 }
+# Without the function `jne`, which `from jne import *` would put in the place of the package
 __all__ = [
     "Evidence",
     "JNERegressor",
@@ -49,10 +52,11 @@ __all__ = [
     "ResidualEncoder",
     "Results",
     "Share",
+    "compare",
     "evidence",
     "jacobian_deviation",
-    "jne",
     "jne_ss",
+    "list_runs",
     "mean_deviation",
     "measure",
     "nonlinear_share",
@@ -68,3 +72,7 @@ def __getattr__(name: str) -> Any:
         error.add_note(f'jne.{name} needs the full installation: pip install "jne[full]"')
         raise
     return getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)
