@@ -11,7 +11,8 @@ The wings, from the bottom up; a wing imports those below it and none beside it:
 utils, config, errors            files, tables, progress, the machine; the shared config
 analysis, encoders, roi          the mathematics of the metrics and tests; the encoders; ROI names
 jacobian, features               Jacobians and their deviations; features of images
-data, results, plots             data sources, results folders, figures and brain maps
+plots                            figures and brain maps; `plotting`, for notebooks
+data, results                    data sources, results folders
 tracking                         MLflow
 runs                             a run's folder and MLflow run as one; sweeps
 training, evaluation, simulation what train.py, evaluate.py and simulate.py do
@@ -42,6 +43,7 @@ _PUBLIC = {
     "mean_deviation": "jne.analysis.nonlinearity",
     "measure": "jne.jacobian.measurement",
     "nonlinear_share": "jne.analysis.nonlinear_share",
+    "plotting": "jne.plotting",
 }
 # Without the function `jne`, which `from jne import *` would put in the place of the package
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "mean_deviation",
     "measure",
     "nonlinear_share",
+    "plotting",
 ]
 
 
@@ -71,7 +74,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         error.add_note(f'jne.{name} needs the full installation: pip install "jne[full]"')
         raise
-    return getattr(module, name)
+    return module if module.__name__ == f"jne.{name}" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

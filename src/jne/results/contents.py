@@ -30,7 +30,7 @@
     space.json        shape and affine of the volume, for voxels with columns i, j, k
     images.json       the path of the images that column `image` of stimuli.csv names
     data.json         citation, licence and links of the data
-    figures/          PNG
+    figures/          PNG, and PDF for a paper
 
 While a run is being written there are also .lock, held by the process that writes, and *.partial.
 

@@ -42,7 +42,7 @@ def list_runs(output: str | Path = "outputs") -> pd.DataFrame:
     runs = sorted(_finished(output), key=lambda run: run[1].get("started", ""), reverse=True)
     names = list(dict.fromkeys(name for _, status, _ in runs for name in status["params"]))
     settings = pd.DataFrame([status["params"] for _, status, _ in runs], columns=names)
-    settings = settings.where(settings.ne(_UNUSED) & settings.notna(), "")
+    settings = settings.replace(_UNUSED, "").fillna("")
     differ = [name for name in names if settings[name].astype(str).nunique() > 1]
     columns = [*_NAMED, *(name for name in differ if name not in _NAMED)]
     table = settings.reindex(columns=columns)

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from jne.columns import label
-from jne.utils.notebook import heading_html, table_html
+from jne.plots.style import as_png
+from jne.plots.summary import run_figure
+from jne.utils.notebook import heading_html, image_html, table_html
 
 if TYPE_CHECKING:
     from jne.results.reader import Results
@@ -20,8 +22,9 @@ def as_text(run: "Results") -> str:
 
 
 def as_html(run: "Results") -> str:
-    """The same."""
-    return heading_html(_title(run), str(run.path)) + table_html(_regions(run))
+    """The same, and the summary figure."""
+    picture = image_html(as_png(run_figure(run)))
+    return heading_html(_title(run), str(run.path)) + table_html(_regions(run)) + picture
 
 
 def _title(run: "Results") -> str:

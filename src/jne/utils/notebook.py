@@ -1,5 +1,6 @@
 """Pieces of HTML for a notebook, of numbers and text alone: no pandas, no matplotlib."""
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,6 +19,11 @@ def heading_html(title: str, note: str = "") -> str:
 def table_html(table: Any) -> str:
     """A DataFrame of text."""
     return str(table.to_html(border=0, notebook=True))
+
+
+def image_html(png: bytes) -> str:
+    """A picture, embedded."""
+    return f'<img src="data:image/png;base64,{b64encode(png).decode()}">'
 
 
 def summary_text(title: str, measures: Mapping[str, NDArray]) -> str:
