@@ -92,6 +92,7 @@ def test_the_newest_run_with_given_settings(output):
     assert jne.Results.newest(output).name == "third"
     assert jne.Results.newest(output, encoder="nonlinear").name == "second"
     assert jne.Results.newest(output, layer="").name == "third"
+    assert jne.Results.newest(output, subject=1).name == "third"
     assert jne.Results.newest(output, encoder="nonlinear", layer="").name == "first"
     with pytest.raises(InputError, match=r"encodr: no such column.*did you mean encoder"):
         jne.Results.newest(output, encodr="linear")

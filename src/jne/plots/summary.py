@@ -169,7 +169,7 @@ def _nonlinearity(
     if not present:
         measure = "w" if all("w" in table for table in each) else "jne"
         _marks(panel, each, means, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
-        panel.set(title="W = JNE − its twin's" if measure == "w" else "median JNE and quartiles")
+        panel.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
         panel.set_xlabel(axis_label(measure).partition("\n")[2].strip("()"))
         if measure == "w":
             panel.axvline(0, color="#999999", lw=0.7, zorder=0)

@@ -221,6 +221,8 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
             "jne_ss/p95": voxels["jne_ss_p95"].mean(),
         },
     }
+    if "r2_ridge" in voxels:
+        beside_the_mean["r2"]["r2/above_ridge"] = (r2 - voxels["r2_ridge"]).mean()
     metrics: dict[str, float] = {}
     for name in averaged(voxels):
         if entry_of(name).source != TWINS:  # of these, `_of_w` has more

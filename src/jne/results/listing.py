@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from jne.config import subject_choice
 from jne.errors import InputError, did_you_mean
 from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import UNREADABLE
@@ -61,7 +62,8 @@ def newest_run(output: str | Path, chosen: Mapping[str, object]) -> Path:
             raise InputError(
                 name, f"no such column; the runs have {listed}{did_you_mean(name, map(str, runs))}"
             )
-        left = runs[runs[name].astype(str) == str(value)]
+        form = subject_choice if name == "subject" else str
+        left = runs[runs[name].astype(str).map(form) == form(str(value))]
         if left.empty and len(runs):
             present = ", ".join(dict.fromkeys(map(str, runs[name])))
             raise InputError(name, f"no finished run has it; there are {present}", value=value)
