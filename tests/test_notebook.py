@@ -1,15 +1,20 @@
 """What a user of Python meets: names, tables of runs, and how results show themselves."""
 
+import base64
+import json
 import re
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from finished_run import write_run
 from helpers import ROOT
+from mlflow import MlflowClient
 
 import jne
 from jne.errors import InputError
@@ -220,3 +225,39 @@ def test_nothing_is_drawn_where_nobody_looks(capsys):
     assert not bars.has_viewer()
     jne.measure(torch.nn.Linear(3, 2), torch.randn(5, 3))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.runs
+def test_the_page_runs_after_a_training(finished_run, monkeypatch, tmp_path):
+    """docs/notebook.md, on a run of train.py and one of a linear encoder; maps need an atlas."""
+    matplotlib.use("Agg")
+    page = Path(ROOT, "docs", "notebook.md").read_text()
+    examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    assert len(examples) == 6
+    run = jne.Results.newest(finished_run)
+    monkeypatch.setattr(jne.Results, "newest", lambda *_, **__: run)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    for example in examples:
+        if "plot_map" not in example or "vertex" in run.voxels:
+            code = example.replace('"outputs"', repr(str(finished_run)))
+            exec(compile(code, "docs/notebook.md", "exec"), names)
+    assert (names["table"]["r2", "difference"] == 0).all()
+    assert Path("figure.pdf").stat().st_size > 5000
+    runs = jne.list_runs(finished_run)
+    assert runs["name"].tolist() == [run.name]
+    assert (run.path / "figures" / "jne_by_roi.pdf").exists()
+    assert runs["validated_share"][0] == run.regions["validated_share"].iloc[-1]
+
+
+@pytest.mark.runs
+def test_the_saved_view_of_mlflow_has_columns_that_a_run_has(finished_run, store):
+    client = MlflowClient(store)
+    run = client.get_run(jne.Results.newest(finished_run).status["mlflow_run_id"])
+    tags = client.get_experiment(run.info.experiment_id).tags
+    packed = json.loads(tags["mlflow.sharedViewState.jne"])["state"].partition(";")[2]
+    columns = json.loads(zlib.decompress(base64.b64decode(packed)))["selectedColumns"]
+    names = {f"params.`{name}`" for name in run.data.params}
+    names |= {f"metrics.`{name}`" for name in run.data.metrics} | {"attributes.`Duration`"}
+    assert set(columns) - names <= {"metrics.`nonlinear_share/all`"}  # of few stimuli, unknown
+    assert {"params.`data`", "params.`control`", "metrics.`r2/above_ridge`"} <= set(columns)
