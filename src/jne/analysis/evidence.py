@@ -27,6 +27,7 @@ from jne.analysis.evidence_sums import (
     N_REGRESSORS,
     EvidenceSums,
     one_sided_p,
+    squared_pairs,
     validated_share,
 )
 from jne.analysis.linear_part import LinearPart
@@ -276,7 +277,7 @@ def evidence_of(
             n_done += len(voxels)
             if progress is not None:
                 progress(n_done / n_voxels)
-        totals["pairs"][number] = _squared_pairs(of_set)
+        totals["pairs"][number] = squared_pairs(of_set)
         of_all += of_set
     by_name = dict(zip(_COLUMNS, columns, strict=True))
     for number in range(n_sets + 1):
@@ -284,7 +285,7 @@ def evidence_of(
         totals["n_voxels"][number] = members.sum()
         for name in ("nonlinear", "linear"):
             totals[name][number] = by_name[name][members].sum()
-    totals["pairs"][-1] = _squared_pairs(of_all)
+    totals["pairs"][-1] = squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
     return _evidence(by_name, n_rows - N_REGRESSORS), EvidenceSums(**with_all, **totals)
 
@@ -381,12 +382,6 @@ def _without(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     for b in basis:
         x = torch.addcmul(x, b, (b * x).sum(dim=0), value=-1)
     return x
-
-
-def _squared_pairs(products: Tensor) -> float:
-    """The sum over pairs of different stimuli of their squared products, (n, n)."""
-    squares = products.double().square()
-    return float(squares.sum() - squares.trace())
 
 
 def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence:
