@@ -37,12 +37,12 @@ print(f"JNE             {deviation.std():.6f}")
 # %%
 # Now the package. An encoder is any module from features (N, D) to responses (N, V).
 
-from jne import jacobian_deviation, jne, mean_deviation
+import jne
 
 encoder = nn.GELU()
-s = jacobian_deviation(encoder, stimuli[:, None])  # (N, V), here (1001, 1)
-print(f"mean deviation  {mean_deviation(s)[0]:.6f}")
-print(f"JNE             {jne(s)[0]:.6f}")
+s = jne.jacobian_deviation(encoder, stimuli[:, None])  # (N, V), here (1001, 1)
+print(f"mean deviation  {jne.mean_deviation(s)[0]:.6f}")
+print(f"JNE             {jne.jne(s)[0]:.6f}")
 
 # %%
 # JNE follows the curvature
@@ -73,7 +73,7 @@ def curvature(activation, x):
 
 figure, panels = plt.subplots(2, 3, figsize=(7, 3.6), sharex=True, layout="constrained")
 for column, (name, activation) in zip(panels.T, activations.items(), strict=True):
-    measured = jne(jacobian_deviation(activation, stimuli))
+    measured = jne.jne(jne.jacobian_deviation(activation, stimuli))
     column[0].plot(centres, activation(centres), color="#0072B2")
     column[0].set_title(name)
     expected = curvature(activation, centres) * half_width / np.sqrt(12)
@@ -98,8 +98,8 @@ panels[1, 0].legend(loc="upper left", fontsize=7)
 
 share = np.linspace(0.01, 0.99, 99)
 steep = np.arange(100)[:, None] < np.round(100 * share)  # (N, n_shares): a voxel for each share
-s = jacobian_deviation(nn.ReLU(), np.where(steep, 1.0, -1.0))
-spread, size = jne(s), mean_deviation(s)
+s = jne.jacobian_deviation(nn.ReLU(), np.where(steep, 1.0, -1.0))
+spread, size = jne.jne(s), jne.mean_deviation(s)
 
 figure, panel = plt.subplots(figsize=(4, 2.6), layout="constrained")
 panel.plot(share, size, color="#0072B2", lw=3, alpha=0.5, label="mean deviation")

@@ -67,12 +67,12 @@ encoder.eval()
 
 import pandas as pd
 
-from jne import jacobian_deviation, jne, jne_ss, mean_deviation
+import jne
 from jne.analysis.nonlinearity import gain_change, shape_change
 from jne.analysis.prediction import r2_score
 
 x_test, y_test = torch.from_numpy(features[n_train:]), responses[n_train:]
-arrays = jacobian_deviation(encoder, x_test, variant=["l1"], gain_shape=True)
+arrays = jne.jacobian_deviation(encoder, x_test, variant=["l1"], gain_shape=True)
 deviation = arrays["l1"]  # (n_test, n_voxels)
 with torch.no_grad():
     r2 = r2_score(y_test, encoder(x_test).numpy())
@@ -80,8 +80,8 @@ with torch.no_grad():
 table = pd.DataFrame(
     {
         "R²": r2,
-        "JNE": jne(deviation),
-        "mean deviation": mean_deviation(deviation),
+        "JNE": jne.jne(deviation),
+        "mean deviation": jne.mean_deviation(deviation),
         "gain change": gain_change(arrays["gain"]),
         "shape change": shape_change(arrays["shape"]),
     },
@@ -108,7 +108,7 @@ import matplotlib.pyplot as plt
 from jne.plots.style import STYLE
 
 plt.rcParams.update(STYLE)
-by_stimulus = jne_ss(deviation)  # (n_test, n_voxels)
+by_stimulus = jne.jne_ss(deviation)  # (n_test, n_voxels)
 figure, panels = plt.subplots(1, 3, figsize=(7, 2.5), layout="constrained")
 curves = [("linear", drive, "drive"), ("saturating", drive, "drive"), ("switching", gate, "gate")]
 for panel, (name, axis, label) in zip(panels, curves, strict=True):

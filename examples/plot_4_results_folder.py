@@ -40,7 +40,7 @@ from jne import Results
 (folder,) = (output / "runs").iterdir()
 run = Results(folder)
 columns = ["alpha", "noise_ceiling", "r2_ridge", "r2", "jne", "mean_deviation"]
-run.voxels.groupby("roi", sort=False)[columns].mean().round(2)
+run.voxels.groupby("roi", observed=True)[columns].mean().round(2)
 
 # %%
 # What is a voxel's JNE worth where the response is not predicted? Keep those that are significant
@@ -64,7 +64,7 @@ category = run.stimuli["category"].to_numpy()
 preferred = pd.DataFrame(
     {
         roi: pd.Series(jne_ss[:, rows].mean(axis=1)).groupby(category).mean()
-        for roi, rows in run.voxels.groupby("roi").indices.items()
+        for roi, rows in run.voxels.groupby("roi", observed=True).indices.items()
         if roi in ("V1", "PPA", "RSC", "FFA-1", "FFA-2")
     }
 )
@@ -75,36 +75,24 @@ preferred.idxmax().rename("most nonlinear for").to_frame().T
 # ------------
 #
 # ``hemisphere`` and ``vertex`` say where a voxel is. :func:`jne.plots.brain_files.write_maps`
-# writes GIFTI files that nilearn and Connectome Workbench open; here we go straight to nilearn.
+# writes GIFTI files that nilearn and Connectome Workbench open; :func:`jne.plotting.plot_map` draws
+# them. All functions of ``jne.plotting`` take a run, and draw into the axes they are given.
 
-import matplotlib.pyplot as plt
 import numpy as np
-from nilearn import datasets, plotting
 
-from jne.plots.style import COLOURS, STYLE
+from jne import plotting
 
-plt.rcParams.update(STYLE)
-fsaverage = datasets.fetch_surf_fsaverage("fsaverage5")  # comes with nilearn
-figure = plt.figure(figsize=(7, 2.7))
-for place, side in enumerate(("left", "right")):
-    here = run.voxels[run.voxels["hemisphere"] == side]
-    surface = np.full(10_242, np.nan)
-    surface[here["vertex"].astype(int)] = here["jne"]
-    panel = figure.add_axes((0.24 * place, 0.1, 0.24, 0.75), projection="3d")
-    plotting.plot_surf_stat_map(
-        *(fsaverage[f"infl_{side}"], surface),
-        **{"bg_map": fsaverage[f"sulc_{side}"], "hemi": side, "view": "ventral"},
-        **{"cmap": "viridis", "vmin": 0, "vmax": 2, "threshold": 1e-6, "colorbar": False},
-        **{"axes": panel, "title": None},
-    )
-    figure.text(0.12 + 0.24 * place, 0.85, f"{side}, from below", ha="center")
-panel = figure.add_axes((0.56, 0.17, 0.43, 0.73))
-for position, (roi, voxels) in enumerate(run.voxels.groupby("roi", sort=False)):
-    jitter = position + np.linspace(-0.25, 0.25, len(voxels))
-    panel.scatter(jitter, voxels["jne"], s=4, color=COLOURS[roi])
-    panel.hlines(voxels["jne"].median(), position - 0.35, position + 0.35, color="black", lw=1)
-panel.set_xticks(range(10), run.voxels["roi"].unique(), rotation=45)
-panel.set(ylabel="JNE", ylim=(0, None), title="JNE of each voxel, and medians")
+plotting.plot_map(run, "jne")
+
+# %%
+
+plotting.plot_by_roi(run, "jne")
+
+# %%
+# The summary: how much of the signal is nonlinear, how much of that the encoder has found, and how
+# well it predicts.
+
+plotting.plot_summary(run)
 
 # %%
 # The encoder
@@ -113,7 +101,7 @@ panel.set(ylabel="JNE", ylim=(0, None), title="JNE of each voxel, and medians")
 # ``encoder()`` gives back the trained network, for whatever was not computed at the time. Here JNE
 # with the L2 norm of the deviations in place of the L1 norm: the map is nearly the same.
 
-from jne import jacobian_deviation, jne
+import jne
 
-l2 = jne(jacobian_deviation(run.encoder(), run.array("features"), variant="l2"))
+l2 = jne.jne(jne.jacobian_deviation(run.encoder(), run.array("features"), variant="l2"))
 print(f"r of the two maps: {np.corrcoef(run.voxels['jne'], l2)[0, 1]:.3f}")

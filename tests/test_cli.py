@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, TINY, TINY_COHORT, status
+from helpers import ROOT, TINY, TINY_COHORT, compose_train, status
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
 
-from jne.cli import _options_first, never_exits, user_message
+from jne.cli import _options_first, _with_subject, never_exits, user_message
 from jne.errors import InputError
 from jne.utils import files
 
@@ -177,3 +177,44 @@ def test_ctrl_c_is_one_line(finished_run, tmp_path, script, seconds):
     assert "Traceback" not in "".join(printed)
     for path in output.glob("*/*/**/status.json"):
         assert status(path.parent)["status"] in ("KILLED", "FINISHED")
+
+
+# --- names ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["s1", "subj01", "sub-01", "sub-1", "1", "01"])
+def test_a_subject_has_several_names(name):
+    assert _with_subject(f"subject={name}", []) == "subject=s1"
+    assert _with_subject(f"subject={name},subj12", []) == "subject=s1,s12"
+
+
+@pytest.mark.parametrize("word", ["subject=monkey", "subject=range(1,3)", "seed=1", "subject=s0"])
+def test_other_words_stay_as_they_are(word):
+    assert _with_subject(word, []) == word
+
+
+def test_a_subject_of_the_users_own_is_meant_where_there_is_one(tmp_path):
+    (tmp_path / "subject").mkdir()
+    (tmp_path / "subject" / "subj01.yaml").write_text("")
+    for words in (["--config-dir", str(tmp_path)], [f"--config-dir={tmp_path}"]):
+        assert _with_subject("subject=subj01,subj02", words) == "subject=subj01,s2"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ([], "synthetic_subj01_nonlinear_relu_both_s0"),
+        (["control=twins", "seed=3"], "synthetic_subj01_nonlinear_relu_both_twins_s3"),
+        (
+            ["data=nsd", "data.root=x", "features=clip_vit_b32", "features.layer=7"],
+            "nsd_subj01_clip_vit_b32_layer7_nonlinear_relu_both_s0",
+        ),
+        (
+            ["experiment=v4", "data.root=x", "encoder=linear"],
+            "v4_201025_monkey_PE_layer7_linear_s0",
+        ),
+        (["name=mine"], "mine"),
+    ],
+)
+def test_the_name_of_a_run_says_what_it_is(overrides, name, tmp_path):
+    assert compose_train(tmp_path, *overrides).name == name

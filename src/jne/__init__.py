@@ -2,16 +2,17 @@
 
 The measurement works on its own in a notebook, without a config:
 
->>> from jne import jacobian_deviation, jne, jne_ss
->>> deviation = jacobian_deviation(encoder, test_features)   # (n_stimuli, n_voxels)
->>> jne(deviation)                                           # (n_voxels,)
+>>> import jne
+>>> deviation = jne.jacobian_deviation(encoder, test_features)   # (n_stimuli, n_voxels)
+>>> jne.jne(deviation)                                           # (n_voxels,)
 
 The wings, from the bottom up; a wing imports those below it and none beside it:
 
 utils, config, errors            files, tables, progress, the machine; the shared config
 analysis, encoders, roi          the mathematics of the metrics and tests; the encoders; ROI names
 jacobian, features               Jacobians and their deviations; features of images
-data, results, plots             data sources, results folders, figures and brain maps
+plots                            figures and brain maps; `plotting`, for notebooks
+data, results                    data sources, results folders
 tracking                         MLflow
 runs                             a run's folder and MLflow run as one; sweeps
 training, evaluation, simulation what train.py, evaluate.py and simulate.py do
@@ -33,15 +34,19 @@ _PUBLIC = {
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "compare": "jne.evaluation.pair",
     "evidence": "jne.analysis.evidence",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
+    "list_runs": "jne.results.listing",
     "mean_deviation": "jne.analysis.nonlinearity",
     "measure": "jne.jacobian.measurement",
     "nonlinear_share": "jne.analysis.nonlinear_share",
+    "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
 }
+# Without the function `jne`, which `from jne import *` would put in the place of the package
 __all__ = [
     "Evidence",
     "JNERegressor",
@@ -50,13 +55,15 @@ __all__ = [
     "ResidualEncoder",
     "Results",
     "Share",
+    "compare",
     "evidence",
     "jacobian_deviation",
-    "jne",
     "jne_ss",
+    "list_runs",
     "mean_deviation",
     "measure",
     "nonlinear_share",
+    "plotting",
     "rms_deviation",
 ]
 
@@ -69,4 +76,8 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         error.add_note(f'jne.{name} needs the full installation: pip install "jne[full]"')
         raise
-    return getattr(module, name)
+    return module if module.__name__ == f"jne.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_PUBLIC)

@@ -18,13 +18,14 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import HydraException, OverrideParseException
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from jne.config import unknown_key
+from jne.config import subject_choice, unknown_key
 from jne.credentials import hide_credentials, without_credentials
-from jne.errors import InputError
+from jne.errors import InputError, did_you_mean
 from jne.runs import sweep
 from jne.utils.files import file_name, not_written
 from jne.utils.signals import Stopped, in_one_line, stopped_by_signals
@@ -43,6 +44,23 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("sweep_name", _sweep_name, use_cache=True, replace=True)
     # The name of a run becomes part of its folder's: `a/../../b` must not lead elsewhere.
     OmegaConf.register_new_resolver("file_name", lambda name: file_name(str(name)), replace=True)
+    OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+
+
+def _run_name(data: str, subject: str, features: str, *rest: object) -> str:
+    """The name of a run: what runs mostly differ in, without what this one does not have.
+
+    rest: the layer that a key of the data chooses and that of the features, the encoder, the
+    control and the seed.
+    """
+    of_data, of_features, encoder, control, seed = rest
+    layer = of_features if of_data is None else of_data
+    parts = (
+        *(data, subject, "" if features == "own" else features),
+        *("" if layer is None else f"layer{layer}", encoder),
+        *("" if control == "none" else control, f"s{seed}"),
+    )
+    return "_".join(str(part) for part in parts if part != "")
 
 
 def _sweep_name(output: str, resume: bool) -> str:
@@ -68,11 +86,13 @@ def run_script(main: Callable[[], None]) -> None:
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     # Twenty lines, of which none says more than the sentence after them.
     argparse.ArgumentParser.print_usage = lambda *_: None  # type: ignore[method-assign]
+    # One that says what the command line was, before the sentence or the traceback.
+    JobReturn.return_value = JobReturn.return_value.getter(_result)  # type: ignore[attr-defined, method-assign]
     register_resolvers()
     if "MLFLOW_TRACKING_URI" in os.environ:
         os.environ["MLFLOW_TRACKING_URI"] = without_credentials(os.environ["MLFLOW_TRACKING_URI"])
     words = [_without_credentials(_with_home(word)) for word in sys.argv[1:]]
-    sys.argv[1:] = _options_first(words)
+    sys.argv[1:] = _options_first([_with_subject(word, words) for word in words])
     sys.excepthook = _print_exception
     logging.raiseExceptions = False  # what a full disk keeps out of a log is no traceback
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Python's own prints one
@@ -82,6 +102,13 @@ def run_script(main: Callable[[], None]) -> None:
         except Stopped as stopped:
             print(f"ended by {stopped}", file=sys.stderr)
             raise
+
+
+def _result(job: JobReturn) -> Any:
+    """What a job returned. Raises what it raised, without Hydra's line before it."""
+    if job.status != JobStatus.COMPLETED:
+        raise job._return_value
+    return job._return_value
 
 
 def _run(main: Callable[[], None]) -> None:
@@ -137,6 +164,20 @@ def _with_home(override: str) -> str:
     return f"{key}{equals}{os.path.expanduser(value)}"
 
 
+def _with_subject(override: str, words: list[str]) -> str:
+    """subject=s1 for subject=subj01 and subject=1, as it may also be called.
+
+    A file of that name which a user has in --config-dir is meant where there is one.
+    """
+    key, equals, value = override.partition("=")
+    if key.lstrip("+") != "subject":
+        return override
+    places = [Path(part.partition("=")[2] or part, "subject") for part in words]
+    names = value.split(",")
+    mine = [name for name in names if any((place / f"{name}.yaml").exists() for place in places)]
+    return f"{key}{equals}{','.join(x if x in mine else subject_choice(x) for x in names)}"
+
+
 def _without_credentials(override: str) -> str:
     """tracking.uri without a password, which Hydra would print and write."""
     key, equals, value = override.partition("=")
@@ -164,8 +205,10 @@ def user_message(error: Exception) -> str:
         return _unreadable_override(error.override)
     if isinstance(error, ValueError) and "Config group override must be" in str(error):
         return _not_a_choice(error)
+    if isinstance(error, MissingConfigException) and error.options:
+        return _unknown_choice(str(error.missing_cfg_file), list(error.options))
     if isinstance(error, HydraException | OmegaConfBaseException):
-        return _one_sentence(str(error))
+        return _one_sentence(error)
     told = not_written(error, "this folder")
     if told is not None:
         return str(told)
@@ -212,9 +255,22 @@ def _raised_in_package(error: BaseException) -> bool:
     return any(file.startswith(_PACKAGE) and file != __file__ for file in files)
 
 
-def _one_sentence(message: str) -> str:
-    """Hydra's message without its layout; for an unknown key, its name and nothing else."""
+def _unknown_choice(file: str, options: list[str]) -> str:
+    """The sentence for a choice that a group does not have. file: GROUP/CHOICE."""
+    group, _, choice = file.rpartition("/")
+    listed = ", ".join(sorted(options, key=lambda name: (len(name), name)))
+    return f"{group}={choice}: there is no such choice{did_you_mean(choice, options)} ({listed})"
+
+
+def _one_sentence(error: Exception) -> str:
+    """Hydra's message without its layout; for an unknown key, its name and what is like it."""
+    message = str(error).partition("Config search path")[0]
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
+        cause = error.__cause__
+        names: list[str] = []
+        if isinstance(cause, ConfigAttributeError | ConfigKeyError):
+            names = [str(name) for name in cause.parent_node or ()]
+            return str(unknown_key(cause.full_key or unknown[1], names))
         return str(unknown_key(unknown[1]))
     return " ".join(line.strip() for line in message.splitlines() if line.strip())

@@ -259,6 +259,14 @@ def label(name: str) -> str:
     return name.replace("_", " ") if entry is None else entry.label
 
 
+def axis_label(name: str) -> str:
+    """A column as an axis calls it: with its unit, below it, where it has one."""
+    entry = find(name)
+    short = {JACOBIAN: "SD of response per SD of feature", SQUARED: "(SD per SD)²"}
+    unit = "" if entry is None else short.get(entry.unit, "")
+    return f"{label(name)}\n({unit})" if unit else label(name)
+
+
 def is_reserved(name: str) -> bool:
     """Whether jne adds a column of this name, so that a user's table may not have it."""
     entry = find(name)

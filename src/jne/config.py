@@ -6,7 +6,8 @@ opened. Nothing here imports torch: a sweep reads its config without it.
 """
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from jne.addresses import sqlite_address, sqlite_file
 from jne.credentials import without_credentials
-from jne.errors import InputError
+from jne.errors import InputError, did_you_mean
 
 
 def _usable_device(name: str) -> str:
@@ -97,7 +98,7 @@ def validated(model: type[Config], composed: DictConfig) -> Config:
     try:
         return model.model_validate(plain)
     except ValidationError as error:
-        raise complaint(error) from error
+        raise complaint(error, given=plain) from error
 
 
 def _check_finite(value: Any, key: str) -> None:
@@ -115,14 +116,20 @@ def _check_finite(value: Any, key: str) -> None:
         raise InputError(key, "input should be a finite number", value=value)
 
 
-def complaint(error: ValidationError, section: str = "") -> InputError:
-    """The first complaint of a failed validation of a config section, or of the whole config."""
+def complaint(error: ValidationError, section: str = "", given: Any = None) -> InputError:
+    """The first complaint of a failed validation of a config section, or of the whole config.
+
+    given: what was validated, whose other keys are those that an unknown one may have meant.
+    """
     first = error.errors()[0]
     # Locations inside a union carry pydantic's own words after the key; keys alone are ours.
     path = [str(part) for part in first["loc"] if str(part).isidentifier()]
     key = ".".join(filter(None, [section, *path]))
     if first["type"] == "extra_forbidden":
-        return unknown_key(key)
+        for part in path[:-1]:
+            given = given.get(part) if isinstance(given, Mapping) else None
+        beside = [name for name in map(str, given or ()) if name != path[-1]]
+        return unknown_key(key, beside)
     if first["type"] == "missing":
         return InputError(key, "this key is missing")
     cause = first.get("ctx", {}).get("error")
@@ -134,6 +141,11 @@ def complaint(error: ValidationError, section: str = "") -> InputError:
     return InputError(key, message[0].lower() + message[1:], value)
 
 
-def unknown_key(key: str) -> InputError:
-    """The complaint about a key that does not exist."""
-    return InputError(key, "there is no such key")
+def unknown_key(key: str, names: Iterable[str] = ()) -> InputError:
+    """The complaint about a key that does not exist. names: of the keys beside it."""
+    return InputError(key, f"there is no such key{did_you_mean(key.split('.')[-1], names)}")
+
+
+def subject_choice(name: str) -> str:
+    """A subject as the group `subject` has it: s1 for s1, subj01, sub-01 and 1; others as named."""
+    return re.sub(r"^(?:s|subj|sub-)?0*([1-9]\d*)$", r"s\1", name)

@@ -1,7 +1,8 @@
 """The one exception that means: the input is at fault, and the message says what to change."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 
 from jne.credentials import hide_credentials
 
@@ -46,3 +47,9 @@ def keys_below(section: str, names: Container[str]) -> Iterator[None]:
         if error.key not in names:
             raise
         raise error.at(f"{section}.{error.key}") from error
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """`; did you mean NAME?` with that of the names which is most like `name`; empty without."""
+    close = get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -11,7 +11,8 @@ from statsmodels.stats.multitest import multipletests
 from torch import nn
 
 import jne
-from jne.analysis.evidence import LinearPart, evidence_of
+from jne.analysis.evidence import evidence_of
+from jne.analysis.linear_part import LinearPart
 
 N, V = 80, 7
 SETS = np.array([0, 0, 1, 1, 1, 0, 1])

@@ -10,7 +10,8 @@ import torch
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import KFold
 
-from jne.analysis.evidence import LinearPart, evidence_of
+from jne.analysis.evidence import evidence_of
+from jne.analysis.linear_part import LinearPart
 
 SETS = np.zeros(4, dtype=np.int64)
 

@@ -10,6 +10,7 @@ import torch
 from helpers import no_figures, only_run, run_quietly
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import Ridge
 from sklearn.metrics import r2_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -115,6 +116,10 @@ def test_the_numbers_are_those_of_train_py(arrays, settings, tmp_path, store):
     np.testing.assert_allclose(model.jne_ss(tested), run.array("jne_ss"), atol=1e-6)
     r2 = r2_score(y[~trains][:, :2], model.predict(tested)[:, :2], multioutput="raw_values")
     np.testing.assert_allclose(r2, run.voxels["r2"][:2], atol=1e-5)
+    scores = model.score_voxels(tested, y[~trains])
+    np.testing.assert_allclose(scores, run.voxels["r2"], atol=1e-5)
+    ridge = model.ridge_.score_voxels(tested, y[~trains])
+    np.testing.assert_allclose(ridge, run.voxels["r2_ridge"], atol=1e-5)
     pd.testing.assert_frame_equal(model.epochs_, run.epochs, check_exact=False, atol=1e-6)
     assert model.best_epoch_ == run.summary["metrics"]["train/best_epoch"]
 
@@ -260,8 +265,11 @@ def test_bad_parameters_are_refused_in_a_sentence(arrays, settings, message):
 @pytest.mark.parametrize(
     ("validation", "message"),
     [
-        ([0, 1, 2], r"must be a mask of the rows of X, \(90,\) bool, found \(3,\) int64"),
-        (np.ones(90, dtype=int), r"found \(90,\) int64"),
+        ([0.5, 1, 2], r"must be a mask .*, \(90,\) bool, or row numbers, found \(3,\) float64"),
+        ([0, 1, 90], "validation: row numbers must be from 0 to 89"),
+        ([0, 1, -1], "validation: row numbers must be from 0 to 89"),
+        ([0, 1], "validation: marks 2 of 90 stimuli"),
+        (np.ones(90, dtype=int), "validation: names a row twice; a mask must be of dtype bool"),
         (np.ones(90, dtype=bool), "validation: marks 90 of 90 stimuli"),
         (np.arange(90) == 4, "validation: marks 1 of 90 stimuli"),
         ("val", r"found \(\) <U3"),
@@ -337,3 +345,85 @@ def test_share_is_that_of_the_plain_function_and_needs_no_fit():
     np.testing.assert_array_equal(JNERegressor().share(x, trials), expected)
     one = JNERegressor().share(x, trials[:, 0], n_components=5)
     np.testing.assert_allclose(one.share, expected.share[:1], rtol=1e-5)
+
+
+# --- voxels with NaN -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def holes(arrays):
+    """The same responses, with a voxel that has one NaN between the others."""
+    x, y = arrays
+    more = np.insert(y, 1, y[:, 0], axis=1)
+    more[5, 1] = np.nan
+    return x, more
+
+
+def test_a_voxel_with_nan_is_left_out_and_the_others_are_as_without_it(arrays, holes):
+    alone = JNERegressor(**SMALL).fit(*arrays)
+    with pytest.warns(UserWarning, match="1 of 4 voxels have NaN in y") as warned:
+        model = JNERegressor(**SMALL).fit(*holes)
+    assert len(warned) == 1
+    x, y = holes
+    others = [0, 2, 3]
+    np.testing.assert_allclose(model.predict(x)[:, others], alone.predict(x), rtol=1e-5)
+    for values in (model.predict(x)[:, 1], model.jne_[1], model.score_voxels(x, y)[1]):
+        assert np.isnan(values).all()
+    assert np.isnan(model.ridge_.predict(x)[:, 1]).all()
+    np.testing.assert_allclose(model.jne_[others], alone.jne_, rtol=1e-5)
+    assert model.score(x, y) == pytest.approx(alone.score(*arrays))
+    expected = np.insert(alone.evidence(*arrays).slope, 1, np.nan)
+    np.testing.assert_allclose(model.evidence(x, y).slope, expected, rtol=1e-3)
+
+
+def test_responses_that_are_all_nan_or_infinite_are_refused(arrays):
+    x, y = arrays
+    with pytest.raises(ValueError, match="Input y contains NaN"):
+        JNERegressor(**SMALL).fit(x, y * np.nan)
+    with pytest.raises(ValueError, match="Input y contains infinity"):
+        JNERegressor(**SMALL).fit(x, np.where(np.arange(3) == 1, np.inf, y))
+
+
+def test_the_score_of_each_voxel_is_scikit_learns(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL).fit(x, y)
+    expected = r2_score(y[:, :2], model.predict(x)[:, :2], multioutput="raw_values")
+    scores = model.score_voxels(x, y)
+    np.testing.assert_allclose(scores[:2], expected, rtol=1e-5)
+    assert np.isnan(scores[2]), "a constant voxel"
+    flat = JNERegressor(**SMALL).fit(x, y[:, 1])
+    assert flat.score_voxels(x, y[:, 1]) == pytest.approx(flat.score(x, y[:, 1]))
+    with pytest.raises(InputError, match=r"y: must be \(90, 3\), found \(90, 2\)"):
+        model.score_voxels(x, y[:, :2])
+
+
+def test_ridge_is_scikit_learns_at_a_penalty_of_each_voxel(arrays):
+    x, y = arrays
+    model = JNERegressor(**SMALL).fit(x, y)
+    train = np.delete(np.arange(90), model.validation_)
+    z = ((x - x[train].mean(axis=0)) / x[train].std(axis=0)).astype(np.float64)
+    predicted = model.ridge_.predict(x)
+    for voxel in (0, 1):
+        others = [
+            Ridge(alpha=alpha).fit(z, y[:, voxel]).predict(z)
+            for alpha in np.geomspace(1e-4, 1e4, 2000)
+        ]
+        nearest = np.abs(others - predicted[:, voxel]).max(axis=1).min()
+        assert nearest < 0.01 * y[:, voxel].std()
+    assert (predicted[:, 2] == 47).all()
+
+
+def test_row_numbers_validate_as_a_mask_does(arrays):
+    x, y = arrays
+    mask = np.arange(90) % 5 == 0
+    by_mask = JNERegressor(**SMALL).fit(x, y, validation=mask)
+    by_rows = JNERegressor(**SMALL).fit(x, y, validation=np.flatnonzero(mask)[::-1])
+    np.testing.assert_array_equal(by_rows.validation_, by_mask.validation_)
+    np.testing.assert_array_equal(by_rows.predict(x), by_mask.predict(x))
+
+
+@pytest.mark.parametrize(("verbose", "bars_shown"), [(1, True), (0, False)])
+def test_bars_are_shown_to_somebody(arrays, verbose, bars_shown, monkeypatch, capsys):
+    monkeypatch.setattr("jne.estimator.regressor.has_viewer", lambda: True)
+    JNERegressor(**SMALL, verbose=verbose).fit(*arrays)
+    assert ("epoch" in capsys.readouterr().out) == bars_shown

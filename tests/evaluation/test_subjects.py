@@ -70,7 +70,7 @@ def test_a_subject_called_all_is_evaluated_on_its_own(tmp_path):
 
 def test_an_roi_called_all_is_refused(tmp_path):
     run = write_run(tmp_path / "run")
-    run.voxels = run.voxels.replace({"roi": {"V1": "all"}})
+    run.voxels = run.voxels.astype({"roi": str}).replace({"roi": {"V1": "all"}})
     with pytest.raises(InputError, match=r"^runs: .*run has an ROI called 'all'"):
         voxel_tables(by_subject([run]), evaluate_config(tmp_path, "variants=[l1]"))
 

@@ -30,7 +30,11 @@ def test_slices_say_which_side_is_left(first, ends):
     affine = np.diag([first, 1.8, 1.8, 1.0])
     space = SPACE | {"affine": affine.tolist()}
     figure = brain.draw(VOLUME, VALUES, space, label="x", cmap="viridis", vmax=3.0)
-    panels = [panel for panel in figure.axes if panel.get_title(loc="center").startswith("k =")]
+    panels = [
+        panel
+        for panel in figure.axes[0].child_axes
+        if panel.get_title(loc="center").startswith("k =")
+    ]
     assert panels
     for panel in panels:
         marks = sorted(panel.texts, key=lambda text: text.get_position()[0])

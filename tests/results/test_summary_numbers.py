@@ -84,6 +84,7 @@ def test_the_scalars_of_a_run(n_draws):
     expected = {
         "r2/mean": r2.mean(), "r2/median": np.median(r2), "r2/max": r2.max(),
         "r2/significant_share": (voxels["p_fdr"].dropna() < 0.3).mean(),
+        "r2/above_ridge": np.nanmean(voxels["r2"] - voxels["r2_ridge"]),
         "r2_ridge/mean": np.nanmean(voxels["r2_ridge"]),
         "r2_kernel/mean": np.nanmean(voxels["r2_kernel"]),
         "jne/mean": jne.mean(), "jne/median": np.median(jne),

@@ -48,10 +48,10 @@ def test_a_sweep_has_its_table_its_figure_and_its_run(finished_sweep, store):
     runs = client.search_runs([experiment.experiment_id], wanted)
     (sweep,) = [run for run in runs if run.data.tags["kind"] == "sweep"]
     assert sorted(run.info.run_name for run in runs if run is not sweep) == [
-        "subj01_linear_s0",
-        "subj01_linear_s0",
-        "subj01_nonlinear_gelu_both_s0",
-        "subj01_nonlinear_relu_both_s0",
+        "synthetic_subj01_linear_s0",
+        "synthetic_subj01_linear_s0",
+        "synthetic_subj01_nonlinear_gelu_both_s0",
+        "synthetic_subj01_nonlinear_relu_both_s0",
     ]
     linear = [run for run in runs if run.data.params.get("encoder") == "linear"]
     assert {run.data.params["activation"] for run in linear} == {"none"}

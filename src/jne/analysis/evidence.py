@@ -27,15 +27,20 @@ from jne.analysis.evidence_sums import (
     N_REGRESSORS,
     EvidenceSums,
     one_sided_p,
+    squared_pairs,
     validated_share,
 )
+from jne.analysis.linear_part import LinearPart
 from jne.analysis.prediction import fdr
 from jne.errors import InputError
+from jne.utils.bars import progress_bar
 from jne.utils.blocks import even_blocks
+from jne.utils.notebook import summary_html, summary_text
 
 _NOTHING = 1e-10
 """Of the variance of a prediction: what rounding leaves of one that is linear."""
-_COLLINEAR = 1e-6
+_RATE = 0.1
+"""Of false discoveries, at which voxels are counted."""
 STIMULI_PER_FEATURE = 2
 """With fewer, a least-squares approximation is noisier than what it leaves."""
 _AT_ONCE = 2**18  # numbers in an array: few enough for the cache
@@ -65,22 +70,16 @@ class Evidence(NamedTuple):
     high: NDArray[np.float64]
     """The ends of the 95 % interval of the share."""
 
+    def __repr__(self) -> str:
+        return summary_text(self._title, {"validated share": self.share})
 
-class LinearPart:
-    """The best linear approximation of functions of the features, over N stimuli."""
+    def _repr_html_(self) -> str:
+        return summary_html(self._title, {"validated share": self.share, "z": self.z})
 
-    def __init__(self, features: Tensor, at: Tensor) -> None:
-        """features: (N, D), where the functions are known. at: (n, D), where they are wanted."""
-        self._mean = features.mean(dim=0, dtype=torch.float64)
-        u, s, vt = torch.linalg.svd(features.double() - self._mean, full_matrices=False)
-        rank = int((s > _COLLINEAR * s[0]).sum())  # features may be constant, or copies
-        self._basis = u[:, :rank]
-        self._at = (at.double() - self._mean) @ (vt[:rank].T / s[:rank])
-
-    def remove(self, values: Tensor, at: Tensor) -> Tensor:
-        """What is not linear in functions with these values (N, H) and (n, H): (n, H) float64."""
-        offset = values.mean(dim=0, dtype=torch.float64)
-        return at.double() - offset - self._at @ (self._basis.T @ (values.double() - offset))
+    @property
+    def _title(self) -> str:
+        nonlinear = int((self.p_fdr <= _RATE).sum())
+        return f"Evidence: {np.size(self.z)} voxels, {nonlinear} nonlinear at q = {_RATE:g}"
 
 
 def evidence(
@@ -91,6 +90,7 @@ def evidence(
     *,
     ridge: Callable[[NDArray], ArrayLike] | ArrayLike,
     y_train: ArrayLike | None = None,
+    verbose: int = 1,
 ) -> Evidence:
     """Does the nonlinear part of a model's predictions exist in unseen responses? Any model's.
 
@@ -112,6 +112,8 @@ def evidence(
     y_train : (N, V) array, optional
         The responses that both were fitted to. Least squares then stands beside `ridge`, and takes
         up the noise that the model and `ridge` have both fitted; better, if there are any.
+    verbose : int
+        0 for no progress bar; a terminal shows one, and a notebook with ipywidgets.
 
     Returns
     -------
@@ -166,7 +168,8 @@ def evidence(
             raise InputError("y_train", f"must be {of_train.shape}, found {seen.shape}")
         standardised = torch.from_numpy((seen - centre) / scale)
         linear.append(-part.remove(standardised, torch.zeros(of_test.shape)).numpy())
-    return evidence_of(y, of_test, left.numpy(), linear, sets, 1)[0]
+    with progress_bar("evidence", verbose) as bar:
+        return evidence_of(y, of_test, left.numpy(), linear, sets, 1, progress=bar)[0]
 
 
 def _caller(module: nn.Module) -> Callable[[NDArray], NDArray]:
@@ -211,6 +214,7 @@ def evidence_of(
     *,
     groups: NDArray[np.int64] | None = None,
     crossed: NDArray | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> tuple[Evidence, EvidenceSums]:
     """Evidence of voxels; and of sets of them, and, last, of all of them.
 
@@ -220,7 +224,7 @@ def evidence_of(
     prediction : (n, V) array
         The encoder's.
     nonlinear : (n, V) array
-        What is nonlinear in it (`LinearPart`).
+        What is nonlinear in it (`jne.analysis.linear_part`).
     linear : sequence of (n, V) arrays
         The predictions of ridge and of least-squares regression. Without these linear voxels come
         out as nonlinear: what is linear in the responses, and missing in the encoder's linear part,
@@ -237,6 +241,8 @@ def evidence_of(
         folds: how much of the variance of g is noise of the responses; infinite where that is not
         known. Noise of two stimuli then meets twice, once in each one's product, and the variance
         of their sum grows by the share of this noise in g (docs/evidence.md).
+    progress : callable, optional
+        Called with the share of the voxels that are done, from 0 to 1.
 
     Returns
     -------
@@ -250,6 +256,7 @@ def evidence_of(
     sums = {name: np.zeros((n_rows, n_sets)) for name in _PER_STIMULUS}
     totals = {name: np.zeros(n_sets + 1) for name in ("n_voxels", "nonlinear", "linear", "pairs")}
     of_all = torch.zeros((n_rows, n_rows))
+    n_done = 0
     for number in range(n_sets):
         members = np.flatnonzero(sets == number)
         of_set = torch.zeros_like(of_all)
@@ -267,7 +274,10 @@ def evidence_of(
             of_set.addmm_(own, own.T)
             if keep is not None:
                 keep[:, voxels] = product.numpy()
-        totals["pairs"][number] = _squared_pairs(of_set)
+            n_done += len(voxels)
+            if progress is not None:
+                progress(n_done / n_voxels)
+        totals["pairs"][number] = squared_pairs(of_set)
         of_all += of_set
     by_name = dict(zip(_COLUMNS, columns, strict=True))
     for number in range(n_sets + 1):
@@ -275,7 +285,7 @@ def evidence_of(
         totals["n_voxels"][number] = members.sum()
         for name in ("nonlinear", "linear"):
             totals[name][number] = by_name[name][members].sum()
-    totals["pairs"][-1] = _squared_pairs(of_all)
+    totals["pairs"][-1] = squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
     return _evidence(by_name, n_rows - N_REGRESSORS), EvidenceSums(**with_all, **totals)
 
@@ -372,12 +382,6 @@ def _without(x: Tensor, basis: Sequence[Tensor]) -> Tensor:
     for b in basis:
         x = torch.addcmul(x, b, (b * x).sum(dim=0), value=-1)
     return x
-
-
-def _squared_pairs(products: Tensor) -> float:
-    """The sum over pairs of different stimuli of their squared products, (n, n)."""
-    squares = products.double().square()
-    return float(squares.sum() - squares.trace())
 
 
 def _evidence(columns: dict[str, NDArray[np.float64]], degrees: int) -> Evidence:

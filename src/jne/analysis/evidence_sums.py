@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from torch import Tensor
 
 from jne.analysis.contrast import Contrast, contrast, quantile
 
@@ -137,3 +138,9 @@ def _share(nonlinear: NDArray, linear: NDArray) -> NDArray:
     linear = np.maximum(linear, 0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(nonlinear + linear > 0, nonlinear / (nonlinear + linear), 0)
+
+
+def squared_pairs(products: Tensor) -> float:
+    """The sum over pairs of different stimuli of their squared products, (n, n)."""
+    squares = products.double().square()
+    return float(squares.sum() - squares.trace())

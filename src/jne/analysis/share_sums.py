@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.analysis.contrast import Contrast, contrast, quantile
+from jne.utils.notebook import summary_html, summary_text
 
 
 class Share(NamedTuple):
@@ -31,6 +32,16 @@ class Share(NamedTuple):
     """The variance of the best linear fit to the features, in squared units of the responses."""
     signal: NDArray[np.float64]
     """The variance that repeats of a stimulus share, in the same units."""
+
+    def __repr__(self) -> str:
+        return summary_text(self._title, {"nonlinear share": self.share})
+
+    def _repr_html_(self) -> str:
+        return summary_html(self._title, {"nonlinear share": self.share})
+
+    @property
+    def _title(self) -> str:
+        return f"Share: {np.size(self.share)} voxels"
 
 
 @dataclass(frozen=True)

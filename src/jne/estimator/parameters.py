@@ -50,6 +50,7 @@ class Parameters(Section):
     device: Annotated[Device, AfterValidator(_without_number)]
     max_memory_gb: float = Field(gt=0)
     random_state: Seed
+    verbose: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _check_placement(self) -> "Parameters":

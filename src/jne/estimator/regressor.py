@@ -3,6 +3,7 @@
 N stimuli, D features, V voxels.
 """
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, MultiOutputMixin, RegressorMixin
+from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
@@ -18,18 +20,20 @@ from jne.analysis.evidence import Evidence, evidence_of
 from jne.analysis.evidence_sums import N_REGRESSORS
 from jne.analysis.nonlinear_share import nonlinear_share
 from jne.analysis.share_sums import Share
-from jne.data.centring import LARGEST, centred
 from jne.data.datamodule import StandardisedData
 from jne.data.folds import Belonging
 from jne.encoders import RawEncoder
 from jne.errors import InputError
 from jne.estimator.parameters import Parameters, checked
+from jne.estimator.predictor import Predictor
+from jne.estimator.responses import as_float32, check_varies, without_missing
 from jne.estimator.rows import FEWEST_TO_TRAIN, belonging_of, validation_rows
 from jne.fitting.baseline import linear_predictions
 from jne.fitting.fit import fit as train
 from jne.jacobian import jacobian_deviation
 from jne.jacobian.measurement import FEWEST_STIMULI
 from jne.measuring.evidence import nonlinear_part
+from jne.utils.bars import has_viewer
 from jne.utils.blocks import among_all
 from jne.utils.progress import without_progress
 
@@ -45,7 +49,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     standard deviation of a feature.
 
     A voxel that is constant over the training stimuli is predicted to be that constant, and has NaN
-    as its JNE. With y of shape (N,), all results are without the axis V.
+    as its JNE. A voxel with NaN in y is left out, with a warning: it has NaN everywhere. With y of
+    shape (N,), all results are without the axis V.
 
     Parameters
     ----------
@@ -91,6 +96,8 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     random_state : int, RandomState or None
         Seed of the weights, of the order of the batches and of the stimuli to validate on; 0 or
         more. With None or a RandomState each fit draws a new seed.
+    verbose : int
+        0 for no progress bars; a terminal shows them, and a notebook with ipywidgets.
 
     Attributes
     ----------
@@ -104,6 +111,9 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         The weight decay that it was trained with.
     validation_ : (n_val,) array of int
         The rows that validated.
+    ridge_ : object
+        Ridge regression on the same stimuli, a penalty per voxel: what the encoder has to beat.
+        With `predict(X)` and `score_voxels(X, y)`; fitted on first use.
     """
 
     def __init__(
@@ -128,6 +138,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         device: str = "cpu",
         max_memory_gb: float = 1.0,
         random_state: int | np.random.RandomState | None = 0,
+        verbose: int = 1,
     ) -> None:
         self.encoder = encoder
         self.activation = activation
@@ -148,6 +159,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self.device = device
         self.max_memory_gb = max_memory_gb
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(
         self,
@@ -156,7 +168,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         validation: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> "JNERegressor":
-        """Train on features and responses, all finite. Returns self.
+        """Train on features and responses. Returns self.
 
         Raises ValueError, with the parameter or argument to change, on bad input.
 
@@ -165,15 +177,17 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X : (N, D) array
             Features.
         y : (N, V) or (N,) array
-            Responses.
-        validation : (N,) array of bool, optional
-            The stimuli to validate on; at least three, and two others train. Pipelines and searches
+            Responses. A voxel with NaN is not trained on, the others are.
+        validation : (N,) array of bool, or (n_val,) array of int, optional
+            The stimuli to validate on, as a mask or as row numbers; at least three, and two others
+            train. Pipelines and searches
             pass it on: `pipeline.fit(X, y, jneregressor__validation=mask)`.
         groups : (N,) array, optional
             Stimuli of a group, such as repeats, a film or a run, are never on two sides of a cut:
             those that validate and those that choose penalties are whole groups.
         """
         settings = self._parameters()
+        y, missing = without_missing(y)
         features, targets = validate_data(
             self,
             X,
@@ -184,13 +198,12 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             ensure_min_samples=FEWEST_TO_TRAIN + FEWEST_STIMULI,
         )
         n = len(features)
-        self._one_voxel = targets.ndim == 1
-        features, feature_offset = _float32(features, "X")
-        responses, response_offset = _float32(targets.reshape(n, -1), "y")
+        features, feature_offset = as_float32(features, "X")
+        responses, response_offset = as_float32(targets.reshape(n, -1), "y")
         belonging = belonging_of(groups, n)
         self.validation_ = validation_rows(validation, n, settings, belonging)
         rows = {"train": np.delete(np.arange(n), self.validation_), "val": self.validation_}
-        _check_varies(responses[rows["train"]])
+        check_varies(responses[rows["train"]])
         data = StandardisedData(
             features,
             responses,
@@ -202,7 +215,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             features_key="X",
             belonging=belonging,
         )
-        with without_progress():
+        with nullcontext() if settings.verbose and has_viewer() else without_progress():
             try:
                 fitted = train(data, settings.config())
             except InputError as error:  # which names a key of train.py
@@ -217,11 +230,13 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         self._model = RawEncoder(
             self.encoder_, {name: getattr(data, name) for name in scaling}, trained
         )
+        constants = np.where(missing, np.nan, responses[rows["train"][0]])[~trained]
+        self._predictor = Predictor(self._model, constants, targets.ndim == 1)
+        self._ridge: Predictor | None = None
         seen = np.concatenate([rows["train"], rows["val"]])  # `evidence` needs them
         self._features_seen = data.features[seen].numpy()
         self._responses_seen = data.responses[seen].numpy()
         self._groups_seen = None if belonging.groups is None else belonging.groups[seen]
-        self._constants = responses[rows["train"][0], ~trained]
         self._validation_features = data.split("val")[0]
         self._jne: NDArray[np.float64] | None = None
         return self
@@ -233,9 +248,34 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         `fit` was given; else in float32.
         """
         features = self._features(X)
-        predicted = self._model.predict(features)
-        predicted[:, ~self._model.trained.numpy()] = self._constants
-        return self._like_y(predicted)
+        return self._predictor.predict(features)
+
+    def score_voxels(self, X: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """R2 of each voxel over the stimuli X (n, D), y (n, V): (V,), or a number.
+
+        NaN for a voxel that is constant or has NaN in y, here or in `fit`'s.
+        """
+        features = self._features(X)
+        return self._predictor.score_voxels(features, y)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The mean R2 over the voxels without NaN, as scikit-learn's regressors define it."""
+        predicted, responses = self.predict(X), np.asarray(y, dtype=np.float64)
+        scored = slice(None)
+        if predicted.ndim == responses.ndim == 2 and predicted.shape == responses.shape:
+            scored = ~np.isnan(predicted).any(axis=0) & ~np.isnan(responses).any(axis=0)
+        return float(
+            r2_score(responses[..., scored], predicted[..., scored], sample_weight=sample_weight)
+        )
+
+    @property
+    def ridge_(self) -> Predictor:
+        """Ridge regression on the stimuli that trained and validated."""
+        check_is_fitted(self)
+        if self._ridge is None:
+            seen = torch.from_numpy(self._features_seen), torch.from_numpy(self._responses_seen)
+            self._ridge = self._predictor.ridge(*seen, Belonging(self._groups_seen))
+        return self._ridge
 
     def deviation(self, X: ArrayLike) -> NDArray[np.float32]:
         """How far the Jacobian at each stimulus is from their mean over X (n, D): (n, V), or (n,).
@@ -262,8 +302,10 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         features = torch.from_numpy(np.array(self._features(X)))
         model, n, trained = self._model, len(features), self._model.trained.numpy()
         y = np.asarray(y, dtype=np.float64)
-        if y.shape[:1] != (n,) or y.size != n * len(trained) or not np.isfinite(y).all():
-            raise InputError("y", f"must be ({n}, {len(trained)}) and finite, found {y.shape}")
+        if y.shape[:1] != (n,) or y.size != n * len(trained):
+            raise InputError("y", f"must be ({n}, {len(trained)}), found {y.shape}")
+        if not np.isfinite(y.reshape(n, -1)[:, trained]).all():
+            raise InputError("y", "must be finite for the voxels that were trained")
         if n <= N_REGRESSORS + 1:
             raise InputError("X", f"{n} stimuli are too few to regress on")
         mean, scale = model.response_mean.numpy(), model.response_scale.numpy()
@@ -335,26 +377,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
 
     def _like_y(self, values: NDArray) -> Any:
         """Values (..., V) without the last axis if y had none."""
-        return values[..., 0] if self._one_voxel else values
+        return self._predictor.like_y(values)
 
     def _parameters(self) -> Parameters:
         return checked(self.get_params(deep=False))
-
-
-def _float32(
-    values: NDArray, argument: str
-) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
-    """Values (N, K) in float32, and their offset (K,). See `jne.data.centring`."""
-    result, offset = centred(values)
-    if np.abs(result).max() > LARGEST:
-        raise InputError(argument, "holds values that are too large for float32; change its units")
-    return result, offset
-
-
-def _check_varies(responses: NDArray[np.float32]) -> None:
-    if not np.ptp(responses, axis=0).any():
-        raise InputError(
-            "y",
-            f"constant over the {len(responses)} training stimuli, so that nothing can be "
-            f"learned; give responses that vary",
-        )

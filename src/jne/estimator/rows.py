@@ -34,12 +34,7 @@ def validation_rows(
             )
         order = np.random.default_rng(settings.random_state).permutation(n)
         return np.sort(order[:n_val])
-    mask = np.asarray(validation)
-    if mask.shape != (n,) or mask.dtype != bool:
-        raise InputError(
-            "validation",
-            f"must be a mask of the rows of X, ({n},) bool, found {mask.shape} {mask.dtype}",
-        )
+    mask = _as_mask(np.asarray(validation), n)
     rows = np.flatnonzero(mask)
     if not FEWEST_STIMULI <= len(rows) <= n - FEWEST_TO_TRAIN:
         raise InputError(
@@ -53,6 +48,23 @@ def validation_rows(
     ):
         raise InputError("validation", "marks some stimuli of a group, and not the others")
     return rows
+
+
+def _as_mask(validation: NDArray, n: int) -> NDArray[np.bool_]:
+    """(n,), from a mask or from row numbers."""
+    if validation.shape == (n,) and validation.dtype == bool:
+        return validation
+    if validation.ndim != 1 or validation.dtype.kind not in "iu":
+        raise InputError(
+            "validation",
+            f"must be a mask of the rows of X, ({n},) bool, or row numbers, found "
+            f"{validation.shape} {validation.dtype}",
+        )
+    if len(validation) and not 0 <= validation.min() <= validation.max() < n:
+        raise InputError("validation", f"row numbers must be from 0 to {n - 1}")
+    if len(np.unique(validation)) < len(validation):
+        raise InputError("validation", "names a row twice; a mask must be of dtype bool")
+    return np.isin(np.arange(n), validation)
 
 
 def belonging_of(groups: ArrayLike | None, n: int) -> Belonging:

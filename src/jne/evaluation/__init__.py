@@ -4,6 +4,7 @@ config            the config of evaluate.py
 chosen            the runs that are read: those that are named, or the newest
 subjects          which runs belong to one subject
 same_data         whether two runs are on the same data
+pair              `compare`, two runs region by region
 voxels            one voxel table per subject, and what the sections share
 external_test       how a stored encoder does on other stimuli
 missing_variants  JNE of the variants that a run did not store

@@ -12,6 +12,7 @@ from jne.plots.style import short
 from jne.results import Results
 
 _WORDS = {"stimuli": "stimuli or splits"}
+_PAIRINGS = "pairings of stimuli and responses (control=shuffle)"
 # Keys in which repeats of a run may differ
 _BOOKKEEPING = ("name", "seed", "output", "tracking", "checkpoint", "control")
 # Sections that say what is measured and how it is tested, keys that no result depends on, and one
@@ -31,7 +32,8 @@ def other_data(first: Results, other: Results, may_differ: Iterable[str] = ()) -
     """
     parts = [part for part in _differing_parts(first, other) if part not in may_differ]
     if not parts:
-        return ""
+        shuffled = [run.config["control"]["kind"] == "shuffle" for run in (first, other)]
+        return "" if len({*shuffled}) == 1 else _PAIRINGS
     keys = [key for key in differing_keys(first, other) if key.startswith(("data.", "features."))]
     reasons = [_change(first, other, key) for key in keys]
     if all(map(is_of_features, keys)) and (not keys or parts != ["features"]):

@@ -204,15 +204,9 @@ def _only(runs: list[Results], kind: str, subject: str) -> Results | None:
 def _check_same_data(first: Results, other: Results, by: str = "") -> None:
     """by: the key of a sweep; one over features has other features in every run."""
     different = other_data(first, other, ("features",) if is_of_features(by) else ())
-    if not different and _is_shuffled(first) != _is_shuffled(other):
-        different = "pairings of stimuli and responses (control=shuffle)"
     if different:
         raise InputError(
             "runs",
             f"the runs of {first.config['subject']} in {first.path} and {other.path} have "
             f"different {different}; evaluate them separately",
         )
-
-
-def _is_shuffled(run: Results) -> bool:
-    return run.config["control"]["kind"] == "shuffle"

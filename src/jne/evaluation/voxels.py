@@ -209,7 +209,7 @@ def _strongest(run: Results, rois: list[str]) -> list[str]:
         style="yellow",
         soft_wrap=True,
     )
-    median = run.voxels.groupby("roi")["jne"].median().reindex(rois)
+    median = run.voxels.groupby("roi", observed=True)["jne"].median().reindex(rois)
     median[[roi in ROIS for roi in rois]] = np.inf
     return ordered(median.nlargest(MAX_REPORTED).index)
 
@@ -304,7 +304,7 @@ def _reported(voxels: pd.DataFrame, source: str) -> dict[str, pd.Series]:
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
     """The run's voxel table with the scores of both encoders, computed from the predictions."""
     run = subject.nonlinear
-    table = run.voxels.drop(columns=["r2", "p", "p_fdr"])
+    table = run.voxels.drop(columns=["r2", "p", "p_fdr"]).astype({"roi": str})
     areas = table["HCP_MMP1"] if "HCP_MMP1" in table else [""] * len(table)
     table.insert(2, "tier", list(map(tier_of, table["roi"], areas)))
     ceiling = table["noise_ceiling"] if "noise_ceiling" in table else np.nan

@@ -17,6 +17,8 @@ from jne.encoders import HasResidualChain, is_linear_layer
 from jne.errors import InputError
 from jne.jacobian.autograd import device_of, differentiable, dtype_of, foreign
 from jne.jacobian.deviation import jacobian_deviation
+from jne.utils.bars import progress_bar
+from jne.utils.notebook import summary_html, summary_text
 
 FEWEST_STIMULI = 3  # of two, both are equally far from their mean, and JNE is 0
 
@@ -47,6 +49,16 @@ class Measurement:
         """(N, V)"""
         return nonlinearity.jne_ss(self.deviation)
 
+    def __repr__(self) -> str:
+        return summary_text(self._title, {"JNE": self.jne})
+
+    def _repr_html_(self) -> str:
+        return summary_html(self._title, {"JNE": self.jne, "mean deviation": self.mean_deviation})
+
+    @property
+    def _title(self) -> str:
+        return "Measurement: {} stimuli, {} voxels".format(*self.deviation.shape)
+
 
 def measure(
     module: nn.Module,
@@ -56,6 +68,7 @@ def measure(
     device: str | None = None,
     max_memory_gb: float = 1.0,
     progress: Callable[[float], None] | None = None,
+    verbose: int = 1,
 ) -> Measurement:
     """The deviations of a module's Jacobians over stimuli, and from them JNE, JNE-SS and the rest.
 
@@ -78,7 +91,9 @@ def measure(
     max_memory_gb : float
         Bound on the working memory, beside the module, the features and the result.
     progress : callable, optional
-        Called with the share done, from 0 to 1.
+        Called with the share done, from 0 to 1, in place of a progress bar.
+    verbose : int
+        0 for no progress bar; a terminal shows one, and a notebook with ipywidgets.
 
     Returns
     -------
@@ -103,14 +118,15 @@ def measure(
         if x.ndim > 2 or not (isinstance(module, HasResidualChain) or is_linear_layer(module)):
             encoder = _Flat(module, tuple(x.shape[1:]))
             _try(encoder, x)
-        deviation = jacobian_deviation(
-            encoder,
-            x.flatten(start_dim=1),
-            voxels=voxels,
-            device=str(where),
-            max_memory_gb=max_memory_gb,
-            progress=progress,
-        )
+        with progress_bar("Jacobians", verbose if progress is None else 0) as bar:
+            deviation = jacobian_deviation(
+                encoder,
+                x.flatten(start_dim=1),
+                voxels=voxels,
+                device=str(where),
+                max_memory_gb=max_memory_gb,
+                progress=progress or bar,
+            )
     except InputError as error:
         raise error.at("module" if error.key == "encoder" else error.key) from error
     return Measurement(deviation)

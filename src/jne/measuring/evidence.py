@@ -19,9 +19,9 @@ from jne.analysis.evidence import (
     STIMULI_PER_FEATURE,
     Columns,
     Evidence,
-    LinearPart,
     evidence_of,
 )
+from jne.analysis.linear_part import LinearPart
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
 from jne.encoders.ridge import RidgeCV, Splits

@@ -1,5 +1,6 @@
 """Pictures of voxel values on a brain: on inflated surfaces, or as slices of a volume."""
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -7,13 +8,15 @@ import matplotlib
 import nibabel as nib
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
+from jne.columns import axis_label, find
+from jne.errors import InputError
 from jne.plots.meshes import (
     HEMISPHERES,
     N_VERTICES,
@@ -23,8 +26,9 @@ from jne.plots.meshes import (
     on_surface,
     sulcus,
     surface,
+    why_not_drawn,
 )
-from jne.plots.style import subplots
+from jne.plots.style import drawing, subplots
 
 _GREYS = (0.86, 0.72)  # gyri and sulci
 # The axis that points to the viewer, and the one that points up.
@@ -35,13 +39,65 @@ _VIEWS = {
     "posterior": {"left": ((0, -1, 0), (0, 0, 1)), "right": ((0, -1, 0), (0, 0, 1))},
 }
 _WIDTHS = (1.75, 1.75, 0.72, 0.92)  # of the views, which gives all of them the same scale
-_MAX_SLICES = 12
+_MAX_SLICES, _COLUMNS = 12, 6
 
 
 def upper_limit(values: NDArray) -> float:
     """The top of a map's colour scale: the 99th percentile, so that no single voxel sets it."""
     finite = values[np.isfinite(values)]
     return max(float(np.percentile(finite, 99)), 1e-6) if len(finite) else 1.0
+
+
+def plot_map(
+    run: Any,
+    measure: str = "jne",
+    ax: Axes | None = None,
+    *,
+    cmap: str | None = None,
+    vmax: float | None = None,
+) -> Axes:
+    """A column of the voxel table on the brain: inflated surfaces, or axial slices of a volume.
+
+    Meshes and the grey of gyri and sulci are nilearn's. Colours begin at 0; negative values are
+    drawn as 0.
+
+    Parameters
+    ----------
+    run : Results
+        Of voxels with a position: columns `hemisphere` and `vertex`, or `i`, `j`, `k`.
+    measure : str
+        A column (docs/columns.md).
+    ax : Axes, optional
+        By default those of a new figure. The views are axes within them.
+    cmap : str, optional
+        A colour map of matplotlib, by default the measure's.
+    vmax : float, optional
+        Where the colours end, by default at the 99th percentile.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    InputError
+        A `ValueError`: where voxels have no position, or a mesh that cannot be drawn.
+    """
+    if reason := why_not_drawn(run.voxels, run.space):
+        raise InputError("run", reason.removesuffix("."))
+    entry = find(measure)
+    values = run.voxels[measure].to_numpy(dtype=np.float64, na_value=np.nan)
+    with drawing(ax, figsize=_size(run.voxels, values, run.space)) as axes:
+        draw_on(
+            axes,
+            run.voxels,
+            values,
+            run.space,
+            label=axis_label(measure),
+            cmap=cmap or (entry.cmap if entry and entry.cmap else "viridis"),
+            vmax=upper_limit(values) if vmax is None else vmax,
+        )
+    return axes
 
 
 def draw(
@@ -54,50 +110,80 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """Values from 0 to `vmax`, on an inflated surface or as axial slices of a volume.
+    """The same of any values (V,), from 0 to `vmax`, as a figure.
 
-    Parameters
-    ----------
-    voxels : DataFrame
-        A voxel table with positions: `hemisphere` and `vertex`, or `i`, `j`, `k`.
-    values : (V,) array
-    space : dict or None
-        The shape and affine of a volume; None for a surface.
-    label : str
-        Of the colour bar.
-    cmap : str
-        A colour map of matplotlib.
-    vmax : float
-        Colours go from 0 to this.
-    note : str
-        A remark in the corner of the figure.
-
-    Returns
-    -------
-    Figure
+    voxels: a voxel table with positions. space: the shape and affine of a volume; None for a
+    surface. label: of the colour bar. cmap: of matplotlib. note: in the corner of the figure.
     """
-    norm = Normalize(0, vmax)
-    if "vertex" in voxels:
-        figure, axes = _draw_surface(voxels, values, cmap, norm)
-    else:
-        assert space is not None  # as why_not_placed says
-        figure, axes = _draw_slices(voxels, values, space, cmap, norm)
-    figure.colorbar(
-        ScalarMappable(norm, cmap), ax=axes, label=label, shrink=0.7, aspect=25, pad=0.02
-    )
+    figure, axes = subplots(figsize=_size(voxels, values, space), layout="constrained")
+    draw_on(axes, voxels, values, space, label=label, cmap=cmap, vmax=vmax)
     if note:
         figure.text(0.005, 0.01, note, fontsize=7, color="#B03A00")
     return figure
 
 
+def draw_on(
+    axes: Axes,
+    voxels: pd.DataFrame,
+    values: NDArray,
+    space: dict[str, Any] | None,
+    *,
+    label: str,
+    cmap: str,
+    vmax: float,
+) -> None:
+    """The same within axes."""
+    norm = Normalize(0, vmax)
+    axes.axis("off")
+    if "vertex" in voxels:
+        _draw_surface(axes, voxels, values, cmap, norm)
+    else:
+        assert space is not None  # as why_not_placed says
+        _draw_slices(axes, voxels, values, space, cmap, norm)
+    name, _, unit = label.partition("\n")
+    axes.figure.colorbar(
+        ScalarMappable(norm, cmap),
+        ax=axes,
+        label=f"{name}, n = {np.isfinite(values).sum()} voxels\n{unit}".strip(),
+        shrink=0.7,
+        aspect=25,
+        pad=0.02,
+    )
+
+
+def _size(
+    voxels: pd.DataFrame, values: NDArray, space: dict[str, Any] | None
+) -> tuple[float, float]:
+    if "vertex" in voxels:
+        return 6.8, 2.7
+    assert space is not None
+    return 6.8, 1.35 * -(-len(_levels(voxels, values, space)) // _COLUMNS) + 0.2
+
+
+def _grid(axes: Axes, rows: int, widths: Sequence[float]) -> NDArray[Any]:
+    """Axes within axes: so many rows, and columns with these relative widths."""
+    right = np.cumsum(widths) / sum(widths)
+    gap = 0.01
+    return np.array(
+        [
+            [
+                axes.inset_axes(
+                    (end - width / sum(widths) + gap, 1 - (row + 1) / rows + gap,
+                     width / sum(widths) - 2 * gap, 0.88 / rows)
+                )
+                for end, width in zip(right, widths, strict=True)
+            ]
+            for row in range(rows)
+        ]
+    )  # fmt: skip
+
+
 def _draw_surface(
-    voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normalize
-) -> tuple[Figure, Any]:
-    layout = ConstrainedLayoutEngine(w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    figure, axes = subplots(2, 4, figsize=(6.8, 2.7), width_ratios=_WIDTHS, layout=layout)
+    axes: Axes, voxels: pd.DataFrame, values: NDArray, cmap: str, norm: Normalize
+) -> None:
     colours = matplotlib.colormaps[cmap]
     mesh = drawn_mesh(mesh_of(voxels))
-    for row, side in zip(axes, HEMISPHERES, strict=True):
+    for row, side in zip(_grid(axes, 2, _WIDTHS), HEMISPHERES, strict=True):
         at_vertex = on_surface(voxels, values, side, N_VERTICES[mesh])
         for panel, (view, directions) in zip(row, _VIEWS.items(), strict=True):
             triangles, faces, light, grey = _visible_mesh(mesh, side, *directions[side])
@@ -123,7 +209,6 @@ def _draw_surface(
             if side == "left":
                 panel.set_title(view, loc="center", fontsize=8, fontweight="normal")
         row[0].text(-0.06, 0.5, side, transform=row[0].transAxes, rotation=90, va="center")
-    return figure, axes
 
 
 @cache
@@ -148,21 +233,28 @@ def _visible_mesh(
     return corners[front] @ plane, faces, 0.75 + 0.25 * facing[front], grey
 
 
+def _levels(voxels: pd.DataFrame, values: NDArray, space: dict[str, Any]) -> NDArray[np.int64]:
+    """The slices that are drawn."""
+    levels = np.unique(np.nonzero(np.isfinite(in_volume(voxels, values, space["shape"])))[2])
+    return levels[np.unique(np.linspace(0, len(levels) - 1, _MAX_SLICES).astype(int))]
+
+
 def _draw_slices(
-    voxels: pd.DataFrame, values: NDArray, space: dict[str, Any], cmap: str, norm: Normalize
-) -> tuple[Figure, Any]:
+    axes: Axes,
+    voxels: pd.DataFrame,
+    values: NDArray,
+    space: dict[str, Any],
+    cmap: str,
+    norm: Normalize,
+) -> None:
     volume = in_volume(voxels, values, space["shape"])
-    i, j, k = np.nonzero(np.isfinite(volume))
-    levels = np.unique(k)
-    chosen = levels[np.unique(np.linspace(0, len(levels) - 1, _MAX_SLICES).astype(int))]
+    i, j, _ = np.nonzero(np.isfinite(volume))
+    chosen = _levels(voxels, values, space)
     window = (slice(i.min(), i.max() + 1), slice(j.min(), j.max() + 1))
-    columns = min(6, len(chosen))
-    rows = -(-len(chosen) // columns)
-    figure, axes = subplots(
-        rows, columns, figsize=(6.8, 1.35 * rows + 0.2), squeeze=False, layout="constrained"
-    )
+    columns = min(_COLUMNS, len(chosen))
+    panels = _grid(axes, -(-len(chosen) // columns), [1] * columns)
     ends = _ends_of_rows(np.array(space["affine"]))
-    for panel, level in zip(axes.flat, chosen, strict=False):
+    for panel, level in zip(panels.flat, chosen, strict=False):
         panel.imshow(
             volume[..., level][window].T, origin="lower", cmap=cmap, norm=norm, aspect="equal"
         )
@@ -175,9 +267,8 @@ def _draw_slices(
                 x, 0.98, side, transform=panel.transAxes, fontsize=6, va="top",
                 ha="left" if x < 0.5 else "right",
             )  # fmt: skip
-    for panel in axes.flat[len(chosen) :]:
+    for panel in panels.flat[len(chosen) :]:
         panel.axis("off")
-    return figure, axes
 
 
 def _ends_of_rows(affine: NDArray) -> tuple[str, str]:

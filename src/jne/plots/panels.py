@@ -20,14 +20,23 @@ _SIDES = ((1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (0, 1), (0, -1))
 _DISTANCE = 5  # in points of 1/72 inch
 
 
-def points(panel: Axes, x: NDArray, y: NDArray, limits: tuple[float, float]) -> None:
-    """One point per pair of values (V,), or a density of many points, on two equal axes."""
+def points(
+    panel: Axes,
+    x: NDArray,
+    y: NDArray,
+    limits: tuple[float, float],
+    of_y: tuple[float, float] | None = None,
+) -> None:
+    """One point per pair of values (V,), or a density of many, on two equal axes.
+
+    limits: of both; with `of_y`, the limits of y, the axes are not equal.
+    """
     if len(x) > _MANY:
-        extent = (*limits, *limits)
+        extent = (*limits, *(of_y or limits))
         panel.hexbin(x, y, gridsize=40, bins="log", cmap="viridis", mincnt=1, extent=extent, lw=0.1)
     else:
         panel.plot(x, y, ".", ms=3, color="#0072B2", alpha=0.6, rasterized=True)
-    panel.set(xlim=limits, ylim=limits, aspect="equal")
+    panel.set(xlim=limits, ylim=of_y or limits, aspect="equal" if of_y is None else "auto")
 
 
 def limits_of(*values: pd.Series) -> tuple[float, float]:
@@ -53,7 +62,8 @@ def violins(panel: Axes, samples: Sequence[pd.Series], names: Sequence[str]) -> 
         panel.plot(jitter, subset, ".", ms=2, color=colour, alpha=0.6, rasterized=True)
         if len(values):
             panel.hlines(np.median(values), position - 0.3, position + 0.3, color="black", lw=1)
-    panel.set_ylim(bottom=0)
+    if not any((sample < 0).any() for sample in samples):
+        panel.set_ylim(bottom=0)
 
 
 def name_groups(panel: Axes, names: Sequence[str]) -> None:

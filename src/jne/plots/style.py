@@ -1,12 +1,17 @@
 """How figures look, and how they are written.
 
-Figures are made with `matplotlib.figure.Figure`, never with pyplot, so that importing the package
-chooses no backend and no figure outlives its use.
+The scripts make figures with `matplotlib.figure.Figure`, not with pyplot, so that importing the
+package chooses no backend and no figure outlives its use. In a notebook pyplot shows what it made:
+there, and only where a user gives no axes, `drawing` takes it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
@@ -57,6 +62,38 @@ def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, 
     figure = Figure(**own)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, **settings)
+
+
+@contextmanager
+def drawing(axes: Any, columns: int = 1, **settings: Any) -> Iterator[Any]:
+    """The axes to draw into: those given, as they are, or new ones in the package's style.
+
+    Parameters
+    ----------
+    axes : Axes, array of Axes or None
+    columns : int
+        How many to make, side by side.
+    **settings
+        Of `matplotlib.pyplot.subplots`, for new ones.
+
+    Yields
+    ------
+    Axes or array of Axes
+    """
+    if axes is not None:
+        yield axes
+        return
+    import matplotlib.pyplot as plt
+
+    with matplotlib.rc_context(STYLE):
+        yield plt.subplots(1, columns, layout="constrained", **settings)[1]
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG."""
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=110, bbox_inches="tight")
+    return file.getvalue()
 
 
 def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> Path:

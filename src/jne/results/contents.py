@@ -30,7 +30,7 @@
     space.json        shape and affine of the volume, for voxels with columns i, j, k
     images.json       the path of the images that column `image` of stimuli.csv names
     data.json         citation, licence and links of the data
-    figures/          PNG
+    figures/          PNG, and PDF for a paper
 
 While a run is being written there are also .lock, held by the process that writes, and *.partial.
 
@@ -221,6 +221,8 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
             "jne_ss/p95": voxels["jne_ss_p95"].mean(),
         },
     }
+    if "r2_ridge" in voxels:
+        beside_the_mean["r2"]["r2/above_ridge"] = (r2 - voxels["r2_ridge"]).mean()
     metrics: dict[str, float] = {}
     for name in averaged(voxels):
         if entry_of(name).source != TWINS:  # of these, `_of_w` has more

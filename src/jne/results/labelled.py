@@ -73,4 +73,4 @@ def _values(column: pd.Series) -> NDArray:
     """A column's numbers, or its text, which is empty where a value is missing."""
     if pd.api.types.is_numeric_dtype(column):
         return column.to_numpy()
-    return column.fillna("").astype(str).to_numpy(dtype=np.str_)
+    return column.astype(object).fillna("").astype(str).to_numpy(dtype=np.str_)

@@ -6,8 +6,9 @@ N test stimuli, D features, V voxels, V' of them trained on.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,17 @@ from torch import nn
 from jne import columns
 from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
-from jne.errors import InputError
+from jne.errors import InputError, did_you_mean
 from jne.results.about import read_about
-from jne.results.contents import encoder_files
+from jne.results.contents import encoder_files, roi_table
 from jne.results.evidence import EVIDENCE, RegionEvidence
 from jne.results.halves import HALVES
+from jne.results.listing import newest_run
+from jne.results.notebook import as_html, as_text
 from jne.results.shares import SHARES, RegionShares
+from jne.results.space import read_space
 from jne.results.weights import build_saved
+from jne.roi import ordered
 from jne.utils.blocks import voxel_blocks
 from jne.utils.plain import read_json, read_yaml, regular_file
 from jne.utils.reading import UNREADABLE
@@ -46,6 +51,7 @@ _CONFIG: dict[str, type] = {
     "encoder": dict,
 }
 _MAX_DRAWS = _MAX_FOLDS = 1000
+_ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
 _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 
 
@@ -53,13 +59,14 @@ class Results:
     """A finished training run, read from its results folder.
 
     path, config (the resolved config), status, summary, and the tables `voxels` (one row per
-    voxel), `stimuli` (one row per test stimulus) and `epochs`; `trajectory` (one row per epoch and
-    followed voxel), None without `jacobian.trajectory`; `space` of a volume, else None;
-    `images_path`, None where the stimuli are no images or the run did not record it; `about` the
-    data: citation, licence and links, which start with https://; `region_shares`, the nonlinear
-    shares of ROIs (`jne.results.shares`), None where the data have none; `region_evidence`, what
-    unseen responses say of them (`jne.results.evidence`), None where that was not tested; `halves`,
-    what two encoders of disjoint halves of the stimuli say (`jne.results.halves`), None without.
+    voxel; `roi` is categorical, in the order of the hierarchy), `stimuli` (one row per test
+    stimulus) and `epochs`; `trajectory` (one row per epoch and followed voxel), None without
+    `jacobian.trajectory`; `space` of a volume, else None; `images_path`, None where the stimuli are
+    no images or the run did not record it; `about` the data: citation, licence and links, which
+    start with https://; `region_shares`, the nonlinear shares of ROIs (`jne.results.shares`), None
+    where the data have none; `region_evidence`, what unseen responses say of them
+    (`jne.results.evidence`), None where that was not tested; `halves`, what two encoders of
+    disjoint halves of the stimuli say (`jne.results.halves`), None without.
 
     Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
     file and what it should hold.
@@ -77,7 +84,7 @@ class Results:
         self._encoders = self._read_folds()
         self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
         self.trajectory = self._read_trajectory()
-        self.space = self._read_space()
+        self.space = read_space(self.path, self.voxels)
         self.images_path = self._read_images_path()
         self.about = read_about(self.path)
         self.region_shares = self._read_region_shares()
@@ -87,12 +94,45 @@ class Results:
         for name in self._encoders:
             self._read_encoder(name)
 
+    @classmethod
+    def newest(cls, output: str | Path = "outputs", **chosen: object) -> Self:
+        """The newest finished run below an output folder.
+
+        chosen: values of columns of `jne.list_runs`, as in `Results.newest(subject="subj01",
+        control="twins")`. Raises InputError where no run has them.
+        """
+        return cls(newest_run(output, chosen))
+
+    @property
+    def name(self) -> str:
+        return str(self.config.get("name", self.path.name))
+
+    @cached_property
+    def regions(self) -> pd.DataFrame:
+        """A row per ROI, in the order of the hierarchy, then one of all voxels, `all`.
+
+        Means over voxels, and what was measured of the ROI as a whole (docs/columns.md).
+        """
+        return roi_table(self.voxels, self.region_shares, self.region_evidence)
+
+    def __repr__(self) -> str:
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        return as_html(self)
+
     def array(self, name: str) -> NDArray[np.float32]:
         """An array of the folder, memory-mapped.
 
         name: `features` (n_test, n_features); or `responses`, `predictions`, `deviation`, `gain`
-        or `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read.
+        or `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read,
+        and where there is no such array.
         """
+        names = {*_ARRAYS, *(path.stem for path in self.path.glob("*.npy"))}
+        if name not in names:
+            listed = ", ".join(sorted(names))
+            like = did_you_mean(name, names)
+            raise InputError("name", f"there is no such array, but {listed}{like}", value=name)
         return self._read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
 
     def encoder(self, trust: Sequence[str] = (), fold: int | None = None) -> nn.Module:
@@ -173,7 +213,8 @@ class Results:
         unknown = sorted(set(voxels["status"].unique()) - _VOXEL_STATUS)
         if unknown:
             self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
-        return voxels
+        rois = pd.Categorical(voxels["roi"], [*ordered(voxels["roi"]), ""], ordered=True)
+        return voxels.assign(roi=rois)
 
     def _read_folds(self) -> list[str]:
         """The files of the encoders."""
@@ -211,25 +252,6 @@ class Results:
         for column in numbers:
             if not pd.api.types.is_numeric_dtype(table[column]):
                 self._refuse(name, f"numbers in column {column}")
-
-    def _read_space(self) -> dict[str, Any] | None:
-        if not (self.path / "space.json").exists():
-            return None
-        space = self._read_json("space.json")
-        try:
-            shape = np.array(space["shape"], dtype=np.int64)
-            affine = np.array(space["affine"], dtype=np.float64)
-        except (KeyError, TypeError, ValueError, OverflowError):
-            self._refuse("space.json", "`shape`, three sizes, and `affine`, four by four numbers")
-        if shape.shape != (3,) or affine.shape != (4, 4) or (shape < 1).any():
-            self._refuse("space.json", "`shape`, three sizes, and `affine`, four by four numbers")
-        axes = [axis for axis in ("i", "j", "k") if axis in self.voxels]
-        if len(axes) == 3:
-            indices = self.voxels[axes].to_numpy(dtype=np.float64)
-            inside = (indices >= 0) & (indices < shape) & (indices == np.floor(indices))
-            if not inside.all():
-                self._refuse("voxels.csv", f"columns i, j, k inside the volume {shape.tolist()}")
-        return space
 
     def _read_images_path(self) -> Path | None:
         if not (self.path / "images.json").exists():

@@ -15,14 +15,16 @@ _WORKFLOW = "machine_learning"  # without it the UI opens on the tools for langu
 _DESCRIPTION = "mlflow.note.content"  # the tag that the UI shows at the top of a run's page
 _MAX_PICTURES = 6  # more would make the page slow
 _COLUMNS = [
-    *(f"params.`{name}`" for name in ("subject", "encoder", "activation", "placement", "seed")),
-    *(f"metrics.`{name}`" for name in ("jne/mean", "r2/mean", "jne/V1", "jne/V4", "jne/FFA-2")),
+    *(f"params.`{name}`" for name in ("data", "subject", "features", "layer", "encoder")),
+    *(f"params.`{name}`" for name in ("activation", "placement", "control", "seed")),
+    *(f"metrics.`{name}`" for name in ("r2/mean", "r2/above_ridge", "nonlinear_share/all")),
+    *(f"metrics.`{name}`" for name in ("validated_share/all", "jne/mean")),
     "attributes.`Duration`",
 ]
 
 
 def save_views(client: MlflowClient, experiment_id: str, sweep: str = "") -> None:
-    """Save views of the runs table: parameters, JNE and R2, most nonlinear runs first.
+    """Save views of the runs table: parameters, R2, shares and JNE, most nonlinear runs first.
 
     One view shows all training runs, and one groups them by sweep. With `sweep`, only a view of
     the runs of that sweep is saved. The format is the UI's own and undocumented; the UI ignores a

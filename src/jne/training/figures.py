@@ -8,19 +8,17 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from jne.plots.panels import name_groups, violins
-from jne.plots.style import COLOURS, OTHER_COLOUR, STYLE, TIER_COLOURS, save, short, subplots
-from jne.roi import TIERS, ordered
+from jne.columns import axis_label
+from jne.plots.regions import drawn_rois, plot_by_roi
+from jne.plots.style import COLOURS, OTHER_COLOUR, STYLE, save, short, subplots
+from jne.plots.training import mark_weights_kept, plot_training
+from jne.roi import ordered
 
 _MAX_LINES = 24  # in one panel
-_MAX_ROIS = 50  # thousands of names take matplotlib minutes, and nobody can read them
 _MAX_COLUMNS = 2000  # pixels a figure can show: if there are more voxels, groups are averaged
 
 
@@ -33,7 +31,7 @@ def draw_run(
     jne_ss: NDArray,
     trajectory: pd.DataFrame | None,
 ) -> list[Path]:
-    """The figures of a run, written into `folder`; the paths, the overview first.
+    """The figures of a run, written into `folder` as PNG and PDF; the PNGs, the overview first.
 
     voxels, epochs, jne_ss, trajectory: as in the results folder.
     """
@@ -49,7 +47,7 @@ def draw_run(
         paths = []
         for name, figure in figures.items():
             figure.suptitle(short(title, 100), x=0.01, ha="left", fontsize=7, color="#555555")
-            paths.append(save(figure, folder / f"{name}.png"))
+            paths.append(save(figure, folder / f"{name}.png", pdf=True))
         paths.insert(0, save(overview(voxels), folder / "overview.png", dpi=100))
     return paths
 
@@ -62,7 +60,7 @@ def overview(voxels: pd.DataFrame) -> Figure:
     """
     figure, axes = subplots(figsize=(7.6, 0.8))
     means = voxels.groupby("roi")["jne"].mean()
-    rois, note = _shown_rois(voxels)
+    rois, note = drawn_rois(voxels)
     values = [means.get(roi, voxels["jne"].mean()) for roi in rois]
     axes.bar(range(len(rois)), values, color=[COLOURS.get(roi, OTHER_COLOUR) for roi in rois])
     axes.set_ylabel("JNE", fontsize=7, labelpad=2)
@@ -82,48 +80,10 @@ def overview(voxels: pd.DataFrame) -> Figure:
     return figure
 
 
-def _shown_rois(voxels: pd.DataFrame) -> tuple[list[str], str]:
-    """The ROIs that a figure shows, in order, and what it says where these are not all."""
-    rois = ordered(voxels["roi"])
-    if len(rois) <= _MAX_ROIS:
-        return rois or [""], ""
-    median = voxels.loc[voxels["roi"] != "", ["roi", "jne"]].groupby("roi")["jne"].median()
-    strongest = [str(roi) for roi in median.nlargest(_MAX_ROIS).index]
-    return ordered(strongest), f", the {_MAX_ROIS} of {len(rois)} ROIs with the highest median"
-
-
 def training_curves(epochs: pd.DataFrame, best_epoch: int) -> Figure:
-    figure, (left, right) = subplots(1, 2, figsize=(6.8, 2.6), layout="constrained")
-    folds = [epochs] if "fold" not in epochs else [fold for _, fold in epochs.groupby("fold")]
-    for k, fold in enumerate(folds):
-        number, labels = fold["epoch"] + 1, ("train", "validation") if k == 0 else (None, None)
-        left.plot(number, fold["train/loss"], color="#0072B2", label=labels[0])
-        left.plot(number, fold["val/loss"], color="#D55E00", label=labels[1])
-        right.plot(number, fold["val/r2"], color="#D55E00")
-    for axes in (left, right):
-        axes.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(ylabel="mean squared error", title="Loss")
-    _say_weights_kept(left, best_epoch, "" if len(folds) == 1 else ", on average")
-    left.legend()
-    right.set(ylabel="R², all voxels pooled", title="Validation R²")
+    figure, axes = subplots(1, 2, figsize=(6.8, 2.6), layout="constrained")
+    plot_training(epochs, best_epoch, axes)
     return figure
-
-
-def _say_weights_kept(axes: Axes, best_epoch: int, more: str = "") -> None:
-    axes.annotate(
-        f"weights kept{more}",
-        (best_epoch + 1, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(-3, -2),
-        textcoords="offset points",
-        rotation=90,
-        ha="right",
-        va="top",
-        fontsize=7,
-        color="#777777",
-    )
 
 
 def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
@@ -164,9 +124,9 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
         panel.set_xlabel("epoch (points: the saved encoder)")
         ticks = panel.get_xticks()
         panel.set_xticks(ticks[(ticks >= 1) & (ticks <= last) & (ticks % 1 == 0)])
-    panels[0].set(ylabel="JNE", title="JNE by epoch")
+    panels[0].set(ylabel=axis_label("jne"), title="JNE by epoch")
     panels[1].set(ylabel="R² on the test stimuli", title="Test R² by epoch")
-    _say_weights_kept(panels[0], best_epoch)
+    mark_weights_kept(panels[0], best_epoch)
     figure.legend(
         *panels[0].get_legend_handles_labels(),
         title=f"mean ± SD of\n{len(final)} voxels",
@@ -193,35 +153,28 @@ def r2_distribution(voxels: pd.DataFrame) -> Figure:
             va="top",
             color="#D55E00",
         )
-    axes.set(xlabel="R² on the test stimuli", ylabel="voxels", title="Prediction accuracy")
+    axes.set(
+        xlabel="R² on the test stimuli",
+        ylabel="voxels",
+        title=f"Prediction accuracy, n = {len(r2)} voxels",
+    )
     return figure
 
 
 def jne_by_roi(voxels: pd.DataFrame) -> Figure:
     """JNE of each voxel by ROI, and below it the mean deviation."""
-    measured = voxels.dropna(subset=["jne"])
-    rois, note = _shown_rois(measured)
-    width = max(3.2, 1.2 + 0.42 * len(rois))
-    figure, axes = subplots(2, 1, figsize=(width, 4.4), sharex=True, layout="constrained")
+    rois, _ = drawn_rois(voxels.dropna(subset=["jne"]))
+    width = max(3.6, 1.4 + 0.42 * len(rois))
+    figure, axes = subplots(2, 1, figsize=(width, 4.8), sharex=True, layout="constrained")
     for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
-        violins(panel, [measured.loc[measured["roi"] == roi, column] for roi in rois], rois)
-    axes[0].set(ylabel="JNE", title=f"JNE by ROI (line: median){note}")
-    axes[1].set(ylabel="mean deviation", title="Mean deviation of the Jacobians")
-    name_groups(axes[1], rois)
-    handles = [
-        Line2D([], [], marker="o", ls="", color=colour, label=tier)
-        for tier, colour in TIER_COLOURS.items()
-        if any(roi in rois for roi in TIERS[tier])
-    ]
-    if handles:
-        axes[0].legend(handles=handles, ncols=3, loc="upper left", handletextpad=0)
+        plot_by_roi(voxels, column, panel)
     return figure
 
 
 def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
     """JNE-SS: stimuli in rows by their mean, voxels in columns by ROI and then by JNE."""
     figure, axes = subplots(figsize=(6.8, 3.2), layout="constrained")
-    rois, note = _shown_rois(voxels)
+    rois, note = drawn_rois(voxels)
     if note:
         columns = np.flatnonzero(voxels["roi"].isin(rois))
         voxels, jne_ss = voxels.iloc[columns], jne_ss[:, columns]
@@ -245,7 +198,7 @@ def jne_ss_map(voxels: pd.DataFrame, jne_ss: NDArray) -> Figure:
         interpolation="nearest",
         extent=(0, len(order), len(image), 0),
     )
-    figure.colorbar(drawn, ax=axes, label="(s − μ)²", pad=0.01)
+    figure.colorbar(drawn, ax=axes, label="(s − μ)² in (SD per SD)²", pad=0.01)
     sizes = rank.iloc[order].value_counts().sort_index()
     edges = np.concatenate([[0], np.cumsum(sizes)])
     for edge in edges[1:-1]:

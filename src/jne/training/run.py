@@ -274,7 +274,7 @@ def open_training_run(config: TrainConfig, folder: Path) -> Iterator[TrainingRun
         tracked,
     ):
         params = short_params(config)
-        run_folder.note(params=params, overrides=overrides)
+        run_folder.note(name=config.name, params=params, overrides=overrides)
         tracked.log_params(all_params(config) | params)
         yield TrainingRun(config, run_folder, tracked)
 

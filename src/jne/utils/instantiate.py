@@ -37,7 +37,7 @@ def instantiate(
     except Exception as error:  # Hydra's, or whatever a class of the user's raises
         cause = error.__cause__ if isinstance(error, InstantiationException) else error
         if isinstance(cause, ValidationError):
-            raise complaint(cause, section) from error
+            raise complaint(cause, section, settings) from error
         if isinstance(cause, InputError):
             raise cause.at(f"{section}.{cause.key}") from error
         message = " ".join(str(cause or error).split())  # Hydra's have several lines

@@ -12,7 +12,8 @@ from jne.analysis.reliability import correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import Section, Tables, by_region
 from jne.evaluation.voxels import SubjectData
-from jne.plots.panels import limits_of, points
+from jne.plots.panels import limits_of
+from jne.plots.scatter import plot_scatter
 from jne.plots.style import short, subplots
 
 _MAX_ROIS = 11  # with the whole brain, three rows of panels
@@ -109,12 +110,10 @@ def _r2_scatter(data: SubjectData) -> Figure:
         layout="constrained",
     )
     for panel, (name, chosen) in zip(axes.flat, regions, strict=False):
-        panel.plot(limits, limits, color="#999999", lw=0.7, zorder=0)
         x, y = chosen["r2_linear"].to_numpy(), chosen["r2_nonlinear"].to_numpy()
-        points(panel, x, y, limits)
-        r = correlation(x, y)
-        title = "all voxels" if name == WHOLE_BRAIN else short(name, 14)
-        panel.set_title(title + (f"  r = {r:.2f}" if np.isfinite(r) else ""), fontsize=7)
+        plot_scatter(x, y, ax=panel, limits=limits)
+        region = "all voxels" if name == WHOLE_BRAIN else short(name, 14)
+        panel.set_title(f"{region}\n{panel.get_title(loc='left')}", fontsize=7)
     for panel in axes.flat[len(regions) :]:
         panel.set_visible(False)
     figure.supxlabel("R², linear encoder", fontsize=8)

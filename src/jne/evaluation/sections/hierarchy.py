@@ -12,7 +12,8 @@ from jne.columns import label
 from jne.evaluation.claims import of_regions, unclaimed, unclaimed_across
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, first_names, p_text
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
-from jne.plots.panels import name_groups, violins
+from jne.plots.panels import name_groups
+from jne.plots.regions import draw_groups
 from jne.plots.style import short, subplots
 from jne.roi import TIERS
 
@@ -231,8 +232,9 @@ def _jne_by_region(data: SubjectData) -> Figure:
     )
     for row, measure in zip(axes, ("jne", "mean_deviation"), strict=True):
         for panel, (level, names) in zip(row, levels, strict=True):
-            violins(panel, [analysed.loc[analysed[level] == n, measure] for n in names], names)
-        row[0].set_ylabel(label(measure))
+            draw_groups(panel, analysed, level, names, measure)
+        for panel in row[1:]:
+            panel.set_ylabel("")
     for panel, (_, names) in zip(axes[1], levels, strict=True):
         name_groups(panel, names)
     for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from jne.columns import maps, maps_of
+from jne.columns import axis_label, maps, maps_of
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.voxels import SubjectData
 
@@ -39,7 +39,7 @@ class Maps(Section):
                     data.voxels,
                     values,
                     run.space,
-                    label=measure.label,
+                    label=axis_label(measure.name),
                     cmap=measure.cmap,
                     vmax=brain.upper_limit(values),
                     note="synthetic data" if synthetic else "",
