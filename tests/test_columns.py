@@ -83,8 +83,6 @@ def test_a_column_without_an_entry_is_not_written(run):
         ("jne_l2", "JNE-L2"),
         ("mean_deviation_zscore_l1", "mean deviation, JNE-zscore-L1"),
         ("jne_twin_12", "JNE twin 12"),
-        ("jne_planted_33.3", "JNE planted 33.3 %"),
-        ("found_10", "found 10 %"),
         ("r2_normalised_kernel", "R² / ceiling kernel"),
         ("p_fdr_linear", "p (FDR) linear"),
     ],
@@ -155,7 +153,7 @@ def test_maps_of_nonlinearity_stand_before_those_of_prediction():
     order = [entry.name for entry in columns.maps()]
     assert order == [
         "nonlinear_share", "validated_share", "jne", "jne_calibrated", "w", "nonlinear",
-        "planted_share", "rms_deviation", "gain_change", "shape_change",
+        "rms_deviation", "gain_change", "shape_change",
         "noise_ceiling", "r2_nonlinear", "r2_linear", "r2_ridge",
     ]  # fmt: skip
     assert chosen(lambda entry: entry.static) == {

@@ -100,8 +100,8 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
     assert terms == sorted(terms, key=str.lower)
     assert {
         "baseline", "component", "deviation", "external test set", "fit", "fold", "gain change",
-        "JNE", "linear path", "linear power", "member", "noise ceiling", "nonlinear share",
-        "null model", "planted twin", "prepared data", "q", "shape change", "shard", "stage",
+        "JNE", "linear path", "member", "noise ceiling", "nonlinear share",
+        "null model", "prepared data", "q", "shape change", "shard", "stage",
         "twin", "W", "evidence", "nonlinear part", "validated share",
     } <= set(terms)  # fmt: skip
 
@@ -117,7 +117,6 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
         ("readout", "(the last layer)"),
         ("components", "#training-on-components"),
         ("shards", "#one-run-on-several-machines"),
-        ("planted* twins", "of known nonlinearity"),
         ("external test set", "other stimuli, same subjects"),
     ],
 )

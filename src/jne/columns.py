@@ -21,7 +21,6 @@ DATA = "the data"
 RUN = "train.py"
 BASELINE = "train.py, `baseline`"
 TWINS = "train.py, `control=twins`"
-PLANTED = "train.py, `control=planted`"
 REPORT = "evaluate.py"
 EXTERNAL = "evaluate.py, `test`"
 
@@ -77,7 +76,6 @@ class Column:
 
 _PLACES = {
     "draw": r"\d+",
-    "percent": r"[\d.]+",
     "encoder": "nonlinear|linear",
     "fit": "ridge|kernel|readout",
     "predictor": "nonlinear|linear|ridge|kernel",
@@ -191,19 +189,6 @@ COLUMNS: tuple[Column, ...] = (
            "rate of the report, else 0: by unseen responses, in runs without them by twins; in "
            "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis",
            regional=True),
-    Column("linear_power", "linear power", PLANTED, "share of the variance that is linear in the "
-           "features", VARIANCE),
-    Column("planted_share", "planted share", PLANTED, "share of the predictable variance that "
-           "is nonlinear in the features", cmap="cividis"),
-    Column("planted_share_low", "90 % from", PLANTED, "lower end of its 90 % interval"),
-    Column("planted_share_high", "to", PLANTED, "its upper end"),
-    Column("jne_planted_fit", "JNE beside planted twins", PLANTED, "JNE in the second encoder",
-           JACOBIAN, reported=False),
-    Column("jne_planted_{percent}", "JNE planted {percent} %", PLANTED, "JNE in the second "
-           "encoder of the twin with this planted share, 0 for the linear twin", JACOBIAN,
-           reported=False),
-    Column("found_{percent}", "found {percent} %", REPORT, "whether the planted twin of this share "
-           "would be found", BOOLEAN),
     Column("mean_deviation", "mean deviation", RUN, "mean of the deviations, whose spread is JNE",
            JACOBIAN, required=True, averaged=True, array="deviation",
            reduce=nonlinearity.mean_deviation),

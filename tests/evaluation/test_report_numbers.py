@@ -196,21 +196,6 @@ def _left(values, given):
     return values - design @ np.linalg.pinv(design) @ values
 
 
-def test_planted_shares(subjects, tables):
-    table = tables["planted"].set_index(["subject", "level", "group"])
-    for data in subjects:
-        for level, name, rows in groups(data.voxels[data.voxels["analysed"]]):
-            share = rows["planted_share"]
-            half = 1.96 * share.std() / np.sqrt(len(share))
-            expected = {
-                "n_voxels": len(rows), "mean_share": share.mean(), "median_share": share.median(),
-                "mean_low": share.mean() - half, "mean_high": share.mean() + half,
-                "found_10": rows["found_10"].astype(float).mean(),
-                "found_60": rows["found_60"].astype(float).mean(),
-            }  # fmt: skip
-            close(table.loc[data.name, level, name], expected, expected)
-
-
 def test_selectivity(subjects, tables):
     mom = tables["mom"].set_index(["subject", "cluster", "roi"])
     preferences = tables["preferences"].set_index(["subject", "cluster", "roi"])
@@ -275,7 +260,7 @@ def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results,
     Report(
         SimpleNamespace(path=tmp_path, figures=tmp_path), tracked, Stages(tmp_path)
     ).write_tables(subjects, results)
-    names = ("planted", "comparison", "reliability")  # the whole brain is the first row
+    names = ("comparison", "reliability")  # the whole brain is the first row
     whole = {name: tables[name].groupby("subject").first() for name in names}
     jne = tables["trend"].query("measure == 'jne'").set_index("subject")["tau"]
     expected = {}
@@ -284,7 +269,6 @@ def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results,
         brain = tables["nonlinear"].query("level == 'brain'").set_index("subject")
         expected[f"nonlinear_voxels/{subject}"] = brain.loc[subject, "share"]
         if subject != "all":
-            expected[f"planted_share/{subject}"] = whole["planted"].loc[subject, "mean_share"]
             expected[f"r2_map_r/{subject}"] = whole["comparison"].loc[subject, "r"]
             expected[f"split_half_r/{subject}"] = whole["reliability"].loc[subject, "split_half_r"]
     assert logged == pytest.approx(expected)

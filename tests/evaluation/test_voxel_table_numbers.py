@@ -80,18 +80,12 @@ def test_columns_of_twins_in_the_voxel_table(subjects):
         np.testing.assert_array_equal(voxels["jne"], plain["jne"])
         np.testing.assert_array_equal(voxels["jne_twins_fit"], twins["jne"])
         assert (voxels["jne_twins_fit"] != voxels["jne"]).all()
-        for name in ("jne_twin", "r2_twin", "w", "linear_power", "planted_share",
-                     "planted_share_low", "planted_share_high"):  # fmt: skip
+        for name in ("jne_twin", "r2_twin", "w"):
             np.testing.assert_array_equal(voxels[name], twins[name])
         tested = voxels["w"].notna()
         q = brute_q(twins.loc[tested, "jne"] - twins.loc[tested, "jne_twin"])
         np.testing.assert_allclose(voxels.loc[tested, "q"], q)
         np.testing.assert_array_equal(voxels.loc[tested, "nonlinear"], q <= 0.25)
-        w = (twins["jne_planted_fit"] - twins["jne_planted_0"])[tested]
-        smallest = w[brute_q(w) <= 0.25].min()
-        for level in (10, 60):
-            above = (twins[f"jne_planted_{level}"] - twins["jne_planted_0"])[tested] >= smallest
-            np.testing.assert_array_equal(voxels.loc[tested, f"found_{level}"], above)
 
 
 def test_out_of_distribution_and_areas(subjects):

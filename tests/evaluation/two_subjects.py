@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import N_VOXELS, evaluate_config, write_run
-from test_planted_section import write_planted
+from test_nonlinear import write_twins
 
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
@@ -36,7 +36,7 @@ def write_runs(folder: Path) -> list[Results]:
             write_run(path / "seed", subject=subject, seed=1, **shift),
             write_run(path / "seed2", subject=subject, seed=2, **shift),
         ]
-        twins = write_planted(path / "twins", plain)
+        twins = write_twins(path / "twins", plain)
         twins.voxels["jne"] += 0.25
         twins.voxels["jne_twin"] = twins.voxels["jne"] - twins.voxels["w"]
         twins.voxels.to_csv(path / "twins" / "voxels.csv", index=False)

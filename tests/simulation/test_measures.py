@@ -37,7 +37,7 @@ CONFIG = {
     "jacobian": JacobianConfig(
         voxels="all", variants=["l1"], precision="float32", device="cpu", max_memory_gb=1
     ),
-    "control": ControlConfig(kind="twins", planted=[0.3, 0.6]),
+    "control": ControlConfig(kind="twins"),
 }  # fmt: skip
 
 
@@ -155,7 +155,7 @@ TINY = (
     "simulation.measures.n_features=64", "simulation.measures.n_train=160",
     "simulation.measures.n_test=20", "simulation.measures.encoder.hidden_width=16",
     "simulation.measures.trainer.max_epochs=2", "simulation.measures.optimizer.weight_decay=0",
-    "simulation.measures.control.planted=[0.3]", "simulation.measures.seed=1",
+    "simulation.measures.seed=1",
 )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ def test_scores_by_hand_and_by_brute_force(voxels):
 
 
 def test_a_perfect_measure_and_one_that_measures_the_noise_ceiling(voxels):
-    perfect = scores.of_cohort(voxels.assign(value=voxels["alpha"]), "planted_share")
+    perfect = scores.of_cohort(voxels.assign(value=voxels["alpha"]), "nonlinear_share")
     assert perfect["auc"] == 1
     assert perfect["spearman"] == pytest.approx(1)
     assert perfect["error"] == pytest.approx(0)

@@ -68,7 +68,6 @@ def test_every_study_leaves_its_record(run_script, store, chosen, names):
         ("depth", "depths=[0]", "depths"),
         ("calibration", "noise=[pink]", "simulation.calibration.noise"),
         ("calibration", "rates=[2]", "simulation.calibration.rates"),
-        ("calibration", "control.planted=[0.5,0.1]", "simulation.calibration.control.planted"),
         ("calibration", "trainer.patience=0", "simulation.calibration.trainer.patience"),
     ],
 )

@@ -131,18 +131,6 @@ def test_twins_variants_and_a_trajectory_in_shards(run_train, tmp_path, store):
 
 
 @pytest.mark.slow
-def test_planted_twins_in_shards(run_train, tmp_path):
-    """The shard that records the run trains the second encoder."""
-    settings = (MORE_VOXELS, "control=planted", "control.planted=[0.3]")
-    run_train(*settings)
-    expected = contents(only_run(tmp_path))
-    shutil.rmtree(only_run(tmp_path))
-    for k in (1, 2):
-        run_train(*settings, f"jacobian.shard={k}/2")
-    assert contents(only_run(tmp_path)) == expected
-
-
-@pytest.mark.slow
 def test_more_shards_than_blocks(run_train, tmp_path):
     """Some have no voxels; so has every shard where no voxel is asked for."""
     run_train("jacobian.voxels=[V1]")

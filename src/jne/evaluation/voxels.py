@@ -14,9 +14,8 @@ import pandas as pd
 from rich.progress import TaskID
 
 from jne.analysis import hierarchy, prediction, reliability, selectivity
-from jne.analysis.inference import knockoff_threshold
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
-from jne.columns import PLANTED, TWINS, baselines, matching, names
+from jne.columns import TWINS, baselines, names
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.external_test import ExternalTest, external_test
@@ -270,28 +269,6 @@ def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, 
     q = among_all(twin_q(run.voxels[analysed]), analysed.to_numpy(), len(analysed))
     nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
     columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
-    return columns | _against_planted_twins(run.voxels, analysed, rate)
-
-
-def _against_planted_twins(
-    voxels: pd.DataFrame, analysed: pd.Series, rate: float
-) -> dict[str, pd.Series]:
-    """The columns of a run with planted twins: its nonlinear shares, and what would be found.
-
-    A planted twin is found where its W reaches the threshold at which the voxels are, in the same
-    encoder.
-    """
-    if "jne_planted_0" not in voxels:
-        return {}
-    linear = voxels["jne_planted_0"]
-    w = (voxels["jne_planted_fit"] - linear)[analysed].to_numpy()
-    threshold = knockoff_threshold(w, rate)
-    columns = _reported(voxels, PLANTED)
-    for name in matching("jne_planted_{percent}", voxels):
-        if name != "jne_planted_0":
-            is_found = (voxels[name] - linear >= threshold).astype("boolean")
-            level = name.removeprefix("jne_planted_")
-            columns[f"found_{level}"] = is_found.mask(linear.isna() | ~analysed)
     return columns
 
 

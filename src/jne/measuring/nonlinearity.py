@@ -6,7 +6,7 @@ stimuli, V voxels, of which V' were trained on.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -63,13 +63,6 @@ class Nonlinearity:
     def mean_deviation(self) -> NDArray:
         """(V,)"""
         return self.columns["mean_deviation"]
-
-    def with_columns(self, more: dict[str, NDArray]) -> "Nonlinearity":
-        return replace(self, columns=self.columns | more)
-
-    def measured(self, data: EncodingData) -> NDArray[np.int64]:
-        """Which of the V' trained voxels have a JNE."""
-        return np.flatnonzero(np.isfinite(self.columns["jne"][data.kept]))
 
 
 def measure_nonlinearity(

@@ -2,5 +2,4 @@
 
 config   the keys of it
 twins    linear twins
-planted  twins of a known nonlinear share
 """

@@ -11,10 +11,9 @@ the twins as it reaches linear voxels. docs/inference.md says what follows from 
 N stimuli, D features, V' trained voxels, T twins.
 """
 
-from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -59,14 +58,43 @@ class TwinParts:
         the baseline. The residuals of these stimuli are permuted among them, those of the test
         stimuli among themselves. Voxels with twins and permutations depend on the seed alone.
         """
+        data, n_draws, n_voxels = self.data, self.n_draws, len(self.voxels)
 
-        def columns(block: slice) -> list[Tensor]:
-            return [linear + noise for linear, noise in self.parts(block, self.n_draws)]
+        def write(folder: Path) -> None:
+            n_twins = n_draws * n_voxels
+            mean, scale = torch.empty(n_twins), torch.empty(n_twins)
+            shape = (len(data.features), n_twins)
+            with (
+                stage_progress() as progress,
+                atomic_array(folder / "responses.npy", shape, "<f4") as array,
+            ):
+                task = progress.add_task("linear twins", total=n_voxels, unit="voxels")
+                # Of a subset, a block spans more columns of the responses
+                at_once = max(round(_VOXELS_AT_ONCE * n_voxels / data.n_trained), 1)
+                for block in voxel_blocks(n_voxels, at_once):
+                    for draw, (linear, noise) in enumerate(self._parts(block)):
+                        twin = linear + noise
+                        chosen = slice(draw * n_voxels + block.start, draw * n_voxels + block.stop)
+                        train = twin[data.rows["train"]]
+                        mean[chosen] = train.mean(dim=0)
+                        scale[chosen] = train.std(dim=0, correction=0)
+                        array[:, chosen] = (twin - mean[chosen]) / scale[chosen]
+                    progress.update(task, completed=block.stop)
+            np.savez(folder / _FACTS, mean=mean.numpy(), scale=scale.numpy())
 
-        about = {**self.identity, "draws": self.n_draws}
-        return stored_twins(self, "linear twins", about, self.n_draws, columns)[0]
+        about = {**self.identity, "draws": n_draws}
+        folder = self.stages.make("twins", about, write)
+        with reading(folder, ""), np.load(folder / _FACTS, allow_pickle=False) as saved:
+            return Twins(
+                self.voxels,
+                n_draws,
+                np.load(folder / "responses.npy", mmap_mode="r"),
+                torch.from_numpy(saved["mean"]),
+                torch.from_numpy(saved["scale"]),
+                f"twins/{folder.name}",
+            )
 
-    def parts(self, block: slice, n_draws: int) -> list[tuple[Tensor, Tensor]]:
+    def _parts(self, block: slice) -> list[tuple[Tensor, Tensor]]:
         """Linear part and noise, (N, v) each, of the voxels `block` of the K; one pair a draw."""
         rows, penalty = self.rows, self._ridge.penalty[block]
         responses = _columns(self.data, self.voxels[block])
@@ -81,7 +109,7 @@ class TwinParts:
         test = self.data.rows["test"]
         receivers = np.concatenate([rows, test])
         pairs = []
-        for draw in range(n_draws):
+        for draw in range(self.n_draws):
             noise = torch.empty_like(residuals)
             noise[receivers] = residuals[_order(rows, test, [self._seed, draw])]
             noise_error = noise[rows] - predict(noise[rows])
@@ -103,57 +131,6 @@ class _Ridge(NamedTuple):
     features: Tensor
     """(N, D), centred by the stimuli that the regression is of."""
     regression: RidgeCV
-
-
-def stored_twins(
-    parts: TwinParts,
-    title: str,
-    about: Mapping[str, Any],
-    n_draws: int,
-    columns: Callable[[slice], list[Tensor]],
-    more: Callable[[], dict[str, NDArray]] = dict,
-) -> tuple[Twins, dict[str, NDArray]]:
-    """Surrogate voxels as a stage: made and standardised block after block if they are not there.
-
-    columns: function of a slice of the K voxels that returns `n_draws` arrays (N, v) in the units
-    of the standardised responses. more: arrays to keep beside them, called once these are made.
-    Returns the twins, and all arrays that were kept.
-    """
-    data, n_voxels = parts.data, len(parts.voxels)
-
-    def write(folder: Path) -> None:
-        n_twins = n_draws * n_voxels
-        mean, scale = torch.empty(n_twins), torch.empty(n_twins)
-        shape = (len(data.features), n_twins)
-        with (
-            stage_progress() as progress,
-            atomic_array(folder / "responses.npy", shape, "<f4") as array,
-        ):
-            task = progress.add_task(title, total=n_voxels, unit="voxels")
-            # Of a subset, a block spans more columns of the responses
-            at_once = max(round(_VOXELS_AT_ONCE * n_voxels / data.n_trained), 1)
-            for block in voxel_blocks(n_voxels, at_once):
-                for draw, twin in enumerate(columns(block)):
-                    chosen = slice(draw * n_voxels + block.start, draw * n_voxels + block.stop)
-                    train = twin[data.rows["train"]]
-                    mean[chosen], scale[chosen] = train.mean(dim=0), train.std(dim=0, correction=0)
-                    array[:, chosen] = (twin - mean[chosen]) / scale[chosen]
-                progress.update(task, completed=block.stop)
-        facts: dict[str, Any] = {"mean": mean.numpy(), "scale": scale.numpy(), **more()}
-        np.savez(folder / _FACTS, **facts)
-
-    folder = parts.stages.make("twins", about, write)
-    with reading(folder, ""), np.load(folder / _FACTS, allow_pickle=False) as saved:
-        stored = dict(saved)
-        twins = Twins(
-            parts.voxels,
-            n_draws,
-            np.load(folder / "responses.npy", mmap_mode="r"),
-            torch.from_numpy(stored["mean"]),
-            torch.from_numpy(stored["scale"]),
-            f"twins/{folder.name}",
-        )
-    return twins, stored
 
 
 def _scale(

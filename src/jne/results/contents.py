@@ -142,11 +142,6 @@ def is_linear(voxels: pd.DataFrame) -> bool:
     return len(deviation) > 0 and not deviation.any()
 
 
-def planted_column(share: float) -> str:
-    """The column with the JNE of the planted twins of a share: jne_planted_30."""
-    return f"jne_planted_{100 * share:g}"
-
-
 def roi_table(
     voxels: pd.DataFrame,
     shares: RegionShares | None = None,

@@ -39,7 +39,6 @@ from jne.utils.tables import read_table, write_table
 Share = Annotated[float, Field(ge=0, le=1)]
 _COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q", "nonlinear_p",
             "nonlinear_p_fdr", "validated_share")  # fmt: skip
-_OF_PLANTED = ("planted_share", "planted_share_low", "planted_share_high")
 _FILE = "voxels.csv"
 _CLAIM = 0.05  # p below which a rise from tier to tier is claimed
 _POWER_RATE = 0.1
@@ -138,7 +137,7 @@ class Calibration(Study, MethodConfig):
                 each = proportions[["rate", "fdp"]].to_numpy()
                 numbers |= {f"{kind}/{name}_q{100 * rate:g}": fdp for rate, fdp in each}
             by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
-            for measure in ("power", "evidence_power", "planted_share", "validated_share"):
+            for measure in ("power", "evidence_power", "validated_share"):
                 for alpha, ceiling in by_cell.index:
                     key = f"{measure}/{name}_alpha{alpha:g}_{ceiling:g}"
                     if alpha or not measure.endswith("power"):
@@ -157,7 +156,6 @@ class Calibration(Study, MethodConfig):
             "nonlinear\nby twins",
             "validated share",
             "JNE",
-            *(["planted share"] if "planted_share" in table else []),
         ]
         figure, axes = subplots(
             len(groups),
@@ -176,9 +174,6 @@ class Calibration(Study, MethodConfig):
             _draw_cells(row[4], above_0, "power", "power at q = 0.1")
             _draw_cells(row[5], by_cell, "validated_share", "share")
             _draw_cells(row[6], by_cell, "jne", "JNE")
-            if "planted_share" in table:
-                _draw_cells(row[7], by_cell, "planted_share", "share")
-                row[7].axline((0, 0), slope=1, color="#999999", lw=0.7, zorder=0)
             row[0].set_ylabel(name)
         axes[0, 2].legend(fontsize=6)
         axes[0, 3].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
@@ -188,7 +183,7 @@ class Calibration(Study, MethodConfig):
 
 
 def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFrame:
-    """The voxels of a cohort trained with twins: _COLUMNS, and with planted twins _OF_PLANTED.
+    """The voxels of a cohort trained with twins: _COLUMNS.
 
     folder: for what a restart goes on from.
     """
@@ -203,7 +198,7 @@ def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFr
     )
     table = fit_and_measure(data, config, stages, folder, evidence=evidence).voxels()
     table["q"] = twin_q(table)
-    return table[[*_COLUMNS, *(name for name in _OF_PLANTED if name in table)]]
+    return table[[*_COLUMNS]]
 
 
 def positive(voxels: pd.DataFrame) -> pd.DataFrame:
@@ -252,31 +247,25 @@ def cells(voxels: pd.DataFrame) -> pd.DataFrame:
     measured = voxels.assign(
         power=voxels["q"] <= _POWER_RATE,
         evidence_power=voxels["nonlinear_p_fdr"] <= _POWER_RATE,
-        planted_share=voxels["planted_share"] if "planted_share" in voxels else np.nan,
     )
     by_cell = measured.groupby(["alpha", "noise_ceiling"], as_index=False)
-    return by_cell[["power", "evidence_power", "jne", "planted_share", "validated_share"]].mean()
+    return by_cell[["power", "evidence_power", "jne", "validated_share"]].mean()
 
 
 def claims(voxels: pd.DataFrame) -> pd.DataFrame:
     """Would a rise from tier to tier be claimed where only the noise ceiling rises?
 
     In each cohort, the voxels of one alpha > 0 stand for a brain whose tiers differ in their noise
-    ceilings alone. measure (jne, planted_share), share: of cohorts and alphas in which the mean
+    ceilings alone. measure (jne), share: of cohorts and alphas in which the mean
     of the highest ceiling exceeds that of the lowest (Welch's t test, p < .05, two-sided).
     """
-    rows = []
-    for measure in ("jne", "planted_share"):
-        if measure not in voxels:
-            continue
-        rises = []
-        for _, brain in voxels[voxels["alpha"] > 0].groupby(["cohort", "alpha"]):
-            ceiling, values = brain["noise_ceiling"], brain[measure]
-            low, high = values[ceiling == ceiling.min()], values[ceiling == ceiling.max()]
-            t, p = ttest_ind(high, low, equal_var=False, nan_policy="omit")
-            rises.append(t > 0 and p < _CLAIM)
-        rows.append([measure, np.mean(rises)])
-    return pd.DataFrame(rows, columns=["measure", "share"])
+    rises = []
+    for _, brain in voxels[voxels["alpha"] > 0].groupby(["cohort", "alpha"]):
+        ceiling, values = brain["noise_ceiling"], brain["jne"]
+        low, high = values[ceiling == ceiling.min()], values[ceiling == ceiling.max()]
+        t, p = ttest_ind(high, low, equal_var=False, nan_policy="omit")
+        rises.append(t > 0 and p < _CLAIM)
+    return pd.DataFrame([["jne", np.mean(rises)]], columns=["measure", "share"])
 
 
 def plain_settings(config: MethodConfig) -> dict[str, Any]:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -32,7 +31,6 @@ from jne.fitting.fit import Fitted, fit
 from jne.jacobian import VARIANTS, jacobian_deviation
 from jne.measuring.evidence import nonlinear_part
 from jne.measuring.share import MeasuredShare, ShareConfig, measure_share
-from jne.nulls.planted import planted_columns
 from jne.nulls.twins import TwinParts
 from jne.stages import Stages
 from jne.training.config import MethodConfig
@@ -107,8 +105,6 @@ class FittedCohort:
     data: EncodingData
     config: MethodConfig
     stages: Stages
-    folder: Path
-    """For files of a computation."""
     clock: Clock = field(default_factory=Clock)
 
     @property
@@ -176,29 +172,14 @@ class FittedCohort:
         return vmap(jacrev(self.encoder.encoder), chunk_size=64)(self.x).detach()
 
     @_once
-    def twins(self) -> tuple[TwinParts, Fitted, NDArray[np.float64]]:
-        """Linear twins, the encoder that is trained on both, and W (V,)."""
-        parts = TwinParts(self.data, self.config.control, self.config.seed, self.stages)
-        twins = parts.twins()
+    def w(self) -> NDArray[np.float64]:
+        """W (V,), of an encoder that is trained on voxels and linear twins."""
+        twins = TwinParts(self.data, self.config.control, self.config.seed, self.stages).twins()
         both = fit(self.data.with_twins(twins), self.config, self.stages)
         jne = nonlinearity.jne(jacobian_deviation(both.encoder, self.x))
         n = self.data.n_trained
-        return parts, both, jne[:n] - twins.per_draw(jne[n:], n).mean(axis=0)
-
-    @_once
-    def planted(self) -> dict[str, NDArray[np.float64]]:
-        """Columns (V,) of planted twins."""
-        parts, both, _ = self.twins
-        columns = planted_columns(
-            parts,
-            both,
-            self.config.control.planted,
-            np.arange(self.data.n_trained),
-            self.config,
-            self.config.jacobian,
-            self.folder,
-        )
-        return {name: values[self.data.kept] for name, values in columns.items()}
+        result: NDArray[np.float64] = jne[:n] - twins.per_draw(jne[n:], n).mean(axis=0)
+        return result
 
     @staticmethod
     @torch.no_grad()
@@ -252,13 +233,8 @@ def validated_share(cohort: FittedCohort) -> Measured:
 
 def w(cohort: FittedCohort) -> Measured:
     """JNE of a voxel minus that of its linear twin. q: that of knockoffs."""
-    values = cohort.twins[2]
+    values = cohort.w
     return Measured(values, q=knockoff_q(values))
-
-
-def planted_share(cohort: FittedCohort) -> Measured:
-    """The nonlinear share at which planted twins have the voxel's JNE."""
-    return Measured(cohort.planted["planted_share"])
 
 
 def nonlinear_share(cohort: FittedCohort) -> Measured:
@@ -321,7 +297,6 @@ MEASURES: Mapping[str, Measure] = {
     "validated_share": validated_share,
     "nonlinear_z": nonlinear_z,
     "w": w,
-    "planted_share": planted_share,
     "nonlinear_share": nonlinear_share,
     "gain_change": gain_change,
     "shape_change": shape_change,

@@ -235,7 +235,7 @@ class Measures(Study, MethodConfig):
             scale_features=case.source.scaling,
         )
         fits = Stages(self.folder)  # of its own: what it uses is part of this stage
-        cohort = FittedCohort(data, case.config, fits, working, Clock(seconds))
+        cohort = FittedCohort(data, case.config, fits, Clock(seconds))
         table = data.prepared.voxels[["alpha", "noise_ceiling"]].iloc[data.kept]
         columns: dict[str, Any] = dict(table.reset_index(drop=True))
         costs = {}

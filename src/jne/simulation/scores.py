@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 SMALL_P, RATE = 0.05, 0.1
-SHARES = ("validated_share", "planted_share", "nonlinear_share")
+SHARES = ("validated_share", "nonlinear_share")
 """Measures whose value is an estimate of alpha."""
 
 HIGH_IS_GOOD = ("detected", "auc", "spearman", "defined", "seed", "sample")

@@ -35,7 +35,7 @@ def measure_halves(
     settings = config.model_copy(
         update={
             "jacobian": jacobian,
-            "control": config.control.model_copy(update={"kind": "none", "planted": []}),
+            "control": config.control.model_copy(update={"kind": "none"}),
         }
     )
     columns: dict[str, pd.Series] = {}

@@ -52,7 +52,7 @@ from jne.stages import Stages, digest_of
 from jne.tracking import open_store
 from jne.training.config import TrainConfig
 from jne.training.run import TrainingRun, check_rois, finished_loss, folder_of
-from jne.training.steps import Targets, fit_and_test, load_data
+from jne.training.steps import fit_and_test, load_data, targets_of
 from jne.utils.files import atomic_array, make_folder, temporary_name
 from jne.utils.locks import locked_file
 from jne.utils.progress import say
@@ -87,7 +87,7 @@ def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
     stages = Stages(config.stages, lambda used: part.note(stages=used))
     data = load_data(source, config)
     check_rois(config, data)
-    targets = Targets.from_config(data, config, stages)
+    targets = targets_of(data, config, stages)
     measure = partial(_measure_share, config=config, folder=part.path)
     fits, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
     history = History.of_folds([fitted.history for fitted in fits])

@@ -28,7 +28,6 @@ from jne.measuring.nonlinearity import (
 )
 from jne.measuring.scores import Scores, score_test
 from jne.measuring.trajectory import trajectory_of
-from jne.nulls.planted import planted_columns
 from jne.nulls.twins import TwinParts
 from jne.results.contents import voxel_table
 from jne.stages import Stages
@@ -90,7 +89,7 @@ class Measure(Protocol):
 
 
 def fit_and_test(
-    targets: "Targets",
+    data: EncodingData,
     config: MethodConfig,
     stages: Stages,
     measure: Measure,
@@ -98,8 +97,10 @@ def fit_and_test(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[list[Fitted], Scores, Any]:
-    """Train encoders, predict the test stimuli, and measure: what `measure` returns."""
-    data = targets.data
+    """Train encoders, predict the test stimuli, and measure: what `measure` returns.
+
+    data: with twins, if there are any.
+    """
     fits = fit_folds(
         data.parts,
         config,
@@ -145,20 +146,11 @@ def _first_fold(config: MethodConfig, n_folds: int) -> int:
     return (k - 1) * n_folds // n_shards
 
 
-@dataclass(frozen=True)
-class Targets:
+def targets_of(data: EncodingData, config: MethodConfig, stages: Stages) -> EncodingData:
     """What an encoder is trained on: data, with linear twins where the config asks for them."""
-
-    data: EncodingData
-    twins: TwinParts | None
-
-    @classmethod
-    def from_config(cls, data: EncodingData, config: MethodConfig, stages: Stages) -> "Targets":
-        """data: without twins."""
-        if config.control.kind != "twins":
-            return cls(data, None)
-        parts = TwinParts(data, config.control, config.seed, stages)
-        return cls(data.with_twins(parts.twins()), parts)
+    if config.control.kind != "twins":
+        return data
+    return data.with_twins(TwinParts(data, config.control, config.seed, stages).twins())
 
 
 def fit_and_measure(
@@ -177,7 +169,7 @@ def fit_and_measure(
     folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`. evidence:
     `measure_evidence`, but for its first three arguments.
     """
-    targets = Targets.from_config(data, config, stages)
+    targets = targets_of(data, config, stages)
 
     def measure(encoders: Sequence[nn.Module], data: EncodingData, scores: Scores) -> Nonlinearity:
         settings, alpha = config.jacobian, config.stats.alpha
@@ -188,17 +180,5 @@ def fit_and_measure(
     )
     tested = None
     if evidence is not None:
-        tested = evidence(fits, targets.data, scores)
-    if config.control.planted:
-        assert targets.twins is not None
-        planted = planted_columns(
-            targets.twins,
-            fits[0],
-            config.control.planted,
-            nonlinearity.measured(data),
-            config,
-            config.jacobian,
-            folder,
-        )
-        nonlinearity = nonlinearity.with_columns(planted)
-    return Outcome(targets.data, fits, scores, nonlinearity, tested)
+        tested = evidence(fits, targets, scores)
+    return Outcome(targets, fits, scores, nonlinearity, tested)

@@ -19,7 +19,6 @@ selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
 nonlinear    JNE against that of linear twins: another test of voxels
-planted      JNE against that of planted twins: how nonlinear a voxel is
 """
 
 from jne.evaluation.sections.base import Section, evaluate_sections
@@ -31,7 +30,6 @@ from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.out_of_distribution import OutOfDistribution
 from jne.evaluation.sections.performance import Performance
-from jne.evaluation.sections.planted import Planted
 from jne.evaluation.sections.reliability import Reliability
 from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.share import Share
@@ -54,7 +52,6 @@ SECTIONS: tuple[Section, ...] = (
     Variants(),
     Reliability(),
     Nonlinear(),
-    Planted(),
 )
 
 __all__ = ["SECTIONS", "Section", "evaluate_sections"]
