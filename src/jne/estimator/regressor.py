@@ -15,7 +15,7 @@ from torch import nn
 
 from jne.analysis import nonlinearity
 from jne.analysis.evidence import Evidence, evidence_of
-from jne.analysis.evidence_sums import N_REGRESSORS
+from jne.analysis.evidence_sums import MIN_STIMULI
 from jne.analysis.nonlinear_share import nonlinear_share
 from jne.analysis.share_sums import Share
 from jne.data.centring import LARGEST, centred
@@ -264,7 +264,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         y = np.asarray(y, dtype=np.float64)
         if y.shape[:1] != (n,) or y.size != n * len(trained) or not np.isfinite(y).all():
             raise InputError("y", f"must be ({n}, {len(trained)}) and finite, found {y.shape}")
-        if n <= N_REGRESSORS + 1:
+        if n < MIN_STIMULI:
             raise InputError("X", f"{n} stimuli are too few to regress on")
         mean, scale = model.response_mean.numpy(), model.response_scale.numpy()
         unseen = (y.reshape(n, -1)[:, trained] - mean) / scale
