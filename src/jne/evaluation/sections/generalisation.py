@@ -151,7 +151,7 @@ def _gains(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
             pairs = zip(gains[_VALIDATED], gains[_OTHER], strict=True)
             row = _row(*(first - second for first, second in pairs))
             rows.append({"roi": region, "voxels": _DIFFERENCE, "n_voxels": len(voxels), **row})
-    columns = [name for of in ("gain_in", "gain_out", "change") for name in ends(of)]
+    columns = [name for measure in ("gain_in", "gain_out", "change") for name in ends(measure)]
     return pd.DataFrame(rows, columns=["roi", "voxels", "n_voxels", *columns])
 
 
@@ -243,7 +243,7 @@ def _figure(tables: Tables, rois: Sequence[str]) -> Figure:
     left.set_xticks([0, 1], [IN, OUT])
     left.set(xlim=(-0.35, 1.35), ylabel="R² of the encoder - R² of ridge")
     if whole:
-        left.legend(frameon=False, fontsize="small")
+        left.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1))
     names = [WHOLE_BRAIN, *rois]
     y = np.arange(len(names))[::-1]
     right.axvline(0, color="#999999", lw=0.7, zorder=0)
