@@ -125,7 +125,10 @@ class OutOfDistribution(Section):
         return [
             "JNE is a spread over stimuli. Between two sets of stimuli its level also differs "
             "because the sets are differently diverse; the correlation of the maps does not depend "
-            "on the level."
+            "on the level.",
+            "What is nonlinear in the predictions is uncorrelated with linear functions of the "
+            "features over the training stimuli, not over others: far from these, z is a little "
+            "too large (docs/evaluation.md).",
         ]
 
 
