@@ -129,6 +129,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("p_ood", "p out", EXTERNAL, "p of R2 > 0 on the external test set"),
     Column("noise_ceiling_ood", "ceiling out", EXTERNAL, "noise ceiling of the external test set",
            VARIANCE),
+    Column("r2_ridge_ood", "R² ridge out", EXTERNAL, "R2 of ridge regression on it", VARIANCE),
     # --- nonlinearity ---
     Column("nonlinear_share", "nonlinear share", RUN, "share of the signal's variance that no "
            "linear map of the features explains", cmap="inferno", static=True, regional=True),
@@ -159,6 +160,14 @@ COLUMNS: tuple[Column, ...] = (
            "nonlinear part of the prediction alone explains", VARIANCE, regional=True),
     Column("r2_linear_part", "R² linear part", RUN, "variance of unseen responses that ridge "
            "regression and the linear part of the prediction explain", VARIANCE, regional=True),
+    Column("nonlinear_z_ood", "z out", EXTERNAL, "z on the external test set"),
+    Column("nonlinear_p_ood", "p (nonlinear) out", EXTERNAL, "its p"),
+    Column("nonlinear_p_fdr_ood", "q (nonlinear) out", EXTERNAL, "the same, adjusted by "
+           "Benjamini-Hochberg"),
+    Column("validated_share_ood", "validated share out", EXTERNAL, "validated share on the "
+           "external test set"),
+    Column("validated_share_low_ood", "95 % from", EXTERNAL, "lower end of its 95 % interval"),
+    Column("validated_share_high_ood", "to", EXTERNAL, "its upper end"),
     Column("jne", "JNE", RUN, "Jacobian-based nonlinearity evaluation", JACOBIAN, required=True,
            averaged=True, cmap="magma", static=True, array="deviation", reduce=nonlinearity.jne),
     Column("jne_calibrated", "JNE calibrated", RUN, "JNE times the slope of the nonlinear part, at "

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from region_evidence import region_evidence, simulated
 from scipy import stats
 
+from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.sections.base import concat_subjects
 from jne.evaluation.sections.data_sets import DataSets, _by_own_tier, _by_tier
 
@@ -33,9 +35,13 @@ def subject(name, data_set, seed, lacking):
     voxels["r2_nonlinear"] = -level + 4 * rng.standard_normal(n)
     voxels.loc[[7, 12], "w"] = np.nan
     voxels["analysed"] = voxels.index % 9 != 8
+    arrays = simulated(np.full(n, 0.2 + 0.3 * rng.random()), seed, 60)
     return SimpleNamespace(
         name=f"{data_set} {name}", voxels=voxels, analysed=voxels[voxels["analysed"]],
-        subject=SimpleNamespace(data_set=data_set),
+        subject=SimpleNamespace(
+            data_set=data_set, nonlinear=SimpleNamespace(region_shares=None)
+        ),
+        rois=sorted(set(area) - {""}), evidence=region_evidence(arrays, area).regions,
     )  # fmt: skip
 
 
@@ -193,9 +199,30 @@ def test_regions_by_data_set(subjects, tables):
     assert set(table.index) == several
     for key in several:
         assert table.loc[key, "n_subjects"] == len(expected[key])
-        np.testing.assert_allclose(table.loc[key, list(COLUMN)], np.mean(expected[key], axis=0))
+        values = np.array(expected[key])
+        np.testing.assert_allclose(table.loc[key, list(COLUMN)], values.mean(axis=0))
+        half = np.full(3, np.nan)
+        if len(values) > 1:
+            half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values, axis=0)
+        for end, sign in (("_low", -1), ("_high", 1)):
+            actual = table.loc[key, [name + end for name in COLUMN]].astype(float)
+            np.testing.assert_allclose(actual, values.mean(axis=0) + sign * half, rtol=1e-4)
     groups = list(tables["regions_by_data_set"]["group"].drop_duplicates())
     assert groups[:7] == ["PVC", "IVC", "HVC", "V1", "V2", "V3", "V4"]
+
+
+def test_the_shares_of_regions_are_random_effects_means(subjects, tables):
+    table = tables["regions_by_data_set"].set_index(["level", "group", "data_set"])
+    for level, group, rois in (("tier", "IVC", ["V2", "V3", "V4"]), ("roi", "V1", ["V1"])):
+        each = pd.concat([data.evidence.table({group: rois}) for data in subjects])
+        of_a = each.iloc[[data.subject.data_set == "a" for data in subjects]]
+        low, high = of_a["validated_share_low"], of_a["validated_share_high"]
+        errors = (high - low).to_numpy() / (2 * stats.norm.ppf(0.975))
+        expected = random_effects_mean(of_a["validated_share"].to_numpy(), errors)
+        columns = ["validated_share", "validated_share_low", "validated_share_high"]
+        np.testing.assert_allclose(table.loc[(level, group, "a"), columns].astype(float), expected)
+        assert np.isnan(table.loc[(level, group, "c"), "validated_share_low"])  # a single subject
+    assert "nonlinear_share" not in table  # no subject has it
 
 
 def test_data_sets_without_areas_have_regions_and_a_figure_of_tiers(subjects):
@@ -204,6 +231,7 @@ def test_data_sets_without_areas_have_regions_and_a_figure_of_tiers(subjects):
             name=data.name, subject=data.subject,
             voxels=data.voxels.drop(columns="HCP_MMP1"),
             analysed=data.analysed.drop(columns="HCP_MMP1"),
+            evidence=None, rois=data.rois,
         )
         for data in subjects
     ]  # fmt: skip

@@ -108,3 +108,14 @@ def test_the_verdict(row, sentences, capsys):
     printed = " ".join(capsys.readouterr().out.split())
     assert all(sentence in printed for sentence in sentences)
     assert bool(printed) == bool(sentences)
+
+
+@pytest.mark.runs
+@pytest.mark.parametrize("n_test", [3, 6])
+def test_too_few_test_stimuli_are_no_evidence(run_train, capsys, n_test):
+    (folder,) = run_train("data.n_features=64", "trainer.max_epochs=2", f"data.n_test={n_test}")
+    run = Results(folder)  # which checks the folder whole, as evaluate.py does
+    assert len(run.stimuli) == n_test
+    assert run.region_evidence is None
+    assert not any("nonlinear_z" in name for name in run.voxels)
+    assert f"{n_test} test stimuli are too few to test" in " ".join(capsys.readouterr().out.split())

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from jne.analysis.contrast import quantile
 from jne.analysis.evidence_sums import (
+    MIN_STIMULI,
     N_REGRESSORS,
     EvidenceSums,
     one_sided_p,
@@ -134,7 +135,7 @@ def evidence(
         raise InputError("X_test", f"must be (n, {train.shape[1]}), found {test.shape}")
     if len(y) != len(test):
         raise InputError("y_test", f"must be ({len(test)}, V), found {y.shape}")
-    if len(test) <= N_REGRESSORS + 1:
+    if len(test) < MIN_STIMULI:
         raise InputError("X_test", f"{len(test)} stimuli are too few to regress on")
     call = _caller(predict) if isinstance(predict, nn.Module) else predict
     of_train, of_test = (_finite(call(X), "predict") for X in (train, test))

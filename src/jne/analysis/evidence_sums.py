@@ -20,6 +20,9 @@ from jne.analysis.contrast import Contrast, contrast, quantile
 
 N_REGRESSORS = 5
 """The constant, ridge and least-squares regression, linear and nonlinear part of the prediction."""
+MIN_STIMULI = N_REGRESSORS + 2
+"""The fewest stimuli, or groups of them, that the regression is made over: two degrees of freedom
+for what it leaves."""
 
 
 class ValidatedShare(NamedTuple):

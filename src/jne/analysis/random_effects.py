@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from statsmodels.stats.meta_analysis import combine_effects
 
-_NO_ERROR = 1e-6  # of a share
+_NO_ERROR = 1e-6  # of the largest value
 
 
 def random_effects_mean(
@@ -32,7 +32,7 @@ def random_effects_mean(
     if len(values) < 2:
         return float(values[0]) if len(values) else np.nan, np.nan, np.nan
     if not (errors > 0).all():
-        errors = np.full_like(errors, _NO_ERROR)
+        errors = np.full_like(errors, _NO_ERROR * (np.abs(values).max() or 1.0))
     with np.errstate(divide="ignore"):  # of values that are all equal
         combined = combine_effects(values, np.square(errors), method_re="pm", use_t=True)
     _, plain, _, adjusted = combined.conf_int()

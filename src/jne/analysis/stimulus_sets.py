@@ -3,15 +3,19 @@
 N stimuli, V voxels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
+from jne.analysis.contrast import quantile
 from jne.analysis.prediction import resample_counts
 from jne.utils.blocks import voxel_blocks
 
 _TAILS = (0.025, 0.975)
+_LOST = 3  # of the stimuli of a set, in the variance of Fisher's z
 _TINY = 1e-9  # of a sum of squares: what rounding leaves of 0
 
 
@@ -75,7 +79,64 @@ def set_scores(
         jne += np.sqrt(ss / n).sum(axis=1)
         n_jne += ss.shape[1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return SetScores(_estimate(1 - error / total), _estimate(r / n_r), _estimate(jne / n_jne))
+        return SetScores(estimate(1 - error / total), estimate(r / n_r), estimate(jne / n_jne))
+
+
+def r2_gain(
+    responses: NDArray, predictions: NDArray, baseline: NDArray, n_bootstrap: int, seed: int
+) -> NDArray[np.float64]:
+    """R² of predictions minus that of others, of all voxels together, as in `SetScores`.
+
+    Parameters
+    ----------
+    responses, predictions, baseline : (N, V) array
+        Finite.
+    n_bootstrap : int
+        Number of resamples of the stimuli.
+    seed : int
+        Of the resamples, which are the same for the same N: differences of gains are paired.
+
+    Returns
+    -------
+    (1 + n_bootstrap,) array
+        Of the stimuli as they are, then of each resample. NaN without voxels.
+    """
+    n, n_voxels = responses.shape
+    counts = np.concatenate([np.ones((1, n)), resample_counts(n, n_bootstrap, seed)])
+    less, total = np.zeros(n), np.zeros(len(counts))
+    for v in voxel_blocks(n_voxels):
+        y, p, b = (np.asarray(a[:, v], np.float64) for a in (responses, predictions, baseline))
+        less += (np.square(y - b) - np.square(y - p)).sum(axis=1)
+        total += _squares(counts, y, y).sum(axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(counts @ less / total)
+
+
+def rank_correlation(sets: Sequence[tuple[NDArray, NDArray]]) -> Estimate:
+    """Spearman's correlation over stimuli within each of some sets: the mean of the sets.
+
+    A set of N stimuli weighs N - 3. The interval is that of Bonett & Wright (2000), on Fisher's
+    scale with the variance (1 + r² / 2) / sum(N - 3).
+
+    Parameters
+    ----------
+    sets : sequence of pairs of (N,) arrays
+        Of fewer than four stimuli, or where one of the pair is constant, a set does not count.
+
+    Returns
+    -------
+    Estimate
+        NaN where no set counts.
+    """
+    counted = [(x, y) for x, y in sets if len(x) > _LOST and np.ptp(x) > 0 and np.ptp(y) > 0]
+    if not counted:
+        return Estimate(np.nan, np.nan, np.nan)
+    n = np.array([len(x) - _LOST for x, _ in counted])
+    r = float(np.average([stats.spearmanr(x, y).statistic for x, y in counted], weights=n))
+    with np.errstate(divide="ignore"):  # of r = 1
+        z = np.arctanh(r)
+    half = quantile() * np.sqrt((1 + r**2 / 2) / n.sum())
+    return Estimate(r, float(np.tanh(z - half)), float(np.tanh(z + half)))
 
 
 def _squares(counts: NDArray, a: NDArray, b: NDArray, *, clip: bool = True) -> NDArray[np.float64]:
@@ -88,8 +149,8 @@ def _squares(counts: NDArray, a: NDArray, b: NDArray, *, clip: bool = True) -> N
     return np.asarray(sums)
 
 
-def _estimate(values: NDArray[np.float64]) -> Estimate:
-    """values: of the stimuli as they are, then of each resample."""
+def estimate(values: NDArray[np.float64]) -> Estimate:
+    """values: of the stimuli as they are, then of each resample, as of `r2_gain`."""
     resampled = values[1:][np.isfinite(values[1:])]
     low, high = np.quantile(resampled, _TAILS) if len(resampled) else (np.nan, np.nan)
     return Estimate(float(values[0]), float(low), float(high))

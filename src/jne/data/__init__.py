@@ -23,5 +23,6 @@ mosaic           MOSAIC's eight data sets
 laion            LAION-fMRI
 laion_ood        its images out of distribution, an external test set
 nsd_synthetic    NSD-synthetic, an external test set
+mosaic_artificial  MOSAIC's artificial images, another
 external_arrays  users' own arrays as an external test set
 """

@@ -194,6 +194,16 @@ class StandardisedData(pl.LightningDataModule):
         other._set_batch_bytes()
         return other
 
+    def with_test(self, features: Tensor) -> Self:
+        """The same stimuli to train on, with others to test, whose responses it does not have.
+
+        features: (n, D), standardised as these are.
+        """
+        other = copy(self)
+        other.features = torch.cat([self.features, features])
+        other.rows = {**self.rows, "test": np.arange(len(self.features), len(other.features))}
+        return other
+
     @property
     def test_clusters(self) -> NDArray[np.int64] | None:
         """(n_test,), see `Belonging.clusters`."""

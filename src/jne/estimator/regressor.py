@@ -17,7 +17,7 @@ from torch import nn
 
 from jne.analysis import nonlinearity
 from jne.analysis.evidence import Evidence, evidence_of
-from jne.analysis.evidence_sums import N_REGRESSORS
+from jne.analysis.evidence_sums import MIN_STIMULI
 from jne.analysis.nonlinear_share import nonlinear_share
 from jne.analysis.share_sums import Share
 from jne.data.datamodule import StandardisedData
@@ -306,7 +306,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             raise InputError("y", f"must be ({n}, {len(trained)}), found {y.shape}")
         if not np.isfinite(y.reshape(n, -1)[:, trained]).all():
             raise InputError("y", "must be finite for the voxels that were trained")
-        if n <= N_REGRESSORS + 1:
+        if n < MIN_STIMULI:
             raise InputError("X", f"{n} stimuli are too few to regress on")
         mean, scale = model.response_mean.numpy(), model.response_scale.numpy()
         unseen = (y.reshape(n, -1)[:, trained] - mean) / scale

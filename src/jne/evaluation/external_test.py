@@ -18,9 +18,11 @@ from jne.data.prepared import Prepared, prepare
 from jne.data.source import Source, source_class
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
+from jne.evaluation.external_evidence import ExternalEvidence, external_evidence
 from jne.evaluation.missing_variants import deviations
 from jne.jacobian.variants import DEFAULT
 from jne.results import Results
+from jne.stages import Stages
 from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.instantiate import instantiate
@@ -47,6 +49,8 @@ class ExternalTest:
     """(N, V')"""
     deviation: NDArray[np.float32]
     """(N, V'), NaN for voxels without JNE."""
+    evidence: ExternalEvidence | None = None
+    """None for a run without evidence, or one whose prepared data are gone."""
 
     def arrays(
         self, rows: NDArray[np.int64], voxels: NDArray[np.int64]
@@ -57,9 +61,14 @@ class ExternalTest:
 
 
 def external_test(
-    run: Results, config: EvaluateConfig, progress: Callable[[float], None]
+    run: Results,
+    config: EvaluateConfig,
+    progress: Callable[[float], None],
+    stages: Stages | None = None,
 ) -> ExternalTest | None:
     """The scores and the nonlinearity on the stimuli of `test`. None without one.
+
+    stages: the store of what is computed; by default that of the output folder.
 
     Raises InputError, naming the key, where the run was not trained on data with this external test
     set, or on other features than `features`.
@@ -102,7 +111,25 @@ def external_test(
         columns["noise_ceiling_ood"] = prepared.voxels["noise_ceiling"].to_numpy(dtype=np.float64)
     columns |= {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
     deviation = among_all(deviation, outputs, len(trained), np.float32)
-    return ExternalTest(columns, prepared.stimuli, trained, responses, predictions, deviation)
+    clusters = source.cutting.belonging(prepared.stimuli).clusters(np.arange(len(responses)))
+    evidence = external_evidence(
+        run,
+        encoder,
+        torch.from_numpy(features),
+        responses,
+        predictions,
+        clusters,
+        config.output / "prepared",
+        stages or Stages(config.stages),
+    )
+    if evidence is not None:
+        columns |= {
+            name: among_all(v, trained[evidence.measured], n)
+            for name, v in evidence.columns().items()
+        }
+    return ExternalTest(
+        columns, prepared.stimuli, trained, responses, predictions, deviation, evidence
+    )
 
 
 def _source(run: Results, config: EvaluateConfig) -> Source:

@@ -175,7 +175,7 @@ def voxel_tables(
                 progress.update(task, completed=round(20 + 70 * done))
 
             voxels = _voxel_table(subject, config, stages, advance)
-            external = external_test(run, config, advance)
+            external = external_test(run, config, advance, stages)
             if external is not None:
                 voxels = voxels.assign(**external.columns)
             progress.update(task, completed=100)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from jne.analysis.prediction import r2_score
 from jne.data.datamodule import EncodingData, StandardisedData
@@ -80,6 +81,29 @@ def linear_predictions(
         of_parts = [np.split(_stage("ridge", part, stages)[_N_COLUMNS:], 2) for part in data.parts]
         return [data.in_order(predictions) for predictions in zip(*of_parts, strict=True)]
     return np.split(_computed("ridge", data)[_N_COLUMNS:], 2)
+
+
+def external_predictions(
+    features: Tensor, data: EncodingData, stages: Stages
+) -> list[NDArray[np.float32]]:
+    """Predictions of other stimuli by ridge regression, and by least squares, (n, V') each.
+
+    Ridge regression with the penalties of `baseline_columns`. features: (n, D), standardised as
+    those of the data, which have no folds.
+    """
+    penalty = torch.from_numpy(np.array(_stage("ridge", data, stages)[1]))
+    rows = np.concatenate([data.rows["train"], data.rows["val"]])
+    mean = data.features[rows].mean(dim=0)
+    ridge, at = RidgeCV(data.features[rows] - mean, ()), features - mean
+    predictions = np.empty((2, len(features), data.n_trained), dtype=np.float32)
+    for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
+        responses = data.responses.block(rows, voxels)
+        offset = responses.mean(dim=0)
+        responses -= offset
+        weights = ridge.weights(responses, penalty[voxels]), ridge.least(responses)
+        for of_kind, w in zip(predictions, weights, strict=True):
+            of_kind[:, voxels] = at @ w + offset
+    return list(predictions)
 
 
 def _stage(kind: str, data: EncodingData, stages: Stages) -> NDArray[np.float32]:

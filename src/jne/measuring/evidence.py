@@ -21,6 +21,7 @@ from jne.analysis.evidence import (
     Evidence,
     evidence_of,
 )
+from jne.analysis.evidence_sums import MIN_STIMULI
 from jne.analysis.linear_part import LinearPart
 from jne.data.datamodule import EncodingData, StandardisedData
 from jne.data.folds import cross_validation
@@ -32,6 +33,7 @@ from jne.fitting.readout import last_layer
 from jne.measuring.scores import Scores
 from jne.results.evidence import ALL, RegionEvidence
 from jne.utils.files import atomic_array
+from jne.utils.progress import say
 
 KEPT = "evidence.npy"
 _STIMULI_AT_ONCE = 2048
@@ -73,13 +75,24 @@ def measure_evidence(
     linear: Sequence[Columns],
     settings: EvidenceConfig,
     folder: Path,
-) -> MeasuredEvidence:
-    """Evidence of the trained voxels, of their ROIs and of all.
+) -> MeasuredEvidence | None:
+    """Evidence of the trained voxels, of their ROIs and of all; None of too few test stimuli.
 
     fits: of each of `data.parts`. linear: predictions of the test stimuli (n, V') by ridge and
     by least-squares regression.
     folder: for evidence.npy.
     """
+    groups, crossed = data.test_clusters, None
+    n_independent = len(scores.responses) if groups is None else int(groups.max()) + 1
+    if n_independent < MIN_STIMULI:
+        what = "test stimuli" if groups is None else "groups of test stimuli"
+        say(
+            f"{n_independent} {what} are too few to test the nonlinear part of the prediction on: "
+            f"{MIN_STIMULI} are needed, and there is no evidence (docs/evidence.md)",
+            style="yellow",
+            soft_wrap=True,
+        )
+        return None
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
     encoders = [fitted.encoder for fitted in fits]
@@ -87,7 +100,6 @@ def measure_evidence(
     nonlinear = data.in_order(of_parts, centred=True)
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
-    groups, crossed = data.test_clusters, None
     if len(data.parts) > 1:
         crossed = _noise([fitted.history for fitted in fits], scores)
     if settings.keep:

@@ -162,7 +162,7 @@ def fit_and_measure(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
     compute: Compute | None = None,
-    evidence: Callable[..., MeasuredEvidence] | None = None,
+    evidence: Callable[..., MeasuredEvidence | None] | None = None,
 ) -> Outcome:
     """From data without twins to measured voxels.
 

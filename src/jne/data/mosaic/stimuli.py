@@ -49,6 +49,43 @@ def stimulus_table(
     from `path`. n_val: a share or a number of the train stimuli. Raises InputError where table and
     trials contradict each other, or no stimulus is left to train on.
     """
+    rows = _with_trials(trials, table, path)
+    natural = rows[~rows["source"].isin(_ARTIFICIAL)].reset_index()
+    train = np.flatnonzero(natural["phase"] == "train")
+    if len(train) < 2:
+        raise InputError("data.root", f"{len(train)} stimuli of the phase train have trials")
+    size = n_val if isinstance(n_val, int) else max(round(n_val * len(train)), 1)
+    if size >= len(train):
+        raise InputError(
+            "data.n_val",
+            f"of {len(train)} stimuli this leaves none to train on; give a smaller number or a "
+            f"share",
+            value=n_val,
+        )
+    split = natural["phase"].to_numpy(dtype="<U5")
+    split[train_test_split(train, test_size=size, random_state=seed)[1]] = "val"
+    natural.insert(1, "split", split)
+    return natural[["stimulus", "split", "n_repeats", "alias", "source"]]
+
+
+def artificial_table(trials: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """One row per artificial stimulus, all to test; arguments and columns as `stimulus_table`.
+
+    Raises InputError where the subject saw none.
+    """
+    rows = _with_trials(trials, table, path)
+    artificial = rows[rows["source"].isin(_ARTIFICIAL)].reset_index()
+    if artificial.empty:
+        raise InputError(
+            "data",
+            f"no artificial stimulus in {path.name} has trials; NSD and deeprecon have some",
+        )
+    artificial.insert(1, "split", "test")
+    return artificial[["stimulus", "split", "n_repeats", "alias", "source"]]
+
+
+def _with_trials(trials: pd.DataFrame, table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The stimuli that have trials, by name: phase, n_repeats, alias, source."""
     rows = trials.groupby("stimulus").agg(
         phase=("phase", "first"), n_phases=("phase", "nunique"), n_repeats=("key", "size")
     )
@@ -69,22 +106,7 @@ def stimulus_table(
             f"{path} marks {wrong.index[0]} as {first['test_train']}, but it has trials "
             f"of {phases}",
         )
-    natural = rows[~rows["source"].isin(_ARTIFICIAL)].reset_index()
-    train = np.flatnonzero(natural["phase"] == "train")
-    if len(train) < 2:
-        raise InputError("data.root", f"{len(train)} stimuli of the phase train have trials")
-    size = n_val if isinstance(n_val, int) else max(round(n_val * len(train)), 1)
-    if size >= len(train):
-        raise InputError(
-            "data.n_val",
-            f"of {len(train)} stimuli this leaves none to train on; give a smaller number or a "
-            f"share",
-            value=n_val,
-        )
-    split = natural["phase"].to_numpy(dtype="<U5")
-    split[train_test_split(train, test_size=size, random_state=seed)[1]] = "val"
-    natural.insert(1, "split", split)
-    return natural[["stimulus", "split", "n_repeats", "alias", "source"]]
+    return rows
 
 
 def nsd_numbers(stimuli: pd.DataFrame) -> NDArray[np.int64]:
@@ -109,6 +131,11 @@ def image_rows(images: Images, stimuli: pd.DataFrame, name: str) -> NDArray[np.i
     """
     if name == "NSD" and isinstance(images, Hdf5Images):
         return rows_of(images, nsd_numbers(stimuli))
+    return rows_by_file(images, stimuli, name)
+
+
+def rows_by_file(images: Images, stimuli: pd.DataFrame, name: str) -> NDArray[np.int64]:
+    """As `image_rows`, always by the name of the file."""
     video = DATA_SETS[name].video
     rows: dict[str, list[int]] = {}
     for row, path in enumerate(images.names):

@@ -13,7 +13,8 @@ hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
 comparison   the R² maps of the linear and the nonlinear encoder
-out_of_distribution  R² and JNE on an external test set
+out_of_distribution  R², JNE and evidence on an external test set
+generalisation       what nonlinearity is worth there: R² above ridge regression, errors by JNE-SS
 swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
@@ -25,6 +26,7 @@ from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.evidence import Evidence
+from jne.evaluation.sections.generalisation import Generalisation
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
 from jne.evaluation.sections.nonlinear import Nonlinear
@@ -47,6 +49,7 @@ SECTIONS: tuple[Section, ...] = (
     Performance(),
     Comparison(),
     OutOfDistribution(),
+    Generalisation(),
     Swept(),
     Selectivity(),
     Variants(),

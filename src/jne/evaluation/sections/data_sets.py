@@ -15,10 +15,18 @@ from matplotlib.figure import Figure
 
 from jne.analysis import agreement, hierarchy
 from jne.analysis.inference import partial_rank_correlation
+from jne.analysis.random_effects import random_effects_mean
 from jne.data.source import source_class
 from jne.evaluation.claims import unclaimed_across
 from jne.evaluation.sections.base import Section, Tables
 from jne.evaluation.sections.data_set_figures import consensus_map, left_out, matrices, tiers
+from jne.evaluation.sections.regions import (
+    Measured,
+    ends,
+    measured_table,
+    regions_of,
+    subjects_mean,
+)
 from jne.evaluation.voxels import SubjectData
 from jne.roi import HCP_MMP1_TIERS, ordered, tier_of
 from jne.utils.fslr import MESH
@@ -28,6 +36,7 @@ MEASURES = {"jne": "JNE", "w": "W", "r2": "R²"}
 """Columns of the profiles; R² is beside them because where an encoder predicts little, it is also
 little nonlinear."""
 _COLUMNS = {"jne": "jne", "w": "w", "r2": "r2_nonlinear"}
+_SHARES = ("validated_share", "nonlinear_share")
 _TIERS = list(HCP_MMP1_TIERS)
 
 
@@ -78,7 +87,10 @@ class DataSets(Section):
         if "regions_by_data_set" in tables:
             by_data_set = (
                 "Regions by data set: a subject's mean over its analysed voxels, where there are "
-                f"at least {hierarchy.MIN_VOXELS}, then the mean over the subjects of a data set. "
+                f"at least {hierarchy.MIN_VOXELS}, then the mean over the subjects of a data set, "
+                "with its 95 % interval for the population that they come from (random effects; "
+                "of a single subject there is none). Shares are those of the whole region, and "
+                "subjects weigh by their errors. "
             )
         if "left_out" not in tables:
             return by_data_set
@@ -186,24 +198,58 @@ def _compared(subjects: Sequence[SubjectData]) -> list[SubjectData]:
 
 
 def _regions(subjects: Sequence[SubjectData]) -> pd.DataFrame:
-    """Means of the tiers and ROIs that several data sets have: one row per region and data set."""
+    """Of the tiers and ROIs that several data sets have: one row per region and data set."""
     rows = []
     for data in subjects:
-        for level, column in (("tier", "tier"), ("roi", "roi")):
-            for group, voxels in data.analysed.groupby(column):
+        shares = _shares(data)
+        for level in ("tier", "roi"):
+            for group, voxels in data.analysed.groupby(level):
                 if group and len(voxels) >= hierarchy.MIN_VOXELS:
                     means = {k: voxels[v].mean() for k, v in _COLUMNS.items() if v in voxels}
-                    of_subject = {"level": level, "group": group}
-                    rows.append(of_subject | {"data_set": data.subject.data_set} | means)
+                    of_subject = {"data_set": data.subject.data_set, "level": level, "group": group}
+                    rows.append({**of_subject, **means, **shares.get((level, str(group)), {})})
     if not rows:
         return pd.DataFrame()
-    grouped = pd.DataFrame(rows).groupby(["level", "group", "data_set"], sort=False)
-    table = grouped.mean().reset_index()
-    table.insert(3, "n_subjects", grouped.size().to_numpy())
+    table = pd.DataFrame(
+        {"level": level, "group": group, "data_set": data_set, **_over_people(each)}
+        for (level, group, data_set), each in pd.DataFrame(rows).groupby(
+            ["level", "group", "data_set"], sort=False
+        )
+    )
     shared = table.groupby(["level", "group"])["data_set"].transform("nunique") > 1
     rois = ordered(table.loc[table["level"] == "roi", "group"])
     order = {name: k for k, name in enumerate(dict.fromkeys([*_TIERS, *rois]))}
     return table[shared].sort_values("group", key=lambda g: g.map(order), kind="stable")
+
+
+def _shares(data: SubjectData) -> dict[tuple[str, str], dict[str, float]]:
+    """The shares of a subject's regions, with their intervals, by level and name of the region."""
+    measured: tuple[Measured | None, ...]
+    measured = data.evidence, data.subject.nonlinear.region_shares
+    rows: dict[tuple[str, str], dict[str, float]] = {}
+    for name, of_rois in zip(_SHARES, measured, strict=True):
+        if of_rois is not None:
+            regions = {k: rois for k, rois in regions_of(data, []).items() if k[0] != "brain"}
+            table = measured_table(of_rois, regions)
+            for region, row in zip(regions, table[list(ends(name))].to_numpy(), strict=True):
+                rows.setdefault(region, {}).update(zip(ends(name), row, strict=True))
+    return rows
+
+
+def _over_people(each: pd.DataFrame) -> dict[str, float]:
+    """The means of a data set's subjects, a row each, with intervals for those that are not there.
+
+    A share has an error over stimuli, by which subjects weigh. Means over voxels have none beside
+    what differs between subjects, who then weigh the same.
+    """
+    numbers: dict[str, float] = {"n_subjects": len(each)}
+    for name in [name for name in _COLUMNS if name in each]:
+        values = each[name].dropna().to_numpy(dtype=np.float64)
+        mean = random_effects_mean(values, np.zeros_like(values))
+        numbers |= dict(zip(ends(name), mean, strict=True))
+    for name in [name for name in _SHARES if name in each]:
+        numbers |= subjects_mean(each, name)
+    return numbers
 
 
 def _by_own_tier(subjects: Sequence[SubjectData]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from scipy import stats
 
 from jne.analysis.hierarchy import MIN_VOXELS
@@ -15,11 +16,13 @@ from jne.data.source import source_class
 from jne.data.splits import MIN_TEST_STIMULI
 from jne.evaluation.external_test import ExternalTest
 from jne.evaluation.sections.base import Section, Tables, by_region
+from jne.evaluation.sections.regions import ends
 from jne.evaluation.voxels import SubjectData
 from jne.plots.panels import limits_of, points
 from jne.plots.style import short, subplots
 
-_IN, _OUT = "in distribution", "out of distribution"
+IN, OUT = "in distribution", "out of distribution"
+_EVIDENCE = ["nonlinear_z", *ends("validated_share")]
 _MEANS = {
     "r2": "r2_nonlinear",
     "r2_ood": "r2_ood",
@@ -39,8 +42,9 @@ class OutOfDistribution(Section):
         "out_of_distribution": "R² and JNE of each analysed voxel on the test stimuli of the "
         "training data (in) and on the external test set (out), one point (or bin) per voxel. "
         "Line: equal values.",
-        "out_of_distribution_by_kind": "R², r and JNE of all analysed voxels by kind of stimulus, "
-        "with 95 % intervals over stimuli. Grey: the run's own test stimuli.",
+        "out_of_distribution_by_kind": "R², r and JNE of all analysed voxels and the validated "
+        "share of all voxels, by kind of stimulus, with 95 % intervals over stimuli. Grey: the "
+        "run's own test stimuli.",
     }
     headings: Mapping[str, str] = {
         "r2": "R² in",
@@ -58,7 +62,7 @@ class OutOfDistribution(Section):
             return {}
         rows = [_row(region, chosen) for region, chosen in by_region(data.analysed, data.rois)]
         tables = {"out_of_distribution": pd.DataFrame(rows)}
-        if data.external is not None and "category" in data.external.stimuli:
+        if data.external is not None:
             tables["out_of_distribution_by_kind"] = _by_kind(data, data.external)
         return tables
 
@@ -71,7 +75,9 @@ class OutOfDistribution(Section):
                 " By kind: R² is of all voxels of a region together, r and JNE are means over "
                 "them; intervals (95 %) are over stimuli, by bootstrap, with the encoder and the "
                 "noise of the voxels as they are. R² and JNE within a kind are relative to the "
-                "mean of its stimuli."
+                "mean of its stimuli. z and validated share are of all voxels of a region, by the "
+                "responses to these stimuli; the linear part of the encoder, ridge and "
+                "least-squares regression are those of the training stimuli."
             )
         return (
             f"Means over the analysed voxels. In: the {len(data.subject.nonlinear.stimuli)} test "
@@ -119,29 +125,45 @@ class OutOfDistribution(Section):
         return [
             "JNE is a spread over stimuli. Between two sets of stimuli its level also differs "
             "because the sets are differently diverse; the correlation of the maps does not depend "
-            "on the level."
+            "on the level.",
+            "What is nonlinear in the predictions is uncorrelated with linear functions of the "
+            "features over the training stimuli, not over others: far from these, z is a little "
+            "too large (docs/evaluation.md).",
         ]
+
+
+def kinds_of(stimuli: pd.DataFrame) -> dict[str, NDArray[np.int64]]:
+    """The rows of each category that has enough stimuli, by its name; none without categories."""
+    if "category" not in stimuli:
+        return {}
+    category = stimuli["category"].astype(str).to_numpy()
+    rows = {str(kind): np.flatnonzero(category == kind) for kind in np.unique(category)}
+    return {kind: members for kind, members in rows.items() if len(members) >= MIN_TEST_STIMULI}
 
 
 def _by_kind(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
     """Scores of the stimuli of each kind in each region, beside those of the run's own test."""
-    run, kinds = data.subject.nonlinear, external.stimuli["category"]
-    sets = {_OUT: np.arange(len(kinds))}
-    for kind in sorted(kinds.unique()):
-        members = np.flatnonzero(kinds == kind)
-        if len(members) >= MIN_TEST_STIMULI:
-            sets[str(kind)] = members
+    run, evidence = data.subject.nonlinear, external.evidence
+    sets = {OUT: np.arange(len(external.stimuli))} | kinds_of(external.stimuli)
+    validated = {IN: data.evidence}
+    if evidence is not None:
+        validated |= {kind: evidence.regions(members) for kind, members in sets.items()}
+    of_regions = {kind: v.table() for kind, v in validated.items() if v is not None}
     responses, predictions, deviation = map(run.array, ("responses", "predictions", "deviation"))
     n_bootstrap, seed, rows = data.config.stats.n_bootstrap, data.config.seed, []
     for region, chosen in by_region(data.analysed, data.rois):
         v = chosen.index.to_numpy()
-        arrays = {_IN: (responses[:, v], predictions[:, v], deviation[:, v])}
+        arrays = {IN: (responses[:, v], predictions[:, v], deviation[:, v])}
         arrays |= {kind: external.arrays(members, v) for kind, members in sets.items()}
         for kind, (y, p, s) in arrays.items():
             scores = set_scores(y, p, s, n_bootstrap, seed)
             row: dict[str, object] = {"roi": region, "kind": kind, "n_stimuli": len(y)}
-            for name, (value, low, high) in scores._asdict().items():
-                row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+            for name, estimate in scores._asdict().items():
+                row |= dict(zip(ends(name), estimate, strict=True))
+            if of_regions:
+                table = of_regions.get(kind, pd.DataFrame())
+                numbers = table.reindex([region], columns=_EVIDENCE).iloc[0]
+                row |= dict(zip(_EVIDENCE, numbers, strict=True))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -196,14 +218,16 @@ def _in_and_out(voxels: pd.DataFrame) -> Figure:
 
 def _kinds(table: pd.DataFrame) -> Figure:
     """table: rows of `_by_kind` of one region."""
-    height = 1.0 + 0.24 * len(table)
-    figure, axes = subplots(1, 3, figsize=(7.2, height), layout="constrained", sharey=True)
+    panels = {"r2": "R²", "r": "r", "jne": "JNE", "validated_share": "validated share"}
+    panels = {name: label for name, label in panels.items() if name in table}
+    size = 2.4 * len(panels), 1.0 + 0.24 * len(table)
+    figure, axes = subplots(1, len(panels), figsize=size, layout="constrained", sharey=True)
     y = np.arange(len(table))[::-1]
-    for panel, name, label in zip(axes, ("r2", "r", "jne"), ("R²", "r", "JNE"), strict=True):
-        ends = table[[f"{name}_low", f"{name}_high"]].to_numpy().T
-        inside = (table["kind"] == _IN).to_numpy()
-        panel.hlines(y, *ends, color="#777777", lw=1)
-        panel.scatter(table[name], y, s=18, c=np.where(inside, "#999999", "#222222"), zorder=2)
+    inside = (table["kind"] == IN).to_numpy()
+    for panel, (name, label) in zip(axes, panels.items(), strict=True):
+        values, low, high = (table[column] for column in ends(name))
+        panel.hlines(y, low, high, color="#777777", lw=1)
+        panel.scatter(values, y, s=18, c=np.where(inside, "#999999", "#222222"), zorder=2)
         panel.set(xlabel=label)
     axes[0].set_yticks(
         y, [short(f"{k} ({n})", 30) for k, n in zip(table["kind"], table["n_stimuli"], strict=True)]
