@@ -50,14 +50,14 @@ def cohort(tmp_path_factory):
         n_test=40,
     )  # fmt: skip
     data = EncodingData(prepare(source, folder), batch_size=None, seed=0)
-    return FittedCohort(data, MethodConfig(**CONFIG), Stages(folder / "stages"), folder)
+    return FittedCohort(data, MethodConfig(**CONFIG), Stages(folder / "stages"))
 
 
 def with_encoder(cohort, encoder):
     """The cohort as if `encoder` had been trained."""
     clock = Clock()
     clock.value("encoder", lambda: Fitted(encoder, cohort.encoder.history, ""))
-    return FittedCohort(cohort.data, cohort.config, cohort.stages, cohort.folder, clock)
+    return FittedCohort(cohort.data, cohort.config, cohort.stages, clock)
 
 
 def test_every_measure_gives_a_number_per_voxel(cohort):
