@@ -295,6 +295,7 @@ CALLS = {
     "runs/overrides.py: grid": "the overrides of the command line",
     "runs/sweep.py: _start": CONFIG,
     "simulation/config.py: check_config": CONFIG,
+    "simulation/measures.py: _usable": CONFIG,
     "training/config.py: check_config": CONFIG,
     "fitting/module.py: build_optimizer": CONFIG,
     "fitting/module.py: __init__": CONFIG,

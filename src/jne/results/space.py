@@ -19,8 +19,9 @@ def read_space(folder: Path, voxels: pd.DataFrame) -> dict[str, Any] | None:
     path = folder / "space.json"
     if not path.exists():
         return None
+    file = regular_file(path, folder)
     try:
-        space: dict[str, Any] = read_json(regular_file(path, folder))
+        space: dict[str, Any] = read_json(file)
         shape = np.array(space["shape"], dtype=np.int64)
         affine = np.array(space["affine"], dtype=np.float64)
     except (KeyError, TypeError, OverflowError, *UNREADABLE) as error:
