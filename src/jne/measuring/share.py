@@ -45,6 +45,8 @@ class MeasuredShare:
     columns: dict[str, NDArray]
     """(V',) each, by their names in `jne.columns`."""
     regions: RegionShares
+    caveat: str
+    """A sentence on its intervals; empty where they are right."""
 
 
 def measure_share(
@@ -94,17 +96,15 @@ def measure_share(
             raise
         say(f"no nonlinear share: {error}", style="yellow", soft_wrap=True)
         return None
-    n_decisive = read_json(folder / _LEVERAGE)["n_decisive"]
+    n_decisive, caveat = read_json(folder / _LEVERAGE)["n_decisive"], ""
     if n_decisive:
-        say(
+        caveat = (
             f"nonlinear share: {n_decisive} of {len(data.features)} stimuli decide alone what is "
             f"fitted to them (leverage above {DECISIVE:g}), as where one alone drives a feature; "
-            f"its intervals are too narrow, so leave such features out",
-            style="yellow",
-            soft_wrap=True,
+            f"its intervals are too narrow, so leave such features out"
         )
     columns: dict[str, NDArray] = dict(zip(SHARE_COLUMNS, np.load(folder / _FILE), strict=True))
-    return MeasuredShare(source, columns, RegionShares.load(folder / SHARES))
+    return MeasuredShare(source, columns, RegionShares.load(folder / SHARES), caveat)
 
 
 def _left_out(data: EncodingData, repeats: RepeatNoise, n_components: int | None) -> LeaveOneOut:
