@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from rich.table import Table
 
@@ -12,7 +13,7 @@ from jne.runs.session import open_session, show_locations
 from jne.simulation.base import Study, means
 from jne.simulation.config import SimulateConfig
 from jne.utils.files import file_name, write_json
-from jne.utils.progress import print_table, stage_progress
+from jne.utils.progress import console, print_table, stage_progress
 from jne.utils.tables import write_table
 
 
@@ -88,15 +89,22 @@ def _show_cells(name: str, cells: pd.DataFrame) -> None:
 
 
 def _show_overview(name: str, overview: pd.DataFrame) -> None:
-    """Print the numbers of an overview, short; overview.csv has all."""
-    table = Table(title=name, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    """Print as many columns of numbers as there is room for; overview.csv has all."""
     numbers = overview.select_dtypes("number")
+    texts = numbers.map(lambda value: f"{value:.2f}" if value < 10 else f"{value:.0f}")
+    texts = texts.mask(numbers.isna(), "")
+    widths = [1 + max(len(str(column)), *map(len, texts[column])) for column in texts]
+    room = console.width - max(len(str(key)) for key in overview.index) - 1
+    n_shown = int((np.cumsum(widths) <= room).sum())
+    title = (
+        name if n_shown == len(widths) else f"{name}: the first {n_shown} of {len(widths)} scores"
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column(str(overview.index.name), no_wrap=True)
-    for column in numbers:
-        table.add_column(str(column), overflow="fold", justify="right")
-    for key, values in zip(overview.index, numbers.to_numpy(), strict=True):
-        texts = [f"{value:.2f}" if value < 10 else f"{value:.0f}" for value in values]
-        table.add_row(str(key), *("" if text == "nan" else text for text in texts))
+    for column in texts.columns[:n_shown]:
+        table.add_column(str(column), justify="right", no_wrap=True)
+    for key, row in zip(overview.index, texts.to_numpy(), strict=True):
+        table.add_row(str(key), *row[:n_shown])
     print_table(table)
 
 
