@@ -221,7 +221,7 @@ class TrainingRun:
             say_halves(agreed)
         say_penalty_ends(voxels)
         show_locations(self.config, self.folder, self.tracked)
-        say(f"picture    {self.folder.figures / 'overview.png'}", soft_wrap=True)
+        say(f"picture    {self.folder.figures / 'jne_by_roi.png'}", soft_wrap=True)
         return history.best_loss
 
     def _log(self, metrics: dict[str, float], drawn: list[Path]) -> None:
