@@ -53,6 +53,8 @@ def train(composed: DictConfig) -> float:
             shards.describe(run)
         baseline = baseline_columns(config.baseline, data, run.stages)
         share = measure_share(data, config.share, run.stages)
+        if share is not None:
+            run.warn(share.caveat)
         evidence = None
         if config.evidence is not None:
             linear = linear_predictions(data, run.stages)

@@ -74,16 +74,18 @@ def solve_kernel(encoder: KernelRegression, data: StandardisedData) -> RidgeRead
         others, left_out = (of_split[::step] for of_split in splits[0])
         few = np.concatenate([others, left_out])
         split = np.split(np.arange(len(few)), [len(others)])
-        losses = []
-        for width in widths:
-            centred, _ = _centred(squares[few][:, few], width * distance)
-            kernel = RidgeCV(centred, [(split[0], split[1])], kernel=True)
-            losses.append(0.0)
-            for voxels, of_ridge in zip(blocks, linear, strict=True):
-                y, _ = responses(voxels)
-                r = ridge.predict_left_out(y, of_ridge)
-                losses[-1] += float(_stack(y[few], r[few], kernel).loss.sum())
-                progress.advance(task, voxels.stop - voxels.start)
+        of_few = squares[few][:, few]
+        kernels = [
+            RidgeCV(_centred(of_few, width * distance)[0], [(split[0], split[1])], kernel=True)
+            for width in widths
+        ]
+        losses = np.zeros(len(widths))
+        for voxels, of_ridge in zip(blocks, linear, strict=True):
+            y, _ = responses(voxels)
+            r = ridge.predict_left_out(y, of_ridge)[few]
+            for k, kernel in enumerate(kernels):
+                losses[k] += float(_stack(y[few], r, kernel).loss.sum())
+            progress.advance(task, len(widths) * (voxels.stop - voxels.start))
         return widths[int(np.argmin(losses))]
 
     widths = encoder.widths

@@ -98,12 +98,16 @@ def stack_readouts(
             solve: bool,
         ) -> Iterator[tuple[int, slice, tuple[NDArray, list[NDArray], tuple[NDArray, ...]]]]:
             for voxels in voxel_blocks(n_outputs, _VOXELS_AT_ONCE):
+                responses = [fold.responses(voxels) for fold in folds]
                 if solve:
-                    centred = [fold.centred(voxels) for fold in folds]
+                    centred = [y - y.mean(dim=0) for y in responses]
                     chosen = choose_together([fold.ridge for fold in folds], centred, choosing)
                     for fold, of_fold in zip(folds, chosen, strict=True):
                         fold.penalty[voxels], fold.end[voxels] = of_fold.penalty, of_fold.end
-                held_out = [fold.held_out(voxels, solve) for fold in folds]
+                held_out = [
+                    fold.held_out(y, voxels, solve)
+                    for fold, y in zip(folds, responses, strict=True)
+                ]
                 for k, masks in enumerate(used):
                     left, *parts = (
                         np.concatenate([values[m] for values, m in zip(each, masks, strict=True)])
@@ -155,14 +159,15 @@ class _Fold:
         self._noise = np.empty(data.n_outputs, dtype=np.float32)
         self._whole: Parts | None = None
 
-    def centred(self, voxels: slice) -> Tensor:
-        """Responses to training, then validation stimuli, (N, v)."""
-        y = self._data.responses.block(self.rows, voxels)
-        return y - y.mean(dim=0)
+    def responses(self, voxels: slice) -> Tensor:
+        """To training, then validation stimuli, (N, v)."""
+        return self._data.responses.block(self.rows, voxels)
 
-    def held_out(self, voxels: slice, solve: bool) -> list[NDArray]:
-        """y - r, l - r and g of the validation stimuli, (n, v) each; at first, `solve`."""
-        y = self._data.responses.block(self.rows, voxels)
+    def held_out(self, y: Tensor, voxels: slice, solve: bool) -> list[NDArray]:
+        """y - r, l - r and g of the validation stimuli, (n, v) each; at first, `solve`.
+
+        y: of `responses`.
+        """
         left, parts = self._of_train.parts(y, self.penalty[voxels])
         if solve:
             terms = np.stack([left, *parts]).astype(np.float64)
@@ -173,7 +178,7 @@ class _Fold:
     def write(self, voxels: slice, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
         """The weights of v voxels, fitted to training and validation stimuli."""
         self._whole = self._whole or Parts(self._h, self._x)
-        y = self._data.responses.block(self.rows, voxels)
+        y = self.responses(voxels)
         maps = self._whole.solve(y, torch.from_numpy(self.penalty[voxels]))
         weights = maps.stacked(torch.from_numpy(a), torch.from_numpy(b))
         self._readout.weight[voxels], self._path.weight[voxels] = (w.T for w in weights)

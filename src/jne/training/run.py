@@ -215,8 +215,6 @@ class TrainingRun:
         self.folder.note(val_loss=history.best_loss)
         show_regions(self.config.name, regions)
         say_verdict(voxels, regions)
-        if share is not None and share.caveat:
-            say(share.caveat, style="yellow", soft_wrap=True)
         if halves is not None:
             say_halves(agreed)
         say_penalty_ends(voxels)
