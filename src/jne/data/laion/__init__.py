@@ -29,7 +29,7 @@ from jne.data.leaks import Leaks
 from jne.data.nifti import read_values
 from jne.data.splits import Share
 from jne.errors import InputError
-from jne.utils.paths import Folder
+from jne.utils.paths import UserPath
 from jne.utils.reading import reading
 
 
@@ -45,8 +45,8 @@ class LaionFMRI(PersonSource):
     """The name of an official split."""
     pool: Literal["own", "shared", "pooled"]
     """Whose images it splits: the person's, those that all saw, or those of all people."""
-    splits_path: Folder | None = Field(alias="splits")
-    """The folder of the split files; None: that of the authors' package."""
+    splits_path: UserPath | None = Field(alias="splits")
+    """The folder of the split files, from `root`; None: that of the authors' package."""
     n_val: Share | Annotated[int, Field(ge=2)]
     """A share or a number of the train images of the split."""
     split_seed: int = Field(ge=0)
@@ -75,7 +75,8 @@ class LaionFMRI(PersonSource):
 
     @property
     def _split_file(self) -> Path:
-        return split_file(self.splits_path, self.pool, self.split, self._person)
+        folder = None if self.splits_path is None else self.root / self.splits_path
+        return split_file(folder, self.pool, self.split, self._person)
 
     def input_files(self) -> list[Path]:
         with reading(self.root, "data.root"):
