@@ -109,19 +109,19 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
 @pytest.mark.parametrize(
     ("term", "explained"),
     [
-        ("twin", "surrogate voxel, linear by construction (surrogate data: Theiler et al. 1992)"),
-        ("validated share", "how much of what is predicted"),
+        ("validated share", "how much of that an encoder has found"),
         ("JNE", "Jacobian-based nonlinearity evaluation"),
         ("mean deviation", "how far, on average, the map at an image is from the mean map"),
-        ("noise ceilings", "the largest R² that the noise of the responses allows"),
+        ("noise ceiling", "the largest R² that the noise of the responses allows"),
         ("readout", "(the last layer)"),
-        ("components", "#training-on-components"),
+        ("components](", "#training-on-components"),
         ("shards", "#one-run-on-several-machines"),
         ("external test set", "other stimuli, same subjects"),
     ],
 )
-def test_the_readme_explains_a_term_where_it_first_uses_it(term, explained):
-    text = _sentences(Path(ROOT, "README.md"))
+def test_a_term_is_explained_where_it_is_first_used(term, explained):
+    """In the README, and then on the page of all commands."""
+    text = " ".join(_sentences(Path(ROOT, name)) for name in ("README.md", "docs/commands.md"))
     first, explanation = text.index(term), text.index(explained)
     assert explanation < first + 600
     assert "docs/glossary.md" in text
