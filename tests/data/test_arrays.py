@@ -104,7 +104,7 @@ def _twice(folder):
 @pytest.mark.parametrize(
     ("spoil", "changes", "message"),
     [
-        (None, {"features": "nowhere.npy"}, "no such file: .*nowhere.npy"),
+        (None, {"features": "nowhere.npy"}, "^data.features: no such file: .*nowhere.npy"),
         (None, {"layer": 4}, "data.layer=4: out of range: .* has layers 1 to 3"),
         (None, {"layer": 0}, "data.layer=0: out of range"),
         (None, {"layer": None}, "choose one of its layers with data.layer"),

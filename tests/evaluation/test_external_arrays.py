@@ -61,7 +61,7 @@ def test_responses_without_repeats_have_no_ceiling(run, arrays):
     [
         ((N, N_VOXELS + 1), [], f"test.responses: y.npy has {N_VOXELS + 1} voxels, but the run"),
         ((N - 1, N_VOXELS), [], f"test.features: {N} stimuli, but data.responses has {N - 1}"),
-        ((N, N_VOXELS), ["test.features=no.npy"], "test: no such file"),
+        ((N, N_VOXELS), ["test.features=no.npy"], "test.features: no such file"),
         ((N, N_VOXELS), ["features=precomputed", "features.path=x"], "features=precomputed: the"),
     ],
 )

@@ -334,13 +334,23 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
     for path in source.input_files():
         with reading(path, "data"):
             if not path.exists():
-                missing.append(str(path))
+                missing.append(path)
                 continue
             stat = path.stat()
         inputs.append({"file": str(path), "bytes": stat.st_size, "modified_ns": stat.st_mtime_ns})
     if missing:
-        raise InputError("data", f"no such file: {', '.join(missing)}")
+        names = ", ".join(map(str, missing))
+        raise InputError(_key_of(source, missing[0]), f"no such file: {names}")
     return inputs
+
+
+def _key_of(source: Source, path: Path) -> str:
+    """The config key that leads to a file; `data` for one that is below a folder."""
+    for name, field in type(source).model_fields.items():
+        value = getattr(source, name)
+        if isinstance(value, Path) and getattr(source, "root", Path()) / value == path:
+            return f"data.{field.alias or name}"
+    return "data"
 
 
 def _slug(name: str) -> str:

@@ -57,6 +57,8 @@ def read_array(path: Path, key: str | None, config_key: str, key_key: str) -> ND
             reason = "it holds Python objects, which are never unpickled; save a numeric array"
         else:
             reason = f"it cannot be read ({' '.join(str(error).split())})"
+        if path.suffix == ".mat":
+            reason += "; MATLAB writes HDF5 with save -v7.3"
         raise InputError(config_key, f"{path}: {reason}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(config_key, f"{path} is not an array of real numbers")
