@@ -30,8 +30,14 @@ class InputError(ValueError):
     def __str__(self) -> str:
         if not self.key:
             return hide_credentials(self.message)
-        given = "" if self.value is ... else f"={self.value}"
+        given = "" if self.value is ... else f"={self._as_written()}"
         return hide_credentials(f"{self.key}{given}: {self.message}")
+
+    def _as_written(self) -> object:
+        """The value as a config has it: null and true, not None and True, where the key is one."""
+        if "." in self.key and (self.value is None or isinstance(self.value, bool)):
+            return {None: "null", True: "true", False: "false"}[self.value]
+        return self.value
 
     def at(self, key: str) -> "InputError":
         """The same complaint about another key: what a function calls an argument has a key."""

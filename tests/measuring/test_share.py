@@ -148,7 +148,7 @@ def test_too_many_features_are_said_and_components_measured(recorded, tmp_path, 
     data, stages = data_of(write(tmp_path / "wide", wide, trials)), Stages(tmp_path / "stages")
     assert measure_share(data, ALL, stages) is None
     said = " ".join(capsys.readouterr().out.split())
-    assert "no nonlinear share: share.n_components=None: 160 stimuli are too few for 96" in said
+    assert "no nonlinear share: share.n_components=null: 160 stimuli are too few for 96" in said
     with pytest.raises(InputError, match=r"^share.n_components=90: .*there may be 80"):
         measure_share(data, ShareConfig(n_components=90), stages)
     share = measure_share(data, ShareConfig(n_components=10), stages)

@@ -50,7 +50,7 @@ def test_a_run_has_the_share_of_its_data(run_train, store, tmp_path, capsys):
 def test_too_few_stimuli_are_said_and_leave_no_trace(run_train, capsys):
     (folder,) = run_train()
     said = " ".join(capsys.readouterr().out.split())
-    assert "no nonlinear share: share.n_components=None: 120 stimuli are too few for 64" in said
+    assert "no nonlinear share: share.n_components=null: 120 stimuli are too few for 64" in said
     assert "nonlinear_share" not in pd.read_csv(folder / "voxels.csv")
     assert not any(name.startswith("share/") for name in status(folder)["stages"])
     assert Results(folder).region_shares is None
