@@ -102,14 +102,13 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
         "baseline", "component", "deviation", "external test set", "fit", "fold", "gain change",
         "JNE", "linear path", "member", "noise ceiling", "nonlinear share",
         "null model", "prepared data", "q", "shape change", "shard", "stage",
-        "twin", "W", "evidence", "nonlinear part", "validated share",
+        "evidence", "nonlinear part", "validated share",
     } <= set(terms)  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("term", "explained"),
     [
-        ("twin", "surrogate voxel, linear by construction (surrogate data: Theiler et al. 1992)"),
         ("validated share", "how much of what is predicted"),
         ("JNE", "Jacobian-based nonlinearity evaluation"),
         ("mean deviation", "how far, on average, the map at an image is from the mean map"),
