@@ -4,8 +4,9 @@ python benchmarks/whole_brain.py FOLDER [VOXELS [SESSIONS [OVERRIDE ...]]]
 
 Writes a synthetic subject into FOLDER/nsd in NSD's own layout, unless one is there: 226,000 voxels
 and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py and
-evaluate.py on it. The subject stays; the outputs, 25 GB at that size, are deleted. The features are 768 random numbers per image.
-Voxels respond to 64 of them, half linearly, half rectified, with noise ceilings from 0 to .7.
+evaluate.py on it. The subject stays; the outputs, 13 GB at that size, are deleted. The features are
+768 random numbers per image. Voxels respond to 64 of them, half linearly, half rectified, with
+noise ceilings from 0 to .7.
 
 Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
 from and written to the disk, and the limit: the larger of its matrix products at the measured rate
@@ -189,7 +190,6 @@ def child(script: str, out: str, arguments: list[str]) -> None:
         from jne.data import datamodule, prepared
         from jne.fitting import baseline, fit, module
         from jne.measuring import nonlinearity
-        from jne.nulls import twins
         from jne.training import run, steps
 
         for where, function, name in (

@@ -29,7 +29,7 @@ from jne.results.evidence import ALL, RegionEvidence
 _SHARE = "validated_share"
 _TITLE = "validated share"
 _AGAINST_SHARE = Drawn(_SHARE, _TITLE, "nonlinear_share", "nonlinear share", diagonal=True)
-_NO_NULL = "JNE has no null in this run: evidence=true tests it on unseen responses."
+_NO_NULL = "JNE has no null in this run: it was not tested on unseen responses (evidence=true)."
 _AGAINST_JNE = Drawn(_SHARE, _TITLE, "jne_calibrated", "mean JNE, calibrated")
 
 
