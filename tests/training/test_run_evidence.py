@@ -9,6 +9,7 @@ import pytest
 import torch
 from helpers import status
 from mlflow import MlflowClient
+from scipy import stats
 from sklearn.linear_model import LinearRegression
 
 from jne import Results
@@ -46,7 +47,8 @@ def test_a_run_has_the_evidence_of_its_test_stimuli(run_train, store):
         found = run.voxels[column].to_numpy()[data.kept]
         np.testing.assert_allclose(found, getattr(expected, name), rtol=2e-3, atol=2e-4)
     slope, error = (run.voxels[f"nonlinear_slope{end}"] for end in ("", "_error"))
-    for end, z in (("", 0), ("_low", -1.96), ("_high", 1.96)):
+    quantile = stats.norm.ppf(0.975)
+    for end, z in (("", 0), ("_low", -quantile), ("_high", quantile)):
         calibrated = np.maximum(slope + z * error, 0) * run.voxels["jne"]
         expected_jne = calibrated.where(slope.notna(), 0.0)[data.kept]  # 0: no nonlinear part
         found = run.voxels[f"jne_calibrated{end}"]
