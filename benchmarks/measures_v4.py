@@ -1,7 +1,6 @@
 """What do the measures of simulation=measures say of macaque V4?
 
-python benchmarks/measures_v4.py FOLDER_OF_v4_201025    # from pixels, and from layers 1, 7 and 12;
-    # no W, for which see benchmarks/nonlinear_v4.py
+python benchmarks/measures_v4.py FOLDER_OF_v4_201025    # from pixels, and from layers 1, 7 and 12
 python benchmarks/measures_v4.py FOLDER_OF_v4_210325    # from 100 components of pixels; repeats
 
 Median over units of each measure and how many units are nonlinear at q = .1; Spearman's r between
@@ -31,7 +30,7 @@ from jne.utils.progress import without_progress
 
 CONF = str(Path(__file__).parents[1] / "conf")
 FIRST_SEED = 9000
-WITH_REPEATS = ("w", "nonlinear_share")
+WITH_REPEATS = "nonlinear_share"
 
 
 def fitted(features: NDArray, responses: NDArray, seed: int, folder: Path) -> FittedCohort:
@@ -40,7 +39,7 @@ def fitted(features: NDArray, responses: NDArray, seed: int, folder: Path) -> Fi
     np.save(folder / "responses.npy", responses)
     n = len(features)
     settings = [
-        "experiment=v4", "control=twins", "data.layer=null", "data.transpose_responses=false",
+        "experiment=v4", "data.layer=null", "data.transpose_responses=false",
         f"data.root={folder}", f"data.split_seed={seed}", f"seed={seed}", f"output={folder}",
         f"data.n_test={n // 5}", f"data.n_val={n // 10}",
     ]  # fmt: skip
@@ -51,7 +50,7 @@ def fitted(features: NDArray, responses: NDArray, seed: int, folder: Path) -> Fi
 
 
 def report(name: str, features: NDArray, responses: NDArray) -> None:
-    names = [n for n in MEASURES if responses.ndim == 3 or n not in WITH_REPEATS]
+    names = [n for n in MEASURES if responses.ndim == 3 or n != WITH_REPEATS]
     splits: list[dict[str, Measured]] = []
     for seed in (FIRST_SEED, FIRST_SEED + 1):
         with tempfile.TemporaryDirectory() as folder, without_progress():

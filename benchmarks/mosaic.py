@@ -199,9 +199,8 @@ def report(folder: Path, n_train: int = 300, n_test: int = 60) -> None:
                 f"features.ids={path.with_suffix('.csv')}", "encoder.hidden_width=32",
                 "trainer.max_epochs=60",
             )  # fmt: skip
-            for control in ("none", "twins"):
-                with no_figures():
-                    runs += run_quietly(out, store, "train.py", *chosen, f"control={control}")
+            with no_figures():
+                runs += run_quietly(out, store, "train.py", *chosen)
     run_quietly(
         out, store, "evaluate.py", f"runs=[{','.join(map(str, runs))}]", "variants=[l1]",
         "selectivity.n_permutations=99",

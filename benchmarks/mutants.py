@@ -41,7 +41,6 @@ WINGS = {
     "results": "results/{contents,labelled}.py columns.py",
     "fitting": "fitting/{baseline,components,module,readout}.py",
     "measuring": "measuring/{nonlinearity,scores,trajectory}.py",
-    "nulls": "nulls/twins.py",
     "evaluation": "evaluation/{claims,external_test,voxels}.py evaluation/sections/[!_]*.py",
 }
 """Modules that compute numbers; the tests are those of the folder of the same name."""

@@ -2,7 +2,7 @@
 
 python benchmarks/report.py                                  # four subjects of 20,000 voxels
 python benchmarks/report.py voxels=226000 rois=180     # one subject, a whole brain
-python benchmarks/report.py voxels=20000 rois=360 subjects=1 twins=true
+python benchmarks/report.py voxels=20000 rois=360 subjects=1
 python benchmarks/report.py voxels=20000 place=fsaverage     # or volume
 
 The encoder is random and the arrays are drawn, with an effect of the ROI. evaluate.py computes no

@@ -60,7 +60,7 @@ def seconds(machine: Machine, fast: bool, space: str) -> dict[str, float]:
         if space == "voxels" and stage == "training":
             weights = D * H + 2 * H * H + H * N_BRAIN
             operations = N_EPOCHS * (6 * N["train"] + 2 * N["val"]) * weights
-        if (space == "voxels" and stage == "components") or "twins" in stage:
+        if space == "voxels" and stage == "components":
             continue
         bound = max(operations / rate, (read + written) / machine.disk)
         slower = SLOWER.get(f"{stage} on {space}", SLOWER.get(stage, 1.5))

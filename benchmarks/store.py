@@ -25,7 +25,7 @@ from jne.tracking import open_store
 ROOT = Path(__file__).parents[1]
 TINY = ["data.n_features=64", "data.n_train=80", "data.n_val=20", "data.n_test=20",
         "data.voxels_per_roi=3", "encoder.hidden_width=32", "trainer.max_epochs=3"]  # fmt: skip
-ONE_OF_EACH = (["seed=1"], ["encoder=linear"], ["control=twins"], [])
+ONE_OF_EACH = (["seed=1"], ["encoder=linear"], ["control=shuffle"], [])
 TABLES = ("params", "tags", "metrics", "latest_metrics", "inputs")
 
 

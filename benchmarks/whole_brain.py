@@ -3,10 +3,10 @@
 python benchmarks/whole_brain.py FOLDER [VOXELS [SESSIONS [OVERRIDE ...]]]
 
 Writes a synthetic subject into FOLDER/nsd in NSD's own layout, unless one is there: 226,000 voxels
-and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py on it,
-once more with linear twins of a hundredth of the voxels, and evaluate.py on both. The subject
-stays; the outputs, 25 GB at that size, are deleted. The features are 768 random numbers per image.
-Voxels respond to 64 of them, half linearly, half rectified, with noise ceilings from 0 to .7.
+and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py and
+evaluate.py on it. The subject stays; the outputs, 13 GB at that size, are deleted. The features are
+768 random numbers per image. Voxels respond to 64 of them, half linearly, half rectified, with
+noise ceilings from 0 to .7.
 
 Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
 from and written to the disk, and the limit: the larger of its matrix products at the measured rate
@@ -38,7 +38,6 @@ from prepare_nsd import BETAS, N_TRIALS, SUBJECT, write_trials
 ROOT = Path(__file__).parents[1]
 GRID, N_BRAIN = np.array((81, 104, 83)), 226_000
 D, H, N_DRIVING = 768, 1024, 64
-SHARE = 0.01  # of the voxels, with a twin
 ROI_SETS = {"prf-visualrois": 7, "floc-faces": 5, "floc-places": 3, "floc-bodies": 4}
 
 
@@ -189,16 +188,14 @@ def child(script: str, out: str, arguments: list[str]) -> None:
     stages = Stages()
     if script == "train.py":
         from jne.data import datamodule, prepared
-        from jne.fitting import fit, module
+        from jne.fitting import baseline, fit, module
         from jne.measuring import nonlinearity
-        from jne.nulls import twins
         from jne.training import run, steps
 
         for where, function, name in (
             (prepared, "prepare", "prepare"),
             (datamodule.EncodingData, "__init__", "voxel statistics"),
-            (twins, "baseline_columns", "ridge baseline"),
-            (twins.TwinParts, "twins", "linear twins"),
+            (baseline, "baseline_columns", "ridge baseline"),
             (module.EncodingModule, "__init__", "initial weights"),
             (fit, "response_components", "components"),
             (fit, "_train", "training"),
@@ -206,7 +203,6 @@ def child(script: str, out: str, arguments: list[str]) -> None:
             (steps, "fit_and_test", "test predictions"),
             (steps, "score_test", "R2 and p"),
             (nonlinearity, "_arrays", "Jacobians"),
-            (nonlinearity, "_twin_columns", "Jacobians of twins"),
             (steps, "measure_nonlinearity", "JNE and JNE-SS"),
             (run.TrainingRun, "save", "results"),
         ):
@@ -224,7 +220,7 @@ def child(script: str, out: str, arguments: list[str]) -> None:
 def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, tuple[float, ...]]:
     """Operations, bytes read and bytes written of each stage. n: stimuli of each split."""
     train, val, test = n["train"], n["val"], n["test"]
-    both, everyone, k, t = train + val, sum(n.values()), min(train - 1, v), round(SHARE * v)
+    both, everyone, k = train + val, sum(n.values()), min(train - 1, v)
     y, out = 4.0 * v, 4.0 * test * v
 
     def ridge(rows: int, d: int, folds: int, validated: int) -> float:
@@ -238,18 +234,12 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
         "prepare": (0, betas, everyone * y),
         "voxel statistics": (0, everyone * y, 0),
         "ridge baseline": (ridge(both, D, 5, both // 5) + 2 * test * D * v, everyone * y, 0),
-        "linear twins": (
-            t * (2 * both * D * 12 + 2 * everyone * D),
-            everyone * y,
-            everyone * 4 * t,
-        ),
         "components": (2 * v * (train * train / 2 + val * train), both * y, 4.0 * both * k),
         "training": (n_epochs * (6 * train + 2 * val) * weights, 0, 0),
         "ridge readout": (ridge(both, H + D, 1, val), both * y, 0),
         "test predictions": (2 * test * (H + D) * v, 0, 0),
         "R2 and p": (0, test * y, 0),
         "Jacobians": (2 * test * v * H * D + hidden, 0, 3 * out),
-        "Jacobians of twins": (2 * test * t * H * D + hidden, 0, 0),
         "JNE and JNE-SS": (0, 3 * out, out),
         "results": (0, 2 * out, 2 * out + 4.0 * v * (H + D)),
     }
@@ -319,10 +309,8 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
             f"output={out}",
             *overrides,
         ]
-        plain = _stages("train.py", folder, settings)
+        trained = _stages("train.py", folder, settings)
         (finished,) = (out / "runs").iterdir()
-        twins = ["control=twins", f"control.share={SHARE}"]
-        with_twins = _stages("train.py", folder, [*settings, *twins])
         (prepared,) = (path for path in (out / "prepared").iterdir() if path.is_dir())
         split = pd.read_csv(prepared / "stimuli.csv")["split"].value_counts()
         sizes = {name: int(n) for name, n in split.items()}
@@ -330,11 +318,8 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
         epochs = len(pd.read_csv(finished / "epochs.csv"))
         metrics = json.loads((finished / "summary.json").read_text())["metrics"]
         print(sizes, epochs, "epochs", {k: round(metrics[k], 4) for k in ("r2/mean", "jne/mean")})
-        for name, stages in (("without twins", plain), ("with twins", with_twins)):
-            print(f"\ntrain.py {name}")
-            show(stages, limits(sizes, n_voxels, epochs, betas), rate)
-        runs = ",".join(map(str, (out / "runs").iterdir()))
-        report = ["variants=[l1]", f"runs=[{runs}]", f"output={out}"]
+        show(trained, limits(sizes, n_voxels, epochs, betas), rate)
+        report = ["variants=[l1]", f"runs=[{finished}]", f"output={out}"]
         show(_stages("evaluate.py", folder, report), {}, rate)
     finally:
         shutil.rmtree(out, ignore_errors=True)

@@ -92,9 +92,8 @@ table.round(2)
 # %%
 # The linear voxel has the smallest JNE of those that can be predicted, and it is not 0: the
 # network has fitted some noise. (The noise voxel shows how little a JNE means without an R²: look
-# at JNE where a voxel is predicted, and see :ref:`sphx_glr_gallery_plot_6_linear_twins.py` for a
-# test.) The saturating voxel changes its gain, the switching voxel its shape: it reads other
-# features.
+# at JNE where a voxel is predicted; :func:`jne.evidence` tests it on unseen responses.) The
+# saturating voxel changes its gain, the switching voxel its shape: it reads other features.
 #
 # Which stimuli is a voxel nonlinear for?
 # ---------------------------------------

@@ -204,7 +204,7 @@ def test_a_subject_of_the_users_own_is_meant_where_there_is_one(tmp_path):
     ("overrides", "name"),
     [
         ([], "synthetic_subj01_nonlinear_relu_both_s0"),
-        (["control=twins", "seed=3"], "synthetic_subj01_nonlinear_relu_both_twins_s3"),
+        (["control=shuffle", "seed=3"], "synthetic_subj01_nonlinear_relu_both_shuffle_s3"),
         (
             ["data=nsd", "data.root=x", "features=clip_vit_b32", "features.layer=7"],
             "nsd_subj01_clip_vit_b32_layer7_nonlinear_relu_both_s0",

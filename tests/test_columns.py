@@ -82,17 +82,16 @@ def test_a_column_without_an_entry_is_not_written(run):
         ("jne", "JNE"),
         ("jne_l2", "JNE-L2"),
         ("mean_deviation_zscore_l1", "mean deviation, JNE-zscore-L1"),
-        ("jne_twin_12", "JNE twin 12"),
         ("r2_normalised_kernel", "R² / ceiling kernel"),
         ("p_fdr_linear", "p (FDR) linear"),
     ],
 )
-def test_one_entry_describes_columns_by_draw_share_encoder_and_variant(name, expected):
+def test_one_entry_describes_columns_by_encoder_predictor_and_variant(name, expected):
     assert find(name).label == label(name) == expected
     assert is_reserved(name)
 
 
-@pytest.mark.parametrize("name", ["jne_l3", "jne_twin_x", "alpha", "noise_ceiling", "jne_l1", "R2"])
+@pytest.mark.parametrize("name", ["jne_l3", "w", "alpha", "noise_ceiling", "jne_l1", "R2"])
 def test_other_names_are_the_users(name):
     assert not is_reserved(name)
 
@@ -124,21 +123,17 @@ def test_a_run_without_a_column_that_every_run_has_is_refused(run, name):
 
 
 def test_no_other_column_is_needed(run):
-    """Twins, baselines and a noise ceiling are what only some runs have."""
-    others = run.voxels.drop(columns=["r2_ridge"])
+    """Baselines and a noise ceiling are what only some runs have; others are the user's."""
+    others = run.voxels.drop(columns=["r2_ridge"]).assign(w=1.0)
     write_table(run.path / "voxels.csv", others)
     assert list(Results(run.path).voxels) == list(others)
-    assert chosen(lambda entry: entry.required and entry.source == columns.TWINS) == {
-        "jne_twin", "r2_twin", "w",
-    }  # fmt: skip
 
 
 def test_means_by_roi_are_of_what_a_mean_says_something_about():
     """Of p, penalties, ends of intervals and the tables' own columns it does not."""
     table = pd.DataFrame(columns=[entry.name for entry in columns.COLUMNS])
     expected = [
-        "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "jne_twin", "w", "mean_deviation",
-        "rms_deviation",
+        "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "mean_deviation", "rms_deviation",
     ]  # fmt: skip
     assert columns.averaged(table) == expected
     assert columns.baselines(table) == ["r2_ridge", "r2_kernel"]
@@ -152,17 +147,19 @@ def test_means_by_roi_are_of_what_a_mean_says_something_about():
 def test_maps_of_nonlinearity_stand_before_those_of_prediction():
     order = [entry.name for entry in columns.maps()]
     assert order == [
-        "nonlinear_share", "validated_share", "jne", "jne_calibrated", "w", "nonlinear",
+        "nonlinear_share", "validated_share", "jne", "jne_calibrated", "nonlinear",
         "rms_deviation", "gain_change", "shape_change",
         "noise_ceiling", "r2_nonlinear", "r2_linear", "r2_ridge",
     ]  # fmt: skip
     assert chosen(lambda entry: entry.static) == {
-        "nonlinear_share", "validated_share", "jne", "w", "r2_nonlinear",
+        "nonlinear_share", "validated_share", "jne", "r2_nonlinear",
     }  # fmt: skip
 
 
 def test_a_map_needs_a_value():
-    table = pd.DataFrame({"jne": [np.nan, 1.0], "w": [np.nan, np.nan], "r2_ridge": [0.1, 0.2]})
+    table = pd.DataFrame(
+        {"jne": [np.nan, 1.0], "nonlinear_share": [np.nan, np.nan], "r2_ridge": [0.1, 0.2]}
+    )
     assert [entry.name for entry in maps_of(table)] == ["jne", "r2_ridge"]
 
 

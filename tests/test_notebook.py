@@ -229,7 +229,7 @@ def test_nothing_is_drawn_where_nobody_looks(capsys):
 
 @pytest.mark.runs
 def test_the_page_runs_after_a_training(finished_run, monkeypatch, tmp_path):
-    """docs/notebook.md, on a run of train.py and one of a linear encoder; maps need an atlas, images a volume."""
+    """docs/notebook.md, on runs of train.py; maps need an atlas, images a volume."""
     matplotlib.use("Agg")
     page = Path(ROOT, "docs", "notebook.md").read_text()
     examples = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)

@@ -35,7 +35,7 @@ def test_a_stage_is_made_once_for_the_same_values(tmp_path):
     assert (about["kind"], about["values"]) == ("fit", {"a": 1, "b": [2.5, None]})
     for kind, values in (
         ("fit", {"a": 2, "b": [2.5, None]}),
-        ("twins", {"a": 1, "b": [2.5, None]}),
+        ("baseline", {"a": 1, "b": [2.5, None]}),
     ):
         assert stages.make(kind, values, count) != folder
     assert len(made) == 3

@@ -102,7 +102,7 @@ def test_the_glossary_is_in_alphabetical_order_and_has_what_a_user_meets():
         "baseline", "component", "deviation", "external test set", "fit", "fold", "gain change",
         "JNE", "linear path", "member", "noise ceiling", "nonlinear share",
         "null model", "prepared data", "q", "shape change", "shard", "stage",
-        "twin", "W", "evidence", "nonlinear part", "validated share",
+        "evidence", "nonlinear part", "validated share",
     } <= set(terms)  # fmt: skip
 
 

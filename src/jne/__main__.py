@@ -109,7 +109,7 @@ def _stages(arguments: list[str]) -> None:
     """Print what is stored below a folder; with --prune, delete what no run uses."""
     parser = argparse.ArgumentParser(
         prog="jne stages",
-        description="Trained encoders, baselines, twins and prepared data that runs share: their "
+        description="Trained encoders, baselines and prepared data that runs share: their "
         "size and age, and the runs that use them.",
     )
     parser.add_argument("output", nargs="?", type=Path, default=Path("outputs"))

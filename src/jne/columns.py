@@ -20,7 +20,6 @@ from jne.jacobian.variants import DEFAULT, VARIANTS
 DATA = "the data"
 RUN = "train.py"
 BASELINE = "train.py, `baseline`"
-TWINS = "train.py, `control=twins`"
 REPORT = "evaluate.py"
 EXTERNAL = "evaluate.py, `test`"
 
@@ -42,7 +41,7 @@ class Column:
     description: str
     unit: str = "1"
     required: bool = False
-    """In the results folder of every run, or of every run with its source."""
+    """In the results folder of every run."""
     averaged: bool = False
     """Whether rois.csv and MLflow have its mean by ROI."""
     regional: bool = False
@@ -51,8 +50,6 @@ class Column:
     """The colour map of matplotlib that it is drawn in on a brain, from 0 up; empty: it is not."""
     static: bool = False
     """Whether the report has a picture of it on a brain, beside the interactive one."""
-    reported: bool = True
-    """Whether the report's table has it, too."""
     array: str = ""
     """The array that `reduce` takes: predictions (with responses before them), deviation, gain,
     shape or jne_ss, (N, V) each. Of deviations there is one column per variant."""
@@ -75,7 +72,6 @@ class Column:
 
 
 _PLACES = {
-    "draw": r"\d+",
     "encoder": "nonlinear|linear",
     "fit": "ridge|kernel|readout",
     "predictor": "nonlinear|linear|ridge|kernel",
@@ -118,11 +114,11 @@ COLUMNS: tuple[Column, ...] = (
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),
     Column("stack_nonlinear", "stacked, nonlinear", RUN, "with readout=stacked or encoder=kernel: "
-           "what the nonlinear part of the readout is multiplied by", reported=False),
+           "what the nonlinear part of the readout is multiplied by"),
     Column("stack_linear", "stacked, linear", RUN, "with readout=stacked: 0 where the linear part "
-           "is ridge regression, 1 where it is the readout's", reported=False),
+           "is ridge regression, 1 where it is the readout's"),
     Column("{fit}_penalty_end", "end of the {fit} penalty", RUN, "-1 where that penalty is the "
-           "smallest of the grid, 1 where it is the largest, else 0", reported=False),
+           "smallest of the grid, 1 where it is the largest, else 0"),
     Column("r2_normalised_{predictor}", "R² / ceiling {predictor}", REPORT, "R2 / noise ceiling"),
     Column("r2_ood", "R² out", EXTERNAL, "R2 on the external test set", VARIANCE),
     Column("r_ood", "r out", EXTERNAL, "Pearson's r on the external test set"),
@@ -183,20 +179,9 @@ COLUMNS: tuple[Column, ...] = (
     Column("jne_ood", "JNE out", EXTERNAL, "JNE on the external test set", JACOBIAN),
     Column("jne_half1_ood", "JNE out, first half", EXTERNAL, "JNE of one half of it", JACOBIAN),
     Column("jne_half2_ood", "JNE out, second half", EXTERNAL, "JNE of the other half", JACOBIAN),
-    Column("jne_twins_fit", "JNE beside twins", REPORT, "JNE in the run with twins", JACOBIAN),
-    Column("jne_twin", "JNE twin", TWINS, "what JNE would be if the voxel were linear: that of "
-           "its linear twin, or the mean of several", JACOBIAN, required=True, averaged=True),
-    Column("jne_twin_{draw}", "JNE twin {draw}", TWINS, "JNE of one of several twins", JACOBIAN,
-           reported=False),
-    Column("r2_twin", "R² twin", TWINS, "R2 of the twin; far from `r2` of the same run, the twin "
-           "is no good match", VARIANCE, required=True),
-    Column("w", "W", TWINS, "JNE minus the JNE of the voxel's linear twin", JACOBIAN,
-           required=True, averaged=True, cmap="magma", static=True),
-    Column("q", "q", REPORT, "the smallest false discovery rate at which the voxel is nonlinear "
-           "by its twin"),
     Column("nonlinear", "nonlinear", REPORT, "1 where a voxel is nonlinear at the false discovery "
-           "rate of the report, else 0: by unseen responses, in runs without them by twins; in "
-           "rois.csv the share of voxels that are, at 10 %", BOOLEAN, cmap="cividis",
+           "rate of the report, else 0: by unseen responses; in rois.csv the share of voxels that "
+           "are, at 10 %", BOOLEAN, cmap="cividis",
            regional=True),
     Column("mean_deviation", "mean deviation", RUN, "mean of the deviations, whose spread is JNE",
            JACOBIAN, required=True, averaged=True, array="deviation",

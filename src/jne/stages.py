@@ -32,7 +32,7 @@ from jne.utils.plain import read_json
 from jne.utils.reading import UNREADABLE
 
 _ABOUT = "stage.json"
-_WINGS = ("analysis", "data", "encoders", "fitting", "jacobian", "measuring", "nulls")
+_WINGS = ("analysis", "data", "encoders", "fitting", "jacobian", "measuring")
 
 
 def digest_of(values: Any) -> str:

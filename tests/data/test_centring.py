@@ -14,10 +14,7 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.encoders import RawEncoder
 from jne.errors import InputError
-from jne.nulls.config import ControlConfig
-from jne.nulls.twins import TwinParts
 from jne.results.contents import write_encoder
-from jne.stages import Stages
 from jne.tracking.model import _signature
 from jne.utils.blocks import voxel_blocks
 
@@ -76,16 +73,6 @@ def test_an_offset_of_the_data_changes_nothing_but_the_means(recorded):
     np.testing.assert_allclose(chosen, y[:, [2, 1]] - [FAR, 0], rtol=0, atol=1e-6)
     assert near.feature_mean.dtype == near.response_mean.dtype == torch.float32
     assert len(list(folder.glob("p/*/*_offset.npy"))) == 2
-
-
-def test_twins_of_a_far_voxel_are_in_its_units(recorded):
-    folder, _, y, source = recorded
-    np.save(folder / "y.npy", y + FAR)
-    data = EncodingData(prepare(source(), folder / "p"), batch_size=None, seed=0)
-    parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(folder / "stages"))
-    data = data.with_twins(parts.twins())
-    assert data.response_mean.dtype == torch.float64
-    np.testing.assert_allclose(data.response_mean - FAR, np.tile(y.mean(axis=0), 2), atol=0.5)
 
 
 def test_predictions_far_from_zero_are_right_to_float64(tmp_path):

@@ -1,11 +1,11 @@
-"""Standardised responses and those of twins, in memory or from disk, against NumPy."""
+"""Standardised responses, in memory or from disk, against NumPy."""
 
 import numpy as np
 import pytest
 import torch
 
 from jne.data.datamodule import StandardisedData
-from jne.data.responses import Twins, voxel_statistics
+from jne.data.responses import voxel_statistics
 
 ROWS = {"train": np.arange(3, 20), "val": np.arange(3), "test": np.arange(20, 26)}
 KEPT = np.array([0, 2, 3, 5])  # of 7 voxels
@@ -25,15 +25,6 @@ def arrays():
 def made(**settings):
     x, y = arrays()
     return StandardisedData(x, y, ROWS, batch_size=None, seed=5, **settings)
-
-
-def twins_of_two():
-    rng = np.random.default_rng(1)
-    mean, scale = rng.normal(size=6), rng.uniform(0.5, 2, 6)
-    return Twins(
-        np.array([1, 3]), 3, rng.standard_normal((26, 6)).astype(np.float32),
-        torch.tensor(mean), torch.tensor(scale), "twins",
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("in_memory", [2**30, 0])
@@ -79,32 +70,6 @@ def test_offsets_are_part_of_the_means():
     np.testing.assert_allclose(data.response_mean, expected[KEPT], rtol=1e-15, atol=1e-6)
 
 
-@pytest.mark.parametrize("in_memory", [2**30, 0])
-def test_twins_follow_the_voxels_in_their_units(monkeypatch, in_memory):
-    monkeypatch.setattr("jne.data.responses._IN_MEMORY", in_memory)
-    plain, twins = made(), twins_of_two()
-    data = plain.with_twins(twins)
-    assert (data.n_trained, data.n_outputs, plain.n_outputs) == (4, 10, 4)
-    both = np.hstack([plain.responses[:], twins.responses])
-    np.testing.assert_array_equal(data.responses[:], both)
-    rows = np.array([4, 1, 9])
-    for block in (slice(0, 4), slice(1, 3), slice(2, 7), slice(4, 6), slice(5, 10), slice(0, 10)):
-        np.testing.assert_array_equal(data.responses.block(rows, block), both[rows, block])
-    np.testing.assert_array_equal(data.split("val")[1], both[ROWS["val"]])
-    # twin = standardised twin * scale + mean in the owner's standard deviations around its mean
-    of_owner = both[:, 4:] * twins.scale.numpy() + twins.mean.numpy()
-    owner = [1, 3, 1, 3, 1, 3]
-    expected = of_owner * plain.response_scale.numpy()[owner] + plain.response_mean.numpy()[owner]
-    found = both * data.response_scale.numpy() + data.response_mean.numpy()
-    np.testing.assert_allclose(found[:, 4:], expected, rtol=1e-5)
-    np.testing.assert_allclose(found[:, :4], arrays()[1][:, KEPT], rtol=1e-4, atol=1e-4)
-    spread = twins.per_draw(np.arange(6.0), 4)
-    nan = np.nan
-    np.testing.assert_array_equal(spread, [[nan, 0, nan, 1], [nan, 2, nan, 3], [nan, 4, nan, 5]])
-    assert plain.twins is None
-    assert data.identity == {"twins": "twins"}
-
-
 def test_values_of_trained_voxels_among_all():
     data = made()
     nan = np.nan
@@ -142,5 +107,5 @@ def test_how_many_bytes_a_batch_has_and_in_how_many_parts_it_comes(monkeypatch, 
         data = StandardisedData(x, y, ROWS, batch_size=batch_size, seed=0)
         assert data.batch_bytes == 4 * rows * 4
         assert data.n_parts == {2**30: 1, 80: -(-rows // 5), 1: rows}[at_once]
-    with_twins = data.with_twins(twins_of_two())
-    assert with_twins.batch_bytes == 4 * rows * 10
+    other = data.with_responses(np.zeros((26, 10), np.float32))
+    assert (other.batch_bytes, other.n_outputs, data.n_outputs) == (4 * rows * 10, 10, 4)

@@ -274,8 +274,6 @@ def test_what_train_py_recorded(run_train, tmp_path, store, arrays):
         ([], False, "nonlinear"),
         ([], True, "linear"),  # of an encoder of the user's own
         (["encoder=linear"], True, "linear"),
-        (["control=twins"], False, "twins"),
-        (["encoder=linear", "control=twins"], True, "other"),
         (["control=shuffle"], False, "other"),
         (["encoder=ridge"], True, "other"),
     ],

@@ -29,14 +29,8 @@ def config(tmp_path):
     return evaluate_config(tmp_path, "variants=[l1]", "inference.q=0.25")
 
 
-def subject_of(run: Results, config, w: np.ndarray | None = None) -> SubjectData:
-    """w: of a run with twins, for which the run itself stands."""
-    (subject,) = by_subject([run])
-    if w is not None:
-        run.voxels["w"], run.voxels["r2_twin"] = w, run.voxels["r2"]
-        run.voxels["jne_twin"] = run.voxels["jne"] - w
-        subject = replace(subject, twins=run)
-    (data,) = voxel_tables([subject], config)
+def subject_of(run: Results, config) -> SubjectData:
+    (data,) = voxel_tables(by_subject([run]), config)
     return data
 
 
@@ -83,22 +77,21 @@ def test_without_ridge_the_linear_run_is_what_the_encoder_must_beat(tmp_path, co
 
 @pytest.mark.runs
 def test_where_no_voxel_is_nonlinear_no_difference_is_claimed(tmp_path, config):
-    run = write_run(tmp_path / "run")
-    alternating = 0.1 * np.where(np.arange(N_VOXELS) % 2, 1, -1)
-    data = subject_of(run, config, w=alternating)
-    assert findings(Hierarchy(), data) == [
+    run, _ = with_evidence(write_run(tmp_path / "run"), {"V1": 0.6, "V2": 0.6, "EBA": 1.2}, seed=1)
+    data = subject_of(run, config)
+    assert "from tier to tier" in findings(Hierarchy(), data)[0]
+    no_voxel = data.voxels.assign(nonlinear_p=data.voxels["nonlinear_p"].clip(lower=0.5))
+    assert findings(Hierarchy(), replace(data, voxels=no_voxel)) == [
         "subj01: JNE describes the training here, not the brain: none of 14 voxels is nonlinear at "
         "a false discovery rate of 25 %."
     ]
-    data = subject_of(run, config, w=np.where(V1, -0.1, 1 + run.voxels["jne"]))
-    assert "from tier to tier" in findings(Hierarchy(), data)[0]
 
 
 @pytest.mark.runs
 def test_unseen_responses_say_which_voxels_are_nonlinear(tmp_path, config):
     sizes = {"V1": 0.0, "V2": 0.6, "EBA": 1.2}
     run, _ = with_evidence(write_run(tmp_path / "run"), sizes, seed=1)
-    data = subject_of(run, config, w=np.where(V1, 1.0, -1.0))  # the twins say the opposite
+    data = subject_of(run, config)
     q = stats.false_discovery_control(data.voxels["nonlinear_p"].drop(index=CONSTANT))
     nonlinear = data.voxels["nonlinear"]
     np.testing.assert_array_equal(nonlinear.drop(index=CONSTANT), q <= 0.25)
@@ -147,16 +140,18 @@ def test_of_a_linear_encoder_nothing_is_claimed(tmp_path, config):
 
 
 @pytest.mark.runs
-def test_jne_ss_of_a_region_without_nonlinear_voxels_is_not_claimed(tmp_path, config):
-    run = write_run(tmp_path / "run")
-    data = subject_of(run, config, w=np.where(V1, -0.1, 1 + run.voxels["jne"]))
+def test_jne_ss_of_a_region_that_is_not_nonlinear_is_not_claimed(tmp_path, config):
+    sizes = {"V1": 0.0, "V2": 0.6, "EBA": 1.2}
+    run, _ = with_evidence(write_run(tmp_path / "run"), sizes, seed=1)
+    data, p = subject_of(run, config), run.region_evidence.table()["nonlinear_p"]["V1"]
     preferences = pd.DataFrame(
         {"roi": ["V1", "EBA"], "cluster": ["animals", "scenes"], "ratio": [3.0, 2.0]}
     ).assign(preferred=True)
     assert Selectivity().findings(data, {"preferences": preferences}) == [
         "JNE-SS is significantly higher for some stimuli: EBA (scenes).",
         "Of the stimuli of V1 nothing is claimed, where JNE describes the training, not the brain "
-        "(V1: none of 4 voxels is nonlinear at a false discovery rate of 25 %).",
+        "(V1: the nonlinear part of the prediction does not clearly exist in unseen responses "
+        f"(p = {p:.3f})).",
     ]
 
 
@@ -205,11 +200,7 @@ def test_the_rule_changes_where_p_is_alpha(n, alpha):
 def test_voxels_that_are_significant_for_the_encoder_do_not_favour_it():
     """Two encoders that are equally good, and noise: one in twenty may be called better."""
     rng = np.random.default_rng(0)
-    data = SimpleNamespace(
-        config=SimpleNamespace(stats=SimpleNamespace(alpha=0.05)),
-        subject=SimpleNamespace(twins=None),
-        evidence=None,
-    )
+    data = SimpleNamespace(config=SimpleNamespace(stats=SimpleNamespace(alpha=0.05)), evidence=None)
     claimed, among_significant = 0, 0
     for _ in range(400):
         r2 = 0.03 + 0.03 * rng.standard_normal((200, 1)) + 0.02 * rng.standard_normal((200, 2))

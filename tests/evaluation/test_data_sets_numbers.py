@@ -15,7 +15,7 @@ from jne.evaluation.sections.data_sets import DataSets, _by_own_tier, _by_tier
 AREAS = ["V1", "V2", "V3", "V4", "FFC", "PIT", "MT", "V8", "LO1",
          "LO2", "LO3", "VVC", "IPS1", "V3A"]  # fmt: skip
 TIER = {"V1": "PVC", "V2": "IVC", "V3": "IVC", "V4": "IVC", "FFC": "HVC", "MT": "HVC"}
-COLUMN = {"jne": "jne", "w": "w", "r2": "r2_nonlinear"}
+COLUMN = {"jne": "jne", "r2": "r2_nonlinear"}
 
 
 def subject(name, data_set, seed, lacking):
@@ -31,9 +31,7 @@ def subject(name, data_set, seed, lacking):
     voxels.loc[:3, "mesh"] = "fsaverage"
     voxels.loc[4:20, "hemisphere"] = "right"
     voxels["jne"] = level + 2 * rng.standard_normal(n)
-    voxels["w"] = level + 3 * rng.standard_normal(n)
     voxels["r2_nonlinear"] = -level + 4 * rng.standard_normal(n)
-    voxels.loc[[7, 12], "w"] = np.nan
     voxels["analysed"] = voxels.index % 9 != 8
     arrays = simulated(np.full(n, 0.2 + 0.3 * rng.random()), seed, 60)
     return SimpleNamespace(
@@ -94,7 +92,7 @@ def vertices(data, column):
 def test_agreement_of_each_pair(subjects, profiles, tables):
     by_name = {data.name: data for data in subjects}
     table = tables["agreement"].set_index(["measure", "subject_1", "subject_2"])
-    assert len(table) == 3 * 10
+    assert len(table) == 2 * 10
     assert list(table.index[:2]) == [("jne", "a s1", "a s2"), ("jne", "a s1", "b s1")]
     for (measure, one, other), row in table.iterrows():
         first, second = by_name[one], by_name[other]
@@ -113,7 +111,7 @@ def test_agreement_of_each_pair(subjects, profiles, tables):
 
 def test_each_data_set_left_out(subjects, profiles, tables):
     table = tables["left_out"].set_index(["measure", "left_out"])
-    assert len(table) == 9
+    assert len(table) == 3 * len(COLUMN)
     mean_ranks = {
         (measure, name): mean_of(
             [ranks(profiles[d.name, measure]) for d in subjects if d.subject.data_set == name]
@@ -201,7 +199,7 @@ def test_regions_by_data_set(subjects, tables):
         assert table.loc[key, "n_subjects"] == len(expected[key])
         values = np.array(expected[key])
         np.testing.assert_allclose(table.loc[key, list(COLUMN)], values.mean(axis=0))
-        half = np.full(3, np.nan)
+        half = np.full(len(COLUMN), np.nan)
         if len(values) > 1:
             half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values, axis=0)
         for end, sign in (("_low", -1), ("_high", 1)):

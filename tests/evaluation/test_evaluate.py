@@ -38,8 +38,6 @@ def runs(tmp_path_factory, store):
         "s1_linear": ["subject=s1", "encoder=linear"],
         "s1_seed": ["subject=s1", "seed=1"],
         "s2": ["subject=s2"],
-        "s2_twins": ["subject=s2", "control=twins"],
-        "s2_other": ["subject=s2", "control=twins", "optimizer.lr=0.1"],  # of another run
         "s1_shuffle": ["subject=s1", "control=shuffle"],
     }.items():
         with no_figures():
@@ -249,7 +247,7 @@ def test_a_report_on_the_newest_runs_of_several_subjects(evaluate, runs):
     found = {subject: {run["results"] for run in listed} for subject, listed in read.items()}
     assert found == {
         "subj01": {str(runs[key]) for key in ("s1", "s1_linear", "s1_seed")},
-        "subj02": {str(runs[key]) for key in ("s2", "s2_twins")},
+        "subj02": {str(runs["s2"])},
     }
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8 + 7  # no linear run of subj02
@@ -295,7 +293,7 @@ def test_runs_are_chosen_by_id_by_filter_and_as_the_newest(runs, store, tmp_path
     newest = {subject: set(folders) for subject, folders in chosen().items()}
     assert newest == {
         "subj01": {runs[key] for key in ("s1", "s1_linear", "s1_seed")},
-        "subj02": {runs["s2"], runs["s2_twins"]},
+        "subj02": {runs["s2"]},
     }
     assert chosen(filter="params.seed = '0' and params.subject = 'subj01'") == {
         "subj01": [runs["s1"], runs["s1_linear"]]

@@ -342,12 +342,14 @@ def test_beside_the_nonlinear_share_it_is_drawn_against_that(folder, simulated):
     )
 
 
-def test_a_run_without_evidence_has_no_section(folder, subjects, tmp_path):
+def test_a_run_without_evidence_has_no_section_but_a_sentence(folder, subjects, tmp_path):
     plain = tables_of(folder, write_run(folder / "plain"))
     results = evaluate_sections([Evidence()], plain)
     section, tables = results[0].section, results[0].by_subject["subj01"]
     assert results[0].tables == tables == section.figures(plain[0], tables) == {}
-    assert section.findings(plain[0], tables) == section.caveats(plain, {}) == []
+    assert section.caveats(plain, {}) == []
+    (sentence,) = section.findings(plain[0], tables)
+    assert sentence.startswith("JNE has no null in this run")
     assert section.page_tables(plain[0], tables) == section.scalars({}) == {}
     assert section.text(plain[0], tables) == ""
     page = build_page(plain, results, {}, collect_findings(plain, results), tmp_path)

@@ -1,7 +1,6 @@
 """The page and its figures: nothing is cut off, and only files that are there are listed."""
 
 import re
-from dataclasses import replace
 from types import SimpleNamespace
 from urllib.parse import quote
 
@@ -10,6 +9,7 @@ import pytest
 from finished_run import N_VOXELS, evaluate_config, write_run
 from matplotlib import rc_context
 from matplotlib.text import Text
+from region_evidence import with_evidence
 
 from jne.evaluation.report import build_page
 from jne.evaluation.run import Report
@@ -30,14 +30,13 @@ def config(tmp_path):
     return evaluate_config(tmp_path, "variants=[l1,l2]")
 
 
-def with_twins(run, config, names):
-    """The run with these ROIs and, as its own run with twins, some nonlinear voxels."""
+def with_linear(run, config, names):
+    """The run with these ROIs and evidence, beside a linear one."""
     run.voxels["roi"] = np.resize(names, N_VOXELS)
-    run.voxels["w"] = np.where(np.arange(N_VOXELS) % 3, 1.0, -0.1)
-    run.voxels["jne_twin"] = run.voxels["jne"] - run.voxels["w"]
-    run.voxels["r2_twin"], run.voxels["noise_ceiling"] = run.voxels["r2"], 0.99
-    (subject,) = by_subject([run, write_run(run.path.parent / "linear", placement="none")])
-    return voxel_tables([replace(subject, twins=run)], config)[0]
+    run.voxels["noise_ceiling"] = 0.99
+    run, _ = with_evidence(run, dict(zip(names, np.linspace(0, 1.2, len(names)), strict=True)))
+    linear = write_run(run.path.parent / "linear", placement="none")
+    return voxel_tables(by_subject([run, linear]), config)[0]
 
 
 @pytest.mark.runs
@@ -50,7 +49,7 @@ def with_twins(run, config, names):
     ],
 )
 def test_no_text_of_a_figure_is_cut_off(tmp_path, config, names):
-    data = with_twins(write_run(tmp_path / "run"), config, names)
+    data = with_linear(write_run(tmp_path / "run"), config, names)
     drawn = {}
     with rc_context(STYLE):
         for result in evaluate_sections(SECTIONS, [data]):
@@ -67,7 +66,7 @@ def test_no_text_of_a_figure_is_cut_off(tmp_path, config, names):
                     assert extent.x1 <= inside.x1, (name, text.get_text())
                     assert inside.y0 <= extent.y0, (name, text.get_text())
                     assert extent.y1 <= inside.y1, (name, text.get_text())
-    assert {"summary", "jne", "pairwise", "nonlinear", "mom", "reliability"} <= drawn.keys()
+    assert {"summary", "jne", "pairwise", "evidence", "mom", "reliability"} <= drawn.keys()
 
 
 def page_of(subjects, folder) -> str:
@@ -101,7 +100,7 @@ def test_the_page_lists_and_links_the_files_that_are_there(tmp_path, config):
 
 
 def test_the_split_half_of_text_table_and_figure_is_one_number(tmp_path, config):
-    data = with_twins(write_run(tmp_path / "run"), config, ["V1", "EBA"])
+    data = with_linear(write_run(tmp_path / "run"), config, ["V1", "EBA"])
     (result,) = evaluate_sections([Reliability()], [data])
     r = result.tables["reliability"]["split_half_r"].iloc[0]
     analysed = data.analysed

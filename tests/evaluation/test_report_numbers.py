@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
-from two_subjects import close, groups, nonlinear, tables_of_voxels, write_runs
+from two_subjects import close, groups, tables_of_voxels, write_runs
 
 from jne.evaluation.run import Report
 from jne.evaluation.sections import SECTIONS, evaluate_sections
@@ -41,17 +40,12 @@ def test_summary(subjects, tables):
             assert (found["n_voxels"], found["n_analysed"]) == (len(rows), len(analysed))
             assert len(analysed) < len(rows)
             assert found["tier"] == ("" if name == "all" else rows["tier"].iloc[0])
-            for measure in ("jne", "w"):
-                quartiles = np.percentile(analysed[measure], [25, 50, 75])
-                ends = found[[f"{measure}_q25", measure, f"{measure}_q75"]]
-                np.testing.assert_allclose(ends.astype(float), quartiles)
-            n = nonlinear(analysed)
-            low, high = proportion_confint(n, len(analysed), method="wilson")
-            expected = {"share": n / len(analysed), "share_low": low, "share_high": high}
-            close(found, expected, expected)
+            quartiles = np.percentile(analysed["jne"], [25, 50, 75])
+            ends = found[["jne_q25", "jne", "jne_q75"]]
+            np.testing.assert_allclose(ends.astype(float), quartiles)
             close(found, rows.mean(numeric_only=True),
                   ("noise_ceiling", "r2_ridge", "r2_linear", "r2_nonlinear"))  # fmt: skip
-    means = ("jne", "w", "share", "noise_ceiling", "r2_ridge", "r2_linear", "r2_nonlinear")
+    means = ("jne", "noise_ceiling", "r2_ridge", "r2_linear", "r2_nonlinear")
     for roi in ("all", "V1", "V2", "EBA"):
         each, found = table.xs(roi, level="roi").iloc[:2], table.loc["all", roi]
         close(found, each[list(means)].astype(float).mean(), means)
@@ -153,49 +147,6 @@ def test_hierarchy_pairs_and_trend(subjects, tables):
         close(trend.loc["all", measure], expected, expected)
 
 
-def test_nonlinear_voxels(subjects, tables):
-    table = tables["nonlinear"].set_index(["subject", "level", "group"])
-    trend = tables["nonlinear_trend"].set_index(["subject", "measure"])
-    counts = {}
-    for data in subjects:
-        analysed = data.voxels[data.voxels["analysed"]]
-        for level, name, rows in groups(analysed):
-            n = nonlinear(rows)
-            low, high = proportion_confint(n, len(rows), method="wilson")
-            expected = {
-                "n_voxels": len(rows), "n_nonlinear": n, "share": n / len(rows), "share_low": low,
-                "share_high": high, "median_w": rows["w"].median(),
-                "p": stats.wilcoxon(rows["w"], alternative="greater").pvalue,
-            }  # fmt: skip
-            close(table.loc[data.name, level, name], expected, expected)
-            counts[level, name] = np.add(counts.get((level, name), 0), (n, len(rows)))
-        rank = analysed["tier"].map({"PVC": 0, "IVC": 1, "HVC": 2})
-        given = analysed[["noise_ceiling", "r2_nonlinear"]].rank()
-        for measure in ("jne", "w"):
-            test = stats.kendalltau(rank, analysed[measure], alternative="greater")
-            left = [_left(rank.rank(), given), _left(analysed[measure].rank(), given)]
-            partial = np.corrcoef(left)[0, 1]
-            t = partial * np.sqrt((len(rank) - 4) / (1 - partial**2))
-            expected = {
-                "n_voxels": len(rank), "tau": test.statistic, "p": test.pvalue,
-                "partial_r": partial, "partial_p": 2 * stats.t.sf(abs(t), len(rank) - 4),
-            }  # fmt: skip
-            close(trend.loc[data.name, measure], expected, expected)
-    holm(tables["nonlinear"][tables["nonlinear"]["subject"] != "all"], ["subject", "level"])
-    for (level, name), (n, total) in counts.items():
-        found = table.loc["all", level, name]
-        low, high = proportion_confint(n, total, method="wilson")
-        expected = {"n_voxels": total, "n_nonlinear": n, "share": n / total, "share_low": low,
-                    "share_high": high}  # fmt: skip
-        close(found, expected, expected)
-
-
-def _left(values, given):
-    """What a linear fit on the covariates leaves."""
-    design = np.column_stack([np.ones(len(given)), given])
-    return values - design @ np.linalg.pinv(design) @ values
-
-
 def test_selectivity(subjects, tables):
     mom = tables["mom"].set_index(["subject", "cluster", "roi"])
     preferences = tables["preferences"].set_index(["subject", "cluster", "roi"])
@@ -266,8 +217,6 @@ def test_files_and_mlflow_have_these_tables_and_their_scalars(subjects, results,
     expected = {}
     for subject in ("subj01", "subj02", "all"):
         expected[f"trend_tau/{subject}"] = jne[subject]
-        brain = tables["nonlinear"].query("level == 'brain'").set_index("subject")
-        expected[f"nonlinear_voxels/{subject}"] = brain.loc[subject, "share"]
         if subject != "all":
             expected[f"r2_map_r/{subject}"] = whole["comparison"].loc[subject, "r"]
             expected[f"split_half_r/{subject}"] = whole["reliability"].loc[subject, "split_half_r"]

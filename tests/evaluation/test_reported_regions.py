@@ -22,16 +22,15 @@ def test_of_more_than_a_thousand_regions_those_with_the_highest_median_are_repor
     assert _strongest(run, names) == [name for name in names if name not in lowest]
 
 
-@pytest.mark.parametrize("measure", ["w", "jne"])
-def test_of_many_regions_figures_show_those_with_the_highest_median_of_enough_voxels(measure):
+def test_of_many_regions_figures_show_those_with_the_highest_median_of_enough_voxels():
     rng = np.random.default_rng(1)
     rois = [f"r{k:02d}" for k in range(30)]
-    voxels = pd.DataFrame({"roi": np.repeat(rois, 4), "analysed": True, measure: rng.random(120)})
-    voxels.loc[3::4, measure] += 100 * rng.random(30)  # one voxel of four: for means alone
+    voxels = pd.DataFrame({"roi": np.repeat(rois, 4), "analysed": True, "jne": rng.random(120)})
+    voxels.loc[3::4, "jne"] += 100 * rng.random(30)  # one voxel of four: for means alone
     voxels.loc[[0, 1, 4], "analysed"] = False  # r00 has two voxels left, r01 three
-    voxels.loc[[2, 3, 5, 6, 7], measure] = 500.0
+    voxels.loc[[2, 3, 5, 6, 7], "jne"] = 500.0
     medians = {
-        roi: np.median(rows[measure])
+        roi: np.median(rows["jne"])
         for roi, rows in voxels[voxels["analysed"]].groupby("roi")
         if roi != "r00"
     }
@@ -48,14 +47,14 @@ def test_means_and_spread_over_subjects():
         "tier": ["", "PVC", "IVC"] * 3, "n_voxels": rng.integers(5, 50, 9),
         "n_analysed": rng.integers(1, 5, 9),
     })  # fmt: skip
-    for name in ("jne", "w", "share", "noise_ceiling", "r2_nonlinear"):
+    for name in ("jne", "share", "noise_ceiling", "r2_nonlinear"):
         table[name] = rng.random(9)
     found = _over_subjects(table).set_index("roi")
     assert list(found.index) == ["all", "V1", "V2"]
     values = table["jne"].to_numpy().reshape(3, 3)
     for k, roi in enumerate(found.index):
         rows, row = table.iloc[k::3], found.loc[roi]
-        for name in ("jne", "w", "share", "noise_ceiling", "r2_nonlinear"):
+        for name in ("jne", "share", "noise_ceiling", "r2_nonlinear"):
             assert row[name] == pytest.approx(np.mean(rows[name]))
         assert row["sd"] == pytest.approx(np.std(values[:, k], ddof=1))
         assert (row["n_voxels"], row["n_analysed"]) == (

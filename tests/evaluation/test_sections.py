@@ -183,18 +183,18 @@ def test_what_a_section_does_not_define_adds_nothing(tmp_path, config):
 
 
 def test_two_sections_cannot_write_the_same_table_or_figure(tmp_path, config):
-    class Twin(Section):
+    class Copy(Section):
         def tables(self, data):
-            return {"twin": pd.DataFrame({"x": [1]})}
+            return {"copy": pd.DataFrame({"x": [1]})}
 
         def figures(self, data, tables):
-            return {"twin": Figure()}
+            return {"copy": Figure()}
 
     subjects = data_of(write_run(tmp_path / "run"), config=config)
-    results = evaluate_sections([Twin(), Twin()], subjects)
+    results = evaluate_sections([Copy(), Copy()], subjects)
     folder = SimpleNamespace(path=tmp_path, figures=tmp_path)
     report = Report(folder, SimpleNamespace(log_file=lambda *_: None), Stages(tmp_path))
-    with pytest.raises(ValueError, match=r"two sections of the report write twin\.csv"):
+    with pytest.raises(ValueError, match=r"two sections of the report write copy\.csv"):
         report.write_tables(subjects, results)
-    with pytest.raises(ValueError, match=r"two sections of the report write subj01_twin\.png"):
+    with pytest.raises(ValueError, match=r"two sections of the report write subj01_copy\.png"):
         report.draw(subjects, results)

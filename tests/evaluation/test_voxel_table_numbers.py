@@ -8,7 +8,7 @@ import pytest
 from finished_run import N_VOXELS
 from scipy import stats
 from sklearn.metrics import r2_score
-from two_subjects import CEILING, brute_q, close, groups, tables_of_voxels, write_runs
+from two_subjects import CEILING, close, groups, tables_of_voxels, write_runs
 
 from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.out_of_distribution import OutOfDistribution
@@ -73,21 +73,6 @@ def test_intervals_and_halves_in_the_voxel_table(subjects):
             np.testing.assert_allclose(data.voxels.loc[kept, name], expected, rtol=1e-6)
 
 
-def test_columns_of_twins_in_the_voxel_table(subjects):
-    for data in subjects:
-        voxels, twins = data.voxels, data.subject.twins.voxels
-        plain = data.subject.nonlinear.voxels
-        np.testing.assert_array_equal(voxels["jne"], plain["jne"])
-        np.testing.assert_array_equal(voxels["jne_twins_fit"], twins["jne"])
-        assert (voxels["jne_twins_fit"] != voxels["jne"]).all()
-        for name in ("jne_twin", "r2_twin", "w"):
-            np.testing.assert_array_equal(voxels[name], twins[name])
-        tested = voxels["w"].notna()
-        q = brute_q(twins.loc[tested, "jne"] - twins.loc[tested, "jne_twin"])
-        np.testing.assert_allclose(voxels.loc[tested, "q"], q)
-        np.testing.assert_array_equal(voxels.loc[tested, "nonlinear"], q <= 0.25)
-
-
 def test_out_of_distribution_and_areas(subjects):
     rng = np.random.default_rng(96)
     names = ["r2_ood", "r_ood", "noise_ceiling_ood", "jne_ood", "jne_half1_ood", "jne_half2_ood"]
@@ -117,7 +102,7 @@ def test_out_of_distribution_and_areas(subjects):
         close(table.loc[name], expected, expected)
     areas = DataSets().tables(other)["areas"].set_index("area")
     for area, rows in other.analysed.groupby("HCP_MMP1"):
-        expected = {"n_voxels": len(rows), "jne": rows["jne"].mean(), "w": rows["w"].mean(),
+        expected = {"n_voxels": len(rows), "jne": rows["jne"].mean(),
                     "r2": rows["r2_nonlinear"].mean()}  # fmt: skip
         close(areas.loc[area], expected, expected)
         assert areas.loc[area, "tier"] == {"V1": "PVC", "V2": "IVC", "FFC": "HVC"}[area]

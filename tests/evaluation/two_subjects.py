@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished_run import N_VOXELS, evaluate_config, write_run
-from test_nonlinear import write_twins
 
 from jne.evaluation.subjects import by_subject
 from jne.evaluation.voxels import voxel_tables
@@ -29,26 +28,18 @@ def write_runs(folder: Path) -> list[Results]:
     for k, subject in enumerate(("subj01", "subj02")):
         path = folder / subject
         shift = {"shift": 0.3 * k}
-        plain = with_ceiling(write_run(path / "plain", subject=subject, **shift))
         made += [
-            plain,
+            with_ceiling(write_run(path / "plain", subject=subject, **shift)),
             write_run(path / "linear", subject=subject, placement="none", seed=5 + k, **shift),
             write_run(path / "seed", subject=subject, seed=1, **shift),
             write_run(path / "seed2", subject=subject, seed=2, **shift),
         ]
-        twins = write_twins(path / "twins", plain)
-        twins.voxels["jne"] += 0.25
-        twins.voxels["jne_twin"] = twins.voxels["jne"] - twins.voxels["w"]
-        twins.voxels.to_csv(path / "twins" / "voxels.csv", index=False)
-        made.append(Results(path / "twins"))
     return made
 
 
 def tables_of_voxels(runs: list[Results], output: Path):
     """Of each subject; not all voxels are analysed, as where some are not significant."""
-    config = evaluate_config(
-        output, "variants=[l1,l2]", "inference.q=0.25", f"stats.n_bootstrap={N_RESAMPLES}"
-    )
+    config = evaluate_config(output, "variants=[l1,l2]", f"stats.n_bootstrap={N_RESAMPLES}")
     tables = voxel_tables(by_subject(runs), config)
     for data in tables:
         data.voxels["analysed"] &= data.voxels.index % 5 != 2
@@ -61,20 +52,6 @@ def groups(voxels):
     for level in ("roi", "tier"):
         for name, rows in voxels.groupby(level):
             yield level, name, rows
-
-
-def brute_q(w):
-    w = np.asarray(w, dtype=float)
-    q = np.ones(len(w))
-    for t in np.abs(w):
-        if (w >= t).any():
-            q[w >= t] = np.minimum(q[w >= t], (1 + (w <= -t).sum()) / (w >= t).sum())
-    return q
-
-
-def nonlinear(rows, rate=0.25):
-    """How many of these rows are nonlinear."""
-    return (brute_q(rows["w"]) <= rate).sum() if len(rows) else 0
 
 
 def close(found, expected, names, **tolerance):

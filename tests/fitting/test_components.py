@@ -25,8 +25,6 @@ from jne.fitting.components import (
 from jne.fitting.config import FitConfig, TrainerConfig
 from jne.fitting.fit import train_module
 from jne.fitting.module import EncodingModule, build_optimizer
-from jne.nulls.config import ControlConfig
-from jne.nulls.twins import TwinParts
 from jne.results import Results
 from jne.stages import Stages
 from jne.training.config import check_config
@@ -218,23 +216,10 @@ def test_blocks_change_nothing_and_a_damaged_file_is_named(data, tmp_path, monke
     np.testing.assert_allclose(again.val, first.val, atol=1e-4)
 
 
-def test_twins_have_components_of_their_own(data, tmp_path):
-    alone = response_components(data, Stages(tmp_path))
-    parts = TwinParts(data, ControlConfig(kind="twins"), 0, Stages(tmp_path))
-    data = data.with_twins(parts.twins())
-    found = response_components(data, Stages(tmp_path))
-    _, y = split(data, "train")
-    z = torch.from_numpy(found.train).double()
-    torch.testing.assert_close(z @ z.T / z.shape[1], y @ y.T / 180, rtol=1e-5, atol=1e-5)
-    assert y.shape == (40, 180)
-    alone_again = response_components(standardised(data.prepared), None)
-    np.testing.assert_array_equal(alone.train, alone_again.train)
-
-
 @pytest.mark.runs
 def test_a_run_on_components(run_train, tmp_path):
-    """With twins; resumed bit for bit; the encoder of voxels has the R2 of the table."""
-    overrides = (*COMPONENTS, "control=twins", "control.share=0.5", "readout=trained")
+    """Resumed bit for bit; the encoder of voxels has the R2 of the table."""
+    overrides = (*COMPONENTS, "readout=trained")
     (whole,) = run_train(*overrides, "trainer.max_epochs=6")
     saved = tmp_path / "half.ckpt"
 
@@ -253,7 +238,7 @@ def test_a_run_on_components(run_train, tmp_path):
     encoder = run.encoder()
     y, x = run.array("responses"), torch.tensor(np.array(run.array("features")))
     with torch.no_grad():
-        r2 = r2_score(y, encoder(x)[:, : y.shape[1]], multioutput="raw_values")
+        r2 = r2_score(y, encoder(x), multioutput="raw_values")
     np.testing.assert_allclose(run.voxels["r2"], r2, rtol=1e-4, atol=1e-5)
 
 

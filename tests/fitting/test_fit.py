@@ -18,7 +18,7 @@ from jne.measuring.trajectory import trajectory_of
 from jne.results import Results
 from jne.stages import Stages
 from jne.training.config import check_config
-from jne.training.steps import load_data, targets_of
+from jne.training.steps import load_data
 
 
 @pytest.fixture(scope="module")
@@ -121,20 +121,18 @@ def test_the_check_leaves_the_encoder_as_it_is(data, config):
 @pytest.mark.runs
 def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, monkeypatch):
     """Another run of the same encoder finds it, with its curves, and has its numbers."""
-    (first,) = run_train("control=twins")
+    (first,) = run_train()
     monkeypatch.setattr("jne.fitting.fit.train_module", lambda *_, **__: 1 / 0)
     more = ("jacobian.variants=[l1,l2]", "stats.alpha=0.01", "baseline=[]", "name=other")
-    made = run_train("control=twins", *more)
+    made = run_train(*more)
     (second,) = set(made) - {first}
     assert (first / "encoder.pt").read_bytes() == (second / "encoder.pt").read_bytes()
     assert (first / "epochs.csv").read_bytes() == (second / "epochs.csv").read_bytes()
     ours, theirs = Results(second).voxels, Results(first).voxels
-    for column in ("r2", "jne", "w"):
+    for column in ("r2", "jne"):
         np.testing.assert_array_equal(ours[column], theirs[column])
     used = status(first)["stages"]
-    assert sorted(name.partition("/")[0] for name in used) == [
-        "baseline", "fit", "twins",
-    ]  # fmt: skip
+    assert sorted(name.partition("/")[0] for name in used) == ["baseline", "fit"]
     assert set(status(second)["stages"]) == set(used)  # the evidence needs the baseline, too
     client = MlflowClient(store)
     for folder in (first, second):  # the curves are those of the training, whoever trained
@@ -148,7 +146,7 @@ def test_what_does_not_change_the_encoder_does_not_train_it(run_train, store, mo
     "override",
     [
         "seed=1", "optimizer.lr=0.01", "trainer.max_epochs=2", "encoder.hidden_width=8",
-        "data.n_train=79", "control=shuffle", "control=twins", "readout=trained",
+        "data.n_train=79", "control=shuffle", "readout=trained",
         "trainer.batch_size=16", "jacobian.trajectory=2",
     ],
 )  # fmt: skip
@@ -157,7 +155,7 @@ def test_what_changes_the_encoder_is_part_of_its_name(tmp_path, override):
     for overrides in ((), (override,)):
         config, source = check_config(compose_train(tmp_path, *TINY_COHORT, *TINY, *overrides))
         stages = Stages(tmp_path / "stages")
-        targets = targets_of(load_data(source, config), config, stages)
-        followed = trajectory_of(targets, config.jacobian, config.seed)
-        names.append(fit(targets, config, stages, trajectory=followed).identity)
+        data = load_data(source, config)
+        followed = trajectory_of(data, config.jacobian, config.seed)
+        names.append(fit(data, config, stages, trajectory=followed).identity)
     assert names[0] != names[1]

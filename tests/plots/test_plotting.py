@@ -50,12 +50,11 @@ def test_regions_have_medians_units_and_the_number_of_voxels(run):
 
 
 def test_the_level_of_the_null_is_drawn_where_the_table_has_it(run):
-    voxels = run.voxels.assign(jne_twin=np.linspace(0, 1, 15))
-    medians = voxels.dropna(subset=["jne"]).groupby("roi", observed=True)["jne_twin"].median()
-    dashed = [segment[0, 1] for segment in segments(plotting.plot_by_roi(voxels))[3:]]
-    np.testing.assert_allclose(dashed, medians)
-    legend = plotting.plot_by_roi(voxels).get_legend().get_texts()
-    assert "median JNE twin" in [text.get_text() for text in legend]
+    voxels = run.voxels.dropna(subset=["r2"])
+    medians = voxels.groupby("roi", observed=True)["r2_ridge"].median()
+    axes = plotting.plot_by_roi(run, "r2")
+    np.testing.assert_allclose([segment[0, 1] for segment in segments(axes)[3:]], medians)
+    assert "median R² ridge" in [text.get_text() for text in axes.get_legend().get_texts()]
     r2 = plotting.plot_by_roi(run.voxels.assign(r2=np.linspace(-1, 1, 15)), "r2")
     assert r2.get_ylim()[0] < -1
     assert any(list(line.get_ydata()) == [0, 0] for line in r2.lines)

@@ -4,54 +4,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jne.results.contents import roi_table, summarise, twin_q, voxel_table
+from jne.results.contents import roi_table, summarise, voxel_table
 
-AVERAGED = [
-    "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "jne_twin", "w", "mean_deviation",
-]  # fmt: skip
+AVERAGED = ["r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "mean_deviation"]
 
 
-def table_of(n_draws, n=60):
-    """Random voxels in three ROIs and none, of which some have no scores, JNE or twin."""
-    rng = np.random.default_rng(n_draws)
+def table_of(n=60):
+    """Random voxels in three ROIs and none, of which some have no scores or JNE."""
+    rng = np.random.default_rng(1)
     names = ("r2", "p", "p_fdr", "r2_ridge", "r2_kernel", "jne", "mean_deviation", "jne_ss_p95",
              "jne_calibrated", "nonlinear_p_fdr")  # fmt: skip
-    voxels = pd.DataFrame({name: rng.random(n) for name in (*names, "r2_twin")})
+    voxels = pd.DataFrame({name: rng.random(n) for name in names})
     voxels["jne"] += 0.2
     voxels.insert(0, "roi", rng.choice(["V1", "V2", "EBA", ""], n))
     voxels["status"] = np.where(np.arange(n) < 4, "constant", "ok")
     voxels.loc[4:5, "status"] = "missing"
-    twins = rng.random((n_draws, n)) * rng.choice([0.1, 0.5, 1], n)
-    voxels["jne_twin"] = twins.mean(axis=0)
-    if n_draws > 1:
-        voxels[[f"jne_twin_{k + 1}" for k in range(n_draws)]] = twins.T
-    voxels["w"] = voxels["jne"] - voxels["jne_twin"]
-    voxels.loc[:5, [*names, "r2_twin", "jne_twin", "w"]] = np.nan
-    voxels.loc[6:9, ["jne", "jne_twin", "w", "mean_deviation", "jne_ss_p95"]] = np.nan
+    voxels.loc[:5, [*names]] = np.nan
+    voxels.loc[6:9, ["jne", "mean_deviation", "jne_ss_p95"]] = np.nan
     return voxels
 
 
-def brute_q(voxels, n_draws):
-    """The smallest rate at which each voxel is found, by the formula of Barber & Candes."""
-    names = [f"jne_twin_{k + 1}" for k in range(n_draws)] if n_draws > 1 else ["jne_twin"]
-    twins, jne = voxels[names].to_numpy(), voxels["jne"].to_numpy()
-    w = np.full(len(voxels), np.nan)
-    for v in range(len(voxels)):
-        values = sorted([jne[v], *twins[v]])
-        sign = np.sign(jne[v] - max(twins[v]))
-        w[v] = (values[-1] - np.median(values[:-1])) * sign
-    w[np.isnan(jne)] = np.nan
-    q = np.where(np.isnan(w), np.nan, 1.0)
-    for t in np.abs(w[np.isfinite(w) & (w != 0)]):
-        ratio = (1 + (w <= -t).sum()) / (n_draws * max((w >= t).sum(), 1))
-        q[w >= t] = np.minimum(q[w >= t], ratio)
-    return q
-
-
-@pytest.mark.parametrize("n_draws", [1, 3])
-def test_means_by_roi_and_the_share_of_nonlinear_voxels(n_draws):
-    voxels = table_of(n_draws)
-    np.testing.assert_allclose(twin_q(voxels), brute_q(voxels, n_draws))
+def test_means_by_roi_and_the_share_of_nonlinear_voxels():
+    voxels = table_of()
     table = roi_table(voxels)
     assert list(table["roi"]) == ["V1", "V2", "EBA", "all"]
     assert list(table) == [
@@ -60,7 +34,6 @@ def test_means_by_roi_and_the_share_of_nonlinear_voxels(n_draws):
         *AVERAGED,
         "jne_ss_mean",
         "nonlinear",
-        "nonlinear_by_twins",
     ]
     for row in table.to_dict("records"):
         chosen = voxels if row["roi"] == "all" else voxels[voxels["roi"] == row["roi"]]
@@ -68,19 +41,15 @@ def test_means_by_roi_and_the_share_of_nonlinear_voxels(n_draws):
         for name in AVERAGED:
             assert row[name] == pytest.approx(chosen[name].mean()), name
         assert row["jne_ss_mean"] == pytest.approx((chosen["jne"] ** 2).mean())
-        q = brute_q(chosen, n_draws)
-        assert row["nonlinear_by_twins"] == (q <= 0.1).sum() / np.isfinite(q).sum()
         assert row["nonlinear"] == (chosen["nonlinear_p_fdr"].dropna() <= 0.1).mean()
     assert 0 < table["nonlinear"].iloc[-1] < 1
-    assert 0 < table["nonlinear_by_twins"].iloc[-1] < 1
 
 
-@pytest.mark.parametrize("n_draws", [1, 3])
-def test_the_scalars_of_a_run(n_draws):
-    voxels = table_of(n_draws)
+def test_the_scalars_of_a_run():
+    voxels = table_of()
     voxels.loc[20, "p_fdr"] = 0.3
     summary = summarise(voxels, alpha=0.3)
-    r2, jne, w = (voxels[name].dropna().to_numpy() for name in ("r2", "jne", "w"))
+    r2, jne = (voxels[name].dropna().to_numpy() for name in ("r2", "jne"))
     expected = {
         "r2/mean": r2.mean(), "r2/median": np.median(r2), "r2/max": r2.max(),
         "r2/significant_share": (voxels["p_fdr"].dropna() < 0.3).mean(),
@@ -92,11 +61,7 @@ def test_the_scalars_of_a_run(n_draws):
         "mean_deviation/mean": np.nanmean(voxels["mean_deviation"]),
         "jne_calibrated/mean": np.nanmean(voxels["jne_calibrated"]),
         "nonlinear/all": (voxels["nonlinear_p_fdr"].dropna() <= 0.1).mean(),
-        "w/mean": w.mean(), "w/median": np.median(w), "w/positive_share": (w > 0).mean(),
     }  # fmt: skip
-    q = brute_q(voxels, n_draws)
-    for percent in (5, 10, 20):
-        expected[f"w/nonlinear_at_q{percent:02}"] = (q <= percent / 100).sum()
     for roi, rows in voxels[voxels["roi"] != ""].groupby("roi"):
         expected |= {f"{name}/{roi}": rows[name].mean() for name in AVERAGED}
         expected[f"jne_ss/{roi}"] = (rows["jne"] ** 2).mean()
@@ -110,14 +75,14 @@ def test_the_scalars_of_a_run(n_draws):
 
 
 def test_a_run_that_left_no_voxel_out_counts_none():
-    voxels = table_of(1).iloc[10:]
+    voxels = table_of().iloc[10:]
     assert summarise(voxels, 0.05)["voxels"] == {
         "all": 50, "scored": 50, "measured": 50, "constant": 0, "missing": 0,
     }  # fmt: skip
 
 
 def test_of_many_regions_those_of_the_paper_are_metrics():
-    voxels = table_of(1)
+    voxels = table_of()
     for n, expected in ((12, 12), (13, 0)):
         voxels["roi"] = [f"area{k % n:02}" for k in range(len(voxels))]
         metrics = summarise(voxels, 0.05)["metrics"]

@@ -73,7 +73,7 @@ def test_what_is_compared_and_what_is_chosen():
         assert changed.setting != base.setting, other
     for other in ({"subject": "x"}, {"placement": "loc1"}, {"activation": "gelu"},
                   {"data": {"name": "made", "n_train": 11}},
-                  {"control": {"kind": "twins"}}):  # fmt: skip
+                  {"control": {"kind": "shuffle"}}):  # fmt: skip
         assert settings_of(config_of(**other)).group != base.group, other
     for other in ({"seed": 1}, {"jacobian": {"device": "cuda"}}, {"output": "x"}):
         changed = settings_of(config_of(**other))

@@ -17,7 +17,6 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import prepare
 from jne.fitting.fit import Fitted
 from jne.measuring.config import JacobianConfig
-from jne.nulls.config import ControlConfig
 from jne.simulation.candidates import MEASURES, Clock, FittedCohort, Measured, measured
 from jne.simulation.measures import at_most
 from jne.simulation.worlds import Cohort
@@ -37,7 +36,6 @@ CONFIG = {
     "jacobian": JacobianConfig(
         voxels="all", variants=["l1"], precision="float32", device="cpu", max_memory_gb=1
     ),
-    "control": ControlConfig(kind="twins"),
 }  # fmt: skip
 
 
@@ -66,7 +64,7 @@ def test_every_measure_gives_a_number_per_voxel(cohort):
         assert value.shape == (8,)
         assert np.isfinite(value).any(), name
         assert (p is None) or ((p >= 0) & (p <= 1)).all()
-        assert (q is None) == (p is None) or name == "w"
+        assert (q is None) == (p is None)
         assert cohort.clock.cost(f"measure {name}") > 0
 
 

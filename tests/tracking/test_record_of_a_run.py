@@ -87,12 +87,6 @@ def test_a_logged_model_predicts_raw_responses_from_raw_features(run_train, arra
 
 
 @pytest.mark.runs
-def test_the_model_of_a_run_with_twins_predicts_the_voxels_alone(run_train, arrays, store):
-    (folder,) = run_train(*arrays, "control=twins", "tracking.log_model=true")
-    check_model(folder, store, status(folder)["mlflow_run_id"])
-
-
-@pytest.mark.runs
 def test_a_model_of_a_class_of_a_stranger_needs_trust(run_train, arrays):
     (folder,) = run_train(*arrays)
     saved = torch.load(folder / "encoder.pt", weights_only=True)

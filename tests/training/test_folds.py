@@ -130,7 +130,6 @@ def test_pure_noise_is_not_predicted(run_train, arrays, tmp_path):
 @pytest.mark.parametrize(
     ("override", "key"),
     [
-        ("control=twins", "control.kind"),
         ("jacobian.trajectory=3", r"jacobian\.trajectory"),
         ("tracking.log_model=true", r"tracking\.log_model"),
     ],

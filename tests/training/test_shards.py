@@ -31,7 +31,7 @@ from jne.training import shards
 from jne.training.config import check_config
 
 MORE_VOXELS = "data.voxels_per_roi=12"  # 120
-ALL_STAGES = ("control=twins", "control.share=0.5", "control.draws=2", "jacobian.trajectory=5",
+ALL_STAGES = ("control=shuffle", "jacobian.trajectory=5",
               "jacobian.variants=[l1,l2]", "jacobian.voxels=[V1,V2,V3,V4,EBA]")  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_shards_in_any_order_are_the_whole(run_shard, whole, tmp_path, store, ca
 
 
 @pytest.mark.slow
-def test_twins_variants_and_a_trajectory_in_shards(run_train, tmp_path, store):
+def test_variants_and_a_trajectory_in_shards(run_train, tmp_path, store):
     run_train(MORE_VOXELS, *ALL_STAGES)
     whole = only_run(tmp_path)
     expected = contents(whole)

@@ -166,7 +166,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["optimizer.weight_decay=true"], "optimizer.weight_decay=True: input should be a number"),
         (["activation=rleu"], r"activation=rleu: there is no such choice; .* relu\? \(gelu, relu"),
         (["encoder=cubic"], r"encoder=cubic: there is no such choice \(ridge, kernel, linear, "),
-        (["control=twins", "control.share=0"], "control.share=0: input should be greater than 0"),
+        (["control=shufle"], r"control=shufle: there is no such choice; did you mean shuffle\?"),
         (["tracking.uri=./mlruns"], "tracking.uri=./mlruns: .*use sqlite"),
         (["jacobian.voxels=[V1,V9]"], "jacobian.voxels: unknown ROI 'V9'; this data has V1, V2"),
         (["jacobian.trajectory=[V9]"], "jacobian.trajectory: unknown ROI 'V9'; this data has V1"),

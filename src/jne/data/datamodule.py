@@ -17,8 +17,6 @@ from jne.data.from_folds import FromFolds
 from jne.data.prepared import Prepared
 from jne.data.responses import (
     Responses,
-    Twins,
-    WithTwins,
     check_vary,
     float32,
     unscaled,
@@ -56,7 +54,7 @@ class Batches:
     def __init__(
         self,
         features: Tensor,
-        responses: Responses | WithTwins,
+        responses: Responses,
         rows: NDArray,
         batch_size: int,
         n_parts: int = 1,
@@ -165,27 +163,10 @@ class StandardisedData(pl.LightningDataModule):
             )
         centre = float32(mean[self.kept])
         self.response_scale = float32(scale[self.kept])
-        self.responses: Responses | WithTwins = Responses(
-            values, order, self.kept, centre, self.response_scale
-        )
+        self.responses = Responses(values, order, self.kept, centre, self.response_scale)
         offset = None if response_offset is None else response_offset[self.kept]
         self.response_mean = with_offset(centre, offset)
-        self.twins: Twins | None = None
         self._set_batch_bytes()
-
-    def with_twins(self, twins: Twins) -> Self:
-        """The same data with twins, whose T outputs follow those of the real voxels."""
-        assert isinstance(self.responses, Responses)
-        other = copy(self)
-        other.twins, other.responses = twins, WithTwins(self.responses, twins.responses)
-        owner = np.tile(twins.voxels, twins.n_draws)
-        mean = self.response_mean[owner] + twins.mean * self.response_scale[owner]
-        other.response_mean = torch.cat([self.response_mean, mean])
-        scale = twins.scale * self.response_scale[owner]
-        other.response_scale = torch.cat([self.response_scale, scale])
-        other.identity = {**self.identity, "twins": twins.identity}
-        other._set_batch_bytes()
-        return other
 
     def with_responses(self, values: NDArray[np.float32]) -> Self:
         """The same stimuli with other responses (N, K), which are not standardised."""
@@ -226,7 +207,7 @@ class StandardisedData(pl.LightningDataModule):
 
     @property
     def n_outputs(self) -> int:
-        """The encoder's number of outputs: V', or V' + T with twins."""
+        """The encoder's number of outputs: V', or K of `with_responses`."""
         return self.responses.shape[1]
 
     def all_voxels(self, values: NDArray, chosen: NDArray | None = None) -> NDArray:

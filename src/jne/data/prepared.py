@@ -346,10 +346,10 @@ def _inputs(source: Source) -> list[dict[str, Any]]:
 
 def _key_of(source: Source, path: Path) -> str:
     """The config key that leads to a file; `data` for one that is below a folder."""
-    for name, field in type(source).model_fields.items():
+    for name, about in type(source).model_fields.items():
         value = getattr(source, name)
         if isinstance(value, Path) and getattr(source, "root", Path()) / value == path:
-            return f"data.{field.alias or name}"
+            return f"data.{about.alias or name}"
     return "data"
 
 

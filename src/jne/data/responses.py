@@ -1,6 +1,4 @@
-"""Responses, standardised in memory or read from disk; and those of twins beside them."""
-
-from dataclasses import dataclass
+"""Responses, standardised in memory or read from disk."""
 
 import numpy as np
 import torch
@@ -8,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from jne.errors import InputError
-from jne.utils.blocks import among_all, voxel_blocks
+from jne.utils.blocks import voxel_blocks
 
 _IN_MEMORY = 2**30  # up to these bytes, responses are standardised once and held in memory
 
@@ -58,55 +56,10 @@ class Responses:
         return torch.from_numpy(values).sub_(self._mean[voxels]).div_(self._scale[voxels])
 
 
-@dataclass(frozen=True)
-class Twins:
-    """Surrogate voxels to train on beside the V' real ones, each the twin of one of them.
-
-    There are `n_draws` twins of each of K voxels, T = n_draws K, draw after draw.
-    """
-
-    voxels: NDArray[np.int64]
-    """(K,), which of the V' trained voxels have twins."""
-    n_draws: int
-    responses: NDArray[np.float32]
-    """(N, T), standardised by the training stimuli."""
-    mean: Tensor
-    scale: Tensor
-    """(T,), of the training stimuli, in units of the standardised responses of their owners."""
-    identity: str
-    """Stands for them in a store of stages."""
-
-    def per_draw(self, values: NDArray, n_voxels: int) -> NDArray[np.float64]:
-        """Values (T,) as (n_draws, n_voxels); NaN for voxels without a twin."""
-        return among_all(values.reshape(self.n_draws, -1), self.voxels, n_voxels)
-
-
 def unscaled(values: NDArray[np.float32]) -> Responses:
     """Responses (N, V') that need no standardisation."""
     n = values.shape[1]
     return Responses(values, None, np.arange(n), torch.zeros(n), torch.ones(n))
-
-
-class WithTwins:
-    """Responses (N, V' + T): those of the real voxels, then those of the twins."""
-
-    def __init__(self, real: Responses, twins: NDArray[np.float32]) -> None:
-        self._real = real
-        self._twins = unscaled(twins)
-        self.shape = (len(twins), real.shape[1] + twins.shape[1])
-
-    def __getitem__(self, rows: NDArray | slice) -> Tensor:
-        return torch.cat([self._real[rows], self._twins[rows]], dim=1)
-
-    def block(self, rows: NDArray, voxels: slice) -> Tensor:
-        n_real = self._real.shape[1]
-        blocks = []
-        if voxels.start < n_real:
-            blocks.append(self._real.block(rows, slice(voxels.start, min(voxels.stop, n_real))))
-        if voxels.stop > n_real:
-            twins = slice(max(voxels.start - n_real, 0), voxels.stop - n_real)
-            blocks.append(self._twins.block(rows, twins))
-        return torch.cat(blocks, dim=1)
 
 
 def voxel_statistics(values: NDArray, train: NDArray) -> tuple[NDArray, NDArray, NDArray]:

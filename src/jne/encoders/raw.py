@@ -19,10 +19,9 @@ _ROWS_AT_ONCE = 2**11
 class RawEncoder(nn.Module):
     """Features as they are in the data to responses in the units of the data, NaN if not trained.
 
-    encoder: standardised features (N, D) to V' or more outputs; more where twins follow the voxels.
-    scaling: feature_mean, feature_scale (D,) and response_mean, response_scale, one per output, the
-    means in float64 where float32 cannot hold the data. trained: (V,), whether a voxel has an
-    encoder.
+    encoder: standardised features (N, D) to (N, V'). scaling: feature_mean, feature_scale (D,) and
+    response_mean, response_scale (V',), the means in float64 where float32 cannot hold the data.
+    trained: (V,), whether a voxel has an encoder.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class RawEncoder(nn.Module):
         predicted = self.encoder(self.standardised(features))
         predicted = predicted * self.response_scale + self.response_mean
         responses = predicted.new_full((len(features), len(self.trained)), torch.nan)
-        responses[:, self.trained] = predicted[:, : int(self.trained.sum())]
+        responses[:, self.trained] = predicted
         return responses
 
     def predict(self, features: ArrayLike) -> NDArray[np.floating]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.same_data import other_data, other_settings
-from jne.evaluation.subjects import Subject, by_subject, has_twins, unlike_subjects
+from jne.evaluation.subjects import Subject, by_subject, unlike_subjects
 from jne.results import Results
 from jne.results.contents import is_linear
 from jne.results.folder import finished_status
@@ -76,16 +76,13 @@ class Newest:
         if not chosen:
             wanted = self.recorded.filter
             key, value = ("filter", wanted) if wanted else ("runs", "newest")
-            message = (
-                "no finished training run of a nonlinear encoder in the MLflow experiment; one of "
-                "control=twins is read beside one without, which train.py makes"
-            )
+            message = "no finished training run of a nonlinear encoder in the MLflow experiment"
             raise InputError(key, "; left out: ".join([message, *self.left_out]), value)
         chosen.sort(key=lambda runs: (runs[0].config["data"]["name"], runs[0].config["subject"]))
         return [run for runs in chosen for run in runs]
 
     def _of_subject(self, newest: RecordedRun) -> list[Results]:
-        """The newest nonlinear run; beside it its other seeds, the linear run, that with twins."""
+        """The newest nonlinear run; beside it its other seeds and the linear run."""
         subject = newest.match.subject
         for run in self.recorded.newest_first(role="nonlinear", subject=subject):
             nonlinear = self._read(run)
@@ -95,10 +92,8 @@ class Newest:
             self._leave_out(f"{newest.folder}, beside which there is no nonlinear run")
             return []
         data = {"contents": run.match.contents}
-        repeat = data | {"settings": run.match.settings}
         linear = self._beside(nonlinear, {"role": "linear", "subject": subject}, data)
-        twins = self._beside(nonlinear, {"role": "twins", "subject": subject}, repeat)
-        return [nonlinear, *self._seeds(nonlinear, run), *filter(None, (linear, twins))]
+        return [nonlinear, *self._seeds(nonlinear, run), *([linear] if linear else [])]
 
     def _seeds(self, nonlinear: Results, run: RecordedRun) -> list[Results]:
         """The newest run of each other seed. Only those on other data are worth a sentence."""
@@ -161,8 +156,7 @@ def _named_folders(config: EvaluateConfig, name: str) -> list[Path]:
 def _chosen_folders(file: Path) -> list[Path]:
     """The runs that a sweep chose by their validation loss, from its best.csv.
 
-    Of a linear encoder, or with control=twins, only the first seed counts: a report has one such
-    run per subject.
+    Of a linear encoder, only the first seed counts: a report has one such run per subject.
     """
     with reading(file, "runs"):
         table = read_table(file)
@@ -175,5 +169,5 @@ def _chosen_folders(file: Path) -> list[Path]:
     for names in named:
         of_setting = [file.parent / name for name in names.split(RUN_SEPARATOR)]
         first = Results(of_setting[0])
-        folders += of_setting[:1] if is_linear(first.voxels) or has_twins(first) else of_setting
+        folders += of_setting[:1] if is_linear(first.voxels) else of_setting
     return folders

@@ -6,7 +6,7 @@ JNE describes an encoder. It says something about the voxels where
    which they lie, together, tested over stimuli at `stats.alpha`. In runs without evidence, the
    encoder predicts them better than a linear model of the same features: the mean of R² minus that
    of ridge regression is above 0 by a one-sided paired t test over voxels;
-2. any of them is nonlinear, by unseen responses, or by linear twins in runs without that evidence.
+2. any of them is nonlinear, by unseen responses, in runs with that evidence.
    The rate of false discoveries is that among them alone: where most of a brain is nonlinear, few
    false ones may yet be most of those in a linear region.
 
@@ -41,16 +41,11 @@ def why_unclaimed(data: SubjectData, voxels: pd.DataFrame) -> str:
         reason = _not_in_unseen_responses(data.evidence, voxels, alpha)
     if reason:
         return reason
-    if "nonlinear_p" in analysed:
-        tested = analysed[analysed["r2_linear_part"].notna()]
-        p = tested["nonlinear_p"].to_numpy(dtype=np.float64)
-        n_nonlinear = int((prediction.fdr(p) <= data.config.inference.q).sum())
-    elif data.subject.twins is not None:
-        tested = analysed[analysed["w"].notna()]
-        n_nonlinear = data.n_nonlinear(tested)
-    else:
+    if "nonlinear_p" not in analysed:
         return ""
-    if len(tested) and not n_nonlinear:
+    tested = analysed[analysed["r2_linear_part"].notna()]
+    p = tested["nonlinear_p"].to_numpy(dtype=np.float64)
+    if len(tested) and not (prediction.fdr(p) <= data.config.inference.q).any():
         return f"none of {len(tested)} voxels is nonlinear at a false discovery rate of {data.rate}"
     return ""
 

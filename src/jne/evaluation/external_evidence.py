@@ -139,7 +139,7 @@ def external_evidence(
 
 
 def _training_data(run: Results, root: Path) -> EncodingData:
-    """What the encoder was trained on, without twins. Raises InputError where it is gone.
+    """What the encoder was trained on. Raises InputError where it is gone.
 
     The run may be anybody's: of what it says, only the name of a folder below `root` is taken, and
     only data with the digests of the run's are read.

@@ -22,8 +22,6 @@ class Subject:
     linear: Results | None = None
     seeds: list[Results] = field(default_factory=list)
     """Repeats of the nonlinear run with other seeds."""
-    twins: Results | None = None
-    """The nonlinear run with control=twins."""
     by: str = ""
     """The config key in which `variations` differ; empty where there are none."""
     variations: dict[str, Results] = field(default_factory=dict)
@@ -38,28 +36,23 @@ class Subject:
 
     @property
     def runs(self) -> list[Results]:
-        named = [self.nonlinear, self.linear, *self.seeds, self.twins, *self.variations.values()]
+        named = [self.nonlinear, self.linear, *self.seeds, *self.variations.values()]
         return list({run.path: run for run in named if run is not None}.values())
-
-
-def has_twins(run: Results) -> bool:
-    """Whether the encoder was trained on linear twins, too (control=twins)."""
-    return run.config["control"]["kind"] == "twins"
 
 
 def by_subject(runs: list[Results], by: str | None = None) -> list[Subject]:
     """The runs grouped by subject, in the order in which the subjects first occur.
 
     Subjects of several data sets are different people, whatever they are called: their names begin
-    with that of the data. A linear encoder with twins is left out: its W is 0.
+    with that of the data.
 
     by: a config key, such as activation, in which the runs of a subject may differ. Its subject's
     runs are those with the value of the run with the lowest validation loss; of every value, one
     run is among `variations`.
 
     Raises InputError where a subject has no nonlinear run, nonlinear runs that differ in more than
-    the seed, the twins and `by`, several linear runs or several with twins, or runs on different
-    data, and where one of several subjects is called `all`.
+    the seed and `by`, several linear runs, or runs on different data, and where one of
+    several subjects is called `all`.
     """
     several = len({run.config["data"]["name"] for run in runs}) > 1
     grouped: dict[str, list[Results]] = {}
@@ -98,9 +91,7 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
     variations: dict[str, list[Results]] = {}
     for run in sorted(runs, key=lambda run: _position(_value(run, by))):
         variations.setdefault(str(_value(run, by)), []).append(run)
-    plain = [
-        run for run in runs if not has_twins(run) and (by == "encoder" or not is_linear(run.voxels))
-    ]
+    plain = [run for run in runs if by == "encoder" or not is_linear(run.voxels)]
     nonlinear = [run for run in plain if not is_linear(run.voxels)]
     if len({str(_value(run, by)) for run in plain}) < 2 or not nonlinear:
         raise InputError(
@@ -119,7 +110,7 @@ def _varied(name: str, runs: list[Results], by: str) -> Subject:
                 value=by,
             )
     same = variations[str(_value(best, by))]
-    linear = [run for run in runs if is_linear(run.voxels) and not has_twins(run)]
+    linear = [run for run in runs if is_linear(run.voxels)]
     if len(linear) == 1 and by in ("activation", "placement", "encoder"):
         same = [*(run for run in same if run is not linear[0]), *linear]
     subject = _subject(name, [best, *(run for run in same if run is not best)])
@@ -158,47 +149,30 @@ def _is_part(key: str, by: str) -> bool:
 def _subject(name: str, runs: list[Results]) -> Subject:
     for run in runs[1:]:
         _check_same_data(runs[0], run)
-    linear = [run for run in runs if is_linear(run.voxels) and not has_twins(run)]
-    twins = [run for run in runs if has_twins(run) and not is_linear(run.voxels)]
-    nonlinear = [run for run in runs if not is_linear(run.voxels) and not has_twins(run)]
-    if not nonlinear and not linear:
-        raise InputError(
-            "runs",
-            f"only runs of {name} with control=twins; name the run without it beside "
-            f"{runs[0].path}",
-        )
+    linear = [run for run in runs if is_linear(run.voxels)]
+    nonlinear = [run for run in runs if not is_linear(run.voxels)]
     if not nonlinear:
         raise InputError(
             "runs",
             f"no nonlinear run of {name} among those named; name one beside the linear run "
             f"{linear[0].path}, whose JNE is 0",
         )
-    for other in (*nonlinear[1:], *twins):
+    for other in nonlinear[1:]:
         differing = differing_keys(nonlinear[0], other)
         if differing:
             raise InputError(
                 "runs",
                 f"two nonlinear runs of {name} differ in {', '.join(differing)}, so they are "
-                f"not repeats with another seed or with twins; name only one of "
+                f"not repeats with another seed; name only one of "
                 f"{nonlinear[0].path} and {other.path}, or compare them by a key: by=KEY",
             )
-    return Subject(
-        name,
-        nonlinear[0],
-        _only(linear, "linear runs", name),
-        nonlinear[1:],
-        _only(twins, "runs with control=twins", name),
-    )
-
-
-def _only(runs: list[Results], kind: str, subject: str) -> Results | None:
-    if len(runs) > 1:
+    if len(linear) > 1:
         raise InputError(
             "runs",
-            f"{len(runs)} {kind} of {subject}; name only one of "
-            f"{', '.join(str(run.path) for run in runs)}",
+            f"{len(linear)} linear runs of {name}; name only one of "
+            f"{', '.join(str(run.path) for run in linear)}",
         )
-    return runs[0] if runs else None
+    return Subject(name, nonlinear[0], linear[0] if linear else None, nonlinear[1:])
 
 
 def _check_same_data(first: Results, other: Results, by: str = "") -> None:

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ from rich.progress import TaskID
 
 from jne.analysis import hierarchy, prediction, reliability, selectivity
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
-from jne.columns import TWINS, baselines, names
+from jne.columns import baselines
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.external_test import ExternalTest, external_test
@@ -23,11 +22,9 @@ from jne.evaluation.missing_variants import missing_variants
 from jne.evaluation.subjects import Subject
 from jne.jacobian import variant_column
 from jne.results import Results
-from jne.results.contents import twin_q
 from jne.results.evidence import RegionEvidence
 from jne.roi import ROIS, TIERS, check_known, ordered, rois_of, tier_of
 from jne.stages import Stages
-from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.progress import say, stage_progress
 
@@ -46,7 +43,7 @@ class SubjectData:
     """The runs."""
     voxels: pd.DataFrame
     """One row per voxel: the voxel table of the nonlinear run, without its scores, then the
-    columns of `jne.columns` from evaluate.py, and with a run of control=twins those from it."""
+    columns of `jne.columns` from evaluate.py."""
     rois: list[str]
     """The ROIs reported, in order: at most MAX_REPORTED, unless the config names more."""
     clusters: Clusters
@@ -83,13 +80,11 @@ class SubjectData:
     def shown_rois(self) -> list[str]:
         """The ROIs that figures show: all in the order of `rois`, or the most nonlinear of many.
 
-        These come first, by the median over the analysed voxels of W, where there is one, else of
-        JNE.
+        These come first, by the median of JNE over the analysed voxels.
         """
         if len(self.rois) <= MAX_SHOWN:
             return self.rois
-        measure = "w" if "w" in self.voxels else "jne"
-        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
+        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")["jne"]
         median, enough = reported.median(), reported.count() >= hierarchy.MIN_VOXELS
         chosen = median[enough] if enough.any() else median
         return [str(roi) for roi in chosen.nlargest(MAX_SHOWN).index]
@@ -112,24 +107,13 @@ class SubjectData:
             return ""
         which = f"the first {n} of {len(self.rois)} regions"
         if len(self.rois) > MAX_SHOWN:
-            measure = "W" if "w" in self.voxels else "JNE"
-            which = f"the {n} of {len(self.rois)} regions with the highest median {measure}"
+            which = f"the {n} of {len(self.rois)} regions with the highest median JNE"
         return f"{which}; the tables have all"
 
     @property
     def rate(self) -> str:
         """The false discovery rate, for a sentence."""
         return f"{100 * self.config.inference.q:g} %"
-
-    def n_nonlinear(self, voxels: pd.DataFrame) -> int:
-        """How many of these rows of `analysed` are nonlinear by twins, at the rate among them.
-
-        Where most voxels of the brain are nonlinear, few false ones are a small share of all that
-        are found, and may yet be most of those found in a linear region.
-        """
-        assert self.subject.twins is not None
-        q = twin_q(self.subject.twins.voxels.loc[voxels.index])
-        return int((q <= self.config.inference.q).sum())
 
     @property
     def encoders(self) -> list[str]:
@@ -244,8 +228,6 @@ def _voxel_table(
     table["jne_half1"], table["jne_half2"] = reliability.split_halves(
         deviation, config.seed, among=table["analysed"].to_numpy()
     )
-    if subject.twins is not None:
-        table = table.assign(**_against_twins(subject.twins, table["analysed"], config.inference.q))
     if "nonlinear_p_fdr" in table:
         table["nonlinear"] = _nonlinear(table, config.inference.q)
     return table
@@ -258,24 +240,6 @@ def _nonlinear(table: pd.DataFrame, rate: float) -> pd.Series:
     """
     nonlinear = (table["nonlinear_p_fdr"] <= rate).astype("boolean")
     return nonlinear.mask(table["r2_linear_part"].isna())
-
-
-def _against_twins(run: Results, analysed: pd.Series, rate: float) -> dict[str, Any]:
-    """The columns that a run with control=twins adds."""
-    columns: dict[str, Any] = {
-        "jne_twins_fit": run.voxels["jne"],
-        **_reported(run.voxels, TWINS),
-    }
-    q = among_all(twin_q(run.voxels[analysed]), analysed.to_numpy(), len(analysed))
-    nonlinear = pd.Series(q <= rate, index=analysed.index, dtype="boolean")
-    columns |= {"q": q, "nonlinear": nonlinear.mask(np.isnan(q))}
-    return columns
-
-
-def _reported(voxels: pd.DataFrame, source: str) -> dict[str, pd.Series]:
-    """The columns of a run's table from this source that the report's table has, too."""
-    chosen = names(voxels, lambda entry: entry.source == source and entry.reported)
-    return {name: voxels[name] for name in chosen}
 
 
 def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:

@@ -38,7 +38,7 @@ def baseline_columns(
     """Columns (V',) for the voxel table: r2_KIND, the test R2, KIND_penalty and KIND_penalty_end.
 
     kinds: `ridge`, from the features; `kernel`, as encoder=kernel, and refused by InputError where
-        its kernels do not fit the memory. data: without twins.
+        its kernels do not fit the memory.
     """
     columns: dict[str, NDArray[np.float32]] = {}
     for kind in kinds:

@@ -16,7 +16,7 @@ which scales the gradient of each weight by itself and so is not invariant to ro
 components as it treats voxels (docs/encoders.md).
 
 N training stimuli, n validation stimuli, D features, H width of the last hidden layer, V trained
-voxels (with twins, V' + T), K components.
+voxels, K components.
 """
 
 from dataclasses import asdict, dataclass

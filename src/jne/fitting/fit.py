@@ -96,7 +96,6 @@ def fit(
     Parameters
     ----------
     data
-        With twins, these are trained on, too.
     settings
         `readout=stacked` solves for the weights of the last layer when the others are trained, as
         one that is stacked on ridge regression (`jne.fitting.stacking`); `ridge`, or where an

@@ -159,11 +159,11 @@ def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
     rows = np.concatenate([fitted, data.rows["test"]])
     try:
         readout, values = last_layer(encoder, data, rows)
-        weight = readout.weight[: data.n_trained]
+        weight = readout.weight
     except InputError:
         with torch.no_grad():
             outputs = [encoder(block) for block in data.features[rows].split(_STIMULI_AT_ONCE)]
-        values, weight = torch.cat(outputs)[:, : data.n_trained], None
+        values, weight = torch.cat(outputs), None
     features = data.features[fitted], data.features[data.rows["test"]]
     left = _not_linear(*features, values, cross_validation(data))
     return left.float().numpy() if weight is None else _Readout(left, weight)

@@ -30,15 +30,14 @@ from jne.jacobian import (
 from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
 from jne.measuring.scores import Scores
-from jne.utils.blocks import among_all
 from jne.utils.files import atomic_array
 from jne.utils.progress import stage_progress
 
 Compute = Callable[..., None]
 """Takes the arguments of `deviations`, and writes what it writes."""
 
-MEASURED, TWINS_SCRATCH = "measured.npy", "deviation_twins.npy"
-"""Files of deviations while a run is written: of the chosen voxels, and of their twins."""
+MEASURED = "measured.npy"
+"""File of the deviations of the chosen voxels, while a run is written."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +49,8 @@ class Nonlinearity:
     jne_ss: NDArray[np.float32]
     """(N, V), memory-mapped."""
     columns: dict[str, NDArray]
-    """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and jne_ss;
-    with twins, those of `_twin_columns`."""
+    """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and
+    jne_ss."""
     seconds: float
 
     @property
@@ -108,8 +107,6 @@ def measure_nonlinearity(
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if all(isinstance(e, HasResidualChain) or is_linear_layer(e) for e in encoders):
         columns["rms_deviation"] = _rms_deviation(encoders, data, settings)
-    if data.twins is not None:
-        columns |= _twin_columns(encoders, data, chosen, columns["jne"], settings, folder, compute)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
 
@@ -202,64 +199,8 @@ def _rms_deviation(
             )
             done += len(features)
             progress.update(task, completed=done)  # a linear encoder's takes no step
-            squares += len(features) * np.square(of_part[: data.n_trained], dtype=np.float64)
+            squares += len(features) * np.square(of_part, dtype=np.float64)
     return data.all_voxels(np.sqrt(squares / len(data.rows["test"])).astype(np.float32))
-
-
-def _twin_columns(
-    encoders: Sequence[nn.Module],
-    data: EncodingData,
-    chosen: NDArray[np.int64],
-    jne: NDArray,
-    settings: JacobianConfig,
-    folder: Path,
-    compute: Compute,
-) -> dict[str, NDArray]:
-    """Columns (V,) of the twins of the chosen voxels, whose own `jne` (V,) is known.
-
-    jne_twin, the JNE of the twin; w, the voxel's JNE minus that. With several draws, jne_twin is
-    their mean, and jne_twin_1, jne_twin_2, ... are beside it.
-    """
-    twins = data.twins
-    assert twins is not None
-    outputs = twins_of(chosen, data)
-    measured = jne_of(encoders, data, outputs, settings, folder, "Jacobians of twins", compute)
-    twin_jne = among_all(measured, outputs - data.n_trained, data.n_outputs - data.n_trained)
-    draws = data.all_voxels(twins.per_draw(twin_jne, data.n_trained))
-    mean = draws.mean(axis=0)
-    columns = {"jne_twin": mean, "w": jne - mean}
-    if twins.n_draws > 1:
-        columns |= {f"jne_twin_{k}": draw for k, draw in enumerate(draws, start=1)}
-    return columns
-
-
-def twins_of(chosen: NDArray[np.int64], data: EncodingData) -> NDArray[np.int64]:
-    """The encoder's outputs that are twins of the chosen voxels, draw after draw."""
-    assert data.twins is not None
-    owner = np.tile(data.twins.voxels, data.twins.n_draws)
-    return data.n_trained + np.flatnonzero(np.isin(owner, chosen))
-
-
-def jne_of(
-    encoders: Sequence[nn.Module],
-    data: EncodingData,
-    outputs: NDArray[np.int64],
-    settings: JacobianConfig,
-    folder: Path,
-    title: str,
-    compute: Compute | None = None,
-) -> NDArray[np.float64]:
-    """JNE alone, over the test stimuli, of some of the encoder's outputs: (n_outputs,).
-
-    A killed computation is continued, as in `measure_nonlinearity`.
-    """
-    if not len(outputs):
-        return np.empty(0)
-    path = folder / TWINS_SCRATCH
-    (compute or deviations)(encoders, data, outputs, settings, path, title, only_jne=True)
-    jne = nonlinearity.jne(np.load(path, mmap_mode="r"))
-    path.unlink()
-    return jne
 
 
 def deviations(
@@ -268,14 +209,11 @@ def deviations(
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     path: Path,
-    title: str = "Jacobians",
-    only_jne: bool = False,
     shard: tuple[int, int] | None = None,
 ) -> None:
     """Write the deviations of some of the encoders' outputs to `path`, other arrays beside it.
 
-    encoders: of each of `data.parts`. title: of the progress bar. only_jne: no other variants, nor
-    gain and shape. shard: as of `jacobian_deviation`.
+    encoders: of each of `data.parts`. shard: as of `jacobian_deviation`.
     """
     parts = data.parts
     numbers = range(1, len(parts) + 1)
@@ -283,11 +221,10 @@ def deviations(
         [path] if len(parts) == 1 else [path.with_stem(f"fold_{k}_{path.stem}") for k in numbers]
     )
     for encoder, part, file in zip(encoders, parts, folds, strict=True):
-        _deviations(encoder, part, chosen, settings, file, title, only_jne, shard)
+        _deviations(encoder, part, chosen, settings, file, shard)
     if len(parts) == 1 or not folds[0].exists():  # this shard has no voxels
         return
-    names = [DEFAULT] if only_jne else [*settings.variants, *GAIN_SHAPE]
-    for name in names:
+    for name in (*settings.variants, *GAIN_SHAPE):
         files = [variant_file(file, name) for file in folds]
         arrays = [np.load(file, mmap_mode="r") for file in files]
         shape = len(data.rows["test"]), arrays[0].shape[1]
@@ -304,24 +241,22 @@ def _deviations(
     chosen: NDArray[np.int64],
     settings: JacobianConfig,
     path: Path,
-    title: str,
-    only_jne: bool,
     shard: tuple[int, int] | None,
 ) -> None:
     features = data.split("test")[0]
     with stage_progress() as progress:
-        task = progress.add_task(title, total=len(features), unit="stimuli")
+        task = progress.add_task("Jacobians", total=len(features), unit="stimuli")
         with keys_below("jacobian", SETTINGS):
             jacobian_deviation(
                 encoder.to("cpu").eval(),
                 features,
-                variant=[DEFAULT] if only_jne else settings.variants,
+                variant=settings.variants,
                 voxels=None if len(chosen) == data.n_outputs else chosen,
                 precision=settings.precision,
                 device=settings.device,
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=not only_jne,
+                gain_shape=True,
                 shard=shard,
             )

@@ -57,7 +57,7 @@ def measure_share(
     The variance of the signal comes from repeats, else from the column `noise_ceiling`. Where there
     is neither, and where the stimuli are too few for the features, one sentence says so.
 
-    data: without twins. Shuffled data have no share.
+    Shuffled data have no share.
     """
     if data.identity["order"] is not None:
         return None

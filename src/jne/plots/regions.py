@@ -14,18 +14,17 @@ from jne.plots.style import TIER_COLOURS, drawing
 from jne.roi import TIERS, ordered
 
 MAX_ROIS = 50  # thousands of names take matplotlib minutes, and nobody can read them
-_NULL = {"jne": "jne_twin", "r2": "r2_ridge"}
+_NULL = {"r2": "r2_ridge"}
 """What a column is compared with: its medians by region are drawn, where a table has it."""
 _DASHED: Any = (0, (2, 1))
-_AGAINST_ZERO = ("w", "nonlinear_share", "validated_share", "nonlinear_z", "r2")
+_AGAINST_ZERO = ("nonlinear_share", "validated_share", "nonlinear_z", "r2")
 
 
 def plot_by_roi(run: Any, measure: str = "jne", ax: Axes | None = None) -> Axes:
     """Violins and points of a column of the voxel table by ROI, in the order of the hierarchy.
 
     A line is the median. Dashed lines are the medians of what the column is compared with, where
-    the table has it: of JNE the JNE of linear twins, of R2 that of ridge regression; a thin line is
-    at 0 where that is the null.
+    the table has it: of R2 that of ridge regression; a thin line is at 0 where that is the null.
 
     Parameters
     ----------

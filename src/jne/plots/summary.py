@@ -35,7 +35,7 @@ def plot_summary(run: Any, axes: Any = None) -> Any:
 
     Nonlinearity: of the signal, the nonlinear share (filled), and of what is predicted, the share
     that the encoder has found (validated share, open), with 95 % intervals over stimuli; in a run
-    without either, median and quartiles over voxels of W where there are twins, else of JNE.
+    without either, median and quartiles of JNE over voxels.
     Nonlinear voxels: at a false discovery rate of 10 %, with Wilson's 95 % interval.
 
     Parameters
@@ -73,14 +73,11 @@ def _of_run(run: Any) -> tuple[pd.DataFrame, str]:
     rois, note = drawn_rois(run.voxels)
     names = [*filter(None, rois), _WHOLE]
     table = run.regions.set_index("roi").reindex(names)
-    table = table.rename(columns={"r2": "r2_nonlinear"}).drop(columns=["jne", "w"], errors="ignore")
+    table = table.rename(columns={"r2": "r2_nonlinear"}).drop(columns="jne")
     for name in names:
         voxels = run.voxels if name == _WHOLE else run.voxels[run.voxels["roi"] == name]
-        for measure in ("jne", "w"):
-            if measure in voxels:
-                low, middle, high = voxels[measure].quantile([0.25, 0.5, 0.75])
-                ends = {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
-                table.loc[name, list(ends)] = list(ends.values())
+        quartiles = voxels["jne"].quantile([0.25, 0.5, 0.75])
+        table.loc[name, ["jne_q25", "jne", "jne_q75"]] = quartiles.to_list()
         if "noise_ceiling" in voxels:
             table.loc[name, "noise_ceiling"] = voxels["noise_ceiling"].mean()
         if "nonlinear_p_fdr" in voxels:
@@ -160,21 +157,16 @@ def _ends(name: str) -> tuple[str, str, str]:
 def _nonlinearity(
     panel: Axes, each: Sequence[pd.DataFrame], means: pd.DataFrame, colours: Sequence[str]
 ) -> None:
-    """The shares, filled and open, one above the other; without any, W or JNE."""
+    """The shares, filled and open, one above the other; without any, JNE."""
     present = {
         name: [table for table in each if name in table and table[name].notna().any()]
         for name in SHARES
     }
     present = {name: tables for name, tables in present.items() if tables}
     if not present:
-        measure = "w" if all("w" in table for table in each) else "jne"
-        _marks(panel, each, means, measure, colours, (f"{measure}_q25", f"{measure}_q75"))
-        panel.set(title="W = JNE − its twin's" if measure == "w" else "JNE")
-        panel.set_xlabel(axis_label(measure).partition("\n")[2].strip("()"))
-        if measure == "w":
-            panel.axvline(0, color="#999999", lw=0.7, zorder=0)
-        else:
-            panel.set_xlim(left=0)
+        _marks(panel, each, means, "jne", colours, ("jne_q25", "jne_q75"))
+        panel.set(title="JNE", xlabel=axis_label("jne").partition("\n")[2].strip("()"))
+        panel.set_xlim(left=0)
         return
     rows_apart = (-0.16, 0.16) if len(present) > 1 else (0.0,)
     for (name, tables), down in zip(present.items(), rows_apart, strict=True):

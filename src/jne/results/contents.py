@@ -23,8 +23,7 @@
     deviation.npy     (n_test, n_voxels) float32
     gain.npy          (n_test, n_voxels) float32
     jne_ss.npy        (n_test, n_voxels) float32
-    encoder.pt        the best weights, the config of the encoder, and the standardisation; with
-                      control=twins its outputs are the trained voxels, then their twins
+    encoder.pt        the best weights, the config of the encoder, and the standardisation
     encoder_fold_1.pt ...  with data.folds, in its place: the encoder that did not see the stimuli
                       whose `fold` in stimuli.csv is 1
     space.json        shape and affine of the volume, for voxels with columns i, j, k
@@ -48,8 +47,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from jne.analysis.inference import knockoff_q, knockoff_w
-from jne.columns import TWINS, averaged, entry_of, matching, regional
+from jne.columns import averaged, entry_of, matching, regional
 from jne.results.evidence import RegionEvidence
 from jne.results.shares import RegionShares
 from jne.roi import ROIS, ordered
@@ -57,8 +55,7 @@ from jne.utils.blocks import among_all
 from jne.utils.files import atomic_file, write_array, write_json
 from jne.utils.tables import write_table
 
-_RATES = (0.05, 0.1, 0.2)  # of false discoveries, at which nonlinear voxels are counted
-_ROI_RATE = 0.1
+_RATE = 0.1  # of false discoveries, at which nonlinear voxels are counted
 _MAX_ROI_METRICS = 12  # more would make a section of the MLflow UI unreadable; rois.csv has all
 
 
@@ -151,13 +148,10 @@ def roi_table(
 
     shares, evidence: of the same ROIs, where they were measured. Those of a ROI are of its sums
     over voxels. `nonlinear` is the share of the tested voxels that are nonlinear at a false
-    discovery rate of 10 % in the run. With twins, `nonlinear_by_twins` is the share of the voxels
-    with a twin that these find at that rate among the voxels of the row: a rate over all voxels
-    says little about a region in which few are.
+    discovery rate of 10 % in the run.
     """
     columns = {name: voxels[name].to_numpy() for name in averaged(voxels)}
     columns["jne_ss_mean"] = np.square(columns["jne"])  # mean_i JNE-SS = JNE^2
-    twins = voxels[["jne", *_draws(voxels)]] if "w" in voxels else None
     rows_of = voxels.groupby("roi").indices
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
@@ -166,9 +160,6 @@ def roi_table(
         rows.append({"roi": roi, "n_voxels": len(chosen), **means})
         if "nonlinear_p_fdr" in voxels:
             rows[-1]["nonlinear"] = nonlinear_voxels(voxels.iloc[chosen])
-        if twins is not None:
-            q = twin_q(twins.iloc[chosen])
-            rows[-1]["nonlinear_by_twins"] = (q <= _ROI_RATE).sum() / max(np.isfinite(q).sum(), 1)
     table = pd.DataFrame(rows)
     if shares is not None:
         table = table.join(shares.table(shares.each()), on="roi")
@@ -178,7 +169,7 @@ def roi_table(
 def nonlinear_voxels(voxels: pd.DataFrame) -> float:
     """The share of the tested voxels that are nonlinear at a false discovery rate of 10 %."""
     q = voxels["nonlinear_p_fdr"]
-    return float((q <= _ROI_RATE).sum() / max(q.count(), 1))
+    return float((q <= _RATE).sum() / max(q.count(), 1))
 
 
 def _mean(values: NDArray) -> float:
@@ -220,13 +211,10 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
         beside_the_mean["r2"]["r2/above_ridge"] = (r2 - voxels["r2_ridge"]).mean()
     metrics: dict[str, float] = {}
     for name in averaged(voxels):
-        if entry_of(name).source != TWINS:  # of these, `_of_w` has more
-            metrics[f"{name}/mean"] = voxels[name].mean()
-            metrics |= beside_the_mean.get(name, {})
+        metrics[f"{name}/mean"] = voxels[name].mean()
+        metrics |= beside_the_mean.get(name, {})
     for name in matching("{fit}_penalty_end", voxels):
         metrics[f"{name.removesuffix('_end')}_at_end"] = voxels[name].dropna().ne(0).mean()
-    if "w" in voxels:
-        metrics |= _of_w(voxels)
     regions = roi_table(voxels) if regions is None else regions
     regions = regions.set_index("roi")
     in_regions = regional(regions)
@@ -246,26 +234,3 @@ def summarise(voxels: pd.DataFrame, alpha: float, regions: pd.DataFrame | None =
             "missing": int(counts.get("missing", 0)),
         },
     }
-
-
-def _of_w(voxels: pd.DataFrame) -> dict[str, float]:
-    """The scalars of a run with twins, over all voxels that have one."""
-    w = voxels["w"].dropna().to_numpy()
-    q = twin_q(voxels)
-    return {
-        "w/mean": w.mean() if len(w) else np.nan,
-        "w/median": np.median(w) if len(w) else np.nan,
-        "w/positive_share": (w > 0).mean() if len(w) else np.nan,
-        **{f"w/nonlinear_at_q{100 * rate:02.0f}": (q <= rate).sum() for rate in _RATES},
-    }
-
-
-def twin_q(voxels: pd.DataFrame) -> NDArray[np.float64]:
-    """q of `jne.analysis.inference` over the rows of a voxel table with twins, (V,)."""
-    twins = voxels[_draws(voxels)].to_numpy(dtype=np.float64).T
-    return knockoff_q(knockoff_w(voxels["jne"].to_numpy(), twins), len(twins))
-
-
-def _draws(voxels: pd.DataFrame) -> list[str]:
-    """The columns with the JNE of a voxel's twins."""
-    return matching("jne_twin_{draw}", voxels) or ["jne_twin"]

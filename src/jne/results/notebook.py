@@ -12,7 +12,7 @@ from jne.utils.notebook import heading_html, image_html, table_html
 if TYPE_CHECKING:
     from jne.results.reader import Results
 
-_SHOWN = ("r2", "r2_ridge", "nonlinear_share", "validated_share", "jne", "w")
+_SHOWN = ("r2", "r2_ridge", "nonlinear_share", "validated_share", "jne")
 _MAX_ROWS = 12  # ROIs; `Results.regions` has all
 
 

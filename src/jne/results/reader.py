@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from jne import columns
-from jne.columns import DATA, RUN, TWINS
 from jne.encoders import RawEncoder
 from jne.errors import InputError, did_you_mean
 from jne.results.about import read_about
@@ -51,7 +50,7 @@ _CONFIG: dict[str, type] = {
     "data": dict,
     "encoder": dict,
 }
-_MAX_DRAWS = _MAX_FOLDS = 1000
+_MAX_FOLDS = 1000
 _ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
 _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 
@@ -100,7 +99,7 @@ class Results:
         """The newest finished run below an output folder.
 
         chosen: values of columns of `jne.list_runs`, as in `Results.newest(subject="subj01",
-        control="twins")`. Raises InputError where no run has them.
+        seed=1)`. Raises InputError where no run has them.
         """
         return cls(newest_run(output, chosen))
 
@@ -138,8 +137,6 @@ class Results:
 
     def encoder(self, trust: Sequence[str] = (), fold: int | None = None) -> nn.Module:
         """The trained encoder: standardised features (N, D) to the trained voxels (N, V').
-
-        With control=twins the twins follow the voxels, (N, V' + T).
 
         fold: of a run with `data.folds`, that whose encoder is wanted, from 1 (column `fold` of
         `stimuli`). trust: packages, other than jne and torch.nn, whose classes the folder may name,
@@ -231,17 +228,10 @@ class Results:
         for section, key in (("data", "name"), ("data", "_target_"), ("control", "kind")):
             if not isinstance(config[section].get(key), str):
                 self._refuse("config.yaml", f"the key {section}.{key}")
-        draws = config["control"].get("draws", 1)
-        if not isinstance(draws, int) or not 1 <= draws <= _MAX_DRAWS:
-            self._refuse("config.yaml", "the key control.draws, a number from 1", repr(draws))
-        self._n_draws: int = draws if config["control"]["kind"] == "twins" else 0
         return config
 
     def _read_voxels(self) -> pd.DataFrame:
-        sources = {DATA, RUN, TWINS} if self._n_draws else {DATA, RUN}
-        required = [c.name for c in columns.COLUMNS if c.required and c.source in sources]
-        if self._n_draws > 1:
-            required += [f"jne_twin_{k}" for k in range(1, self._n_draws + 1)]
+        required = [column.name for column in columns.COLUMNS if column.required]
         voxels = self._read_table("voxels.csv", required, ())
         numbers = columns.names(voxels, lambda entry: entry.is_number)
         self._check_numbers("voxels.csv", voxels, numbers)
@@ -391,8 +381,6 @@ class Results:
             self._refuse(name, "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
         n_outputs = int((self.voxels["status"] == "ok").sum())
-        if self._n_draws:
-            n_outputs += self._n_draws * int(self.voxels["r2_twin"].notna().sum())
         for scale in _SCALING:
             size = n_features if scale.startswith("feature") else n_outputs
             if not is_scale(saved.get(scale), size):

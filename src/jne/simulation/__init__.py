@@ -5,7 +5,7 @@ activation_curves  JNE of one activation follows its second derivative
 placement_grid     JNE of untrained networks, by activation and where it acts
 sample_size        how many stimuli JNE needs
 input_scale        other distributions and scales of the inputs
-calibration        the test against linear twins on cohorts of known nonlinearity
+calibration        the test by unseen responses on cohorts of known nonlinearity
 measures           measures of nonlinearity on the same cohorts of known truth
 candidates         the measures, as functions of a fitted cohort
 scores             how good a measure is

@@ -1,8 +1,8 @@
-"""Are the tests by unseen responses and by twins calibrated, and what do they find?
+"""Is the test by unseen responses calibrated, and what does it find?
 
-Every cohort is a synthetic subject of `data=cells`, of known truth, trained as by `train.py
-control=twins`. Its table is kept: a study that is stopped, or asked for more cohorts, goes on from
-those that are there. docs/evidence.md, docs/inference.md
+Every cohort is a synthetic subject of `data=cells`, of known truth, trained as by `train.py`.
+Its table is kept: a study that is stopped, or asked for more cohorts, goes on from those that are
+there. docs/evidence.md
 """
 
 import shutil
@@ -26,7 +26,6 @@ from jne.fitting.baseline import linear_predictions
 from jne.measuring.config import JacobianConfig
 from jne.measuring.evidence import EvidenceConfig, measure_evidence
 from jne.plots.style import subplots
-from jne.results.contents import twin_q
 from jne.simulation.base import Progress, Study
 from jne.simulation.labels import COLOURS
 from jne.stages import Stages
@@ -37,17 +36,16 @@ from jne.utils.progress import without_progress
 from jne.utils.tables import read_table, write_table
 
 Share = Annotated[float, Field(ge=0, le=1)]
-_COLUMNS = ("alpha", "noise_ceiling", "r2", "r2_twin", "jne", "jne_twin", "w", "q", "nonlinear_p",
-            "nonlinear_p_fdr", "validated_share")  # fmt: skip
+_COLUMNS = ("alpha", "noise_ceiling", "r2", "jne", "nonlinear_p", "nonlinear_p_fdr",
+            "validated_share")  # fmt: skip
 _FILE = "voxels.csv"
 _CLAIM = 0.05  # p below which a rise from tier to tier is claimed
 _POWER_RATE = 0.1
 _SMALL = 0.05
-_TESTS = {"evidence": "nonlinear_p_fdr", "twins": "q"}
 
 
 class Calibration(Study, MethodConfig):
-    """Of both tests, what they say of linear voxels, false discoveries and power; shares by alpha.
+    """What the test says of linear voxels, its false discoveries and power; shares by alpha.
 
     The keys of `MethodConfig` are those of train.py, those of the cohorts those of `data=cells`.
     """
@@ -128,19 +126,15 @@ class Calibration(Study, MethodConfig):
     def summary(self, table: pd.DataFrame) -> dict[str, float]:
         numbers: dict[str, float] = {}
         for name, voxels in self._groups(table):
-            coins = positive(voxels)[["noise_ceiling", "share"]].to_numpy()
-            numbers |= {f"positive/{name}_{ceiling:g}": share for ceiling, share in coins}
             small = small_p(voxels)[["noise_ceiling", "share"]].to_numpy()
             numbers |= {f"evidence_p05/{name}_{ceiling:g}": share for ceiling, share in small}
-            for kind, column in (("fdp", "q"), ("evidence_fdp", "nonlinear_p_fdr")):
-                proportions = false_discoveries(voxels, self.rates, column)
-                each = proportions[["rate", "fdp"]].to_numpy()
-                numbers |= {f"{kind}/{name}_q{100 * rate:g}": fdp for rate, fdp in each}
+            proportions = false_discoveries(voxels, self.rates)[["rate", "fdp"]].to_numpy()
+            numbers |= {f"evidence_fdp/{name}_q{100 * rate:g}": fdp for rate, fdp in proportions}
             by_cell = cells(voxels).set_index(["alpha", "noise_ceiling"])
-            for measure in ("power", "evidence_power", "validated_share"):
+            for measure in ("evidence_power", "validated_share"):
                 for alpha, ceiling in by_cell.index:
                     key = f"{measure}/{name}_alpha{alpha:g}_{ceiling:g}"
-                    if alpha or not measure.endswith("power"):
+                    if alpha or measure != "evidence_power":
                         numbers[key] = by_cell[measure][alpha, ceiling]
             numbers |= {f"claims/{name}_{m}": share for m, share in claims(voxels).to_numpy()}
         return {key: float(value) for key, value in numbers.items() if np.isfinite(value)}
@@ -149,11 +143,9 @@ class Calibration(Study, MethodConfig):
         """A row for each structure of noise and number of stimuli, a column for each question."""
         groups = self._groups(table)
         titles = [
-            "linear voxels:\np < 0.05 by evidence",
-            "linear voxels: P(W > 0)\n(null: 0.5)",
+            "linear voxels:\np < 0.05",
             "false discoveries",
-            "nonlinear\nby evidence",
-            "nonlinear\nby twins",
+            "nonlinear voxels",
             "validated share",
             "JNE",
         ]
@@ -165,25 +157,22 @@ class Calibration(Study, MethodConfig):
             layout="constrained",
         )
         for row, (name, voxels) in zip(axes, groups, strict=True):
-            _draw_linear(row[0], small_p(voxels), _SMALL, (0, 0.2))
-            _draw_linear(row[1], positive(voxels), 0.5, (0, 1))
-            _draw_false_discoveries(row[2], voxels, self.rates)
+            _draw_small_p(row[0], small_p(voxels))
+            _draw_false_discoveries(row[1], false_discoveries(voxels, self.rates))
             by_cell = cells(voxels)
             above_0 = by_cell[by_cell["alpha"] > 0]
-            _draw_cells(row[3], above_0, "evidence_power", "power at q = 0.1")
-            _draw_cells(row[4], above_0, "power", "power at q = 0.1")
-            _draw_cells(row[5], by_cell, "validated_share", "share")
-            _draw_cells(row[6], by_cell, "jne", "JNE")
+            _draw_cells(row[2], above_0, "evidence_power", "power at q = 0.1")
+            _draw_cells(row[3], by_cell, "validated_share", "share")
+            _draw_cells(row[4], by_cell, "jne", "JNE")
             row[0].set_ylabel(name)
-        axes[0, 2].legend(fontsize=6)
-        axes[0, 3].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
+        axes[0, 2].legend(title="noise ceiling", fontsize=6, title_fontsize=6)
         for panel, title in zip(axes[0], titles, strict=True):
             panel.set_title(title)
         return figure
 
 
 def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFrame:
-    """The voxels of a cohort trained with twins: _COLUMNS.
+    """The voxels of a trained cohort: _COLUMNS.
 
     folder: for what a restart goes on from.
     """
@@ -197,45 +186,32 @@ def train_cohort(source: Cells, config: MethodConfig, folder: Path) -> pd.DataFr
         folder=folder,
     )
     table = fit_and_measure(data, config, stages, folder, evidence=evidence).voxels()
-    table["q"] = twin_q(table)
     return table[[*_COLUMNS]]
 
 
-def positive(voxels: pd.DataFrame) -> pd.DataFrame:
-    """By noise ceiling, P(W > 0) of the linear voxels, and the 99 % interval of a fair coin.
+def small_p(voxels: pd.DataFrame) -> pd.DataFrame:
+    """By noise ceiling, the share of linear voxels with p < .05, and the 99 % interval of a chance.
 
     noise_ceiling, n, share, low, high. Voxels are taken as independent.
     """
-    return _of_linear(voxels, voxels["w"] > 0, 0.5)
-
-
-def small_p(voxels: pd.DataFrame) -> pd.DataFrame:
-    """By noise ceiling, how many linear voxels have p < .05 by the evidence, as `positive`."""
-    return _of_linear(voxels, voxels["nonlinear_p"] < _SMALL, _SMALL)
-
-
-def _of_linear(voxels: pd.DataFrame, happens: pd.Series, expected: float) -> pd.DataFrame:
     rows = []
-    linear = voxels["alpha"] == 0
-    for ceiling, cell in happens[linear].groupby(voxels.loc[linear, "noise_ceiling"]):
-        low, high = np.array(binom.interval(0.99, len(cell), expected)) / len(cell)
-        rows.append([ceiling, len(cell), float(cell.mean()), low, high])
+    linear = voxels[voxels["alpha"] == 0]
+    for ceiling, p in linear.groupby("noise_ceiling")["nonlinear_p"]:
+        low, high = np.array(binom.interval(0.99, len(p), _SMALL)) / len(p)
+        rows.append([ceiling, len(p), float((p < _SMALL).mean()), low, high])
     return pd.DataFrame(rows, columns=["noise_ceiling", "n", "share", "low", "high"])
 
 
-def false_discoveries(
-    voxels: pd.DataFrame, rates: Sequence[float], column: str = "q"
-) -> pd.DataFrame:
+def false_discoveries(voxels: pd.DataFrame, rates: Sequence[float]) -> pd.DataFrame:
     """By rate, the share of linear voxels among those found: mean over cohorts and its error.
 
-    column: q by twins, or nonlinear_p_fdr by evidence. Returns rate, fdp, error (NaN for one
-    cohort). A cohort in which none is found has 0.
+    Returns rate, fdp, error (NaN for one cohort). A cohort in which none is found has 0.
     """
     rows = []
     for rate in rates:
         each = []
         for _, cohort in voxels.groupby("cohort"):
-            discoveries = cohort[cohort[column] <= rate]
+            discoveries = cohort[cohort["nonlinear_p_fdr"] <= rate]
             each.append(float((discoveries["alpha"] == 0).mean()) if len(discoveries) else 0.0)
         error = np.std(each, ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
         rows.append([rate, np.mean(each), error])
@@ -243,13 +219,10 @@ def false_discoveries(
 
 
 def cells(voxels: pd.DataFrame) -> pd.DataFrame:
-    """By alpha and noise ceiling: power of both tests at q = .1, means of JNE and shares."""
-    measured = voxels.assign(
-        power=voxels["q"] <= _POWER_RATE,
-        evidence_power=voxels["nonlinear_p_fdr"] <= _POWER_RATE,
-    )
+    """By alpha and noise ceiling: power at q = .1, means of JNE and shares."""
+    measured = voxels.assign(evidence_power=voxels["nonlinear_p_fdr"] <= _POWER_RATE)
     by_cell = measured.groupby(["alpha", "noise_ceiling"], as_index=False)
-    return by_cell[["power", "evidence_power", "jne", "validated_share"]].mean()
+    return by_cell[["evidence_power", "jne", "validated_share"]].mean()
 
 
 def claims(voxels: pd.DataFrame) -> pd.DataFrame:
@@ -276,31 +249,24 @@ def plain_settings(config: MethodConfig) -> dict[str, Any]:
     return plain
 
 
-def _draw_linear(
-    panel: Axes, table: pd.DataFrame, expected: float, limits: tuple[float, float]
-) -> None:
-    """What `positive` or `small_p` returns, beside what is expected."""
+def _draw_small_p(panel: Axes, table: pd.DataFrame) -> None:
+    """What `small_p` returns, beside what is expected."""
     x = np.arange(len(table))
     panel.fill_between(
         [-0.5, len(x) - 0.5], table["low"].iloc[0], table["high"].iloc[0], color="#DDDDDD"
     )
-    panel.axhline(expected, color="#999999", lw=0.7)
+    panel.axhline(_SMALL, color="#999999", lw=0.7)
     panel.plot(x, table["share"], "o", color=COLOURS[0], ms=4)
     panel.set_xticks(x, [f"{ceiling:g}" for ceiling in table["noise_ceiling"]])
-    panel.set(ylim=limits, xlim=(-0.5, len(x) - 0.5), xlabel="noise ceiling")
+    panel.set(ylim=(0, 0.2), xlim=(-0.5, len(x) - 0.5), xlabel="noise ceiling")
 
 
-def _draw_false_discoveries(panel: Axes, voxels: pd.DataFrame, rates: Sequence[float]) -> None:
+def _draw_false_discoveries(panel: Axes, table: pd.DataFrame) -> None:
+    """What `false_discoveries` returns, beside the line that it must not exceed."""
     panel.axline((0, 0), slope=1, color="#999999", lw=0.7)
-    top = max(rates)
-    for colour, (name, column) in zip(COLOURS[1:], _TESTS.items(), strict=False):
-        table = false_discoveries(voxels, rates, column)
-        error = None if table["error"].isna().any() else table["error"]
-        panel.errorbar(
-            table["rate"], table["fdp"], error, fmt="o-", color=colour, ms=4, lw=1, label=name
-        )
-        top = max(top, table["fdp"].max())
-    limits = (0, 1.15 * top)
+    error = None if table["error"].isna().any() else table["error"]
+    panel.errorbar(table["rate"], table["fdp"], error, fmt="o-", color=COLOURS[1], ms=4, lw=1)
+    limits = (0, 1.15 * table[["rate", "fdp"]].to_numpy().max())
     panel.set(xlim=limits, ylim=limits, xlabel="q", ylabel="false discoveries")
 
 

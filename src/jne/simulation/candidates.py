@@ -23,7 +23,6 @@ from jne.analysis import nonlinearity
 from jne.analysis.contrast import quantile
 from jne.analysis.evidence import Evidence, evidence_of
 from jne.analysis.evidence_sums import EvidenceSums
-from jne.analysis.inference import knockoff_q
 from jne.analysis.prediction import fdr, r2_score
 from jne.data.datamodule import EncodingData
 from jne.fitting.baseline import linear_predictions
@@ -31,7 +30,6 @@ from jne.fitting.fit import Fitted, fit
 from jne.jacobian import VARIANTS, jacobian_deviation
 from jne.measuring.evidence import nonlinear_part
 from jne.measuring.share import MeasuredShare, ShareConfig, measure_share
-from jne.nulls.twins import TwinParts
 from jne.stages import Stages
 from jne.training.config import MethodConfig
 
@@ -48,7 +46,7 @@ class Measured(NamedTuple):
     p: NDArray[np.float64] | None = None
     """Of a linear voxel, uniform between 0 and 1."""
     q: NDArray[np.float64] | None = None
-    """Rate of false discoveries at which the voxel is one; without it, Benjamini-Hochberg's."""
+    """p adjusted by Benjamini-Hochberg, which `measured` fills in."""
 
 
 @dataclass
@@ -171,16 +169,6 @@ class FittedCohort:
         """(n, V, D), of the nonlinear encoder."""
         return vmap(jacrev(self.encoder.encoder), chunk_size=64)(self.x).detach()
 
-    @_once
-    def w(self) -> NDArray[np.float64]:
-        """W (V,), of an encoder that is trained on voxels and linear twins."""
-        twins = TwinParts(self.data, self.config.control, self.config.seed, self.stages).twins()
-        both = fit(self.data.with_twins(twins), self.config, self.stages)
-        jne = nonlinearity.jne(jacobian_deviation(both.encoder, self.x))
-        n = self.data.n_trained
-        result: NDArray[np.float64] = jne[:n] - twins.per_draw(jne[n:], n).mean(axis=0)
-        return result
-
     @staticmethod
     @torch.no_grad()
     def _predicted(fitted: Fitted, features: Tensor) -> NDArray[np.float32]:
@@ -229,12 +217,6 @@ def nonlinear_z(cohort: FittedCohort) -> Measured:
 def validated_share(cohort: FittedCohort) -> Measured:
     """Of what is predicted in unseen responses, how much is nonlinear. p: that of z."""
     return Measured(cohort.evidence[0].share, cohort.evidence[0].p)
-
-
-def w(cohort: FittedCohort) -> Measured:
-    """JNE of a voxel minus that of its linear twin. q: that of knockoffs."""
-    values = cohort.w
-    return Measured(values, q=knockoff_q(values))
 
 
 def nonlinear_share(cohort: FittedCohort) -> Measured:
@@ -296,7 +278,6 @@ MEASURES: Mapping[str, Measure] = {
     "jne_calibrated": jne_calibrated,
     "validated_share": validated_share,
     "nonlinear_z": nonlinear_z,
-    "w": w,
     "nonlinear_share": nonlinear_share,
     "gain_change": gain_change,
     "shape_change": shape_change,
@@ -309,9 +290,9 @@ MEASURES: Mapping[str, Measure] = {
 def measured(name: str, measure: Measure, cohort: FittedCohort) -> Measured:
     """What a measure says, with q wherever there is p. Raises ValueError for another shape."""
     result = cohort.clock.value(f"measure {name}", partial(measure, cohort))
-    value, p, q = result if isinstance(result, Measured) else Measured(np.asarray(result))
+    value, p, _ = result if isinstance(result, Measured) else Measured(np.asarray(result))
     shape = (cohort.data.n_trained,)
-    for part in (value, p, q):
+    for part in (value, p):
         if part is not None and np.shape(part) != shape:
             raise ValueError(f"returned {np.shape(part)}, and {shape} is one number per voxel")
-    return Measured(value, p, fdr(p) if q is None and p is not None else q)
+    return Measured(value, p, None if p is None else fdr(p))

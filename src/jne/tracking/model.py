@@ -50,8 +50,6 @@ def _read(folder: Path) -> tuple[dict[str, Any], NDArray[np.bool_]]:
         voxels = read_table(folder / "voxels.csv")
         trained = (voxels["status"] == "ok").to_numpy()
         n_features, n_outputs = len(saved["feature_mean"]), int(trained.sum())
-        if "r2_twin" in voxels:  # twins follow the voxels
-            n_outputs = max(n_outputs, len(saved["response_mean"]))
         fits = isinstance(saved["config"], dict) and isinstance(saved["weights"], dict)
         for side, size in (("feature", n_features), ("response", n_outputs)):
             for name in (f"{side}_mean", f"{side}_scale"):

@@ -24,7 +24,7 @@ class Match:
     """What a finished training run is found by. All but the role are digests."""
 
     role: str
-    """nonlinear, linear, twins (nonlinear, with linear twins), or other, which no report reads."""
+    """nonlinear, linear, or other, which no report reads."""
     data_set: str
     """Of the name of the data."""
     subject: str

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BeforeValidator, Field
 
-from jne.config import ScriptConfig, StatsConfig, validated
+from jne.config import ScriptConfig, Section, StatsConfig, validated
 from jne.data.prepared import Source
 from jne.encoders import build_encoder
 from jne.errors import InputError
@@ -16,7 +16,6 @@ from jne.fitting.module import build_optimizer
 from jne.measuring.config import JacobianConfig
 from jne.measuring.evidence import EvidenceConfig
 from jne.measuring.share import ShareConfig
-from jne.nulls.config import ControlConfig
 from jne.stages import digest_of
 from jne.utils.instantiate import instantiate
 
@@ -26,12 +25,17 @@ def _evidence(value: object) -> object:
     return {True: {"keep": False}, False: None}[value] if isinstance(value, bool) else value
 
 
+class ControlConfig(Section):
+    """conf/control: the null model of the run."""
+
+    kind: Literal["none", "shuffle"]
+
+
 class MethodConfig(FitConfig):
     """The keys that say how an encoder is trained and measured, whatever the data."""
 
     jacobian: JacobianConfig
     stats: StatsConfig
-    control: ControlConfig
 
 
 class TrainConfig(ScriptConfig, MethodConfig):
@@ -43,6 +47,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
     placement: str
     data: dict[str, Any]
     features: dict[str, Any]
+    control: ControlConfig
     baseline: list[Literal["ridge", "kernel"]]
     share: ShareConfig
     evidence: Annotated[EvidenceConfig | None, BeforeValidator(_evidence)]
@@ -110,9 +115,7 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
 
 def _check_folds(config: TrainConfig) -> None:
     """Raise InputError for what is of one encoder alone."""
-    twins = config.control.kind == "twins"
     of_one = {
-        "control.kind": config.control.kind if twins else None,
         "jacobian.trajectory": config.jacobian.trajectory,
         "checkpoint": config.checkpoint,
         "tracking.log_model": config.tracking.log_model or None,

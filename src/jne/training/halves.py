@@ -27,17 +27,12 @@ def measure_halves(
 ) -> pd.DataFrame:
     """What `jne.results.halves` describes. folder: of the run; what is needed once is deleted.
 
-    data: without twins. Raises InputError where there are too few stimuli.
+    Raises InputError where there are too few stimuli.
     """
     jacobian = config.jacobian.model_copy(
         update={"variants": [DEFAULT], "trajectory": None, "shard": None, "voxels": "all"}
     )
-    settings = config.model_copy(
-        update={
-            "jacobian": jacobian,
-            "control": config.control.model_copy(update={"kind": "none"}),
-        }
-    )
+    settings = config.model_copy(update={"jacobian": jacobian})
     columns: dict[str, pd.Series] = {}
     for number, half in enumerate(data.halves(), start=1):
         say(f"half {number} of the stimuli")

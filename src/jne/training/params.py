@@ -49,9 +49,7 @@ def match_of(config: TrainConfig, contents: Mapping[str, str], linear: bool) -> 
     """
     params = all_params(config) | short_params(config)
     role = "linear" if linear else "nonlinear"
-    if config.control.kind == "twins" and not linear:
-        role = "twins"
-    elif config.control.kind != "none" or params["encoder"] == "ridge":  # every run has ridge
+    if config.control.kind != "none" or params["encoder"] == "ridge":  # every run has ridge
         role = "other"
     settings = {
         name: value

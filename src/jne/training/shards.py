@@ -29,15 +29,8 @@ from jne.data.prepared import Source, prepared_folder
 from jne.errors import InputError
 from jne.fitting.history import History
 from jne.jacobian import GAIN_SHAPE, variant_file
-from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
-from jne.measuring.nonlinearity import (
-    MEASURED,
-    TWINS_SCRATCH,
-    chosen_outputs,
-    deviations,
-    twins_of,
-)
+from jne.measuring.nonlinearity import MEASURED, chosen_outputs, deviations
 from jne.measuring.scores import Scores
 from jne.results.folder import RunFolder, finished_status, move_log, open_run, status_of
 from jne.runs.session import (
@@ -52,7 +45,7 @@ from jne.stages import Stages, digest_of
 from jne.tracking import open_store
 from jne.training.config import TrainConfig
 from jne.training.run import TrainingRun, check_rois, finished_loss, folder_of
-from jne.training.steps import fit_and_test, load_data, targets_of
+from jne.training.steps import fit_and_test, load_data
 from jne.utils.files import atomic_array, make_folder, temporary_name
 from jne.utils.locks import locked_file
 from jne.utils.progress import say
@@ -87,9 +80,8 @@ def _compute(shards: "Shards", source: Source, part: RunFolder) -> None:
     stages = Stages(config.stages, lambda used: part.note(stages=used))
     data = load_data(source, config)
     check_rois(config, data)
-    targets = targets_of(data, config, stages)
     measure = partial(_measure_share, config=config, folder=part.path)
-    fits, _, _ = fit_and_test(targets, config, stages, measure, checkpoint=config.checkpoint)
+    fits, _, _ = fit_and_test(data, config, stages, measure, checkpoint=config.checkpoint)
     history = History.of_folds([fitted.history for fitted in fits])
     part.note(prepared=data.prepared.folder.name, best_loss=history.best_loss)
 
@@ -107,10 +99,6 @@ def _measure_share(
     if len(chosen):
         path = folder / MEASURED
         deviations(encoders, data, chosen, settings, path, shard=settings.share)
-    twins = twins_of(chosen, data) if data.twins is not None else chosen[:0]
-    if len(twins):
-        title, path = "Jacobians of twins", folder / TWINS_SCRATCH
-        deviations(encoders, data, twins, settings, path, title, True, settings.share)
 
 
 class Shards:
@@ -151,11 +139,9 @@ class Shards:
         outputs: NDArray[np.int64],
         settings: JacobianConfig,
         path: Path,
-        title: str = "",
-        only_jne: bool = False,
     ) -> None:
         """In place of `deviations`: write what the shards computed of these outputs."""
-        for name in [DEFAULT] if only_jne else [*settings.variants, *GAIN_SHAPE]:
+        for name in (*settings.variants, *GAIN_SHAPE):
             files = [variant_file(self._folder(k) / path.name, name) for k in self._all]
             shares = [np.load(file, mmap_mode="r") for file in files if file.exists()]
             if sum(share.shape[1] for share in shares) != len(outputs):

@@ -11,7 +11,7 @@ from jne.results.halves import of_all_voxels, repeats
 from jne.utils.progress import print_table, say
 
 _MAX_ROWS = 50  # ROIs in the table on the terminal
-_COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "w", "validated_share", "nonlinear")
+_COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "validated_share", "nonlinear")
 """A terminal of 80 columns has no room for all, which rois.csv has."""
 _P = 0.05
 _MANY_AT_END = 0.05  # of the voxels

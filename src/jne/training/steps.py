@@ -28,7 +28,6 @@ from jne.measuring.nonlinearity import (
 )
 from jne.measuring.scores import Scores, score_test
 from jne.measuring.trajectory import trajectory_of
-from jne.nulls.twins import TwinParts
 from jne.results.contents import voxel_table
 from jne.stages import Stages
 from jne.training.config import MethodConfig, TrainConfig
@@ -51,7 +50,7 @@ class Outcome:
     """A trained encoder, or one of each fold, measured."""
 
     data: EncodingData
-    """What it was trained on, with twins if there are any."""
+    """What it was trained on."""
     fits: Sequence[Fitted]
     """One for each of `data.parts`."""
     scores: Scores
@@ -68,11 +67,11 @@ class Outcome:
         data, history = self.data, self.history
         trained = {**self.scores.columns, **(more or {})}
         if history.readout_penalty is not None and history.readout_end is not None:
-            trained["readout_penalty"] = history.readout_penalty[: data.n_trained]  # no twins
-            trained["readout_penalty_end"] = history.readout_end[: data.n_trained]
+            trained["readout_penalty"] = history.readout_penalty
+            trained["readout_penalty_end"] = history.readout_end
         if history.stack_linear is not None and history.stack_nonlinear is not None:
-            trained["stack_linear"] = history.stack_linear[: data.n_trained]
-            trained["stack_nonlinear"] = history.stack_nonlinear[: data.n_trained]
+            trained["stack_linear"] = history.stack_linear
+            trained["stack_nonlinear"] = history.stack_nonlinear
         table, columns = data.prepared.voxels, self.nonlinearity.columns
         if self.evidence is not None:
             trained |= self.evidence.columns
@@ -97,10 +96,7 @@ def fit_and_test(
     checkpoint: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> tuple[list[Fitted], Scores, Any]:
-    """Train encoders, predict the test stimuli, and measure: what `measure` returns.
-
-    data: with twins, if there are any.
-    """
+    """Train encoders, predict the test stimuli, and measure: what `measure` returns."""
     fits = fit_folds(
         data.parts,
         config,
@@ -146,13 +142,6 @@ def _first_fold(config: MethodConfig, n_folds: int) -> int:
     return (k - 1) * n_folds // n_shards
 
 
-def targets_of(data: EncodingData, config: MethodConfig, stages: Stages) -> EncodingData:
-    """What an encoder is trained on: data, with linear twins where the config asks for them."""
-    if config.control.kind != "twins":
-        return data
-    return data.with_twins(TwinParts(data, config.control, config.seed, stages).twins())
-
-
 def fit_and_measure(
     data: EncodingData,
     config: MethodConfig,
@@ -164,21 +153,20 @@ def fit_and_measure(
     compute: Compute | None = None,
     evidence: Callable[..., MeasuredEvidence | None] | None = None,
 ) -> Outcome:
-    """From data without twins to measured voxels.
+    """From data to measured voxels.
 
     folder: for the arrays (N, V), see `measure_nonlinearity`; so is `compute`. evidence:
     `measure_evidence`, but for its first three arguments.
     """
-    targets = targets_of(data, config, stages)
 
     def measure(encoders: Sequence[nn.Module], data: EncodingData, scores: Scores) -> Nonlinearity:
         settings, alpha = config.jacobian, config.stats.alpha
         return measure_nonlinearity(encoders, data, scores, settings, alpha, folder, compute)
 
     fits, scores, nonlinearity = fit_and_test(
-        targets, config, stages, measure, checkpoint=checkpoint, on_epoch=on_epoch
+        data, config, stages, measure, checkpoint=checkpoint, on_epoch=on_epoch
     )
     tested = None
     if evidence is not None:
-        tested = evidence(fits, targets, scores)
-    return Outcome(targets, fits, scores, nonlinearity, tested)
+        tested = evidence(fits, data, scores)
+    return Outcome(data, fits, scores, nonlinearity, tested)

@@ -8,7 +8,7 @@ regions      what sections say of whole regions, over stimuli
 summary      one figure of all regions: the first screen
 share        how much of the signal is nonlinear, by region, without an encoder
 evidence     how much of it the encoder has found: its nonlinear part, in unseen responses
-maps         R², JNE and W on the brain
+maps         R² and JNE on the brain
 hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
 data_sets    several data sets in one space, and each against the others
@@ -19,7 +19,6 @@ swept        runs that differ in one key: JNE and R² by layer, activation or pl
 selectivity  JNE-SS by cluster of stimuli
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
-nonlinear    JNE against that of linear twins: another test of voxels
 """
 
 from jne.evaluation.sections.base import Section, evaluate_sections
@@ -29,7 +28,6 @@ from jne.evaluation.sections.evidence import Evidence
 from jne.evaluation.sections.generalisation import Generalisation
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
-from jne.evaluation.sections.nonlinear import Nonlinear
 from jne.evaluation.sections.out_of_distribution import OutOfDistribution
 from jne.evaluation.sections.performance import Performance
 from jne.evaluation.sections.reliability import Reliability
@@ -54,7 +52,6 @@ SECTIONS: tuple[Section, ...] = (
     Selectivity(),
     Variants(),
     Reliability(),
-    Nonlinear(),
 )
 
 __all__ = ["SECTIONS", "Section", "evaluate_sections"]

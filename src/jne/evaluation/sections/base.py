@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.subjects import ALL_SUBJECTS
 from jne.evaluation.voxels import SubjectData
-from jne.roi import TIERS
 from jne.utils.progress import stage_progress
 
 Tables = dict[str, pd.DataFrame]
@@ -164,19 +163,6 @@ def by_region(table: pd.DataFrame, rois: Sequence[str]) -> Iterator[tuple[str, p
     rows = table.groupby("roi").indices
     for roi in rois:
         yield roi, table.iloc[rows.get(roi, [])]
-
-
-def by_group(data: SubjectData, table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Level, name and rows of the whole brain, each ROI and each tier that has any.
-
-    table: rows of `data.voxels`.
-    """
-    for name, rows in by_region(table, data.rois):
-        yield "brain" if name == WHOLE_BRAIN else "roi", name, rows
-    reported = table[table["roi"].isin(data.rois)]
-    for tier in TIERS:
-        if (reported["tier"] == tier).any():
-            yield "tier", tier, reported[reported["tier"] == tier]
 
 
 def first_names(names: Sequence[str], most: int) -> str:

@@ -1,4 +1,4 @@
-"""Several data sets in one space: do JNE, W and the hierarchy agree, also where one is left out?
+"""Several data sets in one space: do JNE and the hierarchy agree, also where one is left out?
 
 The space is that of the areas of HCP_MMP1, which voxel tables have in the column of that name. For
 data on fs_LR, single vertices are compared, too. Data sets without areas have tiers, and ROIs of
@@ -32,10 +32,10 @@ from jne.roi import HCP_MMP1_TIERS, ordered, tier_of
 from jne.utils.fslr import MESH
 
 ATLAS = "HCP_MMP1"
-MEASURES = {"jne": "JNE", "w": "W", "r2": "R²"}
+MEASURES = {"jne": "JNE", "r2": "R²"}
 """Columns of the profiles; R² is beside them because where an encoder predicts little, it is also
 little nonlinear."""
-_COLUMNS = {"jne": "jne", "w": "w", "r2": "r2_nonlinear"}
+_COLUMNS = {"jne": "jne", "r2": "r2_nonlinear"}
 _SHARES = ("validated_share", "nonlinear_share")
 _TIERS = list(HCP_MMP1_TIERS)
 

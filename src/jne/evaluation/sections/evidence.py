@@ -29,6 +29,7 @@ from jne.results.evidence import ALL, RegionEvidence
 _SHARE = "validated_share"
 _TITLE = "validated share"
 _AGAINST_SHARE = Drawn(_SHARE, _TITLE, "nonlinear_share", "nonlinear share", diagonal=True)
+_NO_NULL = "JNE has no null in this run: it was not tested on unseen responses (evidence=true)."
 _AGAINST_JNE = Drawn(_SHARE, _TITLE, "jne_calibrated", "mean JNE, calibrated")
 
 
@@ -110,7 +111,7 @@ class Evidence(Section):
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
         if not tables:
-            return []
+            return [_NO_NULL]
         table, whole = tables["evidence"], tables["evidence"].iloc[0]
         counted = (
             f"{whole.n_nonlinear} of {whole.n_voxels} voxels are nonlinear at a false discovery "

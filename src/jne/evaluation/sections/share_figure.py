@@ -109,7 +109,7 @@ def _against(panel: Axes, rois: pd.DataFrame, limits: tuple[float, float], drawn
         ylim=limits,
         xlabel=drawn.other,
         ylabel=label(drawn.name),
-        title=f"the same regions by their {drawn.other.removeprefix('mean ')}",
+        title="the same regions",  # the axes say by what; a longer one is cut off
     )
     panel.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
     if drawn.diagonal:

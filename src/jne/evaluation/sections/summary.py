@@ -24,7 +24,7 @@ class Summary(Section):
         "summary": "By region, in the order of the hierarchy. Nonlinearity: of the signal, the "
         "nonlinear share (filled), and of what is predicted, the share that the encoder has found "
         "(validated share, open), with 95 % intervals over stimuli; in runs without either, median "
-        "and quartiles over the analysed voxels of W where there are linear twins, else of JNE. "
+        "and quartiles of JNE over the analysed voxels. "
         "Share of nonlinear voxels with Wilson's 95 % interval. Prediction: mean R² over all "
         "voxels, and the mean noise ceiling.",
         "group": "The same for all subjects: one small mark per subject, a line for their mean "
@@ -35,9 +35,6 @@ class Summary(Section):
         "jne": "median JNE",
         "jne_q25": "quartiles from",
         "jne_q75": "to",
-        "w": "median W",
-        "w_q25": "quartiles from",
-        "w_q75": "to",
         "nonlinear_share": "nonlinear share",
         "nonlinear_share_low": "95 % from",
         "nonlinear_share_high": "to",
@@ -109,12 +106,11 @@ def _by_region(data: SubjectData) -> pd.DataFrame:
         }
         row |= {name: values[roi] for name, values in shares.items()}
         if "nonlinear" in voxels:
-            share = inference.share_interval(*_counts(data, voxels))
+            called = voxels["nonlinear"].dropna()
+            share = inference.share_interval(int(called.sum()), len(called))
             row |= dict(zip(("share", "share_low", "share_high"), share, strict=True))
-        for measure in ("jne", "w"):
-            if measure in analysed:
-                low, middle, high = analysed[measure].quantile([0.25, 0.5, 0.75])
-                row |= {measure: middle, f"{measure}_q25": low, f"{measure}_q75": high}
+        low, middle, high = analysed["jne"].quantile([0.25, 0.5, 0.75])
+        row |= {"jne": middle, "jne_q25": low, "jne_q75": high}
         if "jne_calibrated" in analysed:
             row["jne_calibrated"] = analysed["jne_calibrated"].median()
         row |= {name: voxels[name].mean() for name in PREDICTORS if name in voxels}
@@ -136,15 +132,6 @@ def _shares(data: SubjectData) -> dict[str, pd.Series]:
     return columns
 
 
-def _counts(data: SubjectData, voxels: pd.DataFrame) -> tuple[int, int]:
-    """How many voxels are nonlinear, and of how many."""
-    if data.evidence is not None:
-        nonlinear = voxels["nonlinear"].dropna()
-        return int(nonlinear.sum()), len(nonlinear)
-    tested = voxels[voxels["analysed"] & voxels["w"].notna()]
-    return data.n_nonlinear(tested), len(tested)
-
-
 def _compared(table: pd.DataFrame) -> str:
     """By what regions are above their whole brain: the first that all subjects have."""
     whole = table[table["roi"] == WHOLE_BRAIN]
@@ -155,7 +142,7 @@ def _over_subjects(table: pd.DataFrame) -> pd.DataFrame:
     """Means over subjects, their spread, and in how many a region is above its whole brain."""
     compared = _compared(table)
     whole = table[table["roi"] == WHOLE_BRAIN].set_index("subject")[compared]
-    measures = ("share", "jne", "jne_calibrated", "w", *PREDICTORS)
+    measures = ("share", "jne", "jne_calibrated", *PREDICTORS)
     averaged = [name for name in measures if name in table.columns]
     shares = [name for name in SHARES if name in table.columns]
     rows = []
