@@ -38,7 +38,8 @@ from jne.data.source import Source
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
 from jne.features.base import FeatureArrays
-from jne.features.spaces import joined, slices_of
+from jne.features.spaces import joined
+from jne.utils.blocks import named_slices
 from jne.utils.files import atomic_folder, file_name, write_array, write_json
 from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
@@ -78,7 +79,7 @@ class Prepared:
         if not path.exists():
             return None
         with reading(path, "data"):
-            return slices_of(read_json(path), self.features.shape[1], path)
+            return named_slices(read_json(path), self.features.shape[1], path)
 
     def offset(self, name: str) -> NDArray[np.float64] | None:
         """What was subtracted from each column before it became float32 (`jne.data.centring`).

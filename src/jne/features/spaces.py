@@ -2,9 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,24 +79,3 @@ def joined(features: FeatureArrays) -> tuple[NDArray, dict[str, int] | None]:
     if len(features) == 1:
         return matrix, None
     return matrix, {name: array.shape[1] for name, array in features.items()}
-
-
-def slices_of(widths: Any, n_features: int, path: Path) -> dict[str, slice]:
-    """The columns of each space, from their numbers as a file `path` has them.
-
-    Raises InputError where these are not numbers from 1 that add up to `n_features`.
-    """
-    whole = (
-        isinstance(widths, dict)
-        and all(type(width) is int and width > 0 for width in widths.values())
-        and sum(widths.values()) == n_features
-    )
-    if not whole:
-        raise InputError(
-            "", f"{path} must hold the number of columns of each feature space, {n_features} in all"
-        )
-    ends = accumulate(widths.values())
-    return {
-        name: slice(end - width, end)
-        for (name, width), end in zip(widths.items(), ends, strict=True)
-    }
