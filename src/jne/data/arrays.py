@@ -7,7 +7,7 @@ repeats are averaged and give the noise ceiling.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -31,6 +31,7 @@ from jne.errors import InputError
 from jne.features.base import (
     FeatureArrays,
     Features,
+    InOrder,
     Layer,
     OwnFeatures,
     each_layer,
@@ -54,7 +55,7 @@ class Arrays(Source):
     """`data=arrays`. Paths may be relative to `root`."""
 
     root: Folder
-    features: UserPath | dict[str, UserPath] | None = None
+    features: UserPath | Annotated[dict[str, UserPath], InOrder] | None = None
     """Of one feature space; or of several, by their names."""
     image_path: UserPath | None = Field(default=None, alias="images")
     """A folder, zip or HDF5 file of images. Which of them a row shows is in the column `image` of

@@ -323,15 +323,13 @@ def write_prepared(
     InputError
         Where encoders cannot be trained on the data.
     """
-    features, widths = joined(features)
+    matrix, widths = joined(features)
     n_stimuli = len(stimuli) if responses is None else len(responses)
-    if len(features) != n_stimuli:
-        raise InputError(
-            "data", f"features of {len(features)} stimuli, but responses to {n_stimuli}"
-        )
+    if len(matrix) != n_stimuli:
+        raise InputError("data", f"features of {len(matrix)} stimuli, but responses to {n_stimuli}")
     check_stimuli(source, features, stimuli)
     check_voxel_table(voxels, "data")
-    _write_centred(folder, "feature", features)
+    _write_centred(folder, "feature", matrix)
     if responses is not None:
         _write_centred(folder, "response", responses)
     if widths is not None:

@@ -182,6 +182,12 @@ def _standardised(
             f"{prepared.features.shape[1]} features of the external test set, but the "
             f"encoder in {run.path} takes {len(mean)}",
         )
+    if prepared.feature_spaces != run.feature_spaces:
+        raise InputError(
+            "features",
+            f"the external test set has the feature spaces {_listed(prepared.feature_spaces)}, but "
+            f"the encoder in {run.path} takes {_listed(run.feature_spaces)}",
+        )
     trained = np.flatnonzero(run.voxels["status"] == "ok")
     centre, spread = (
         saved[f"response_{part}"].numpy()[: len(trained)] for part in ("mean", "scale")
@@ -189,3 +195,10 @@ def _standardised(
     features = (prepared.measured("feature") - mean) / scale
     responses = (prepared.measured("response", trained) - centre) / spread
     return features.astype(np.float32), responses.astype(np.float32), trained
+
+
+def _listed(spaces: Mapping[str, slice] | None) -> str:
+    """The spaces with their numbers of columns, in their order."""
+    if spaces is None:
+        return "of a single one"
+    return ", ".join(f"{name} ({place.stop - place.start})" for name, place in spaces.items())

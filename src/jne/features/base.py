@@ -7,13 +7,17 @@ from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, WrapSerializer
 
 from jne.errors import InputError
 from jne.features.images import Images
 
 FeatureArrays = NDArray | dict[str, NDArray]
 """Features (N, D) of one space; or of several, by their names."""
+
+
+InOrder = WrapSerializer(lambda spaces, plain: list(plain(spaces).items()))
+"""Of a field with spaces by their names: their order, too, tells prepared folders apart."""
 
 
 def _different(layer: object) -> object:

@@ -3,13 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import SerializeAsAny, model_validator
 
 from jne.errors import InputError
-from jne.features.base import FeatureArrays, Features, OwnFeatures
+from jne.features.base import FeatureArrays, Features, InOrder, OwnFeatures
 from jne.features.images import Images
 
 _NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)  # they become part of keys and metrics
@@ -19,7 +20,7 @@ class FeatureSpaces(Features):
     """`features=[clip_vit_b32,timm]`: several feature spaces, each with the keys `spaces.NAME`."""
 
     layer: None = None
-    spaces: dict[str, SerializeAsAny[Features]]
+    spaces: Annotated[dict[str, SerializeAsAny[Features]], InOrder]
 
     @model_validator(mode="after")
     def _check_spaces(self) -> "FeatureSpaces":

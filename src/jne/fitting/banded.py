@@ -61,8 +61,8 @@ def check_banded(kinds: Sequence[str]) -> None:
 def fit_banded(kinds: Sequence[str], data: EncodingData, stages: Stages) -> Banded:
     """What the kinds of baseline that are of feature spaces say; of others, and of none, nothing.
 
-    banded: r2_banded, the test R2, and r2_split, its parts (product measure), which add up to it
-        where the mean response is the same in test stimuli as in those to train on.
+    banded: r2_banded, the test R2, and r2_split, its parts (product measure), which add up to it.
+        What is lost to a wrong mean of the predictions is shared by all spaces equally.
     partition: r2_unique, by how much the test R2 falls without a space, and r2_shared, what is left
         of r2_banded without the unique parts of all spaces.
 
@@ -92,15 +92,21 @@ def fit_banded(kinds: Sequence[str], data: EncodingData, stages: Stages) -> Band
     return result
 
 
-def _r2(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+def _totals(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """The predictions (n, V') in the tables of each of the parts of the data."""
     n_tests = [len(part.rows["test"]) for part in data.parts]
-    return r2_of_parts(data, [table[1 : 1 + n] for table, n in zip(tables, n_tests, strict=True)])
+    return [table[1 : 1 + n] for table, n in zip(tables, n_tests, strict=True)]
+
+
+def _r2(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return r2_of_parts(data, _totals(data, tables))
 
 
 def _split(
     data: EncodingData, tables: Sequence[NDArray[np.float32]], n_spaces: int
 ) -> NDArray[np.float32]:
-    """The product measure of each space, (K, V')."""
+    """The product measure of each space, (K, V'), which adds up to R2."""
+    total = data.in_order(_totals(data, tables))
     of_parts = [
         np.split(table[1 + len(part.rows["test"]) :], n_spaces)
         for table, part in zip(tables, data.parts, strict=True)
@@ -113,9 +119,13 @@ def _split(
         for voxels in voxel_blocks(data.n_trained):
             some = np.arange(voxels.start, voxels.stop)
             truth = data.responses.block(data.rows["test"], voxels).double()
-            truth -= truth.mean(dim=0)
+            mean = truth.mean(dim=0)
+            truth -= mean
             by_space = torch.from_numpy(np.stack([values[:, some] for values in added])).double()
-            split = r2_score_split(truth, by_space)
+            by_space -= by_space.mean(dim=1, keepdim=True)
+            # What no space predicts, the mean response above all, is shared by all equally
+            rest = torch.from_numpy(total[:, some]).double() - mean - by_space.sum(dim=0)
+            split = r2_score_split(truth, by_space + rest / n_spaces)
             split[:, ~truth.any(dim=0)] = torch.nan  # a constant response has no R2
             result[:, voxels] = split.numpy()
     return result

@@ -71,8 +71,7 @@ class Results:
     that was not tested; `halves`, what two encoders of disjoint halves of the stimuli say
     (`jne.results.halves`), None without.
 
-    Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
-    file and what it should hold.
+    Raises InputError, naming the file, where the folder holds no finished run, or is not whole.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -19,7 +19,7 @@ from jne.roi import ordered
 from jne.utils.blocks import named_slices
 from jne.utils.files import write_json
 from jne.utils.plain import read_json, regular_file
-from jne.utils.reading import UNREADABLE
+from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
 FEATURE_SPACES, SPACES = "feature_spaces.json", "spaces.csv"
@@ -51,10 +51,8 @@ def read_feature_spaces(folder: Path, n_features: int) -> dict[str, slice] | Non
     path = folder / FEATURE_SPACES
     if not path.exists():
         return None
-    try:
+    with reading(path, "runs"):
         return named_slices(read_json(regular_file(path, folder)), n_features, path)
-    except UNREADABLE as error:
-        raise InputError("", f"{path} cannot be read (it is damaged)") from error
 
 
 def read_spaces(
@@ -67,10 +65,8 @@ def read_spaces(
     path = folder / SPACES
     if spaces is None or not path.exists():
         return None
-    try:
+    with reading(path, "runs"):
         table = read_table(path)
-    except UNREADABLE as error:
-        raise InputError("", f"{path} cannot be read (it is damaged)") from error
     index, values = _index(voxels, spaces), table.drop(columns=["voxel", "space"], errors="ignore")
     rows = table.reindex(columns=["voxel", "space"]).astype(str)
     fits = rows.equals(index.to_frame(index=False).astype(str))
