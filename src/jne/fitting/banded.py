@@ -68,10 +68,11 @@ def fit_banded(kinds: Sequence[str], data: EncodingData, stages: Stages) -> Band
 
     data: without twins. Raises InputError where there is one feature space.
     """
-    result = Banded({}, {})
+    columns: dict[str, NDArray[np.float32]] = {}
+    of_spaces: dict[str, NDArray[np.float32]] = {}
     kinds = [kind for kind in kinds if kind in (BANDED, PARTITION)]
     if not kinds:
-        return result
+        return Banded(columns, of_spaces)
     if data.feature_spaces is None:
         raise InputError(
             "baseline",
@@ -81,15 +82,15 @@ def fit_banded(kinds: Sequence[str], data: EncodingData, stages: Stages) -> Band
         )
     spaces = list(data.feature_spaces)
     every = _tables(data, spaces, stages)
-    result.columns["r2_banded"] = r2 = _r2(data, every)
+    columns["r2_banded"] = r2 = _r2(data, every)
     if BANDED in kinds:
-        result.of_spaces["r2_split"] = _split(data, every, len(spaces))
+        of_spaces["r2_split"] = _split(data, every, len(spaces))
     if PARTITION in kinds:
         others = [[other for other in spaces if other != space] for space in spaces]
         unique = np.stack([r2 - _r2(data, _tables(data, some, stages)) for some in others])
-        result.of_spaces["r2_unique"] = unique
-        result.columns["r2_shared"] = r2 - unique.sum(axis=0)
-    return result
+        of_spaces["r2_unique"] = unique
+        columns["r2_shared"] = r2 - unique.sum(axis=0)
+    return Banded(columns, of_spaces)
 
 
 def _totals(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:

@@ -75,10 +75,14 @@ class TrainConfig(ScriptConfig, MethodConfig):
         return digest_of(self.determinants())
 
     @property
-    def layer(self) -> int | None:
-        """The layer of the features: chosen in the data, else in the features; None by default."""
+    def layer(self) -> int | str | None:
+        """The layer of the features: chosen in the data, else in the features; None by default.
+
+        Of several, their numbers: 3-6-12.
+        """
         layer = self.data.get("layer")
-        return self.features.get("layer") if layer is None else layer
+        layer = self.features.get("layer") if layer is None else layer
+        return "-".join(map(str, layer)) if isinstance(layer, list) else layer
 
 
 def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
