@@ -76,7 +76,17 @@ class Features(BaseModel, ABC):
         )
 
     def are(self, *kinds: type["Features"]) -> bool:
-        """Whether all spaces are of these kinds."""
+        """Whether all spaces are of some kinds.
+
+        Parameters
+        ----------
+        *kinds : type
+            Subclasses of Features.
+
+        Returns
+        -------
+        bool
+        """
         return isinstance(self, kinds)
 
     @property
