@@ -21,6 +21,7 @@ from jne.utils.machine import imports_without_gc
 def train(composed: DictConfig) -> float:
     # Imported here: --help and a misspelt override are answered before torch is loaded.
     with imports_without_gc():
+        from jne.fitting.banded import fit_banded
         from jne.fitting.baseline import baseline_columns, linear_predictions
         from jne.measuring.autocorrelation import autocorrelated
         from jne.measuring.evidence import measure_evidence
@@ -52,6 +53,7 @@ def train(composed: DictConfig) -> float:
         if shards:
             shards.describe(run)
         baseline = baseline_columns(config.baseline, data, run.stages)
+        banded = fit_banded(config.baseline, data, run.stages)
         share = measure_share(data, config.share, run.stages)
         if share is not None:
             run.warn(share.caveat)
@@ -74,7 +76,7 @@ def train(composed: DictConfig) -> float:
             compute=shards.merge if shards else None,
             evidence=evidence,
         )
-        return run.save(source, outcome, baseline, share, halves)
+        return run.save(source, outcome, baseline, share, halves, banded)
 
 
 if __name__ == "__main__":

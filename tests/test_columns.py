@@ -133,10 +133,11 @@ def test_means_by_roi_are_of_what_a_mean_says_something_about():
     """Of p, penalties, ends of intervals and the tables' own columns it does not."""
     table = pd.DataFrame(columns=[entry.name for entry in columns.COLUMNS])
     expected = [
-        "r2", "r2_ridge", "r2_kernel", "jne", "jne_calibrated", "mean_deviation", "rms_deviation",
+        "r2", "r2_ridge", "r2_kernel", "r2_banded", "r2_shared", "jne", "jne_calibrated",
+        "mean_deviation", "rms_deviation",
     ]  # fmt: skip
     assert columns.averaged(table) == expected
-    assert columns.baselines(table) == ["r2_ridge", "r2_kernel"]
+    assert columns.baselines(table) == ["r2_ridge", "r2_kernel", "r2_banded"]
     assert columns.regional(table) == [
         "nonlinear_share", "nonlinear_share_low", "nonlinear_share_high", "signal_share",
         "linear_share", "validated_share", "validated_share_low", "validated_share_high",

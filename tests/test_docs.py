@@ -14,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from jne import ResidualEncoder
 from jne.__main__ import _COMMANDS
+from jne.runs.feature_choices import with_combinations
 
 DOCS = Path(ROOT, "docs")
 PAGES = [
@@ -83,7 +84,7 @@ def _check_composes(script: str, words: list[str]) -> None:
         return  # a folder of the reader's, or what Hydra answers itself
     if script == "simulate" and "simulation=width" in words:
         return  # the reader's study, which tests/simulation runs
-    for overrides in _overrides(words):
+    for overrides in _overrides(list(map(with_combinations, words))):
         compose(script, overrides=overrides)
 
 

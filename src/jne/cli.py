@@ -10,7 +10,7 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import wraps
 from pathlib import Path
@@ -27,6 +27,7 @@ from jne.config import subject_choice, unknown_key
 from jne.credentials import hide_credentials, without_credentials
 from jne.errors import InputError, did_you_mean
 from jne.runs import sweep
+from jne.runs.feature_choices import register_combinations, with_combinations
 from jne.utils.files import file_name, not_written
 from jne.utils.signals import Stopped, in_one_line, stopped_by_signals
 
@@ -34,7 +35,8 @@ _PACKAGE = str(Path(__file__).parent)
 
 
 def register_resolvers() -> None:
-    """Make known to OmegaConf what the files in conf/ use: `${unique:}`, `${file_name:NAME}` ..."""
+    """Make known to Hydra what conf/ uses, `${unique:}`, `${file_name:NAME}` ..., and `a+b`."""
+    register_combinations()
     # Part of a run folder's name: runs started in the same second must not share a folder. Cached:
     # it is the same wherever one config uses it. Hydra passes the cache on to the jobs of a sweep
     # on any machine, so that all of them get the same sweep name.
@@ -55,6 +57,8 @@ def _run_name(data: str, subject: str, features: str, *rest: object) -> str:
     """
     of_data, of_features, encoder, control, seed = rest
     layer = of_features if of_data is None else of_data
+    if isinstance(layer, Sequence):
+        layer = "-".join(map(str, layer))
     parts = (
         *(data, subject, "" if features == "own" else features),
         *("" if layer is None else f"layer{layer}", encoder),
@@ -92,7 +96,7 @@ def run_script(main: Callable[[], None]) -> None:
     if "MLFLOW_TRACKING_URI" in os.environ:
         os.environ["MLFLOW_TRACKING_URI"] = without_credentials(os.environ["MLFLOW_TRACKING_URI"])
     words = [_without_credentials(_with_home(word)) for word in sys.argv[1:]]
-    sys.argv[1:] = _options_first([_with_subject(word, words) for word in words])
+    sys.argv[1:] = _options_first([with_combinations(_with_subject(word, words)) for word in words])
     sys.excepthook = _print_exception
     logging.raiseExceptions = False  # what a full disk keeps out of a log is no traceback
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)  # Python's own prints one
@@ -265,6 +269,9 @@ def _unknown_choice(file: str, options: list[str]) -> str:
 def _one_sentence(error: Exception) -> str:
     """Hydra's message without its layout; for an unknown key, its name and what is like it."""
     message = str(error).partition("Config search path")[0]
+    missing = re.search(r"Missing mandatory value: (\S+)", message)
+    if missing:
+        return str(InputError(missing[1], f"this key needs a value; write {missing[1]}=..."))
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
         cause = error.__cause__

@@ -20,6 +20,7 @@ from jne.jacobian.variants import DEFAULT, VARIANTS
 DATA = "the data"
 RUN = "train.py"
 BASELINE = "train.py, `baseline`"
+PARTITION = "train.py, `baseline=[partition]`"
 REPORT = "evaluate.py"
 EXTERNAL = "evaluate.py, `test`"
 
@@ -74,7 +75,7 @@ class Column:
 _PLACES = {
     "encoder": "nonlinear|linear",
     "fit": "ridge|kernel|readout",
-    "predictor": "nonlinear|linear|ridge|kernel",
+    "predictor": "nonlinear|linear|ridge|kernel|banded",
 }
 
 COLUMNS: tuple[Column, ...] = (
@@ -110,6 +111,10 @@ COLUMNS: tuple[Column, ...] = (
            VARIANCE, averaged=True, cmap="viridis"),
     Column("r2_kernel", "R² kernel", BASELINE, "R2 of kernel ridge regression on the test stimuli",
            VARIANCE, averaged=True),
+    Column("r2_banded", "R² banded", BASELINE, "R2 of banded ridge regression, with a penalty for "
+           "each feature space, on the test stimuli", VARIANCE, averaged=True),
+    Column("r2_shared", "R² shared", PARTITION, "what is left of `r2_banded` without what each "
+           "feature space explains alone", VARIANCE, averaged=True),
     Column("ridge_penalty", "ridge penalty", BASELINE, "penalty of ridge regression"),
     Column("kernel_penalty", "kernel penalty", BASELINE, "penalty of kernel ridge regression"),
     Column("readout_penalty", "readout penalty", RUN, "penalty of the encoder's ridge readout"),

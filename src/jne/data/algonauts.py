@@ -24,7 +24,7 @@ from jne.data.prepared import write_prepared
 from jne.data.source import Source
 from jne.data.splits import Count, Share, random_split
 from jne.errors import InputError
-from jne.features.base import ImageFeatures
+from jne.features.base import Features, ImageFeatures
 from jne.features.images import Images
 from jne.features.precomputed import Precomputed
 from jne.utils.arrays import read_array
@@ -139,7 +139,7 @@ class Algonauts(Source):
         images = self._matching_images(n)
         if images is not None:
             stimuli["stimulus"] = stimuli["image"] = images.names
-        features = self._features(images, n)
+        features = self.image_features.each(lambda space: self._features(space, images, n))
         responses = np.concatenate([left, right], axis=1)[:, kept]
         voxels = voxels.iloc[kept].reset_index(drop=True)
         write_prepared(self, folder, features, responses, stimuli, voxels)
@@ -154,10 +154,10 @@ class Algonauts(Source):
             )
         return images
 
-    def _features(self, images: Images | None, n: int) -> NDArray[np.float32]:
-        if not isinstance(self.image_features, Precomputed):
-            return self.image_features.extract(images, np.arange(n), n)
-        if images is None and self.image_features.ids != "sorted":
+    def _features(self, space: Features, images: Images | None, n: int) -> NDArray[np.float32]:
+        if not isinstance(space, Precomputed):
+            return space.extract(images, np.arange(n), n)
+        if images is None and space.ids != "sorted":
             raise InputError(
                 "data.root",
                 f"the names of the images in {self._image_folder} have the numbers by "
@@ -165,7 +165,7 @@ class Algonauts(Source):
                 f"features.ids=sorted takes one row per image, in their order",
             )
         numbers = np.arange(n) if images is None else _numbers(images)
-        return self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
+        return space.of_stimuli(numbers, n_numbered=N_IMAGES)
 
     def _vertices(self, side: str, n_vertices: int) -> pd.DataFrame:
         """Columns hemisphere, vertex and mesh, in the order of a hemisphere's responses."""

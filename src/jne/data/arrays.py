@@ -1,12 +1,13 @@
 """Users' own features and responses, from .npy, .npz or HDF5 files.
 
 Features are (n_stimuli, n_features), or (n_stimuli, n_layers, n_features) with `layer` to choose
-one layer. Responses are (n_stimuli, n_voxels), or (n_stimuli, n_voxels, n_repeats) with NaN where a
-repeat is missing; repeats are averaged and give the noise ceiling.
+one layer. Several feature spaces are several files, each under a name, or several layers. Responses
+are (n_stimuli, n_voxels), or (n_stimuli, n_voxels, n_repeats) with NaN where a repeat is missing;
+repeats are averaged and give the noise ceiling.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -27,9 +28,19 @@ from jne.data.splits import SPLITS, Count, Share, random_split
 from jne.data.volume import Grid, regions_of
 from jne.data.voxel_table import check_voxel_table, with_numbers
 from jne.errors import InputError
-from jne.features.base import Features, OwnFeatures, layer_of, not_given
+from jne.features.base import (
+    FeatureArrays,
+    Features,
+    InOrder,
+    Layer,
+    OwnFeatures,
+    each_layer,
+    layer_of,
+    not_given,
+)
 from jne.features.images import Images
 from jne.features.pairing import check_one_order, rows_by_name
+from jne.features.spaces import check_names, joined, named
 from jne.utils.arrays import read_array
 from jne.utils.files import write_json
 from jne.utils.paths import Folder, UserPath
@@ -44,7 +55,8 @@ class Arrays(Source):
     """`data=arrays`. Paths may be relative to `root`."""
 
     root: Folder
-    features: UserPath | None = None
+    features: UserPath | Annotated[dict[str, UserPath], InOrder] | None = None
+    """Of one feature space; or of several, by their names."""
     image_path: UserPath | None = Field(default=None, alias="images")
     """A folder, zip or HDF5 file of images. Which of them a row shows is in the column `image` of
     `stimuli`; without it, image i in the order of their names belongs to row i."""
@@ -54,8 +66,9 @@ class Arrays(Source):
     features_key: str | None = None
     """The dataset inside an HDF5 or .npz file; needed where the file has several."""
     responses_key: str | None = None
-    layer: int | None = None
-    """Which layer of 3-D features; the array's first layer has the number `first_layer`."""
+    layer: Layer = None
+    """Which layer of 3-D features, or which, as feature spaces; the array's first layer has
+    the number `first_layer`."""
     first_layer: int = 1
     """1 where the array starts at the first block, 0 where it starts at the embedding."""
     transpose_features: bool = False
@@ -92,10 +105,12 @@ class Arrays(Source):
 
     @model_validator(mode="after")
     def _check_keys(self) -> "Arrays":
-        if (self.features is None) == (self.image_path is None):
+        if bool(self.features) == (self.image_path is not None):
             raise ValueError("give either data.features or data.images (and not both)")
         if self.image_path is not None and isinstance(self.image_features, OwnFeatures):
             raise ValueError("data.images needs features of them; choose features=clip_vit_b32")
+        if isinstance(self.features, dict):
+            check_names(self.features, "features")
         idle = [name for name, value in _OF_FEATURES.items() if getattr(self, name) != value]
         if self.image_path is not None and idle:
             raise InputError(
@@ -121,7 +136,7 @@ class Arrays(Source):
 
     def input_files(self) -> list[Path]:
         paths = (
-            self.features,
+            *self._feature_files,
             self.image_path,
             self.responses,
             self.voxels,
@@ -150,7 +165,9 @@ class Arrays(Source):
         stimuli = self._stimulus_table(len(responses))
         if images is not None:
             rows = self._image_rows(images, stimuli)
-            features = self.image_features.extract(images, rows, len(images))
+            features = self.image_features.each(
+                lambda space: space.extract(images, rows, len(images))
+            )
             stimuli["image"] = np.array(images.names)[rows]
         voxels = self._voxel_table(responses.shape[1])
         repeats = None
@@ -173,7 +190,7 @@ class Arrays(Source):
         stimuli, images = self._stimulus_table(n), self.images()
         if images is not None:
             stimuli["image"] = np.array(images.names)[self._image_rows(images, stimuli)]
-        elif offset(self._read_features()) is not None:
+        elif offset(joined(self._read_features())[0]) is not None:
             return True
         responses = self._read_responses()
         if responses.ndim == 3:
@@ -195,13 +212,29 @@ class Arrays(Source):
             )
         return responses.swapaxes(0, 1) if self.transpose_responses else responses
 
-    def _read_features(self) -> NDArray:
-        assert self.features is not None  # or there would be images
-        path = self.root / self.features
-        features = read_array(path, self.features_key, "data.features", "data.features_key")
+    @property
+    def _feature_files(self) -> list[Path]:
+        if isinstance(self.features, dict):
+            return list(self.features.values())
+        return [] if self.features is None else [self.features]
+
+    def _read_features(self) -> FeatureArrays:
+        if not isinstance(self.features, dict):
+            assert self.features is not None  # or there would be images
+            return self._read_space(self.features)
+        spaces: dict[str, NDArray] = {}
+        for name, file in self.features.items():
+            spaces |= named(name, self._read_space(file))
+        return spaces
+
+    def _read_space(self, file: Path) -> FeatureArrays:
+        path = self.root / file
+        array = read_array(path, self.features_key, "data.features", "data.features_key")
         if self.transpose_features:
-            features = features.T
-        return layer_of(features, self.layer, self.first_layer, "data", path)
+            array = array.T
+        return each_layer(
+            self.layer, lambda layer: layer_of(array, layer, self.first_layer, "data", path)
+        )
 
     def _image_rows(self, images: Images, stimuli: pd.DataFrame) -> NDArray[np.int64]:
         """Which of the images each stimulus (N,) shows; prints the first and the last."""
@@ -222,14 +255,15 @@ class Arrays(Source):
         say(f"images     row 0 is {first}, row {n - 1} is {last}", soft_wrap=True, highlight=False)
         return rows
 
-    def _check_same_stimuli(self, features: NDArray, responses: NDArray) -> None:
-        n, shape = len(features), responses.shape
+    def _check_same_stimuli(self, features: FeatureArrays, responses: NDArray) -> None:
+        matrix, _ = joined(features)
+        n, shape = len(matrix), responses.shape
         if shape[0] == n:
             return
         message = f"{n} stimuli, but data.responses has {shape[0]} (shape {shape})"
         if shape[1] == n:
             message += f"; set data.transpose_responses={str(not self.transpose_responses).lower()}"
-        elif features.shape[1] == shape[0]:
+        elif matrix.shape[1] == shape[0]:
             message += f"; set data.transpose_features={str(not self.transpose_features).lower()}"
         raise InputError("data.features", message)
 

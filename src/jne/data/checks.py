@@ -1,6 +1,7 @@
 """What a source checks before it writes: features, the sizes of the splits, room on the disk."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,17 +12,25 @@ from numpy.typing import NDArray
 from jne.data.centring import LARGEST
 from jne.data.splits import check_split
 from jne.errors import InputError
+from jne.features.base import FeatureArrays
 
 if TYPE_CHECKING:
     from jne.data.prepared import Source
 
 
-def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) -> None:
+def check_stimuli(source: "Source", features: FeatureArrays, stimuli: pd.DataFrame) -> None:
     """Raise InputError where features are not finite or a split has too few stimuli.
 
     Finite are features within the range of float32, with room for differences. `write_prepared`
     calls it; a source that reads responses for a long time calls it before that.
     """
+    spaces = features if isinstance(features, Mapping) else {"": features}
+    for name, array in spaces.items():
+        _check_numbers(source, array, f" of the space {name}" if name else "")
+    check_split(stimuli["split"], source, source.splits)
+
+
+def _check_numbers(source: "Source", features: NDArray, space: str) -> None:
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     what = "NaN or infinite values"
     if not len(bad):
@@ -32,10 +41,9 @@ def check_stimuli(source: "Source", features: NDArray, stimuli: pd.DataFrame) ->
         key = "data.features" if getattr(source, "features", None) is not None else "features"
         raise InputError(
             key,
-            f"{what} in {len(bad)} of {len(features)} stimuli, the first in row {bad[0]} counted "
-            f"from 0",
+            f"{what} in {len(bad)} of {len(features)} stimuli{space}, the first in row {bad[0]} "
+            f"counted from 0",
         )
-    check_split(stimuli["split"], source, source.splits)
 
 
 def check_disk(folder: Path, subject: str, n_bytes: float) -> None:

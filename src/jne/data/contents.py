@@ -18,8 +18,8 @@ from jne.stages import digest_of
 from jne.utils.blocks import voxel_blocks
 
 PARTS = ("responses", "features", "stimuli", "voxels")
-"""responses and features: of all stimuli, as measured. stimuli: their ids and splits. voxels: their
-ids."""
+"""responses and features: of all stimuli, as measured, features with their spaces. stimuli: their
+ids and splits. voxels: their ids."""
 _BLOCK = 2**26  # bytes
 _LENGTH = 16  # characters of a digest
 
@@ -31,7 +31,7 @@ def contents_of(prepared: Prepared) -> dict[str, str]:
         "contents",
         lambda: {
             "responses": _of_array(prepared.responses),
-            "features": _of_array(prepared.features),
+            "features": _of_features(prepared),
             "stimuli": _of_columns(prepared.stimuli, ("stimulus", "split")),
             "voxels": _of_columns(prepared.voxels, ("voxel",)),
         },
@@ -41,6 +41,13 @@ def contents_of(prepared: Prepared) -> dict[str, str]:
 def combined(digests: Mapping[str, str]) -> str:
     """One digest of those of all parts."""
     return digest_of([digests[part] for part in PARTS])
+
+
+def _of_features(prepared: Prepared) -> str:
+    digest, spaces = _of_array(prepared.features), prepared.feature_spaces
+    if spaces is None:
+        return digest
+    return digest_of([digest, {name: columns.start for name, columns in spaces.items()}])
 
 
 def _of_array(array: NDArray) -> str:

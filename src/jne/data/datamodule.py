@@ -106,7 +106,8 @@ class StandardisedData(pl.LightningDataModule):
     is one, `test`. batch_size: None for the full batch. shuffle: pair each stimulus's features with
     the responses to another stimulus, as a null control. features_key: what leads to the features.
     belonging: which stimuli belong together. status: (V,), that of voxels which other data choose.
-    scale_features: see `jne.data.scaling.feature_scale`.
+    feature_spaces: the columns of each feature space, contiguous and in order; None: there is one.
+    scale_features: see `jne.data.scaling.feature_scale`, which scales spaces one by one.
     Raises InputError where no voxel can be trained, or all features are constant.
 
     feature_mean, feature_scale (D,) and response_mean, response_scale (V',) are in the units of the
@@ -131,9 +132,10 @@ class StandardisedData(pl.LightningDataModule):
         belonging: Belonging | None = None,
         status: NDArray[np.str_] | None = None,
         scale_features: Scaling = "each",
+        feature_spaces: dict[str, slice] | None = None,
     ) -> None:
         super().__init__()
-        self.rows, self.identity = rows, {}
+        self.rows, self.identity, self.feature_spaces = rows, {}, feature_spaces
         self.belonging = belonging or Belonging()
         if not len(rows["train"]):  # of an external test set, which is for evaluate.py
             raise InputError("data", "there is no stimulus to train on")
@@ -143,7 +145,8 @@ class StandardisedData(pl.LightningDataModule):
         trained = features[train]
         check_vary(trained, features_key)
         centre = float32(trained.mean(axis=0, dtype=np.float64))
-        self.feature_scale = torch.from_numpy(feature_scale(trained, scale_features))
+        scale = feature_scale(trained, scale_features, feature_spaces, features_key)
+        self.feature_scale = torch.from_numpy(scale)
         self.features = torch.from_numpy((features - centre.numpy()) / self.feature_scale.numpy())
         self.feature_mean = with_offset(centre, feature_offset)
 
@@ -284,6 +287,7 @@ class EncodingData(StandardisedData):
             belonging=belonging,
             status=status,
             scale_features=scale_features,
+            feature_spaces=prepared.feature_spaces,
         )
         self.prepared = prepared
         contents = combined(contents_of(prepared))

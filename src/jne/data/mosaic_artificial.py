@@ -18,6 +18,7 @@ from jne.data.mosaic.files import open_subject
 from jne.data.mosaic.subject import SubjectSource
 from jne.data.prepared import write_prepared
 from jne.errors import InputError
+from jne.features.base import Features
 from jne.features.precomputed import Precomputed
 from jne.utils.fslr import N_GRAYORDINATES
 from jne.utils.paths import File
@@ -44,7 +45,7 @@ class MosaicArtificial(SubjectSource):
             trials = file.trials()
             table = stimuli.read_table(self._table)
             artificial = stimuli.artificial_table(trials, table, self._table)
-            features = self._features(artificial)
+            features = self.image_features.each(lambda space: self._features(space, artificial))
             check_stimuli(self, features, artificial)
             voxels = self._voxels()
             kept = voxels["voxel"].to_numpy(dtype=np.int64)
@@ -56,14 +57,14 @@ class MosaicArtificial(SubjectSource):
         write_prepared(self, folder, features, None, artificial, voxels)
         (folder / "state.npz").unlink()
 
-    def _features(self, artificial: pd.DataFrame) -> NDArray[np.floating[Any]]:
+    def _features(self, space: Features, artificial: pd.DataFrame) -> NDArray[np.floating[Any]]:
         """(N, D), by the names of the files."""
-        if isinstance(self.image_features, Precomputed):
-            return self.image_features.of_stimuli(artificial["stimulus"].to_numpy(dtype=str))
+        if isinstance(space, Precomputed):
+            return space.of_stimuli(artificial["stimulus"].to_numpy(dtype=str))
         images = self.images()
         assert images is not None  # as input_files says
         rows = stimuli.rows_by_file(images, artificial, self.dataset)
-        return self.image_features.extract(images, rows, len(images))
+        return space.extract(images, rows, len(images))
 
     def _voxels(self) -> pd.DataFrame:
         """The grayordinates of the table, with their numbers and ROIs alone."""

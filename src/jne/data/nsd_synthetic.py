@@ -22,7 +22,7 @@ from jne.data.nsd.spaces import HEMISPHERES, N_FSAVERAGE, Surface, Volume
 from jne.data.prepared import write_prepared
 from jne.data.source import Source
 from jne.errors import InputError
-from jne.features.base import ImageFeatures
+from jne.features.base import Features, ImageFeatures
 from jne.features.images import Hdf5Images, Images
 from jne.features.precomputed import Precomputed
 from jne.utils.files import write_json
@@ -96,7 +96,7 @@ class NSDSynthetic(Source):
 
     def input_files(self) -> list[Path]:
         files = [self._order, *self._betas, *self._space.mask_files()]
-        own = isinstance(self.image_features, Precomputed)
+        own = self.image_features.are(Precomputed)
         with reading(self.root, "data.root"):
             for path in files if own else (*files, *self._image_files):
                 if not path.exists():
@@ -120,11 +120,7 @@ class NSDSynthetic(Source):
         stimuli["n_repeats"] = np.bincount(order, minlength=N_IMAGES)
         if self._classes.exists():
             stimuli["category"] = read_classes(self._classes)
-        features: NDArray[np.floating[Any]]
-        if isinstance(self.image_features, Precomputed):
-            features = self.image_features.of_stimuli(np.arange(N_IMAGES), n_numbered=N_IMAGES)
-        else:
-            features = self.image_features.extract(self.images(), np.arange(N_IMAGES), N_IMAGES)
+        features = self.image_features.each(self._features)
         check_stimuli(self, features, stimuli)
         voxels, kept = self._voxels()
         trials = pd.DataFrame({"session": 1, "run": np.arange(N_TRIALS) // N_PER_RUN, "row": order})
@@ -141,6 +137,12 @@ class NSDSynthetic(Source):
         if geometry is not None:
             write_json(folder / "space.json", geometry)
         write_prepared(self, folder, features, None, stimuli, voxels)
+
+    def _features(self, space: Features) -> NDArray[np.floating[Any]]:
+        numbers = np.arange(N_IMAGES)
+        if isinstance(space, Precomputed):
+            return space.of_stimuli(numbers, n_numbered=N_IMAGES)
+        return space.extract(self.images(), numbers, N_IMAGES)
 
     def _voxels(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The voxels of the table, with their places alone, and their numbers in the space."""

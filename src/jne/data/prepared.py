@@ -8,6 +8,7 @@
     voxels.csv        one row per voxel: voxel, roi, ncsnr, noise_ceiling, coordinates, truth, ...
     repeats.npz       where stimuli have repeats: what these say of the noise, in blocks of stimuli
                       (jne.analysis.repeats); a folder of an earlier version has none
+    feature_spaces.json  where features are of several spaces: {name: n_columns}, in their order
     space.json        for voxels of a volume (columns i, j, k): its shape and affine
     checks.json       what was found out about the rows and the images (jne.data.notes)
     provenance.json   the source, its settings and input files; written last, so a folder that has
@@ -36,12 +37,16 @@ from jne.data.notes import NOTES, images_digest, noted
 from jne.data.source import Source
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
+from jne.features.base import FeatureArrays
+from jne.features.spaces import joined
+from jne.utils.blocks import named_slices
 from jne.utils.files import atomic_folder, file_name, write_array, write_json
 from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
 from jne.utils.tables import read_table, write_table
 
 _REPEATS = "repeats.npz"
+_SPACES = "feature_spaces.json"
 _FORMAT = 2  # raise it when what a source writes for the same settings changes
 
 
@@ -63,6 +68,18 @@ class Prepared:
         """{"shape": [X, Y, Z], "affine": (4, 4)} for voxels of a volume; None for all others."""
         path = self.folder / "space.json"
         return read_json(path) if path.exists() else None
+
+    @cached_property
+    def feature_spaces(self) -> dict[str, slice] | None:
+        """The columns of each feature space, in the order of features; None where there is one.
+
+        Raises InputError where they are not those of the features.
+        """
+        path = self.folder / _SPACES
+        if not path.exists():
+            return None
+        with reading(path, "data"):
+            return named_slices(read_json(path), self.features.shape[1], path)
 
     def offset(self, name: str) -> NDArray[np.float64] | None:
         """What was subtracted from each column before it became float32 (`jne.data.centring`).
@@ -276,7 +293,7 @@ def _check_whole(prepared: Prepared) -> None:
 def write_prepared(
     source: Source,
     folder: Path,
-    features: NDArray,
+    features: FeatureArrays,
     responses: NDArray | None,
     stimuli: pd.DataFrame,
     voxels: pd.DataFrame,
@@ -290,7 +307,8 @@ def write_prepared(
         Where the data come from.
     folder : Path
         The folder that `Source.write` was given.
-    features : (N, D) array
+    features : (N, D) array, or dict of such
+        Of several feature spaces, by their names.
     responses : (N, V) array or None
         None where responses.npy is already in the folder.
     stimuli : DataFrame
@@ -305,16 +323,17 @@ def write_prepared(
     InputError
         Where encoders cannot be trained on the data.
     """
+    matrix, widths = joined(features)
     n_stimuli = len(stimuli) if responses is None else len(responses)
-    if len(features) != n_stimuli:
-        raise InputError(
-            "data", f"features of {len(features)} stimuli, but responses to {n_stimuli}"
-        )
+    if len(matrix) != n_stimuli:
+        raise InputError("data", f"features of {len(matrix)} stimuli, but responses to {n_stimuli}")
     check_stimuli(source, features, stimuli)
     check_voxel_table(voxels, "data")
-    _write_centred(folder, "feature", features)
+    _write_centred(folder, "feature", matrix)
     if responses is not None:
         _write_centred(folder, "response", responses)
+    if widths is not None:
+        write_json(folder / _SPACES, widths)
     write_table(folder / "stimuli.csv", stimuli)
     write_table(folder / "voxels.csv", voxels)
     if repeats is not None:

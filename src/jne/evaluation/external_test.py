@@ -20,6 +20,7 @@ from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.external_evidence import ExternalEvidence, external_evidence
 from jne.evaluation.missing_variants import deviations
+from jne.evaluation.same_data import differing_in, value_in
 from jne.jacobian.variants import DEFAULT
 from jne.results import Results
 from jne.stages import Stages
@@ -163,12 +164,10 @@ def _check_features(run: Results, chosen: Mapping[str, Any]) -> None:
             f"{encoder} {trained_on.get('name')}; choose these",
             value=chosen.get("name"),
         )
-    for name in sorted((trained_on.keys() | chosen.keys()).difference(_NOT_COMPARED)):
-        expected, value = trained_on.get(name), chosen.get(name)
-        if expected != value:
-            raise InputError(
-                f"features.{name}", f"{encoder} features.{name}={expected}", value=value
-            )
+    for key in differing_in(trained_on, chosen):
+        if key.split(".")[-1] not in _NOT_COMPARED:
+            expected, value = value_in(trained_on, key), value_in(chosen, key)
+            raise InputError(f"features.{key}", f"{encoder} features.{key}={expected}", value=value)
 
 
 def _standardised(
@@ -183,6 +182,12 @@ def _standardised(
             f"{prepared.features.shape[1]} features of the external test set, but the "
             f"encoder in {run.path} takes {len(mean)}",
         )
+    if prepared.feature_spaces != run.feature_spaces:
+        raise InputError(
+            "features",
+            f"the external test set has the feature spaces {_listed(prepared.feature_spaces)}, but "
+            f"the encoder in {run.path} takes {_listed(run.feature_spaces)}",
+        )
     trained = np.flatnonzero(run.voxels["status"] == "ok")
     centre, spread = (
         saved[f"response_{part}"].numpy()[: len(trained)] for part in ("mean", "scale")
@@ -190,3 +195,10 @@ def _standardised(
     features = (prepared.measured("feature") - mean) / scale
     responses = (prepared.measured("response", trained) - centre) / spread
     return features.astype(np.float32), responses.astype(np.float32), trained
+
+
+def _listed(spaces: Mapping[str, slice] | None) -> str:
+    """The spaces with their numbers of columns, in their order."""
+    if spaces is None:
+        return "of a single one"
+    return ", ".join(f"{name} ({place.stop - place.start})" for name, place in spaces.items())

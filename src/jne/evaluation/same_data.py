@@ -3,7 +3,7 @@
 The contents decide, not names: ids of stimuli and voxels are row numbers where the user gave none.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jne.data.contents import PARTS
@@ -78,18 +78,26 @@ def _differing_parts(first: Results, other: Results) -> list[str]:
 
 def differing_keys(first: Results, other: Results) -> list[str]:
     """The config keys in which two runs learned differently."""
-    keys = sorted((first.config.keys() | other.config.keys()).difference(_BOOKKEEPING))
-    differing = []
-    for key in keys:
-        a, b = first.config.get(key), other.config.get(key)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            names = sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))
-            differing += [f"{key}.{name}" for name in names]
-        else:
-            differing.append(key)
-    return [key for key in differing if not key.startswith(_NOT_LEARNED)]
+    differing = differing_in(first.config, other.config)
+    return [key for key in differing if _is_learned(key)]
+
+
+def differing_in(a: Mapping[str, Any], b: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys, after `prefix`, in which two configs or sections differ."""
+    keys: list[str] = []
+    for name in sorted(a.keys() | b.keys()):
+        first, other = a.get(name), b.get(name)
+        if isinstance(first, Mapping) and isinstance(other, Mapping):
+            keys += differing_in(first, other, f"{prefix}{name}.")
+        elif first != other:
+            keys.append(f"{prefix}{name}")
+    return keys
+
+
+def _is_learned(key: str) -> bool:
+    of_space = key.startswith("features.spaces.") and key.endswith(".cache")
+    not_learned = key.split(".")[0] in _BOOKKEEPING or key.startswith(_NOT_LEARNED)
+    return not (of_space or not_learned)
 
 
 def _change(first: Results, other: Results, key: str) -> str:
@@ -100,7 +108,12 @@ def _change(first: Results, other: Results, key: str) -> str:
 
 def value_of(run: Results, key: str) -> Any:
     """The value of a dotted config key; None where the config has no such key."""
-    value: Any = run.config
+    return value_in(run.config, key)
+
+
+def value_in(config: Mapping[str, Any], key: str) -> Any:
+    """The same of a config or a section."""
+    value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value

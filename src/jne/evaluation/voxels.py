@@ -122,7 +122,7 @@ class SubjectData:
 
     @property
     def baselines(self) -> list[str]:
-        """The baselines of the nonlinear run, ridge and kernel, that have a column r2_BASELINE."""
+        """The baselines of the nonlinear run, such as ridge, that have a column r2_BASELINE."""
         return [name.removeprefix("r2_") for name in baselines(self.voxels)]
 
     @property

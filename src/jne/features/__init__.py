@@ -2,6 +2,7 @@
 
 base         what all kinds promise; features that the data bring themselves
 precomputed  features from a file
+spaces       several of them side by side
 laion        the embeddings that LAION-fMRI is released with
 extracted    features that a model extracts from images: what open_clip and timm share
 open_clip    CLIP's vision transformers
@@ -17,6 +18,15 @@ from jne.features.base import Features, OwnFeatures
 from jne.features.laion import LaionEmbedding
 from jne.features.open_clip import OpenClip
 from jne.features.precomputed import Precomputed
+from jne.features.spaces import FeatureSpaces
 from jne.features.timm import Timm
 
-__all__ = ["Features", "LaionEmbedding", "OpenClip", "OwnFeatures", "Precomputed", "Timm"]
+__all__ = [
+    "FeatureSpaces",
+    "Features",
+    "LaionEmbedding",
+    "OpenClip",
+    "OwnFeatures",
+    "Precomputed",
+    "Timm",
+]

@@ -1,15 +1,40 @@
 """Features of images: what every kind of them promises; features that data bring themselves."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny
+from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, WrapSerializer
 
 from jne.errors import InputError
 from jne.features.images import Images
+
+FeatureArrays = NDArray | dict[str, NDArray]
+"""Features (N, D) of one space; or of several, by their names."""
+
+
+InOrder = WrapSerializer(lambda spaces, plain: list(plain(spaces).items()))
+"""Of a field with spaces by their names: their order, too, tells prepared folders apart."""
+
+
+def _different(layer: object) -> object:
+    if isinstance(layer, list) and not len(layer) == len(set(layer)) > 0:
+        raise ValueError("must name different layers")
+    return layer
+
+
+Layer = Annotated[int | list[int] | None, AfterValidator(_different)]
+"""One; several, each of which is a feature space; None: the last layer, or the only one."""
+
+
+def each_layer(layer: Layer, read: Callable[[int | None], NDArray]) -> FeatureArrays:
+    """What `read` returns of a layer; of several by names: layer_3, layer_6."""
+    if isinstance(layer, list):
+        return {f"layer_{number}": read(number) for number in layer}
+    return read(layer)
 
 
 def not_given(value: object) -> bool:
@@ -24,8 +49,7 @@ class Features(BaseModel, ABC):
 
     name: str
     """What the features are called in the record."""
-    layer: int | None
-    """None: the last layer, or the only one."""
+    layer: Layer
 
     def __str__(self) -> str:
         return self.name
@@ -33,6 +57,44 @@ class Features(BaseModel, ABC):
     def input_files(self) -> list[Path]:
         """The files read. If one changes in size or date, the data are prepared again."""
         return []
+
+    def each(self, extract: Callable[["Features"], NDArray]) -> FeatureArrays:
+        """What `extract` returns of these features; where they are of several spaces, of each.
+
+        Parameters
+        ----------
+        extract : function
+            From features of one space, with one layer, to an array (N, D).
+
+        Returns
+        -------
+        (N, D) array, or dict of such
+            By the names of the spaces.
+        """
+        return each_layer(
+            self.layer, lambda layer: extract(self.model_copy(update={"layer": layer}))
+        )
+
+    def are(self, *kinds: type["Features"]) -> bool:
+        """Whether all spaces are of some kinds.
+
+        Parameters
+        ----------
+        *kinds : type
+            Subclasses of Features.
+
+        Returns
+        -------
+        bool
+        """
+        return isinstance(self, kinds)
+
+    @property
+    def one_layer(self) -> int | None:
+        """The layer. Raises InputError where there are several."""
+        if isinstance(self.layer, list):
+            raise InputError("features.layer", "these data take one layer", value=self.layer)
+        return self.layer
 
     @abstractmethod
     def extract(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
@@ -72,7 +134,7 @@ _CHOOSE_FEATURES = (
 
 
 def _not_own(features: Features) -> Features:
-    if isinstance(features, OwnFeatures):
+    if features.are(OwnFeatures):
         raise ValueError(_CHOOSE_FEATURES)
     return features
 

@@ -65,7 +65,7 @@ class ExtractedFeatures(Features):
         tower = self.load()
         widths = self._widths(tower)
         last = len(widths) - 1
-        layer = last if self.layer is None else self.layer
+        layer = last if self.one_layer is None else self.one_layer
         if not 0 <= layer <= last:
             sizes = f", of {', '.join(map(str, widths))} features" if len(set(widths)) > 1 else ""
             raise InputError(

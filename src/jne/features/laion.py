@@ -46,7 +46,7 @@ class LaionEmbedding(Features):
         `stimuli`.
         """
         array = read_array(self.path, "embedding", "features.path", "features.path")
-        array = layer_of(array, self.layer, 0, "features", self.path)
+        array = layer_of(array, self.one_layer, 0, "features", self.path)
         ids, valid = self._ids(len(array))
         index = pd.Index(ids)
         if not index.is_unique:

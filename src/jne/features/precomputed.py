@@ -62,7 +62,7 @@ class Precomputed(Features):
         Raises InputError where no rule says which row belongs to which stimulus.
         """
         array = read_array(self.path, self.key, "features.path", "features.key")
-        array = layer_of(array, self.layer, self.first_layer, "features", self.path)
+        array = layer_of(array, self.one_layer, self.first_layer, "features", self.path)
         rows, rule = self._rows(len(array), stimuli, n_numbered, own_order)
         console.print(
             f"features   {self.path}: {rule}", markup=False, highlight=False, soft_wrap=True

@@ -38,14 +38,16 @@ def baseline_columns(
     """Columns (V',) for the voxel table: r2_KIND, the test R2, KIND_penalty and KIND_penalty_end.
 
     kinds: `ridge`, from the features; `kernel`, as encoder=kernel, and refused by InputError where
-        its kernels do not fit the memory.
+        its kernels do not fit the memory. Others are of `jne.fitting.banded`.
     """
     columns: dict[str, NDArray[np.float32]] = {}
-    for kind in kinds:
+    for kind in (kind for kind in kinds if kind in _N_PREDICTIONS):
         tables = [_stage(kind, part, stages) for part in data.parts]
         r2, penalty, end = np.array([table[:_N_COLUMNS] for table in tables]).swapaxes(0, 1)
         if len(tables) > 1:
-            r2 = np.array([_r2_of_folds(data, tables)])
+            n_tests = [len(part.rows["test"]) for part in data.parts]
+            first = [table[_N_COLUMNS:][:n] for table, n in zip(tables, n_tests, strict=True)]
+            r2 = np.array([r2_of_parts(data, first)])
         with np.errstate(divide="ignore"):
             mean = np.exp(np.log(penalty).mean(axis=0)) if len(tables) > 1 else penalty[0]
         columns |= {
@@ -56,12 +58,10 @@ def baseline_columns(
     return columns
 
 
-def _r2_of_folds(data: EncodingData, tables: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """R2 (V',) over all test stimuli, each predicted by its fold."""
-    predictions = [
-        table[_N_COLUMNS:][: len(part.rows["test"])]
-        for table, part in zip(tables, data.parts, strict=True)
-    ]
+def r2_of_parts(
+    data: EncodingData, predictions: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """R2 (V',) over all test stimuli. predictions: (n, V') of each of the parts of the data."""
     result, of_all = np.empty(data.n_trained, dtype=np.float32), data.in_order(predictions)
     for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
         truth = data.responses.block(data.rows["test"], voxels).numpy()

@@ -7,6 +7,7 @@ listing    the finished runs below an output folder
 notebook   a run as a notebook shows it
 weights    the encoder in it
 space      the volume that voxels are in
+spaces     the feature spaces, and what was measured in them
 about      whose data they are
 labelled   tables and arrays as one xarray.Dataset
 """

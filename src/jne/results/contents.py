@@ -7,6 +7,8 @@
     summary.json      the scalars, by their names in MLflow; counts of voxels left out
     voxels.csv        one row per voxel: the prepared table, then status and what was measured, by
                       the names of `jne.columns`
+    spaces.csv        of several feature spaces: one row per voxel and space (jne.results.spaces)
+    feature_spaces.json  of several feature spaces: {name: number of columns}, in their order
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
     epochs.csv        the training curves; epochs count from 0, as in MLflow, and from 1 in figures
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved

@@ -26,6 +26,7 @@ from jne.results.listing import newest_run
 from jne.results.notebook import as_html, as_text
 from jne.results.shares import SHARES, RegionShares
 from jne.results.space import read_space
+from jne.results.spaces import read_feature_spaces, read_spaces
 from jne.results.weights import build_saved
 from jne.roi import ordered
 from jne.utils.blocks import voxel_blocks
@@ -58,18 +59,19 @@ _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 class Results:
     """A finished training run, read from its results folder.
 
-    path, config (the resolved config), status, summary, and the tables `voxels` (one row per
-    voxel; `roi` is categorical, in the order of the hierarchy), `stimuli` (one row per test
-    stimulus) and `epochs`; `trajectory` (one row per epoch and followed voxel), None without
+    path, config (the resolved config), status, summary, and the tables `voxels` (one row per voxel;
+    `roi` is categorical, in the order of the hierarchy), `stimuli` (one row per test stimulus) and
+    `epochs`; `trajectory` (one row per epoch and followed voxel), None without
     `jacobian.trajectory`; `space` of a volume, else None; `images_path`, None where the stimuli are
-    no images or the run did not record it; `about` the data: citation, licence and links, which
-    start with https://; `region_shares`, the nonlinear shares of ROIs (`jne.results.shares`), None
-    where the data have none; `region_evidence`, what unseen responses say of them
-    (`jne.results.evidence`), None where that was not tested; `halves`, what two encoders of
-    disjoint halves of the stimuli say (`jne.results.halves`), None without.
+    no images or the run did not record it; of several feature spaces `feature_spaces`, their
+    columns by name, and `spaces`, a table indexed by voxel and space, else None
+    (`jne.results.spaces`); `about` the data: citation, licence and links, of https://;
+    `region_shares`, the nonlinear shares of ROIs (`jne.results.shares`), None where the data have
+    none; `region_evidence`, what unseen responses say of them (`jne.results.evidence`), None where
+    that was not tested; `halves`, what two encoders of disjoint halves of the stimuli say
+    (`jne.results.halves`), None without.
 
-    Raises InputError where the folder holds no finished run, or is not whole: one sentence with the
-    file and what it should hold.
+    Raises InputError, naming the file, where the folder holds no finished run, or is not whole.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -91,6 +93,8 @@ class Results:
         self.region_evidence = self._read_region_evidence()
         self.halves = self._read_halves()
         self._check_arrays()
+        self.feature_spaces = read_feature_spaces(self.path, self.array("features").shape[1])
+        self.spaces = read_spaces(self.path, self.voxels, self.feature_spaces)
         for name in self._encoders:
             self._read_encoder(name)
 

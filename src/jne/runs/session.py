@@ -14,6 +14,7 @@ from jne.config import ScriptConfig
 from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.results.folder import RunFolder, open_run
+from jne.runs.feature_choices import check_one_choice
 from jne.runs.sweep import PARENT
 from jne.tracking import RUN_KEY, TrackedRun, close_orphaned_runs, track, ui_hint
 from jne.utils import slurm
@@ -103,6 +104,7 @@ def hydra_folder() -> Path:
 def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config) -> Checked:
     """`check(composed)`; if it refuses the config, remove the empty folder that Hydra made."""
     try:
+        check_one_choice(composed)
         return check(composed)
     except InputError:
         discard_if_empty(hydra_folder())

@@ -11,6 +11,7 @@ from jne.data.prepared import Source
 from jne.encoders import build_encoder
 from jne.errors import InputError
 from jne.features import OwnFeatures
+from jne.fitting.banded import check_banded
 from jne.fitting.config import FitConfig
 from jne.fitting.module import build_optimizer
 from jne.measuring.config import JacobianConfig
@@ -48,7 +49,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
     data: dict[str, Any]
     features: dict[str, Any]
     control: ControlConfig
-    baseline: list[Literal["ridge", "kernel"]]
+    baseline: list[Literal["ridge", "kernel", "banded", "partition"]]
     share: ShareConfig
     evidence: Annotated[EvidenceConfig | None, BeforeValidator(_evidence)]
     halves: bool = False  # optional, for config files from before there was this key
@@ -68,7 +69,7 @@ class TrainConfig(ScriptConfig, MethodConfig):
             exclude={
                 **dict.fromkeys(("tracking", "output", "sweep", "resume"), True),
                 "data": {"leaks"},
-                "features": {"cache"},
+                "features": {"cache": True, "spaces": {"__all__": {"cache"}}},
                 "trainer": {"checkpoint_seconds"},
                 "jacobian": {"max_memory_gb", "shard"},
             },
@@ -79,10 +80,14 @@ class TrainConfig(ScriptConfig, MethodConfig):
         return digest_of(self.determinants())
 
     @property
-    def layer(self) -> int | None:
-        """The layer of the features: chosen in the data, else in the features; None by default."""
+    def layer(self) -> int | str | None:
+        """The layer of the features: chosen in the data, else in the features; None by default.
+
+        Of several, their numbers: 3-6-12.
+        """
         layer = self.data.get("layer")
-        return self.features.get("layer") if layer is None else layer
+        layer = self.features.get("layer") if layer is None else layer
+        return "-".join(map(str, layer)) if isinstance(layer, list) else layer
 
 
 def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
@@ -102,6 +107,7 @@ def check_config(composed: DictConfig) -> tuple[TrainConfig, Source]:
     used = source.takes_features and "${features" in OmegaConf.to_yaml(composed.data)
     _check_effect(features, used, config.data["name"])
     build_optimizer(config.optimizer, build_encoder(config.encoder, 1, 1))
+    check_banded(config.baseline)
     if source.folds != 1:
         _check_folds(config)
     if source.groups is not None and config.control.kind != "none":

@@ -14,6 +14,7 @@ from jne.data.contents import contents_of
 from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.data.scaling import whitening
+from jne.fitting.banded import Banded
 from jne.measuring.share import MeasuredShare
 from jne.results.contents import (
     encoder_files,
@@ -35,6 +36,7 @@ from jne.results.folder import (
 )
 from jne.results.halves import HALVES, agreement, of_all_voxels
 from jne.results.shares import SHARES
+from jne.results.spaces import ALL, space_metrics, space_regions, write_spaces
 from jne.roi import check_known
 from jne.runs.overrides import is_shard
 from jne.runs.session import (
@@ -51,7 +53,14 @@ from jne.tracking import TrackedRun, dataset_of
 from jne.training import figures
 from jne.training.config import TrainConfig
 from jne.training.params import all_params, match_of, short_params
-from jne.training.shown import say_decay, say_halves, say_penalty_ends, say_verdict, show_regions
+from jne.training.shown import (
+    say_decay,
+    say_halves,
+    say_penalty_ends,
+    say_spaces,
+    say_verdict,
+    show_regions,
+)
 from jne.training.steps import Outcome
 from jne.utils.machine import peak_memory_gb
 from jne.utils.progress import say
@@ -125,17 +134,24 @@ class TrainingRun:
         baseline: Mapping[str, NDArray[np.float32]],
         share: MeasuredShare | None,
         halves: pd.DataFrame | None = None,
+        banded: Banded | None = None,
     ) -> float:
         """Write, draw and log all results, and show the table by ROI.
 
         baseline: columns (V',) of `jne.fitting.baseline`. share: None where the data have none.
-        halves: of `jne.training.halves`, if asked for.
+        halves: of `jne.training.halves`, if asked for. banded: what feature spaces explain.
         Returns the best validation loss, which sweepers of hyperparameters minimise.
         """
         measured = time.monotonic()
         data, scores, nonlinearity = outcome.data, outcome.scores, outcome.nonlinearity
         history = outcome.history
-        voxels = outcome.voxels({**baseline, **({} if share is None else share.columns)})
+        banded = banded or Banded({}, {})
+        more = {} if share is None else share.columns
+        voxels = outcome.voxels({**baseline, **banded.columns, **more})
+        spaces = None
+        if data.feature_spaces is not None:
+            columns = {name: data.all_voxels(x) for name, x in banded.of_spaces.items()}
+            spaces = write_spaces(self.path, voxels, data.feature_spaces, columns)
         if share is not None:
             has_signal = voxels["signal_share"].notna()
             voxels["signal_from"] = np.where(has_signal, share.source, "")
@@ -162,6 +178,9 @@ class TrainingRun:
             agreed = agreement(halves, voxels["roi"].fillna("").astype(str))
             of_all = of_all_voxels(agreed)
             summary["metrics"] |= {f"halves/{name}": r for name, r in of_all.items()}
+        if spaces is not None:
+            of_spaces = space_regions(spaces, voxels).loc[[ALL]].droplevel("roi")
+            summary["metrics"] |= space_metrics(of_spaces)
         if self._warnings:
             summary["data_warnings"] = self._warnings
         write_results(
@@ -214,6 +233,8 @@ class TrainingRun:
         self.folder.note(**{name: round(value, 3) for name, value in durations.items()})
         self.folder.note(val_loss=history.best_loss)
         show_regions(self.config.name, regions)
+        if spaces is not None:
+            say_spaces(regions, of_spaces)
         say_verdict(voxels, regions)
         if halves is not None:
             say_halves(agreed)

@@ -11,13 +11,19 @@ from jne.results.halves import of_all_voxels, repeats
 from jne.utils.progress import print_table, say
 
 _MAX_ROWS = 50  # ROIs in the table on the terminal
-_COLUMNS = ("r2", "r2_ridge", "r2_kernel", "jne", "validated_share", "nonlinear")
+_COLUMNS = ("r2", "r2_ridge", "r2_kernel", "r2_banded", "jne", "validated_share", "nonlinear")
 """A terminal of 80 columns has no room for all, which rois.csv has."""
 _P = 0.05
 _MANY_AT_END = 0.05  # of the voxels
 _ENDS = {
     1: "have the largest penalty of the grid (hardly more than the mean is predicted)",
     -1: "have the smallest penalty of the grid (nearly least squares)",
+}
+
+# Columns of spaces.csv: what they are called, and the column of rois.csv that they are parts of
+_OF_SPACES = {
+    "r2_split": ("R² of banded ridge, its parts by feature space", "r2_banded"),
+    "r2_unique": ("R² that a feature space alone adds", "r2_shared"),
 }
 
 
@@ -106,6 +112,16 @@ def say_verdict(voxels: pd.DataFrame, regions: pd.DataFrame) -> None:
         above = f"R² above ridge in {_percent((gain > 0).mean())} of voxels"
         words.insert(0, f"{above}, by {gain.mean():.3f} on average")
     say(f"the encoder: {'; '.join(words)} (docs/evidence.md)", soft_wrap=True)
+
+
+def say_spaces(regions: pd.DataFrame, of_all: pd.DataFrame) -> None:
+    """What each feature space explains. of_all: of `space_regions`, means over all voxels."""
+    whole = regions.iloc[-1]
+    for name, (title, column) in _OF_SPACES.items():
+        if name in of_all:
+            parts = ", ".join(f"{space} {_number(mean)}" for space, mean in of_all[name].items())
+            rest = f"{label(column)} {_number(whole[column])}"
+            say(f"{title}: {parts}; {rest} (docs/features.md)", soft_wrap=True)
 
 
 def say_penalty_ends(voxels: pd.DataFrame) -> None:

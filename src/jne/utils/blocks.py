@@ -1,9 +1,14 @@
-"""Blocks of voxels, so that a memory-mapped (N, V) array is never copied whole; some among all."""
+"""Blocks of columns: of voxels, so that a memory-mapped (N, V) array is never copied whole."""
 
 from collections.abc import Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
+
+from jne.errors import InputError
 
 VOXELS_PER_BLOCK = 4096  # bounds a float64 copy at 8 * N * 4096 bytes
 
@@ -34,3 +39,24 @@ def among_all(
     result = np.full((*values.shape[:-1], n_voxels), np.nan, dtype)
     result[..., places] = values
     return result
+
+
+def named_slices(widths: Any, n_columns: int, path: Path) -> dict[str, slice]:
+    """The columns of each feature space, from their numbers as a file `path` has them.
+
+    Raises InputError where these are not numbers from 1, by names, that add up to `n_columns`.
+    """
+    whole = (
+        isinstance(widths, dict)
+        and all(type(width) is int and width > 0 for width in widths.values())
+        and sum(widths.values()) == n_columns
+    )
+    if not whole:
+        raise InputError(
+            "", f"{path} must hold the number of columns of each feature space, {n_columns} in all"
+        )
+    ends = accumulate(widths.values())
+    return {
+        name: slice(end - width, end)
+        for (name, width), end in zip(widths.items(), ends, strict=True)
+    }

@@ -28,7 +28,7 @@ from jne.data.prepared import write_prepared
 from jne.data.source import Source
 from jne.data.volume import Grid
 from jne.errors import InputError
-from jne.features.base import ImageFeatures
+from jne.features.base import Features, ImageFeatures
 from jne.features.laion import LaionEmbedding
 from jne.features.pairing import rows_by_name
 from jne.features.precomputed import Precomputed
@@ -91,7 +91,7 @@ class PersonSource(Source):
 
     @property
     def _needs_images(self) -> bool:
-        return not isinstance(self.image_features, Precomputed | LaionEmbedding)
+        return not self.image_features.are(Precomputed, LaionEmbedding)
 
     def input_files(self) -> list[Path]:
         """All files that are read: whatever changes in the tree is prepared again."""
@@ -139,7 +139,7 @@ class PersonSource(Source):
         averaging = Averaging(trials, "session", self.noise_ceiling, test)
         scratch = fresh_scratch(folder)
         self._check_disk(folder, len(trials), averaging, len(kept))
-        features = self._features(names)
+        features = self.image_features.each(lambda space: self._features(space, names))
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
         ncsnr = None
         if self.noise_ceiling != "repeats":
@@ -168,13 +168,13 @@ class PersonSource(Source):
         n_values = copies * len(averaging.test) + n_trials
         check_disk(folder, self.subject, 1.02 * 4 * n_values * n_voxels)
 
-    def _features(self, names: NDArray[np.str_]) -> NDArray[np.floating[Any]]:
+    def _features(self, space: Features, names: NDArray[np.str_]) -> NDArray[np.floating[Any]]:
         """(N, D) of the images with these names."""
-        if isinstance(self.image_features, Precomputed | LaionEmbedding):
-            return self.image_features.of_stimuli(names)
+        if isinstance(space, Precomputed | LaionEmbedding):
+            return space.of_stimuli(names)
         images = LaionImages(self._tree.images, self._tree.metadata)
         rows = rows_by_name(images, pd.Series(names), "data.root")
-        return self.image_features.extract(images, rows, len(images))
+        return space.extract(images, rows, len(images))
 
     def _ncsnr(self) -> NDArray[np.float64]:
         """The ncsnr of each voxel of the grid, from the map of ceilings, which are percent."""

@@ -29,6 +29,7 @@ from jne.data.nsd.images import N_IMAGES
 from jne.data.prepared import write_prepared
 from jne.data.splits import Share
 from jne.errors import InputError
+from jne.features.base import Features
 from jne.features.images import Images
 from jne.features.precomputed import Precomputed
 from jne.roi import HCP_MMP1_TIERS, HCP_MMP1_VISUAL
@@ -76,7 +77,9 @@ class Mosaic(SubjectSource):
                 trials, table, self.n_val, self.split_seed, self._table
             )
             images = self.images()
-            features = self._features(images, stimulus_table)
+            features = self.image_features.each(
+                lambda space: self._features(space, images, stimulus_table)
+            )
             if images is not None:
                 rows = stimuli.image_rows(images, stimulus_table, self.dataset)
                 stimulus_table.insert(2, "image", np.array(images.names)[rows])
@@ -95,18 +98,16 @@ class Mosaic(SubjectSource):
         (folder / "state.npz").unlink()
 
     def _features(
-        self, images: Images | None, stimulus_table: pd.DataFrame
+        self, space: Features, images: Images | None, stimulus_table: pd.DataFrame
     ) -> NDArray[np.floating[Any]]:
         """(N, D) of the stimuli."""
-        if isinstance(self.image_features, Precomputed):
+        if isinstance(space, Precomputed):
             if self.dataset == "NSD":  # by number, so that arrays for data=nsd serve here, too
-                return self.image_features.of_stimuli(
-                    stimuli.nsd_numbers(stimulus_table), n_numbered=N_IMAGES
-                )
-            return self.image_features.of_stimuli(stimulus_table["stimulus"].to_numpy(dtype=str))
+                return space.of_stimuli(stimuli.nsd_numbers(stimulus_table), n_numbered=N_IMAGES)
+            return space.of_stimuli(stimulus_table["stimulus"].to_numpy(dtype=str))
         assert images is not None  # as input_files says
         rows = stimuli.image_rows(images, stimulus_table, self.dataset)
-        return self.image_features.extract(images, rows, len(images))
+        return space.extract(images, rows, len(images))
 
     def _voxel_table(self) -> tuple[pd.DataFrame, NDArray[np.int64]]:
         """The table of the chosen grayordinates, and their numbers."""

@@ -88,7 +88,7 @@ class SubjectSource(Source):
         with reading(self.root, "data.root"):
             files = [self._file, self._table]
         path = self.images_path
-        if path is None and not isinstance(self.image_features, Precomputed):
+        if path is None and not self.image_features.are(Precomputed):
             frames = (
                 ": one frame per video, STEM_frame-MMMM_TTTT.jpg"
                 if DATA_SETS[self.dataset].video

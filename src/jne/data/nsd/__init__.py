@@ -38,7 +38,7 @@ from jne.data.prepared import write_prepared
 from jne.data.source import Source
 from jne.data.splits import Share
 from jne.errors import InputError
-from jne.features.base import ImageFeatures
+from jne.features.base import Features, ImageFeatures
 from jne.features.images import open_images
 from jne.features.precomputed import Precomputed
 from jne.utils.files import write_json
@@ -137,7 +137,7 @@ class NSD(Source):
     @property
     def _needs_images(self) -> bool:
         """Whether images are looked up: for their features, or to name the files of a folder."""
-        return self.image_path is not None or not isinstance(self.image_features, Precomputed)
+        return self.image_path is not None or not self.image_features.are(Precomputed)
 
     @cached_property
     def _space(self) -> Volume | Surface:
@@ -216,7 +216,7 @@ class NSD(Source):
         averaging = Averaging(trials, self.zscore, self.noise_ceiling, test)
         scratch = fresh_scratch(folder)
         self._check_disk(folder, trials, averaging, len(voxels))
-        features = self._features(trials, numbers)
+        features = self.image_features.each(lambda space: self._features(space, trials, numbers))
         check_stimuli(self, features, stimuli)  # before betas are read, which takes long
         ncsnr = None
         if self.noise_ceiling == "ncsnr":
@@ -257,15 +257,15 @@ class NSD(Source):
         return np.array(images.names)[rows_of(images, numbers)]
 
     def _features(
-        self, trials: pd.DataFrame, numbers: NDArray[np.int64]
+        self, space: Features, trials: pd.DataFrame, numbers: NDArray[np.int64]
     ) -> NDArray[np.floating[Any]]:
         """(N, D) of the images with these numbers (N,)."""
         features: NDArray[np.floating[Any]]
-        if isinstance(self.image_features, Precomputed):
-            features = self.image_features.of_stimuli(numbers, n_numbered=N_IMAGES)
+        if isinstance(space, Precomputed):
+            features = space.of_stimuli(numbers, n_numbered=N_IMAGES)
         else:
             images = open_images(self._images)
-            features = self.image_features.extract(images, rows_of(images, numbers), len(images))
+            features = space.extract(images, rows_of(images, numbers), len(images))
         if self.feature_zscore == "train":
             return features
         total = np.zeros(features.shape)
