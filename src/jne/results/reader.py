@@ -5,10 +5,10 @@ numbers, tensors and plain values are read; nothing in it is unpickled or run (d
 N test stimuli, D features, V voxels, V' of them trained on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,14 @@ from jne.results.evidence import EVIDENCE, RegionEvidence
 from jne.results.halves import HALVES
 from jne.results.listing import newest_run
 from jne.results.notebook import as_html, as_text
+from jne.results.run_files import RunFiles
 from jne.results.shares import SHARES, RegionShares
 from jne.results.space import read_space
 from jne.results.spaces import read_feature_spaces, read_spaces
 from jne.results.weights import build_saved
 from jne.roi import ordered
 from jne.utils.blocks import voxel_blocks
-from jne.utils.plain import read_json, read_yaml, regular_file
-from jne.utils.reading import UNREADABLE
+from jne.utils.plain import read_yaml
 from jne.utils.tables import read_table
 from jne.utils.tensors import is_scale, load_tensors
 
@@ -76,15 +76,16 @@ class Results:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._files = RunFiles(self.path)
         self.status = self._read_status()
         self.config = self._read_config()
-        self.summary = self._read_json("summary.json")
+        self.summary = self._files.json("summary.json")
         if not _is_numbers(self.summary.get("metrics")):
-            self._refuse("summary.json", "`metrics`, numbers by their names")
+            self._files.refuse("summary.json", "`metrics`, numbers by their names")
         self.voxels = self._read_voxels()
-        self.stimuli = self._read_table("stimuli.csv", ("stimulus",), ())
+        self.stimuli = self._files.table("stimuli.csv", ("stimulus",), ())
         self._encoders = self._read_folds()
-        self.epochs = self._read_table("epochs.csv", (), _EPOCH_NUMBERS)
+        self.epochs = self._files.table("epochs.csv", (), _EPOCH_NUMBERS)
         self.trajectory = self._read_trajectory()
         self.space = read_space(self.path, self.voxels)
         self.images_path = self._read_images_path()
@@ -137,7 +138,7 @@ class Results:
             listed = ", ".join(sorted(names))
             like = did_you_mean(name, names)
             raise InputError("name", f"there is no such array, but {listed}{like}", value=name)
-        return self._read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
+        return self._files.read(f"{name}.npy", lambda path: np.load(path, mmap_mode="r"))
 
     def encoder(self, trust: Sequence[str] = (), fold: int | None = None) -> nn.Module:
         """The trained encoder: standardised features (N, D) to the trained voxels (N, V').
@@ -213,35 +214,37 @@ class Results:
     def _read_status(self) -> dict[str, Any]:
         if not (self.path / "status.json").is_file():
             raise InputError("", f"{self.path} is not a results folder: it has no status.json")
-        status = self._read_json("status.json")
+        status = self._files.json("status.json")
         if not isinstance(status.get("status"), str):
-            self._refuse("status.json", "`status`, the state of the run")
+            self._files.refuse("status.json", "`status`, the state of the run")
         if status["status"] != "FINISHED":
             raise InputError("", f"the run in {self.path} is {status['status']}, not FINISHED")
         if not isinstance(status.get("mlflow_run_id"), str | None):
-            self._refuse("status.json", "`mlflow_run_id` as text")
+            self._files.refuse("status.json", "`mlflow_run_id` as text")
         return status
 
     def _read_config(self) -> dict[str, Any]:
-        config = self._read("config.yaml", read_yaml)
+        config = self._files.read("config.yaml", read_yaml)
         if not isinstance(config, dict):
-            self._refuse("config.yaml", "the config of the run, keys with values")
+            self._files.refuse("config.yaml", "the config of the run, keys with values")
         for key, kind in _CONFIG.items():
             if not isinstance(config.get(key), kind):
-                self._refuse("config.yaml", f"the key {key}", f"{config.get(key)!r}")
+                self._files.refuse("config.yaml", f"the key {key}", f"{config.get(key)!r}")
         for section, key in (("data", "name"), ("data", "_target_"), ("control", "kind")):
             if not isinstance(config[section].get(key), str):
-                self._refuse("config.yaml", f"the key {section}.{key}")
+                self._files.refuse("config.yaml", f"the key {section}.{key}")
         return config
 
     def _read_voxels(self) -> pd.DataFrame:
         required = [column.name for column in columns.COLUMNS if column.required]
-        voxels = self._read_table("voxels.csv", required, ())
+        voxels = self._files.table("voxels.csv", required, ())
         numbers = columns.names(voxels, lambda entry: entry.is_number)
-        self._check_numbers("voxels.csv", voxels, numbers)
+        self._files.check_numbers("voxels.csv", voxels, numbers)
         unknown = sorted(set(voxels["status"].unique()) - _VOXEL_STATUS)
         if unknown:
-            self._refuse("voxels.csv", "ok, constant or missing as `status`", repr(unknown[0]))
+            self._files.refuse(
+                "voxels.csv", "ok, constant or missing as `status`", repr(unknown[0])
+            )
         rois = pd.Categorical(voxels["roi"], [*ordered(voxels["roi"]), ""], ordered=True)
         return voxels.assign(roi=rois)
 
@@ -252,72 +255,56 @@ class Results:
         fold = self.stimuli.get("fold", pd.Series(dtype=object))
         is_number = pd.api.types.is_integer_dtype(fold) and 1 <= fold.min() <= fold.max()
         if not is_number or fold.max() > _MAX_FOLDS:
-            self._refuse("stimuli.csv", "a column fold with numbers from 1")
+            self._files.refuse("stimuli.csv", "a column fold with numbers from 1")
         return encoder_files(int(fold.max()))
 
     def _read_trajectory(self) -> pd.DataFrame | None:
         if not (self.path / "trajectory.csv").exists():
             return None
-        trajectory = self._read_table(
+        trajectory = self._files.table(
             "trajectory.csv", ("voxel", "roi", "stage"), ("epoch", "r2", "jne")
         )
         unknown = sorted(set(trajectory["stage"]) - _STAGES)
         if unknown:
-            self._refuse("trajectory.csv", "training or final as `stage`", repr(unknown[0]))
+            self._files.refuse("trajectory.csv", "training or final as `stage`", repr(unknown[0]))
         return trajectory
-
-    def _read_table(self, name: str, texts: Sequence[str], numbers: Sequence[str]) -> pd.DataFrame:
-        """A table with at least one row, columns of any kind, and columns of numbers."""
-        table: pd.DataFrame = self._read(name, read_table)
-        if table.empty:
-            self._refuse(name, "at least one row")
-        for column in (*texts, *numbers):
-            if column not in table:
-                self._refuse(name, f"a column {column}", f"columns {', '.join(table.columns)}")
-        self._check_numbers(name, table, numbers)
-        return table
-
-    def _check_numbers(self, name: str, table: pd.DataFrame, numbers: Sequence[str]) -> None:
-        for column in numbers:
-            if not pd.api.types.is_numeric_dtype(table[column]):
-                self._refuse(name, f"numbers in column {column}")
 
     def _read_images_path(self) -> Path | None:
         if not (self.path / "images.json").exists():
             return None
-        images = self._read_json("images.json")
+        images = self._files.json("images.json")
         if not isinstance(images.get("path"), str):
-            self._refuse("images.json", "`path`, a folder or file of images")
+            self._files.refuse("images.json", "`path`, a folder or file of images")
         return Path(images["path"])
 
     def _read_region_shares(self) -> RegionShares | None:
         if not (self.path / SHARES).exists():
             return None
-        shares: RegionShares = self._read(SHARES, RegionShares.load)
+        shares: RegionShares = self._files.read(SHARES, RegionShares.load)
         rois = set(self.voxels["roi"].fillna("").astype(str))
         if not set(shares.rois) <= rois:
-            self._refuse(SHARES, "the ROIs of voxels.csv")
+            self._files.refuse(SHARES, "the ROIs of voxels.csv")
         return shares
 
     def _read_region_evidence(self) -> RegionEvidence | None:
         if not (self.path / EVIDENCE).exists():
             return None
-        evidence: RegionEvidence = self._read(EVIDENCE, RegionEvidence.load)
+        evidence: RegionEvidence = self._files.read(EVIDENCE, RegionEvidence.load)
         rois = set(self.voxels["roi"].fillna("").astype(str))
         n, cut = len(evidence.sums.product), self.config["data"]
         grouped = cut.get("groups") is not None or bool(cut.get("purge"))
         fits = n <= len(self.stimuli) if grouped else n == len(self.stimuli)
         if not set(evidence.rois[:-1]) <= rois or not fits:
-            self._refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
+            self._files.refuse(EVIDENCE, "the ROIs of voxels.csv and the stimuli of stimuli.csv")
         return evidence
 
     def _read_halves(self) -> pd.DataFrame | None:
         if not (self.path / HALVES).exists():
             return None
-        halves: pd.DataFrame = self._read(HALVES, read_table)
+        halves: pd.DataFrame = self._files.read(HALVES, read_table)
         if len(halves) != len(self.voxels):
-            self._refuse(HALVES, "a row for each voxel")
-        self._check_numbers(HALVES, halves, list(map(str, halves)))
+            self._files.refuse(HALVES, "a row for each voxel")
+        self._files.check_numbers(HALVES, halves, list(map(str, halves)))
         return halves
 
     def _check_arrays(self) -> None:
@@ -343,7 +330,9 @@ class Results:
         if n_columns is not None:
             shape_fits = shape_fits and array.shape[1] == n_columns
         if not shape_fits or array.dtype != np.float32:
-            self._refuse(f"{name}.npy", f"an array {expected}", f"{array.shape} {array.dtype}")
+            self._files.refuse(
+                f"{name}.npy", f"an array {expected}", f"{array.shape} {array.dtype}"
+            )
         return array
 
     def _check_finite(self, name: str, array: NDArray, has_values: NDArray[np.bool_]) -> None:
@@ -354,7 +343,7 @@ class Results:
             if not (finite == has_values[some]).all():
                 bad = np.flatnonzero((finite != has_values[some]).any(axis=0))[0] + some.start
                 expected = "finite values" if has_values[bad] else "NaN"
-                self._refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
+                self._files.refuse(f"{name}.npy", f"{expected} in column {bad}, by the voxel table")
 
     @property
     def n_folds(self) -> int:
@@ -380,41 +369,16 @@ class Results:
 
     def _read_encoder(self, name: str) -> dict[str, Any]:
         """The content of the file of an encoder: config, weights and scaling."""
-        saved = self._read(name, load_tensors)
+        saved = self._files.read(name, load_tensors)
         if not isinstance(saved.get("config"), dict) or not isinstance(saved.get("weights"), dict):
-            self._refuse(name, "the config and the weights of the encoder")
+            self._files.refuse(name, "the config and the weights of the encoder")
         n_features = self.array("features").shape[1]
         n_outputs = int((self.voxels["status"] == "ok").sum())
         for scale in _SCALING:
             size = n_features if scale.startswith("feature") else n_outputs
             if not is_scale(saved.get(scale), size):
-                self._refuse(name, f"`{scale}`, a tensor of shape ({size},)")
+                self._files.refuse(name, f"`{scale}`, a tensor of shape ({size},)")
         return saved
-
-    # --- files ---
-
-    def _read_json(self, name: str) -> dict[str, Any]:
-        content = self._read(name, read_json)
-        if not isinstance(content, dict):
-            self._refuse(name, "names with values")
-        return content
-
-    def _read(self, name: str, load: Callable[[Path], Any]) -> Any:
-        """What `load` makes of a file of the folder: a regular one, wherever its links lead."""
-        path = self.path / name
-        try:
-            return load(regular_file(path, self.path))
-        except FileNotFoundError as error:
-            raise InputError("", f"{self.path} is not a whole results folder: no {name}") from error
-        except InputError:
-            raise
-        except UNREADABLE as error:
-            reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-            raise InputError("", f"{path} cannot be read ({reason or 'it is damaged'})") from error
-
-    def _refuse(self, name: str, expected: str, actual: str | None = None) -> NoReturn:
-        message = f"{self.path / name} must hold {expected}"
-        raise InputError("", message if actual is None else f"{message}, found {actual[:200]}")
 
 
 def _is_numbers(values: Any) -> bool:
