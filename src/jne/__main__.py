@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from jne import __version__
+from jne.utils.loading import say_loading
 from jne.utils.machine import imports_without_gc
 from jne.utils.store_parser import store_parser
 
@@ -63,6 +64,7 @@ def main() -> None:
         _run(command)
     else:
         store_parser("jne").parse_args()  # --help and mistakes are answered before the imports
+        say_loading()
         with imports_without_gc():
             from jne.tracking.__main__ import main as main_of_store  # MLflow and torch: seconds
 
