@@ -69,7 +69,8 @@ def _comments(config: DictConfig) -> dict[str, str]:
 
 def _comments_in(text: str, package: str) -> dict[str, str]:
     """A key's comment is that on its line, after what stands in lines of its own before it."""
-    comments, before = {}, []
+    comments: dict[str, str] = {}
+    before: list[str] = []
     for line, path in _with_paths(text.splitlines()):
         match = _COMMENT.match(line)
         comment = match[1].strip() if match and not match[1].startswith("@package") else ""
