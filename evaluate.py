@@ -5,6 +5,10 @@ python evaluate.py "runs=[outputs/runs/A,outputs/runs/B]"
 python evaluate.py "filter='params.activation = \"gelu\"'" voxels=all
 """
 
+from jne.utils.loading import say_loading
+
+say_loading()  # before what takes long to import
+
 import hydra
 from omegaconf import DictConfig
 

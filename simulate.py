@@ -5,6 +5,10 @@ python simulate.py simulation=all               # the paper's four studies
 python simulate.py simulation=depth simulation.depth.n_draws=5
 """
 
+from jne.utils.loading import say_loading
+
+say_loading()  # before what takes long to import
+
 import hydra
 from omegaconf import DictConfig
 

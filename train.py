@@ -6,6 +6,10 @@ python train.py experiment=v4 data.root=/path/to/v4_201025
 python train.py -m encoder=linear,nonlinear activation=relu,gelu placement=loc1,loc2,both
 """
 
+from jne.utils.loading import say_loading
+
+say_loading()  # before what takes long to import
+
 from contextlib import nullcontext
 from functools import partial
 

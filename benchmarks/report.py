@@ -89,7 +89,7 @@ def write_run(path: Path, subject: str, n: int, n_rois: int, n_stimuli: int, pla
             "category": np.array(["people", "food", "outdoor", "indoor"])[np.arange(n_stimuli) % 4],
         }
     )
-    epochs = pd.DataFrame({"epoch": [0], "train/loss": [1.0], "val/loss": [1.0], "val/r2": [0.1]})
+    epochs = pd.DataFrame({"epoch": [1], "train/loss": [1.0], "val/loss": [1.0], "val/r2": [0.1]})
     encoder_config = {"_target_": "jne.encoders.ResidualEncoder", "hidden_width": 8}
     encoder_config |= {"activation": "relu", "placement": "both"}
     encoder = ResidualEncoder(N_FEATURES, n, hidden_width=8, activation="relu", placement="both")

@@ -10,11 +10,14 @@ python benchmarks/sweeps.py cost      # the fixed cost of a job: before its firs
                                         last step
 python benchmarks/sweeps.py sweep     # 48 jobs, two at a time: failures, memory, time;
                                         `sweep small`: a smaller subject, jobs of a few seconds
+python benchmarks/sweeps.py marginal  # what one more small job costs: sweeps of 10 and of 30 by
+                                        hydra/launcher=cores, the slope of their CPU time
 """
 
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -290,8 +293,22 @@ def sweep(folder: Path) -> None:
     )
 
 
+def marginal(folder: Path) -> None:
+    """Seconds of the CPU, user and system, of all processes of each sweep, on one core a job."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    seconds = {}
+    for n in (10, 30):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start = time.time()
+        run(folder / str(n), "-m", "hydra/launcher=cores", *TINY, f"seed=range({n})")
+        used, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.time() - start
+        seconds[n] = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+        print(f"{n} jobs: {seconds[n]:.0f} s of CPU, {wall:.0f} s", flush=True)
+    print(f"one more job: {(seconds[30] - seconds[10]) / 20:.2f} s of a core")
+
+
 if __name__ == "__main__":
-    parts = {"kill": kill, "parallel": parallel, "cost": cost, "sweep": sweep}
+    parts = {"marginal": marginal, "kill": kill, "parallel": parallel, "cost": cost, "sweep": sweep}
     for name in [name for name in sys.argv[1:] if name in parts] or parts:
         with tempfile.TemporaryDirectory() as temporary:
             parts[name](Path(temporary))

@@ -120,10 +120,10 @@ def write_run(
         path,
         voxels=voxels,
         stimuli=table,
-        epochs=pd.DataFrame({"epoch": [0], "train/loss": 1.0, "val/loss": 1.0, "val/r2": 0.0}),
+        epochs=pd.DataFrame({"epoch": [1], "train/loss": 1.0, "val/loss": 1.0, "val/r2": 0.0}),
         trajectory=pd.DataFrame(
             {
-                "epoch": 0,
+                "epoch": 1,
                 "stage": ["training", "final"],
                 "voxel": 0,
                 "roi": "V1",

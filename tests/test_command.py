@@ -121,3 +121,29 @@ def test_an_unknown_command_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main()
     assert "invalid choice: 'trian'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["ui"], ["close"], ["evaluate"], ["simulate", "output=x/y"]])
+def test_a_command_that_fails_at_once_makes_nothing(command, tmp_path):
+    """And one that reads a store says which it looked at."""
+    bad = ["simulation.placement_grid.n_draws=-1"] if command[0] == "simulate" else []
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        jne_command(*command, *bad, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    if not bad:
+        assert f"no MLflow store at sqlite:///{tmp_path}/outputs/mlflow.db" in failed.value.stderr
+
+
+def test_the_address_of_the_ui_has_the_port(tmp_path, monkeypatch, capsys):
+    from jne.tracking import __main__ as store
+
+    started = []
+    monkeypatch.setattr("os.execv", lambda path, words: started.extend(words))
+    monkeypatch.setenv("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "")
+    monkeypatch.setenv("MLFLOW_BACKEND_STORE_URI", "")
+    (tmp_path / "mlflow.db").touch()
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr("sys.argv", ["jne", "ui", uri, "--port", "5005"])
+    store.main("jne")
+    assert "http://127.0.0.1:5005" in capsys.readouterr().out
+    assert started[-2:] == ["--port", "5005"]

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 
 from jne import __version__
+from jne.addresses import documentation
+from jne.utils.loading import say_loading
 from jne.utils.machine import imports_without_gc
 from jne.utils.store_parser import store_parser
 
@@ -40,7 +42,8 @@ def main() -> None:
         prog="jne",
         usage="jne [-h] [--version] COMMAND ...",
         description="How nonlinear are encoding models of the brain?",
-        epilog=f"commands:\n{commands}\n\njne COMMAND --help says what a command takes.",
+        epilog=f"commands:\n{commands}\n\n"
+        f"jne COMMAND --help says what a command takes.\n{documentation()}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"jne {__version__}")
@@ -63,6 +66,7 @@ def main() -> None:
         _run(command)
     else:
         store_parser("jne").parse_args()  # --help and mistakes are answered before the imports
+        say_loading()
         with imports_without_gc():
             from jne.tracking.__main__ import main as main_of_store  # MLflow and torch: seconds
 

@@ -1,9 +1,10 @@
-"""Addresses of sqlite files, as SQLAlchemy and MLflow read them.
+"""Addresses: of the documentation, and of sqlite files, as SQLAlchemy and MLflow read them.
 
-An address is quoted like any other: unquoted, `?` would begin its options, and `%20` be a space.
+That of a file is quoted: unquoted, `?` would begin its options, and `%20` be a space.
 """
 
 import re
+from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -23,3 +24,16 @@ def sqlite_file(address: str) -> Path | None:
     """The file of an sqlite store; None for a server or another database."""
     path = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]*)(?:\?.*)?", address, re.DOTALL)
     return Path(unquote(path[1])) if path else None
+
+
+def documentation() -> str:
+    """A line that says where the documentation is: online, or in this checkout; or nothing."""
+    try:
+        links = metadata("jne").get_all("Project-URL") or []
+    except PackageNotFoundError:  # a checkout that is not installed
+        links = []
+    addresses = dict(link.split(", ", 1) for link in links)
+    folder = Path(__file__).parents[2] / "docs"
+    if (folder / "index.md").exists():
+        addresses.setdefault("Documentation", str(folder))
+    return f"Documentation: {addresses['Documentation']}" if "Documentation" in addresses else ""

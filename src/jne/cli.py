@@ -47,6 +47,14 @@ def register_resolvers() -> None:
     # The name of a run becomes part of its folder's: `a/../../b` must not lead elsewhere.
     OmegaConf.register_new_resolver("file_name", lambda name: file_name(str(name)), replace=True)
     OmegaConf.register_new_resolver("run_name", _run_name, replace=True)
+    OmegaConf.register_new_resolver("keys_with_comments", _keys_with_comments, replace=True)
+
+
+def _keys_with_comments(*, _root_: DictConfig) -> str:
+    """For --help, in the template of which a `$` is two."""
+    from jne.runs.help import keys_with_comments
+
+    return keys_with_comments(_root_).replace("$", "$$")
 
 
 def _run_name(data: str, subject: str, features: str, *rest: object) -> str:

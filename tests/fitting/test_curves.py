@@ -25,8 +25,8 @@ def test_the_curves_are_the_loss_and_the_r2_of_the_encoder(tmp_path, encoder):
     features, responses = data.split("val")
     with torch.no_grad():
         error = np.square(module.encoder(features).numpy() - responses.numpy())
-    best = history.epochs.iloc[history.best_epoch]
+    best = history.epochs.iloc[history.best_epoch - 1]
     assert best["val/loss"] == pytest.approx(error.mean(), rel=1e-4)
     assert best["val/r2"] == pytest.approx(1 - error.mean() / responses.numpy().var(axis=0).mean())
     assert history.best_loss == pytest.approx(history.epochs["val/loss"].min())
-    assert list(history.epochs["epoch"]) == list(range(len(history.epochs)))
+    assert list(history.epochs["epoch"]) == list(range(1, len(history.epochs) + 1))

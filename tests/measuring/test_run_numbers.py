@@ -49,7 +49,7 @@ def test_summary_and_rois_follow_from_the_voxel_table(run):
             assert metrics[f"{name}/{roi}"] == mean
             assert regions.loc[roi, name] == mean
     assert metrics["train/epochs"] == len(run.epochs)
-    assert metrics["train/best_epoch"] == run.epochs["val/loss"].argmin()
+    assert metrics["train/best_epoch"] == run.epochs["val/loss"].argmin() + 1
 
 
 def test_mlflow_has_the_summary_the_curves_and_what_it_cost(run, store):

@@ -82,7 +82,7 @@ def test_every_epoch_is_brute_force(prepared, tmp_path, readout):
     assert list(table) == ["epoch", "stage", "voxel", "roi", "r2", "jne"]
     voxels = followed_voxels(data, 5, seed=0)
     training = table[table["stage"] == "training"]
-    assert training["epoch"].tolist() == np.repeat(range(5), 5).tolist()
+    assert training["epoch"].tolist() == np.repeat(range(1, 6), 5).tolist()
     for epoch, encoder in enumerate([*encoders, module.encoder]):
         rows = table.iloc[5 * epoch : 5 * epoch + 5]
         r2, jne = by_jacrev(encoder, data)
@@ -105,7 +105,7 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path, monkeypatch):
         pass
 
     def kill(row):
-        if row["epoch"] == 3:
+        if row["epoch"] == 4:
             raise Killed
 
     whole = trained(prepared, tmp_path / "whole")[0].trajectory
@@ -116,12 +116,12 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(Trajectory, "measure", lambda *a: measured.append(a) or measure(*a))
     note = lambda _: lambda row: epochs.append(row["epoch"])  # noqa: E731
     resumed, *_ = trained(prepared, tmp_path / "killed", on_epoch=note)
-    assert epochs == [0, 1, 2, 3, 4]
+    assert epochs == [1, 2, 3, 4, 5]
     assert len(measured) < 6  # and the final weights
     pd.testing.assert_frame_equal(resumed.trajectory, whole, check_exact=True)
     measured.clear()
     over, *_ = trained(prepared, tmp_path / "killed", on_epoch=note)
-    assert epochs[5:] == [0, 1, 2, 3, 4]
+    assert epochs[5:] == [1, 2, 3, 4, 5]
     assert len(measured) == 1
     pd.testing.assert_frame_equal(over.trajectory, whole, check_exact=True)
 
@@ -129,7 +129,7 @@ def test_resumed_equals_uninterrupted(prepared, tmp_path, monkeypatch):
 def test_a_checkpoint_with_other_voxels_is_followed_from_there(prepared, tmp_path):
     trained(prepared, tmp_path, max_epochs=2)
     table = trained(prepared, tmp_path, trajectory=3)[0].trajectory
-    assert table["epoch"].tolist()[:-3] == np.repeat([2, 3, 4], 3).tolist()
+    assert table["epoch"].tolist()[:-3] == np.repeat([3, 4, 5], 3).tolist()
 
 
 @pytest.mark.runs

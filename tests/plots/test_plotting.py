@@ -120,12 +120,12 @@ def test_the_summary_of_a_run_with_evidence_has_shares_and_how_many_voxels(tmp_p
 
 def test_training_marks_the_epoch_of_the_run(run):
     epochs = pd.DataFrame(
-        {"epoch": range(6), "train/loss": 1.0, "val/loss": np.arange(6.0), "val/r2": 0.5}
+        {"epoch": range(1, 7), "train/loss": 1.0, "val/loss": np.arange(6.0), "val/r2": 0.5}
     )
-    left, right = plotting.plot_training(epochs, 2)
+    left, right = plotting.plot_training(epochs, 3)
     np.testing.assert_array_equal(left.lines[0].get_xdata(), range(1, 7))
     assert list(right.lines[-1].get_xdata()) == [3, 3]
-    run.epochs, run.summary["metrics"]["train/best_epoch"] = epochs, 4
+    run.epochs, run.summary["metrics"]["train/best_epoch"] = epochs, 5
     assert list(plotting.plot_training(run)[1].lines[-1].get_xdata()) == [5, 5]
     assert len(plotting.plot_training(epochs)[1].lines) == 1
 

@@ -1,6 +1,7 @@
 """Sweeps on several cores and on SLURM."""
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,12 @@ def test_launchers(tmp_path, launcher):
     done = launch(tmp_path, f"hydra/launcher={launcher}", *jobs)
     assert done.returncode == 1, done.stderr
     assert "2 of 4 jobs are not finished" in done.stdout
-    assert done.stdout.count("✓ job") == (2 if launcher == "cores" else 0)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("✓ job")]
+    assert len(lines) == (2 if launcher == "cores" else 0)
+    assert all(re.search(r"  R² -?\d\.\d{3}  JNE \d\.\d{3}  \d+ s$", line) for line in lines)
+    if launcher == "cores":
+        assert len(re.findall(r"^✗ job \d .*unknown ROI 'V9'", done.stdout, re.MULTILINE)) == 2
+        assert "[INFO]" not in done.stdout
     folder = sweep_folder(tmp_path)
     statuses = [status(path.parent)["status"] for path in folder.glob("*/status.json")]
     assert sorted(statuses) == ["FAILED", "FAILED", "FINISHED", "FINISHED"]

@@ -1,6 +1,7 @@
 """Sweeps: what they leave, which jobs run again, and what MLflow says of them."""
 
 import json
+import re
 import shutil
 import sys
 from contextlib import redirect_stdout
@@ -88,6 +89,7 @@ def test_jobs_that_fail_or_are_refused_leave_the_others(run_train, tmp_path, sto
     printed = capsys.readouterr().out
     assert "2 of 3 jobs are not finished" in printed
     assert "FAILED" in printed
+    assert re.search(r"^✗ job 1 \S+  jacobian.voxels: unknown ROI 'V9'", printed, re.MULTILINE)
     assert len(pd.read_csv(folder / "sweep.csv")) == 1
 
 

@@ -23,9 +23,9 @@ def voxels_of(n_rois: int, paper: bool = False) -> pd.DataFrame:
 
 def test_epochs_are_counted_from_1_in_whole_numbers():
     table = pd.DataFrame(
-        {"epoch": range(6), "train/loss": 1.0, "val/loss": np.arange(6.0), "val/r2": 0.5}
+        {"epoch": range(1, 7), "train/loss": 1.0, "val/loss": np.arange(6.0), "val/r2": 0.5}
     )
-    figure = figures.training_curves(table, best_epoch=2)
+    figure = figures.training_curves(table, best_epoch=3)
     figure.canvas.draw()
     for panel in figure.axes:
         np.testing.assert_array_equal(panel.lines[0].get_xdata(), range(1, 7))
@@ -33,10 +33,10 @@ def test_epochs_are_counted_from_1_in_whole_numbers():
         labels = [label.get_text() for label in panel.get_xticklabels()]
         assert all(label.replace("−", "-").lstrip("-").isdecimal() for label in labels)
     followed = pd.DataFrame(
-        {"epoch": [0, 1, 2, 1], "stage": ["training"] * 3 + ["final"], "voxel": 0, "roi": "V1",
+        {"epoch": [1, 2, 3, 2], "stage": ["training"] * 3 + ["final"], "voxel": 0, "roi": "V1",
          "r2": 0.5, "jne": 1.0}
     )  # fmt: skip
-    for panel in figures.trajectories(followed, best_epoch=1).axes:
+    for panel in figures.trajectories(followed, best_epoch=2).axes:
         np.testing.assert_array_equal(panel.lines[0].get_xdata(), [1, 2, 3])
         assert panel.get_xticks()[0] == 1
 

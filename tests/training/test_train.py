@@ -63,7 +63,7 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
     assert run.data.params["subject"] == "subj01"
     assert run.data.params["activation"] == "relu"
     curve = MlflowClient(store).get_metric_history(run.info.run_id, "val/loss")
-    assert [point.step for point in curve] == list(results.epochs["epoch"]) == [*range(6)]
+    assert [point.step for point in curve] == list(results.epochs["epoch"]) == [*range(1, 7)]
     client = MlflowClient(store)
     logged = {file.path for file in client.list_artifacts(run.info.run_id, "figures")}
     names = ("overview", "training", "r2", "jne_by_roi", "jne_ss")
@@ -78,8 +78,8 @@ def test_the_weights_kept_are_the_best_epochs(run_train):
     results = Results(folder)
     losses = results.epochs["val/loss"]
     best = results.summary["metrics"]["train/best_epoch"]
-    assert losses.idxmin() == best
-    assert len(losses) == best + 1 + 8  # patience
+    assert losses.idxmin() + 1 == best
+    assert len(losses) == best + 8  # patience
     prepared = load(Path(results.status["prepared"]))
     saved = torch.load(folder / "encoder.pt", weights_only=True)
     val = prepared.rows("val")

@@ -106,7 +106,7 @@ class JNERegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
     epochs_ : DataFrame
         One row per epoch.
     best_epoch_ : int
-        The epoch whose weights were kept.
+        The epoch whose weights were kept, from 1.
     weight_decay_ : float
         The weight decay that it was trained with.
     validation_ : (n_val,) array of int

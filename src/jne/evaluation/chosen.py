@@ -12,7 +12,14 @@ from jne.results import Results
 from jne.results.contents import is_linear
 from jne.results.folder import finished_status
 from jne.runs.choice import RUN_SEPARATOR
-from jne.tracking import PLAIN, RecordedRun, TrainingRuns, open_store, results_folder
+from jne.tracking import (
+    PLAIN,
+    RecordedRun,
+    TrainingRuns,
+    check_address,
+    open_store,
+    results_folder,
+)
 from jne.utils.progress import say
 from jne.utils.reading import reading
 from jne.utils.tables import read_table
@@ -28,7 +35,9 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
     """
     left_out: list[str] = []
     if isinstance(config.runs, str):
-        newest = Newest(TrainingRuns(*open_store(**config.store), config.filter))
+        check_address(config.tracking_uri, existing=True)
+        place = f"the experiment {config.tracking.experiment} of {config.tracking_uri}"
+        newest = Newest(TrainingRuns(*open_store(**config.store), config.filter), place)
         runs = newest.runs(config.runs == "newest_of_all_data")
         left_out = newest.left_out
     elif config.filter:
@@ -49,8 +58,9 @@ def chosen_subjects(config: EvaluateConfig) -> list[Subject]:
 class Newest:
     """The newest nonlinear run of each subject, and the newest runs that belong beside it."""
 
-    def __init__(self, recorded: TrainingRuns) -> None:
-        self.recorded = recorded
+    def __init__(self, recorded: TrainingRuns, place: str) -> None:
+        """place: where they are recorded, in words."""
+        self.recorded, self.place = recorded, place
         self._reasons: dict[str, None] = {}
 
     @property
@@ -76,7 +86,7 @@ class Newest:
         if not chosen:
             wanted = self.recorded.filter
             key, value = ("filter", wanted) if wanted else ("runs", "newest")
-            message = "no finished training run of a nonlinear encoder in the MLflow experiment"
+            message = f"no finished training run of a nonlinear encoder in {self.place}"
             raise InputError(key, "; left out: ".join([message, *self.left_out]), value)
         chosen.sort(key=lambda runs: (runs[0].config["data"]["name"], runs[0].config["subject"]))
         return [run for runs in chosen for run in runs]

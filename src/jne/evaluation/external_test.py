@@ -6,7 +6,7 @@ V' of them trained on.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,6 @@ from jne.data.prepared import Prepared, prepare
 from jne.data.source import Source, source_class
 from jne.errors import InputError
 from jne.evaluation.config import EvaluateConfig
-from jne.evaluation.external_evidence import ExternalEvidence, external_evidence
 from jne.evaluation.missing_variants import deviations
 from jne.evaluation.same_data import differing_in, value_in
 from jne.jacobian.variants import DEFAULT
@@ -28,6 +27,9 @@ from jne.utils.blocks import among_all
 from jne.utils.files import file_name
 from jne.utils.instantiate import instantiate
 from jne.utils.tensors import load_tensors
+
+if TYPE_CHECKING:
+    from jne.evaluation.external_evidence import ExternalEvidence
 
 # Where features are and how they are computed, not what they are
 _NOT_COMPARED = ("path", "ids", "key", "checkpoint", "batch_size", "device", "cache", "dtype")
@@ -50,7 +52,7 @@ class ExternalTest:
     """(N, V')"""
     deviation: NDArray[np.float32]
     """(N, V'), NaN for voxels without JNE."""
-    evidence: ExternalEvidence | None = None
+    evidence: "ExternalEvidence | None" = None
     """None for a run without evidence, or one whose prepared data are gone."""
 
     def arrays(
@@ -113,6 +115,9 @@ def external_test(
     columns |= {name: among_all(v, trained[outputs], n) for name, v in jacobian.items()}
     deviation = among_all(deviation, outputs, len(trained), np.float32)
     clusters = source.cutting.belonging(prepared.stimuli).clusters(np.arange(len(responses)))
+    # It fits ridge regression, and so loads Lightning: two seconds that most reports do not need.
+    from jne.evaluation.external_evidence import external_evidence
+
     evidence = external_evidence(
         run,
         encoder,

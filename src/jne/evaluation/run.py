@@ -95,9 +95,10 @@ class Report:
         """All figures, as figures/SUBJECT_NAME.png and .pdf."""
         figures: dict[Key, dict[str, Path]] = {}
         with matplotlib.rc_context(STYLE), stage_progress() as progress:
-            task = progress.add_task("figures", total=len(results), unit="sections")
+            task = progress.add_task("figures", total=len(results), unit="")
             for result in results:
                 section = result.section
+                progress.update(task, step=section.title)
                 if len(subjects) > 1:
                     drawn = section.figures_across(subjects, result.tables)
                     figures[section, None] = self._save("all_subjects", drawn)

@@ -147,7 +147,7 @@ def voxel_tables(
     clusters: dict[str, Clusters] = {}  # by test set
     with stage_progress() as progress:
         for subject in subjects:
-            task = progress.add_task(subject.name, total=100, unit="%")
+            task = progress.add_task(f"voxels of {subject.name}", total=100, unit="")
             run = subject.nonlinear
             rois = _chosen_rois(run, config)
             test_set = hashlib.sha256(np.ascontiguousarray(run.array("features")).data).hexdigest()

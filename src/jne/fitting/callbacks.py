@@ -18,6 +18,8 @@ from jne.utils.progress import training_progress
 class EpochCurves(pl.Callback):
     """Keeps one row per epoch (epoch, train/loss, val/loss, val/r2), and shows the latest.
 
+    Epochs count from 1: here, in MLflow, in all tables and figures. Lightning counts from 0.
+
     on_epoch: called after each epoch with its row; where training continues from a checkpoint,
     first with all rows that it holds, of which the caller may know some.
     """
@@ -37,7 +39,7 @@ class EpochCurves(pl.Callback):
         self._progress.start()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        row: dict[str, float] = {"epoch": trainer.current_epoch}
+        row: dict[str, float] = {"epoch": trainer.current_epoch + 1}
         row |= {name: float(trainer.callback_metrics[name]) for name in self.CURVES}
         self.rows.append(row)
         self._progress.update(
@@ -62,7 +64,7 @@ class EpochCurves(pl.Callback):
         return {"rows": self.rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for number, row in enumerate(state["rows"]):
+        for number, row in enumerate(state["rows"], start=1):
             whole = row.keys() == {"epoch", *self.CURVES} and all(map(_is_number, row.values()))
             if not whole or row["epoch"] != number:
                 raise ValueError("its curves are damaged")
@@ -88,7 +90,7 @@ class BestWeights(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.epoch, self.loss = -1, float("inf")
+        self.epoch, self.loss = 0, float("inf")  # 0: none yet
         self.weights: dict[str, torch.Tensor] = {}
 
     def on_validation_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -96,7 +98,7 @@ class BestWeights(pl.Callback):
             return
         loss = float(trainer.callback_metrics["val/loss"])
         if loss < self.loss:
-            self.epoch, self.loss = trainer.current_epoch, loss
+            self.epoch, self.loss = trainer.current_epoch + 1, loss
             self.weights = {
                 name: value.detach().cpu().clone()
                 for name, value in _encoder(module).state_dict().items()

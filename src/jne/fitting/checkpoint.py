@@ -66,8 +66,8 @@ def restore_finished(
     """
     states = saved.get("callbacks", {})
     rows = states.get(EpochCurves.state_key, {}).get("rows", ())
-    best = states.get("BestWeights", {"epoch": -1})
-    if saved and best["epoch"] >= 0 and rows[best["epoch"]]["val/loss"] != best["loss"]:
+    best = states.get("BestWeights", {"epoch": 0})
+    if saved and best["epoch"] > 0 and rows[best["epoch"] - 1]["val/loss"] != best["loss"]:
         raise ValueError("its best loss is not that of its curves")
     chooses = "tried" in states.get(Patience.state_key, {})  # its weight decay: jne.fitting.decay
     if saved and chooses != ("tried" in patience.state_dict()):

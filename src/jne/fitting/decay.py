@@ -80,20 +80,20 @@ class DecayPath(Patience):
         super().__init__(epochs)
         self.min_delta = -_LEAST_GAIN
         self.best, self.max_epochs, self.loss = best, max_epochs, loss
-        self.first_epoch = 0
+        self.first_epoch = 1
         self.tried: list[dict[str, float]] = []
         self.kept: dict[str, Tensor] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         super().on_train_epoch_end(trainer, module)
         if not np.isfinite(float(trainer.callback_metrics["val/loss"])):
-            if self.best.epoch >= 0:
+            if self.best.epoch > 0:
                 self._end(module)
             elif self.tried:  # with this decay it was never finite
                 last = self.tried[-1]
                 self.best.epoch, self.best.loss = int(last["best_epoch"]), last["trained_loss"]
             return
-        if trainer.current_epoch + 1 - self.first_epoch < self.max_epochs:
+        if trainer.current_epoch + 2 - self.first_epoch < self.max_epochs:
             if not trainer.should_stop:
                 return
         self._end(module)
@@ -120,8 +120,8 @@ class DecayPath(Patience):
             for group in optimizer.param_groups:  # the readout's may be a part of the others'
                 group["weight_decay"] *= now / before
         self.wait_count, self.best_score = 0, torch.tensor(torch.inf)
-        self.best.epoch, self.best.loss = -1, float("inf")
-        self.first_epoch = trainer.current_epoch + 1
+        self.best.epoch, self.best.loss = 0, float("inf")
+        self.first_epoch = trainer.current_epoch + 2  # the next, and epochs count from 1
 
     def choose(self, encoder: nn.Module) -> tuple[int, float, pd.DataFrame]:
         """Give the encoder the weights that are kept: their epoch, their loss, and all decays."""

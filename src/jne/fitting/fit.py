@@ -258,7 +258,7 @@ def _solved(
     epoch = _solved_epoch(module, data, solved.loss)
     if on_epoch is not None:
         on_epoch(epoch)
-    return History(pd.DataFrame([epoch]), 0, solved.loss).with_readout(solved)
+    return History(pd.DataFrame([epoch]), 1, solved.loss).with_readout(solved)
 
 
 def _train_on_components(
@@ -380,4 +380,4 @@ def _solved_epoch(module: EncodingModule, data: StandardisedData, loss: float) -
     with torch.no_grad():
         train = float(mse_loss(module.encoder(features), responses))
     variance = float(data.split("val")[1].var(dim=0, correction=0).double().mean())
-    return {"epoch": 0, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss / variance}
+    return {"epoch": 1, "train/loss": train, "val/loss": loss, "val/r2": 1 - loss / variance}

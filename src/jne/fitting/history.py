@@ -21,9 +21,9 @@ class History:
     """What training leaves beside the weights."""
 
     epochs: pd.DataFrame
-    """One row per epoch: epoch, train/loss, val/loss, val/r2."""
+    """One row per epoch: epoch (from 1), train/loss, val/loss, val/r2."""
     best_epoch: int
-    """The epoch whose weights were kept."""
+    """The epoch whose weights were kept, from 1."""
     best_loss: float
     """Its validation loss; with a ridge readout, that after the readout was solved for."""
     readout_penalty: NDArray[np.float32] | None = None

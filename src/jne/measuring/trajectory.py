@@ -94,7 +94,7 @@ class Trajectory(pl.Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         values = self.measure(cast(nn.Module, module.encoder))
-        self.epochs.append(trainer.current_epoch)
+        self.epochs.append(trainer.current_epoch + 1)  # from 1, as in all tables
         self.values.append(values)
         self._pass_on(self.epochs[-1], values)
 

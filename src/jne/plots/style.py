@@ -5,6 +5,7 @@ package chooses no backend and no figure outlives its use. In a notebook pyplot 
 there, and only where a user gives no axes, `drawing` takes it.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -14,7 +15,7 @@ from typing import Any
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
 
 from jne.roi import TIERS
 from jne.utils.files import atomic_file
@@ -114,7 +115,7 @@ def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> 
         `path`.
     """
     bounds: str | None = "tight"
-    _parse_powers(figure)
+    _label_powers(figure)
     if engine := figure.get_layout_engine():  # only once: it costs more than the drawing
         engine.execute(figure)
         figure.set_layout_engine(None)  # "none" would draw everything twice
@@ -128,19 +129,24 @@ def save(figure: Figure, path: Path, *, dpi: float = 200, pdf: bool = False) -> 
     return path
 
 
-_MAX_TICKS = 40  # with a label, on a logarithmic axis
+class _Powers(LogFormatterSciNotation):
+    """Labels of a logarithmic axis as plain text, 2×10⁻³: STYLE reads no text as mathematics.
 
-
-def _parse_powers(figure: Figure) -> None:
-    """Read the tick labels of logarithmic axes as mathematics (10²), which STYLE does not.
-
-    No name is among them: matplotlib formats them.
+    It also takes a tenth of the time of a figure to read mathematics.
     """
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        formula = super().__call__(x, pos)  # $\mathdefault{2\times10^{-3}}$
+        text = formula.replace(r"$\mathdefault{", "").replace("}$", "").replace(r"\times", "×")
+        return re.sub(r"\^{(.*)}", lambda power: power[1].translate(_SUPERSCRIPTS), text)
+
+
+_SUPERSCRIPTS = str.maketrans("-0123456789.", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹·")
+
+
+def _label_powers(figure: Figure) -> None:
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if not isinstance(axis.get_major_formatter(), LogFormatter):
-                continue
-            # More than any axis shows: ticks that are made later would not be read so.
-            for tick in (*axis.get_major_ticks(_MAX_TICKS), *axis.get_minor_ticks(_MAX_TICKS)):
-                tick.label1.set_parse_math(True)
-                tick.label2.set_parse_math(True)
+            if isinstance(axis.get_major_formatter(), LogFormatter):
+                axis.set_major_formatter(_Powers())
+                axis.set_minor_formatter(_Powers())

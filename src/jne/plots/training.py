@@ -1,4 +1,4 @@
-"""Curves of a training. Epochs count from 1 here, as on the terminal, and in tables from 0."""
+"""Curves of a training."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def plot_training(run: Any, best_epoch: int | None = None, axes: Any = None) -> 
     run : Results or DataFrame
         A run, or its table of epochs.
     best_epoch : int, optional
-        That whose weights were kept, from 0; by default that of the run.
+        That whose weights were kept; by default that of the run.
     axes : (2,) array of Axes, optional
         By default those of a new figure.
 
@@ -32,7 +32,7 @@ def plot_training(run: Any, best_epoch: int | None = None, axes: Any = None) -> 
     with drawing(axes, 2, figsize=(6.8, 2.6)) as axes:
         left, right = axes
         for k, fold in enumerate(folds):
-            number, labels = fold["epoch"] + 1, ("train", "validation") if k == 0 else (None, None)
+            number, labels = fold["epoch"], ("train", "validation") if k == 0 else (None, None)
             left.plot(number, fold["train/loss"], color="#0072B2", label=labels[0])
             left.plot(number, fold["val/loss"], color="#D55E00", label=labels[1])
             right.plot(number, fold["val/r2"], color="#D55E00")
@@ -40,7 +40,7 @@ def plot_training(run: Any, best_epoch: int | None = None, axes: Any = None) -> 
             panel.set_xlabel("epoch")
             panel.xaxis.set_major_locator(MaxNLocator(integer=True))
             if best_epoch is not None:
-                panel.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
+                panel.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
         left.set(ylabel="mean squared error (SD² of response)", title="Loss")
         if best_epoch is not None:
             mark_weights_kept(left, best_epoch, "" if len(folds) == 1 else ", on average")
@@ -53,7 +53,7 @@ def mark_weights_kept(axes: Axes, best_epoch: int, more: str = "") -> None:
     """Name the line at the best epoch."""
     axes.annotate(
         f"weights kept{more}",
-        (best_epoch + 1, 1),
+        (best_epoch, 1),
         xycoords=("data", "axes fraction"),
         xytext=(-3, -2),
         textcoords="offset points",

@@ -10,7 +10,7 @@
     spaces.csv        of several feature spaces: one row per voxel and space (jne.results.spaces)
     feature_spaces.json  of several feature spaces: {name: number of columns}, in their order
     stimuli.csv       the test stimuli, in the order of the rows of the arrays
-    epochs.csv        the training curves; epochs count from 0, as in MLflow, and from 1 in figures
+    epochs.csv        the training curves; epochs count from 1
     trajectory.csv    with jacobian.trajectory: epoch, stage (training, or final for the saved
                       encoder), voxel, roi, and on the test stimuli r2, jne; one row per epoch and
                       followed voxel

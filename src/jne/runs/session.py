@@ -15,6 +15,7 @@ from jne.credentials import hide_credentials
 from jne.errors import InputError
 from jne.results.folder import RunFolder, open_run
 from jne.runs.feature_choices import check_one_choice
+from jne.runs.folders import discard_if_empty
 from jne.runs.sweep import PARENT
 from jne.tracking import RUN_KEY, TrackedRun, close_orphaned_runs, track, ui_hint
 from jne.utils import slurm
@@ -109,11 +110,6 @@ def check_or_discard_folder(check: Callable[[Config], Checked], composed: Config
     except InputError:
         discard_if_empty(hydra_folder())
         raise
-
-
-def discard_if_empty(folder: Path) -> None:
-    if folder.exists() and not any(folder.iterdir()):
-        folder.rmdir()
 
 
 def sweep_name() -> str:

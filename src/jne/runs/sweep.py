@@ -106,6 +106,9 @@ class SweepCallback(Callback):
         if script.tracking.nested:
             self.parent = self._open_run().run_id
         _launched = self
+        if self.launcher.shares_terminal:
+            number = "jobs" if self.jobs is None else f"{len(self.jobs)} jobs"
+            print(f"{number} in {self.folder}; each prints a line when it ends", flush=True)
 
     def _open_run(self) -> "TrackedRun":
         """Open the sweep's own MLflow run: the existing one, or else a new one."""
@@ -206,18 +209,24 @@ class SweepCallback(Callback):
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         _drop_credentials(job_return.cfg)  # which some launchers write to a file
-        name = f"{config.hydra.job.num} {config.name}"
+        name = f"job {config.hydra.job.num} {config.name}"
         if job_return.status.name == "COMPLETED":
             if self.launcher.shares_terminal:
-                print(f"✓ job {name}", flush=True)
+                from jne.runs import sweep_table
+
+                status = self._status(HydraConfig.get().overrides.task)
+                print(f"✓ {name}  {sweep_table.in_short(status)}", flush=True)
             return
         error = job_return._return_value  # the property `return_value` would raise it
         if not job_pointer().exists():
             _write_refused_job(Path(config.hydra.runtime.output_dir), error)
         # Hydra shows only the first failure of a sweep.
-        is_input = isinstance(error, InputError)
-        text = str(error) if is_input else "".join(traceback.format_exception(error))
-        _log.error("job %s: %s", name, hide_credentials(text))
+        if isinstance(error, InputError):
+            text = short = str(error)
+        else:
+            text, short = "".join(traceback.format_exception(error)), in_one_line(error)
+        line = f"✗ {name}  {hide_credentials(short)}"
+        _log.error("%s: %s", name, hide_credentials(text), extra={"on_terminal": line})
 
 
 def finish() -> bool | None:

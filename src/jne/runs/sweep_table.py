@@ -223,11 +223,7 @@ def show(
         last, style = Text(), None
         if state == "FINISHED":
             loss = f"{status['val_loss']:.4f}" if "val_loss" in status else ""
-            try:
-                metrics = metrics_of(Path(status["folder"]))
-                r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
-            except InputError:  # said when the table was written
-                r2 = jne = "?"
+            r2, jne = _means(status)
             if status["folder"] in chosen:
                 last, style = Text("★"), "bold green"
         else:
@@ -238,6 +234,24 @@ def show(
         cells = [str(number), settings, *([loss] if choices else []), r2, jne, seconds]
         table.add_row(*cells, last, style=style)
     print_table(table, to=Console(emoji=False))  # the shared console may be quiet
+
+
+def in_short(status: dict[str, Any]) -> str:
+    """What a job that ended well found, on the rest of a line. status: with its `folder`."""
+    if status.get("status") != "FINISHED":  # a shard
+        return str(status.get("error", ""))
+    r2, jne = _means(status)
+    return f"R² {r2}  JNE {jne}  {status['seconds']:.0f} s"
+
+
+def _means(status: dict[str, Any]) -> tuple[str, str]:
+    """R² and JNE of a finished run, as a table shows them."""
+    try:
+        metrics = metrics_of(Path(status["folder"]))
+    except InputError:  # said when the table is written
+        return "?", "?"
+    r2, jne = (f"{metrics[key]:.3f}" if key in metrics else "-" for key in _MEANS)
+    return r2, jne
 
 
 def _word(key: str, value: str) -> str:

@@ -34,6 +34,7 @@ from jne.tracking.queries import (
 from jne.tracking.run import RUN_KEY, TrackedRun, track
 from jne.tracking.store import (
     STORE_ERRORS,
+    check_address,
     close_orphaned_runs,
     first_line,
     open_store,
@@ -56,6 +57,7 @@ __all__ = [
     "RecordedRun",
     "TrackedRun",
     "TrainingRuns",
+    "check_address",
     "close_orphaned_runs",
     "dataset_of",
     "find_run",

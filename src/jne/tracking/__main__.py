@@ -45,14 +45,15 @@ def _close(uri: str, experiment: str) -> None:
     print(f"{len(closed)} runs closed{': ' if closed else ''}{', '.join(closed)}")
 
 
-def _open_ui(uri: str, port: str) -> None:
+def _open_ui(uri: str, port: int) -> None:
     check_address(uri, existing=True)
     relocate_store(uri)
     # With one worker and no job runners it needs a fifth of the memory.
     os.environ["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] = "false"
     # Not an argument: everybody on the machine can see those of a process.
     os.environ["MLFLOW_BACKEND_STORE_URI"] = with_credentials(uri)
-    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", port]
+    command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--port", str(port)]
+    print(f"MLflow UI of {uri}: http://127.0.0.1:{port}", flush=True)
     os.execv(sys.executable, command)
 
 

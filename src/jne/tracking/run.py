@@ -193,13 +193,12 @@ class TrackedRun:
     def log_file(self, path: Path, folder: str | None = None) -> None:
         """Add a file of the results folder to the artifacts, there in `folder`.
 
-        PNG files become the description of the run, at the top of its page.
+        PNG files become the description of the run, at the top of its page, when it ends.
         """
         self._journal["files"].append([os.path.relpath(path, self.folder), folder])
         self._send("log_artifact", str(path), folder)
         if path.suffix == ".png":
             self._pictures.append(f"{folder}/{path.name}" if folder else path.name)
-            self._send(describe_by_pictures, self._pictures)
 
     def log_model(self) -> None:
         """Add the encoder in the results folder as an MLflow model."""
@@ -220,6 +219,8 @@ class TrackedRun:
     def end(self, status: str) -> None:
         """End the run as FINISHED, FAILED or KILLED; if offline, print how to record it later."""
         self._journal["status"] = status
+        if self._pictures:
+            self._send(describe_by_pictures, self._pictures)
         self._send("set_terminated", status)
         if self.offline:
             say(

@@ -118,7 +118,8 @@ def check_address(uri: str, *, existing: bool = False) -> None:
     if uri.startswith("sqlite:") and (database is None or database.is_dir()):
         raise InputError("tracking.uri", "give the path of a file, as in sqlite:///PATH", value=uri)
     if existing and database is not None and not database.exists():
-        raise InputError("", f"there is no MLflow store at {uri}")
+        message = f"there is no MLflow store at {uri}, where train.py would have made one"
+        raise InputError("", message)
 
 
 def check_answer(uri: str) -> None:

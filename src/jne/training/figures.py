@@ -1,7 +1,4 @@
-"""The figures of a training run, drawn from its tables and arrays alone.
-
-Epochs are counted from 1 here, as on the terminal; epochs.csv and trajectory.csv count from 0.
-"""
+"""The figures of a training run, drawn from its tables and arrays alone."""
 
 from pathlib import Path
 
@@ -95,7 +92,6 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
     rois = ordered(table["roi"])
     groups = rois if 0 < len(rois) <= _MAX_LINES else ["all"]
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
-    table = table.assign(epoch=table["epoch"] + 1)
     training, final = (table[table["stage"] == stage] for stage in ("training", "final"))
     last = training["epoch"].max() if len(training) else 0
     figure, panels = subplots(1, 2, figsize=(7.6, 3), layout="constrained")
@@ -119,7 +115,7 @@ def trajectories(table: pd.DataFrame, best_epoch: int) -> Figure:
                 elinewidth=0.6,
                 color=colour,
             )
-        panel.axvline(best_epoch + 1, color="#999999", lw=0.8, ls="--")
+        panel.axvline(best_epoch, color="#999999", lw=0.8, ls="--")
         panel.axhline(0, color="#999999", lw=0.5)
         panel.set_xlabel("epoch (points: the saved encoder)")
         ticks = panel.get_xticks()

@@ -38,9 +38,9 @@ from jne.results.halves import HALVES, agreement, of_all_voxels
 from jne.results.shares import SHARES
 from jne.results.spaces import ALL, space_metrics, space_regions, write_spaces
 from jne.roi import check_known
+from jne.runs.folders import discard_if_empty
 from jne.runs.overrides import is_shard
 from jne.runs.session import (
-    discard_if_empty,
     hydra_folder,
     open_session,
     show_locations,

@@ -33,8 +33,8 @@ from jne.measuring.config import JacobianConfig
 from jne.measuring.nonlinearity import MEASURED, chosen_outputs, deviations
 from jne.measuring.scores import Scores
 from jne.results.folder import RunFolder, finished_status, move_log, open_run, status_of
+from jne.runs.folders import discard_if_empty
 from jne.runs.session import (
-    discard_if_empty,
     hydra_folder,
     preempted_by_slurm,
     sweep_name,

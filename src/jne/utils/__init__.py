@@ -11,4 +11,5 @@ progress     the console and its progress bars
 machine      cores, memory and garbage collection of this process
 slurm        what SLURM says about this job and others
 store_parser the arguments of jne record|close|ui
+loading      the first line of a command
 """

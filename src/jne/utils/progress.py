@@ -5,10 +5,11 @@ holds a name is printed with `say` or `print_table`, which show text as it is.
 """
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +22,7 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 console = Console(emoji=False)
@@ -62,19 +63,47 @@ def quiet(name: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
+class ConsoleHandler(logging.StreamHandler):
+    """What is logged, to stdout as that is at the time: beside a bar, rich prints it above the bar.
+
+    A record with a field `on_terminal` is shown as that.
+    """
+
+    def __init__(self, stream: object = None) -> None:
+        """stream: Hydra's, which is stdout as it was at the start."""
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> TextIO:
+        return sys.stdout
+
+    def format(self, record: logging.LogRecord) -> str:
+        return getattr(record, "on_terminal", None) or super().format(record)
+
+
 class _Rate(ProgressColumn):
-    """Units per second; the task's field `unit` names them."""
+    """Units per second; the task's field `unit` names them, "" for no rate."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {task.fields['unit']}/s" if speed else "", style="dim")
+        speed, unit = task.finished_speed or task.speed, task.fields["unit"]
+        return Text(f"{speed:.1f} {unit}/s" if speed and unit else "", style="dim")
+
+
+class _Step(ProgressColumn):
+    """What is being done just now: the task's field `step`, where it has one."""
+
+    def __init__(self) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis", max_width=24))
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.finished else task.fields.get("step", ""), style="dim")
 
 
 def training_progress() -> Progress:
     """Epochs done, their rate and a field `note`; no time left, since early stopping decides it."""
     return Progress(
         SpinnerColumn(finished_text="✓"),
-        TextColumn("training   epoch"),
+        TextColumn("training         epoch"),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         _Rate(),
@@ -85,14 +114,15 @@ def training_progress() -> Progress:
 
 
 def stage_progress() -> Progress:
-    """A bar with a rate and the time left; each task needs a field `unit`."""
+    """A bar with a rate and the time left; a task needs a field `unit`, and may have one `step`."""
     return Progress(
         SpinnerColumn(finished_text="✓"),
-        TextColumn("{task.description:<10}", markup=False),
+        TextColumn("{task.description:<16}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         _Rate(),
         TimeRemainingColumn(),
+        _Step(),
         console=console,
         disable=_hidden.get(),
         refresh_per_second=4,

@@ -113,10 +113,11 @@ def evaluate_sections(
     results = []
     with stage_progress() as progress:
         total = len(sections) * len(subjects)
-        task = progress.add_task("sections", total=total, unit="sections")
+        task = progress.add_task("sections", total=total, unit="")
         for section in sections:
             by_subject = {}
             for data in subjects:
+                progress.update(task, step=section.title)
                 by_subject[data.name] = section.tables(data)
                 progress.advance(task)
             tables = _of_all(section, subjects, by_subject)
