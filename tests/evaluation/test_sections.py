@@ -184,6 +184,8 @@ def test_what_a_section_does_not_define_adds_nothing(tmp_path, config):
 
 def test_two_sections_cannot_write_the_same_table_or_figure(tmp_path, config):
     class Copy(Section):
+        title = "Copy"
+
         def tables(self, data):
             return {"copy": pd.DataFrame({"x": [1]})}
 
