@@ -280,6 +280,10 @@ def _one_sentence(error: Exception) -> str:
     missing = re.search(r"Missing mandatory value: (\S+)", message)
     if missing:
         return str(InputError(missing[1], f"this key needs a value; write {missing[1]}=..."))
+    several = re.search(r"Ambiguous value for argument '([^=]+)=(.*?)'", message)
+    if several:
+        remedy = f"-m makes a run of each; {several[1]}=[{several[2]}] is a list"
+        return str(InputError(several[1], f"there are several values; {remedy}", several[2]))
     unknown = re.match(r"Could not override '([^']+)'", message)
     if unknown:
         cause = error.__cause__

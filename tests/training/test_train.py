@@ -155,6 +155,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["+trainer.max_epoch=3"], r"trainer.max_epoch: there is no such key; .* max_epochs\?"),
         (["+data.n_trian=3"], r"data.n_trian: there is no such key; did you mean n_train\?"),
         (["+data.extra=3"], "data.extra: there is no such key$"),
+        (["activation=relu,gelu"], r"activation=relu,gelu: there are several values; -m makes a"),
         (["trainer.patience=0"], "trainer.patience=0: input should be greater than"),
         (["seed=-1"], "seed=-1: input should be greater than"),
         (["data.noise_ceiling=2"], "data.noise_ceiling=2"),
