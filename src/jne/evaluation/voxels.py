@@ -89,7 +89,8 @@ class SubjectData:
         if len(self.rois) <= MAX_SHOWN:
             return self.rois
         measure = "w" if "w" in self.voxels else "jne"
-        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")[measure]
+        rows = self.analysed[self.analysed["roi"].isin(self.rois)]
+        reported = rows.groupby("roi", observed=True)[measure]
         median, enough = reported.median(), reported.count() >= hierarchy.MIN_VOXELS
         chosen = median[enough] if enough.any() else median
         return [str(roi) for roi in chosen.nlargest(MAX_SHOWN).index]
