@@ -37,6 +37,7 @@ release:  ## a dry run: sdist and wheel, checked, installed elsewhere, and the d
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
+	bash .ci/cpu_torch $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[full,atlas,launchers,test,lint]"
 	touch $@
 

@@ -146,7 +146,7 @@ def test_a_users_files_are_never_unpickled(scene, tmp_path, store, kind):
             run_quietly(tmp_path, store, "train.py", *TINY_COHORT, *TINY, f"checkpoint={path}")
         return
     array = np.array([Pickled(trace)], dtype=object)
-    (np.save if kind == "npy" else np.savez)(path, array, allow_pickle=True)
+    (np.save if kind == "npy" else np.savez)(path, array)  # which pickle objects
     with pytest.raises(InputError, match="never unpickled"):
         read_array(path, None, "data.features", "data.features_key")
 

@@ -46,6 +46,8 @@ _PUBLIC = {
     "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
 }
+# What the extra [estimator] is enough for
+_ESTIMATOR = {"Evidence", "JNERegressor", "MeasureJNE", "Share", "evidence", "nonlinear_share"}
 # Without the function `jne`, which `from jne import *` would put in the place of the package
 __all__ = [
     "Evidence",
@@ -74,7 +76,8 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(_PUBLIC[name])
     except ModuleNotFoundError as error:
-        error.add_note(f'jne.{name} needs the full installation: pip install "jne[full]"')
+        extra = "estimator" if name in _ESTIMATOR else "full"
+        error.add_note(f'jne.{name} needs more packages: pip install "jne[{extra}]"')
         raise
     return module if module.__name__ == f"jne.{name}" else getattr(module, name)
 

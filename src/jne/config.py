@@ -9,14 +9,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from jne.addresses import sqlite_address, sqlite_file
 from jne.credentials import without_credentials
 from jne.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 def _usable_device(name: str) -> str:
@@ -88,8 +90,10 @@ class ScriptConfig(Section):
 Config = TypeVar("Config", bound=ScriptConfig)
 
 
-def validated(model: type[Config], composed: DictConfig) -> Config:
+def validated(model: type[Config], composed: "DictConfig") -> Config:
     """The composed config as a `model`. Raises InputError naming the first key at fault."""
+    from omegaconf import OmegaConf  # which the estimator does without
+
     missing = sorted(OmegaConf.missing_keys(composed))
     if missing:
         raise InputError(missing[0], f"this key needs a value; write {missing[0]}=...")

@@ -111,7 +111,7 @@ def test_losses_are_those_of_the_voxels(tmp_path, repeats):
     z = torch.from_numpy(found.val).double()
     loss = mse_loss(large(x), y).item()
     assert mse_loss(small(x), z).item() + found.val_outside == pytest.approx(loss, rel=1e-5)
-    pooled = r2_score(y, large(x).detach(), multioutput="variance_weighted")
+    pooled = r2_score(y.numpy(), large(x).detach().numpy(), multioutput="variance_weighted")
     assert 1 - loss / found.val_variance == pytest.approx(pooled, rel=1e-5)
 
 
@@ -238,7 +238,7 @@ def test_a_run_on_components(run_train, tmp_path):
     encoder = run.encoder()
     y, x = run.array("responses"), torch.tensor(np.array(run.array("features")))
     with torch.no_grad():
-        r2 = r2_score(y, encoder(x), multioutput="raw_values")
+        r2 = r2_score(y, encoder(x).numpy(), multioutput="raw_values")
     np.testing.assert_allclose(run.voxels["r2"], r2, rtol=1e-4, atol=1e-5)
 
 
@@ -293,5 +293,5 @@ def test_the_r2_of_the_curves_means_the_same_in_every_training(data, kind):
         predictions = data.split("val")[0] @ weights
     row = history.epochs.iloc[history.best_epoch - 1]
     assert row["val/loss"] == pytest.approx(float(mse_loss(predictions, y)), rel=1e-5)
-    pooled = r2_score(y, predictions, multioutput="variance_weighted")
+    pooled = r2_score(y.numpy(), predictions.numpy(), multioutput="variance_weighted")
     assert row["val/r2"] == pytest.approx(pooled, abs=1e-5)

@@ -43,7 +43,10 @@ def test_the_record_is_what_the_saved_encoder_gives(finished, store):
         yhat = encoder(x)
     np.testing.assert_allclose(results.array("predictions"), yhat, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(
-        results.voxels["r2"], r2_score(y, yhat, multioutput="raw_values"), rtol=1e-4, atol=1e-5
+        results.voxels["r2"],
+        r2_score(y.numpy(), yhat.numpy(), multioutput="raw_values"),
+        rtol=1e-4,
+        atol=1e-5,
     )
     s = jacobian_deviation(encoder, x)
     np.testing.assert_allclose(results.array("deviation"), s, rtol=1e-5)

@@ -55,9 +55,8 @@ def row_findings(prepared: "Prepared") -> dict[str, Any]:
     alike = _codes(features, np.arange(len(features)))
     shared = np.flatnonzero(pd.Series(alike).duplicated(keep=False))
     whole = np.arange(len(features)) + len(features)  # rows that share their features with no other
-    whole[shared] = pd.factorize(
-        pd.MultiIndex.from_arrays([alike[shared], _codes(prepared.responses, shared)])
-    )[0]
+    both = [alike[shared], _codes(prepared.responses, shared)]
+    whole[shared] = pd.Series(shared).groupby(both).ngroup()
     same = {"features": alike, "responses": whole}
     for kind, column in (("image", "image"), ("id", "stimulus")):
         if column in prepared.stimuli:

@@ -16,7 +16,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jne.features.images import open_images
 from jne.utils.files import write_json
 from jne.utils.locks import locked_file
 from jne.utils.reading import UNREADABLE, reading
@@ -36,6 +35,8 @@ def images_digest(path: Path | None) -> str | None:
     with reading(path, "images"):
         if not path.is_dir():
             return None
+    from jne.features.images import open_images  # which loads h5py and Pillow
+
     return hashlib.sha256(json.dumps(open_images(path).fingerprint()).encode()).hexdigest()
 
 

@@ -17,10 +17,10 @@ from jne.data.folds import Cutting
 from jne.data.leaks import Leaks
 from jne.data.scaling import Scaling
 from jne.data.splits import SPLITS
-from jne.features.images import Images, open_images
 
 if TYPE_CHECKING:
     from jne.data.prepared import Prepared
+    from jne.features.images import Images
 
 _HOME = "jne.data."
 OWN_ARRAYS = "jne.data.external_arrays.ExternalArrays"
@@ -148,8 +148,10 @@ class Source(BaseModel, ABC):
         """Whether what is written depends on the images."""
         return self.images_path is not None and self.images_path in self.input_files()
 
-    def images(self) -> Images | None:
+    def images(self) -> "Images | None":
         """The images that were the stimuli; the column `image` of stimuli.csv has their names."""
+        from jne.features.images import open_images  # which loads h5py and Pillow
+
         return None if self.images_path is None else open_images(self.images_path)
 
     def supersedes(self, earlier: "Prepared") -> bool:

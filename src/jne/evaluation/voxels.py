@@ -84,7 +84,8 @@ class SubjectData:
         """
         if len(self.rois) <= MAX_SHOWN:
             return self.rois
-        reported = self.analysed[self.analysed["roi"].isin(self.rois)].groupby("roi")["jne"]
+        rows = self.analysed[self.analysed["roi"].isin(self.rois)]
+        reported = rows.groupby("roi", observed=True)["jne"]
         median, enough = reported.median(), reported.count() >= hierarchy.MIN_VOXELS
         chosen = median[enough] if enough.any() else median
         return [str(roi) for roi in chosen.nlargest(MAX_SHOWN).index]

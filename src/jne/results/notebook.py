@@ -5,8 +5,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from jne.columns import label
-from jne.plots.style import as_png
-from jne.plots.summary import run_figure
 from jne.utils.notebook import heading_html, image_html, table_html
 
 if TYPE_CHECKING:
@@ -23,6 +21,9 @@ def as_text(run: "Results") -> str:
 
 def as_html(run: "Results") -> str:
     """The same, and the summary figure."""
+    from jne.plots.style import as_png  # matplotlib: half a second
+    from jne.plots.summary import run_figure
+
     picture = image_html(as_png(run_figure(run)))
     return heading_html(_title(run), str(run.path)) + table_html(_regions(run)) + picture
 

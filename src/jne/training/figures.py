@@ -56,7 +56,7 @@ def overview(voxels: pd.DataFrame) -> Figure:
     higher than 100 pixels, and fades out above the cut. So the names are above the bars.
     """
     figure, axes = subplots(figsize=(7.6, 0.8))
-    means = voxels.groupby("roi")["jne"].mean()
+    means = voxels.groupby("roi", observed=True)["jne"].mean()
     rois, note = drawn_rois(voxels)
     values = [means.get(roi, voxels["jne"].mean()) for roi in rois]
     axes.bar(range(len(rois)), values, color=[COLOURS.get(roi, OTHER_COLOUR) for roi in rois])

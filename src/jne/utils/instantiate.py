@@ -5,9 +5,11 @@ never comes here, or as an argument alone (docs/security.md): see `jne.utils.tru
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from jne.errors import InputError
+from jne.utils.trusted import build_trusted
 
 
 def instantiate(
@@ -24,8 +26,11 @@ def instantiate(
     refuses its arguments.
     """
     # Loaded on first use: encoders can be measured where only torch is installed.
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate as hydra_instantiate
+    try:
+        from hydra.errors import InstantiationException
+        from hydra.utils import instantiate as hydra_instantiate
+    except ModuleNotFoundError:  # JNERegressor does without: its settings are plain values
+        return build_trusted({**settings, **options}, Path(section), (), **(arguments or {}))
     from pydantic import ValidationError
 
     from jne.config import complaint
