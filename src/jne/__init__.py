@@ -34,6 +34,7 @@ _PUBLIC = {
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "Switching": "jne.jacobian.switching",
     "compare": "jne.evaluation.pair",
     "evidence": "jne.analysis.evidence",
     "jacobian_deviation": "jne.jacobian",
@@ -45,6 +46,7 @@ _PUBLIC = {
     "nonlinear_share": "jne.analysis.nonlinear_share",
     "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
+    "switching": "jne.jacobian.switching",
 }
 # Without the function `jne`, which `from jne import *` would put in the place of the package
 __all__ = [
@@ -55,6 +57,7 @@ __all__ = [
     "ResidualEncoder",
     "Results",
     "Share",
+    "Switching",
     "compare",
     "evidence",
     "jacobian_deviation",
@@ -65,6 +68,7 @@ __all__ = [
     "nonlinear_share",
     "plotting",
     "rms_deviation",
+    "switching",
 ]
 
 
