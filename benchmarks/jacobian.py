@@ -26,7 +26,17 @@ from jne.jacobian.chain import Chain
 from jne.jacobian.product import PRECISIONS
 
 D, H = 768, 1024
-PARTS = ("accuracy", "rate", "gain_shape", "baselines", "growth", "memory", "brain", "rms", "spaces")
+PARTS = (
+    "accuracy",
+    "rate",
+    "gain_shape",
+    "baselines",
+    "growth",
+    "memory",
+    "brain",
+    "rms",
+    "spaces",
+)
 console = Console(width=110)
 
 
@@ -153,7 +163,9 @@ def spaces(table: Table) -> None:
     encoder, x = encoder_and_features(n, v)
     cuts = {1: [0, D], 2: [0, 500, D], 10: [*range(0, 700, 70), D]}
     given = {
-        k: {str(j): slice(*ends) for j, ends in enumerate(itertools.pairwise(at))} if k > 1 else None
+        k: {str(j): slice(*ends) for j, ends in enumerate(itertools.pairwise(at))}
+        if k > 1
+        else None
         for k, at in cuts.items()
     }
     for gain_shape in (False, True):

@@ -34,9 +34,10 @@ _PUBLIC = {
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "SpaceEvidence": "jne.analysis.evidence_spaces",
     "Switching": "jne.jacobian.switching",
     "compare": "jne.evaluation.pair",
-    "evidence": "jne.analysis.evidence",
+    "evidence": "jne.analysis.model_evidence",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
@@ -46,6 +47,7 @@ _PUBLIC = {
     "nonlinear_share": "jne.analysis.nonlinear_share",
     "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
+    "space_evidence": "jne.analysis.model_evidence",
     "switching": "jne.jacobian.switching",
 }
 # Without the function `jne`, which `from jne import *` would put in the place of the package
@@ -57,6 +59,7 @@ __all__ = [
     "ResidualEncoder",
     "Results",
     "Share",
+    "SpaceEvidence",
     "Switching",
     "compare",
     "evidence",
@@ -68,6 +71,7 @@ __all__ = [
     "nonlinear_share",
     "plotting",
     "rms_deviation",
+    "space_evidence",
     "switching",
 ]
 

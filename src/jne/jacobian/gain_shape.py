@@ -52,11 +52,11 @@ def gain_and_shape(
     """
     sizes, alongs = [], []
     for columns in blocks:
-        inside = deviation[..., columns]
-        sizes.append(torch.linalg.vector_norm(inside, dim=-1))
-        alongs.append(torch.linalg.vecdot(inside, direction.unit[:, columns]))
+        part = deviation[..., columns]
+        sizes.append(torch.linalg.vector_norm(part, dim=-1))
+        alongs.append(torch.linalg.vecdot(part, direction.unit[:, columns]))
     lengths = direction.length.unbind(dim=1)
-    inside = [_gain_and_shape(*part) for part in zip(sizes, alongs, lengths, strict=True)]
+    inside = [_gain_and_shape(*block) for block in zip(sizes, alongs, lengths, strict=True)]
     if len(blocks) == 1:
         return inside * 2
     length = torch.linalg.vector_norm(direction.length, dim=1)

@@ -73,8 +73,8 @@ def rms_deviation(
     Returns
     -------
     (V,) array, or dict of them by space where there are `spaces`
-        The squares of those of spaces add up to that of all features. In standardised response per standardised feature. Exactly 0 for an encoder without
-        activations.
+        The squares of those of spaces add up to that of all features. In standardised response per
+        standardised feature. Exactly 0 for an encoder without activations.
 
     Raises
     ------
@@ -84,7 +84,9 @@ def rms_deviation(
     with differentiable(encoder) as module:
         job = Job(module, features, None, ("l2",), "float32", torch.device(device), None, spaces)
         if job.constant:
-            results = [np.zeros(job.v, job.numpy_dtype) for _ in job.blocks]
+            results: list[NDArray[np.floating]] = [
+                np.zeros(job.v, job.numpy_dtype) for _ in job.blocks
+            ]
         elif job.analytic:
             results = _of_chain(job, progress)
         else:
@@ -107,9 +109,7 @@ def _root_mean_square(deviation: NDArray[np.floating]) -> NDArray[np.floating]:
     return result.astype(deviation.dtype)
 
 
-def _of_chain(
-    job: Job, progress: Callable[[float], None] | None
-) -> list[NDArray[np.floating]]:
+def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArray[np.floating]]:
     """(V,) of each of the job's blocks of columns."""
     # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
     first = job.chain.hidden_jacobian(0).clone()

@@ -11,8 +11,9 @@ region, the deviations of all its voxels are stacked.
 N stimuli, D features, H width of the last hidden layer, V' voxels or regions.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from jne.utils.notebook import summary_html, summary_text
 FEWEST_STIMULI = 6  # of a half of them, three
 _SMALL = 128  # a decomposition of so few rows is as fast as an approximate one
 _MORE, _BLOCKS = 8, 4  # of a Krylov space: columns more than are wanted, and blocks of them
-_LARGEST_BLOCK = 256
+_SMALLEST_BLOCK, _LARGEST_BLOCK = 64, 256
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Switching:
     `participation_ratio` and `stability` are NaN, and the loadings 0.
     """
 
+    names: list[str]
+    """(V',) of regions; empty for voxels."""
     directions: NDArray[np.floating]
     """(V', D, k), of length 1, orthogonal to each other."""
     loadings: NDArray[np.floating]
@@ -54,8 +57,6 @@ class Switching:
     stability: NDArray[np.floating]
     """(V', k), how well the first 1 to k directions of the even stimuli agree with those of the odd
     ones: the mean cosine of the principal angles between the two spaces."""
-    names: list[str] = field(default_factory=list)
-    """(V',) of regions; empty for voxels."""
 
     def ends(self, n: int = 6) -> NDArray[np.int64]:
         """The n stimuli with the lowest, then the n with the highest loadings: (V', k, 2, n)."""
@@ -146,28 +147,31 @@ def switching(
     Of more than 128 stimuli and features, the decomposition is by block Krylov spaces of the Gram
     matrix (Musco & Musco 2015). See docs/switching.md.
     """
-    regions = isinstance(voxels, Mapping)
-    chosen = np.concatenate([*map(np.asarray, voxels.values())]) if regions else voxels
+    regions = chosen = None
+    if isinstance(voxels, Mapping):
+        regions, chosen = voxels, np.concatenate([*voxels.values()])
+    else:
+        chosen = voxels
     with differentiable(encoder) as module, progress_bar("switching", verbose) as bar:
         job = Job(module, X, chosen, ("l2",), "float32", torch.device(device))
+        most = min(job.n // 2 - 1, job.d)
         if job.n < FEWEST_STIMULI:
             raise InputError("X", f"{job.n} stimuli, but at least {FEWEST_STIMULI} are needed")
-        if not 1 <= k <= min(job.n // 2 - 1, job.d):
-            raise InputError("k", f"must be 1 to {min(job.n // 2 - 1, job.d)}", value=k)
-        report = bar or (lambda share: None)
-        parts = []
-        if regions:
-            stop = 0
-            for name, members in voxels.items():
-                start, stop = stop, stop + len(members)
-                parts.append(_of_region(job, slice(start, stop), k))
-                report(stop / job.v)
+        if not 1 <= k <= most:
+            raise InputError("k", f"must be 1 to {most}", value=k)
+        if regions is None:
+            blocks = list(voxel_blocks(job.v, _voxel_block(job, max_memory_gb)))
         else:
-            for block in voxel_blocks(job.v, _voxel_block(job, max_memory_gb)):
-                parts.append(_of_voxels(_deviations(job, block), k))
-                report(block.stop / job.v)
-    arrays = (torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True))
-    return Switching(*arrays, list(voxels) if regions else [])
+            ends = np.cumsum([len(members) for members in regions.values()])
+            blocks = [slice(*pair) for pair in itertools.pairwise([0, *map(int, ends)])]
+        parts = []
+        for block in blocks:
+            parts.append((_of_voxels if regions is None else _of_region)(job, block, k))
+            if bar is not None:
+                bar(block.stop / job.v)
+    names = [] if regions is None else list(regions)
+    arrays = [torch.cat(values).cpu().numpy() for values in zip(*parts, strict=True)]
+    return Switching(names, *arrays)
 
 
 # --- of each voxel by itself ---
@@ -177,24 +181,25 @@ def _voxel_block(job: Job, max_memory_gb: float) -> int:
     """How many voxels at a time; the chain keeps as many G_i as there is room for beside them."""
     n, d, item = job.n, job.d, job.x.element_size()
     per_voxel = item * (3 * n * d + 4 * min(n, d) ** 2)
-    room = max_memory_gb * 1e9
+    budget = room = max_memory_gb * 1e9
     kept = n * job.h * d * item if job.analytic else 0
-    # Where not all G_i can be kept, each block computes them once more: better large blocks
-    block = int((room - kept) / per_voxel) if room - kept > 64 * per_voxel else int(room / per_voxel)
+    if room - kept > _SMALLEST_BLOCK * per_voxel:  # else each block computes the G_i once more
+        room -= kept
+    block = min(int(room / per_voxel), _LARGEST_BLOCK)
     if block < 1:
         least = np.ceil(per_voxel / 1e7) / 100
         raise InputError("max_memory_gb", f"must be at least {least:.2f}", value=max_memory_gb)
     if job.analytic:
-        block = min(block, _LARGEST_BLOCK)
-        job.chain.n_kept = max(0, min(n, int((room - block * per_voxel) / (job.h * d * item))))
-    return min(block, _LARGEST_BLOCK)
+        job.chain.n_kept = min(n, int((budget - block * per_voxel) / (job.h * d * item)))
+    return block
 
 
 def _deviations(job: Job, block: slice) -> Tensor:
     """J_i - Jbar of a block of voxels (v, N, D); exactly 0 where all J_i are equal."""
     size = block.stop - block.start
     values = job.x.new_empty(job.n, size, job.d)
-    if job.analytic and job.v * job.chain.reverse_operations() > job.chain.forward_operations(job.d):
+    chain = job.chain if job.analytic else None
+    if chain and job.v * chain.reverse_operations() > chain.forward_operations(job.d):
         for i, jacobian in enumerate(values):
             jacobian.copy_(job.jacobian(i, block))
     else:
@@ -204,13 +209,14 @@ def _deviations(job: Job, block: slice) -> Tensor:
     return values.transpose(0, 1)
 
 
-def _of_voxels(deviation: Tensor, k: int) -> tuple[Tensor, ...]:
-    """The arrays of `Switching`, of deviations (v, N, D)."""
+def _of_voxels(job: Job, block: slice, k: int) -> tuple[Tensor, ...]:
+    """The arrays of `Switching`, of a block of voxels."""
+    deviation = _deviations(job, block)
     directions, share, ratio = _directions(deviation, k)
     halves = (deviation[:, start::2] for start in (0, 1))
-    of_halves = [_directions(half - half.mean(dim=1, keepdim=True), k)[0] for half in halves]
+    first, second = (_directions(x - x.mean(dim=1, keepdim=True), k)[0] for x in halves)
     loadings = deviation @ directions
-    return (*_signed(directions, loadings), share, ratio, _agreement(*of_halves, ratio))
+    return (*_signed(directions, loadings), share, ratio, _agreement(first, second, ratio))
 
 
 def _directions(deviation: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -274,10 +280,10 @@ def _of_region(job: Job, block: slice, k: int) -> tuple[Tensor, ...]:
         grams.append(gram)
         shifts.append(shift)
     counts = [(job.n + 1) // 2, job.n // 2]
-    of_halves = [
+    first_half, second_half = (
         _leading((gram - _outer(shift, n))[None], k)[0]
         for gram, shift, n in zip(grams, shifts, counts, strict=True)
-    ]
+    )
     shift = shifts[0] + shifts[1]
     directions, share, ratio = _leading((grams[0] + grams[1] - _outer(shift, job.n))[None], k)
     dtype = job.dtype
@@ -286,7 +292,7 @@ def _of_region(job: Job, block: slice, k: int) -> tuple[Tensor, ...]:
     of_rows = torch.stack([(rows(i) - first - mean) @ along for i in range(job.n)])  # (N, r, k)
     u, s, _ = torch.linalg.svd(of_rows.permute(2, 0, 1), full_matrices=False)
     loadings = (u[:, :, 0] * s[:, :1]).T[None]
-    agreement = _agreement(*of_halves, ratio)
+    agreement = _agreement(first_half, second_half, ratio)
     return (*_signed(along[None], loadings), *(x.to(dtype) for x in (share, ratio, agreement)))
 
 
