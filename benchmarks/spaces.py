@@ -27,7 +27,7 @@ from jne.measuring.evidence import space_parts
 from jne.simulation.worlds import WORLDS, noise_of
 from jne.utils.progress import without_progress
 
-D, PER_KIND, N_VAL, N_TEST, N_PAIRS = 192, 90, 250, 1000, 14
+D, PER_KIND, N_VAL, N_TEST, N_FUNCTIONS = 64, 210, 250, 1000, 5
 ALPHA, CEILING = 0.3, 0.4
 SPACES = {"A": slice(0, D), "B": slice(D, 2 * D)}
 KINDS = ("linear", "A", "B", "A x B")
@@ -38,18 +38,19 @@ def cells(n: int, rng: np.random.Generator) -> tuple[list[NDArray], Mapping[str,
     """Features of both spaces; linear drives (n, V) and what is nonlinear, of each kind."""
     features, linear, nonlinear = [], [], {}
     latents = []
+    which = rng.integers(N_FUNCTIONS, size=len(KIND))
     for name in "AB":
         space = FeatureSpace(D, rng)
         gates = Gates(space, rng)
         _, latent = space.draw(n, rng)
         none, all_ = np.zeros(len(KIND)), np.ones(PER_KIND)
-        gate = rng.integers(N_GATES, size=len(KIND))
+        gate = rng.choice(N_GATES, N_FUNCTIONS, replace=False)[which]
         linear.append(gates.responses(latent, none, gate, rng))
         nonlinear[name] = gates.responses(latent, all_, gate[:PER_KIND], rng)
         features.append(space.features(latent))
         latents.append(latent[:, :N_LATENT] / gates.latent_spread)
-    pairs = rng.integers(N_GATES, size=(2, N_PAIRS))
-    pair = pairs[:, rng.integers(N_PAIRS, size=PER_KIND)]
+    pairs = rng.integers(N_GATES, N_LATENT, size=(2, N_FUNCTIONS))  # Gaussian latents
+    pair = pairs[:, which[:PER_KIND]]
     nonlinear["A x B"] = latents[0][:, pair[0]] * latents[1][:, pair[1]]
     return features, {"linear": (linear[0] + linear[1]) / np.sqrt(2), **nonlinear}
 
@@ -58,13 +59,13 @@ def of_world(
     world: str, n: int, rng: np.random.Generator
 ) -> tuple[list[NDArray], Mapping[str, NDArray]]:
     """As `cells`, of another world."""
-    alpha = np.repeat([0.0, 0.0, 1.0], [len(KIND), N_PAIRS, PER_KIND])
+    alpha = np.repeat([0.0, 0.0, 1.0], [len(KIND), N_FUNCTIONS, PER_KIND])
     draws = [WORLDS[world](n, D, alpha, rng, rng) for _ in SPACES]
     linear, drives, nonlinear = zip(
-        *(np.split(draw.signal, [len(KIND), len(KIND) + N_PAIRS], axis=1) for draw in draws),
+        *(np.split(draw.signal, [len(KIND), len(KIND) + N_FUNCTIONS], axis=1) for draw in draws),
         strict=True,
     )
-    product = (drives[0] * drives[1])[:, rng.integers(N_PAIRS, size=PER_KIND)]
+    product = (drives[0] * drives[1])[:, rng.integers(N_FUNCTIONS, size=PER_KIND)]
     parts = {"A": nonlinear[0], "B": nonlinear[1], "A x B": product}
     return [draw.features for draw in draws], {
         "linear": (linear[0] + linear[1]) / np.sqrt(2), **parts

@@ -32,6 +32,7 @@ from jne.errors import InputError
 from jne.fitting.fit import Fitted
 from jne.fitting.history import History
 from jne.fitting.readout import last_layer
+from jne.measuring.nonlinearity import feature_spaces
 from jne.measuring.scores import Scores
 from jne.results.evidence import ALL, RegionEvidence
 from jne.utils.files import atomic_array
@@ -115,8 +116,8 @@ def measure_evidence(
         voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
     of_spaces = {}
-    spaces = getattr(data, "feature_spaces", None)
-    if spaces is not None and len(spaces) > 1 and n_independent >= MIN_STIMULI + len(spaces):
+    spaces = feature_spaces(data)
+    if spaces and n_independent >= MIN_STIMULI + len(spaces):
         split = [space_parts(*part, spaces) for part in zip(encoders, data.parts, strict=True)]
         parts = [data.in_order(folds, centred=True) for folds in zip(*split, strict=True)]
         arrays = scores.responses, scores.predictions, parts, linear

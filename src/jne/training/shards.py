@@ -28,12 +28,13 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.errors import InputError
 from jne.fitting.history import History
-from jne.jacobian import GAIN_SHAPE, variant_file
+from jne.jacobian import variant_file
 from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
 from jne.measuring.nonlinearity import (
     MEASURED,
     TWINS_SCRATCH,
+    array_names,
     chosen_outputs,
     deviations,
     twins_of,
@@ -155,7 +156,7 @@ class Shards:
         only_jne: bool = False,
     ) -> None:
         """In place of `deviations`: write what the shards computed of these outputs."""
-        for name in [DEFAULT] if only_jne else [*settings.variants, *GAIN_SHAPE]:
+        for name in [DEFAULT] if only_jne else array_names(data, settings):
             files = [variant_file(self._folder(k) / path.name, name) for k in self._all]
             shares = [np.load(file, mmap_mode="r") for file in files if file.exists()]
             if sum(share.shape[1] for share in shares) != len(outputs):
