@@ -1,23 +1,34 @@
 """In which feature space is a voxel nonlinear? And along which directions do Jacobians switch?
 
 python benchmarks/spaces.py assign WORLD N_TRAIN SEEDS
-    Two feature spaces of 192 features. 90 voxels are linear in both, 90 nonlinear in A alone, 90 in
-    B alone, 90 in a product of the two; alpha .3, noise ceiling .4, noise that voxels share, 1,000
-    test stimuli. WORLD: cells (gates of data=cells; products of two of their latents) or one of
-    jne.simulation.worlds (products of two linear drives). Prints the confusion table of what was
-    planted and what `SpaceEvidence.assigned` says. SEEDS: 7000,7001. Seeds from 7000: none was used
-    while developing.
+    Two feature spaces of 64 features each. Voxels are linear in both, or nonlinear in A alone, in B
+    alone or in a product of the two: seven functions each. As in data=cells they are in cells of
+    nonlinear share (.1, .3, .6) and noise ceiling (.15, .4, .7), of 25 voxels each, with noise that
+    voxels share; 1,000 test stimuli. WORLD: cells (gates of data=cells; products of two of their
+    Gaussian latents) or one of jne.simulation.worlds (products of two linear drives). Prints the
+    confusion table of what was planted and what `SpaceEvidence.assigned` says, of the voxels of
+    alpha .3 and ceiling .4, then of all. SEEDS: 7000,7001. Seeds from 7000: none was used while developing.
+
+python benchmarks/spaces.py switch N_TRAIN SEEDS
+    Voxels of data=cells with one, two or three gates, half of the signal each, at a noise ceiling of
+    .4: mean cosine of the principal angles between the first directions of `jne.switching` and those
+    of the gates, and its stability.
+
+python benchmarks/spaces.py time VOXELS
+    Seconds of `jne.switching`, k 8, N 500, D 768, H 1024.
 """
 
+import itertools
 import sys
 import time
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import decay
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from jne import ResidualEncoder, switching
 from jne.analysis.evidence_spaces import space_evidence_of
 from jne.data.datamodule import StandardisedData
 from jne.data.planted import N_GATES, N_LATENT, FeatureSpace, Gates
@@ -27,72 +38,64 @@ from jne.measuring.evidence import space_parts
 from jne.simulation.worlds import WORLDS, noise_of
 from jne.utils.progress import without_progress
 
-D, PER_KIND, N_VAL, N_TEST, N_FUNCTIONS = 64, 210, 250, 1000, 5
-ALPHA, CEILING = 0.3, 0.4
+D, PER_CELL, N_VAL, N_TEST, N_FUNCTIONS = 64, 25, 250, 1000, 7
 SPACES = {"A": slice(0, D), "B": slice(D, 2 * D)}
-KINDS = ("linear", "A", "B", "A x B")
-KIND = np.repeat(np.arange(len(KINDS)), PER_KIND)
+KINDS = ("linear", "A", "B", "interaction")
+CELLS = [(0, 0.0, c) for c in (0.15, 0.4, 0.7)]
+CELLS += list(itertools.product((1, 2, 3), (0.1, 0.3, 0.6), (0.15, 0.4, 0.7)))
+KIND, ALPHA, CEILING = np.repeat(np.array(CELLS), PER_CELL, axis=0).T
+KIND = KIND.astype(int)
+CHOSEN = np.isin(ALPHA, (0, 0.3)) & (CEILING == 0.4)
 
 
-def cells(n: int, rng: np.random.Generator) -> tuple[list[NDArray], Mapping[str, NDArray]]:
-    """Features of both spaces; linear drives (n, V) and what is nonlinear, of each kind."""
-    features, linear, nonlinear = [], [], {}
-    latents = []
-    which = rng.integers(N_FUNCTIONS, size=len(KIND))
-    for name in "AB":
+class Parts(NamedTuple):
+    """Features of both spaces (n, D); a linear drive (n, V); functions (n, 7) of each kind."""
+
+    features: list[NDArray]
+    linear: NDArray
+    functions: list[NDArray]
+
+
+def cells(n: int, rng: np.random.Generator) -> Parts:
+    features, linear, functions, latents = [], [], [], []
+    for _ in SPACES:
         space = FeatureSpace(D, rng)
         gates = Gates(space, rng)
         _, latent = space.draw(n, rng)
-        none, all_ = np.zeros(len(KIND)), np.ones(PER_KIND)
-        gate = rng.choice(N_GATES, N_FUNCTIONS, replace=False)[which]
-        linear.append(gates.responses(latent, none, gate, rng))
-        nonlinear[name] = gates.responses(latent, all_, gate[:PER_KIND], rng)
+        linear.append(gates.responses(latent, np.zeros(len(KIND)), 0 * KIND, rng))
+        chosen = rng.choice(N_GATES, N_FUNCTIONS, replace=False)
+        functions.append(gates.responses(latent, np.ones(N_FUNCTIONS), chosen, rng))
         features.append(space.features(latent))
-        latents.append(latent[:, :N_LATENT] / gates.latent_spread)
-    pairs = rng.integers(N_GATES, N_LATENT, size=(2, N_FUNCTIONS))  # Gaussian latents
-    pair = pairs[:, which[:PER_KIND]]
-    nonlinear["A x B"] = latents[0][:, pair[0]] * latents[1][:, pair[1]]
-    return features, {"linear": (linear[0] + linear[1]) / np.sqrt(2), **nonlinear}
+        latents.append(latent[:, rng.choice(np.arange(N_GATES, N_LATENT), N_FUNCTIONS, False)])
+    return Parts(features, sum(linear) / np.sqrt(2), [*functions, latents[0] * latents[1]])
 
 
-def of_world(
-    world: str, n: int, rng: np.random.Generator
-) -> tuple[list[NDArray], Mapping[str, NDArray]]:
-    """As `cells`, of another world."""
-    alpha = np.repeat([0.0, 0.0, 1.0], [len(KIND), N_FUNCTIONS, PER_KIND])
+def of_world(world: str, n: int, rng: np.random.Generator) -> Parts:
+    alpha = np.repeat([0.0, 0.0, 1.0], [len(KIND), N_FUNCTIONS, N_FUNCTIONS])
     draws = [WORLDS[world](n, D, alpha, rng, rng) for _ in SPACES]
-    linear, drives, nonlinear = zip(
-        *(np.split(draw.signal, [len(KIND), len(KIND) + N_FUNCTIONS], axis=1) for draw in draws),
-        strict=True,
+    ends = [len(KIND), len(KIND) + N_FUNCTIONS]
+    linear, drives, functions = zip(
+        *(np.split(draw.signal, ends, axis=1) for draw in draws), strict=True
     )
-    product = (drives[0] * drives[1])[:, rng.integers(N_FUNCTIONS, size=PER_KIND)]
-    parts = {"A": nonlinear[0], "B": nonlinear[1], "A x B": product}
-    return [draw.features for draw in draws], {
-        "linear": (linear[0] + linear[1]) / np.sqrt(2), **parts
-    }  # fmt: skip
+    features = [draw.features for draw in draws]
+    return Parts(features, sum(linear) / np.sqrt(2), [*functions, drives[0] * drives[1]])
 
 
 def cohort(world: str, n_train: int, seed: int) -> StandardisedData:
     n, rng = n_train + N_VAL + N_TEST, np.random.default_rng(seed)
-    features, parts = cells(n, rng) if world == "cells" else of_world(world, n, rng)
-    signal = parts["linear"].copy()
-    for kind, name in enumerate(KINDS[1:], start=1):
-        signal[:, kind == KIND] *= np.sqrt(1 - ALPHA)
-        signal[:, kind == KIND] += np.sqrt(ALPHA) * parts[name]
+    features, linear, functions = cells(n, rng) if world == "cells" else of_world(world, n, rng)
+    nonlinear = np.zeros_like(linear)
+    for kind, of_kind in enumerate(functions, start=1):
+        which = rng.integers(N_FUNCTIONS, size=(kind == KIND).sum())
+        nonlinear[:, kind == KIND] = of_kind[:, which]
+    signal = np.sqrt(1 - ALPHA) * linear + np.sqrt(ALPHA) * nonlinear
     noise = noise_of("shared", signal, features[0][:, 0], 1, rng)[..., 0]
     responses = signal + np.sqrt(1 / CEILING - 1) * noise
-    train, val, test = np.split(np.arange(n), [n_train, n_train + N_VAL])
-    return StandardisedData(
-        np.hstack(features).astype(np.float32),
-        responses.astype(np.float32),
-        {"train": train, "val": val, "test": test},
-        batch_size=256,
-        seed=0,
-    )
+    return as_data(np.hstack(features), responses, n_train)
 
 
 def assign(world: str, n_train: int, seeds: list[int]) -> None:
-    table = np.zeros((len(KINDS), len(KINDS)))
+    tables = np.zeros((2, len(KINDS), len(KINDS)))
     for seed in seeds:
         start = time.monotonic()
         data = cohort(world, n_train, seed)
@@ -102,24 +105,87 @@ def assign(world: str, n_train: int, seeds: list[int]) -> None:
         with torch.no_grad():
             prediction = fitted.encoder(features).numpy()
         parts = space_parts(fitted.encoder, data, SPACES)
-        voxels = space_evidence_of(
-            responses.numpy(), prediction, parts, linear_predictions(data), SPACES, len(KIND)
-        )
-        names = {"linear": 0, "A": 1, "B": 2, "interaction": 3}
-        given = np.array([names[name] for name in voxels.assigned()])
-        np.add.at(table, (KIND, given), 1)
-        seconds = time.monotonic() - start
-        print(f"seed {seed}: {(given == KIND).mean():.3f} right, {seconds:.0f} s", flush=True)
-    print(f"{world}, N {n_train}, {len(seeds)} cohorts: rows planted, columns given")
-    print(" " * 8 + "".join(f"{name:>9}" for name in KINDS))
-    for name, row in zip(KINDS, table / table.sum(axis=1, keepdims=True), strict=True):
-        print(f"{name:8}" + "".join(f"{value:9.3f}" for value in row))
-    print(f"right: {np.trace(table) / table.sum():.3f}")
+        linear = linear_predictions(data)
+        voxels = space_evidence_of(responses.numpy(), prediction, parts, linear, SPACES, len(KIND))
+        given = np.array([KINDS.index(name) for name in voxels.assigned()])
+        for table, chosen in zip(tables, (CHOSEN, KIND >= 0), strict=True):
+            np.add.at(table, (KIND[chosen], given[chosen]), 1)
+        right = (given == KIND)[CHOSEN].mean()
+        print(f"seed {seed}: {right:.3f} right, {time.monotonic() - start:.0f} s", flush=True)
+    for what, table in zip(("alpha .3, ceiling .4", "all cells"), tables, strict=True):
+        print(f"{world}, N {n_train}, {len(seeds)} cohorts, {what}: rows planted, columns given")
+        print(" " * 12 + "".join(f"{name:>12}" for name in KINDS))
+        for name, row in zip(KINDS, table / table.sum(axis=1, keepdims=True), strict=True):
+            print(f"{name:12}" + "".join(f"{value:12.3f}" for value in row))
+        print(f"right: {np.trace(table) / table.sum():.3f}")
+
+
+def switch(n_train: int, seeds: list[int]) -> None:
+    """The gates of a voxel are the first of 6, so that voxels share them."""
+    n_gates = np.repeat([1, 2, 3], 40)
+    for seed in seeds:
+        rng, n = np.random.default_rng(seed), n_train + N_VAL + N_TEST
+        space = FeatureSpace(2 * D, rng)
+        gates = Gates(space, rng)
+        _, latent = space.draw(n, rng)
+        signal = gates.responses(latent, np.zeros(len(n_gates)), 0 * n_gates, rng)
+        units = gates.responses(latent, np.ones(6), np.arange(6), rng)
+        chosen = [rng.choice(6, m, replace=False) for m in n_gates]
+        nonlinear = np.stack([units[:, c].sum(axis=1) / np.sqrt(len(c)) for c in chosen], axis=1)
+        signal = np.sqrt(0.5) * (signal + nonlinear)
+        noise = noise_of("shared", signal, latent[:, 0], 1, rng)[..., 0]
+        responses = signal + np.sqrt(1 / 0.4 - 1) * noise
+        data = as_data(space.features(latent), responses, n_train)
+        with without_progress():
+            fitted = fit(data, decay.settings("auto", 256))
+        result = switching(fitted.encoder, data.split("test")[0], k=3)
+        # d(latent) / d(standardised feature)
+        truth = (space.rotation / space.scale)[:, :6] * data.feature_scale.numpy()[:, None]
+        for m in (1, 2, 3):
+            rows = np.flatnonzero(n_gates == m)
+            cosine = [
+                np.linalg.svd(
+                    np.linalg.qr(truth[:, chosen[v]])[0].T @ result.directions[v, :, :m],
+                    compute_uv=False,
+                ).mean()
+                for v in rows
+            ]
+            stable = result.stability[rows, m - 1]
+            print(
+                f"seed {seed}, N {n_train}, {m} gates: cosine with the truth {np.mean(cosine):.3f}, "
+                f"least {np.min(cosine):.3f}; halves {stable.mean():.3f}, least {stable.min():.3f}; "
+                f"participation ratio {np.median(result.participation_ratio[rows]):.2f}",
+                flush=True,
+            )
+
+
+def as_data(features: NDArray, responses: NDArray, n_train: int) -> StandardisedData:
+    train, val, test = np.split(np.arange(len(features)), [n_train, n_train + N_VAL])
+    return StandardisedData(
+        features.astype(np.float32),
+        responses.astype(np.float32),
+        {"train": train, "val": val, "test": test},
+        batch_size=256,
+        seed=0,
+    )
+
+
+def seconds(n_voxels: int) -> None:
+    torch.manual_seed(0)
+    encoder, x = ResidualEncoder(768, n_voxels, hidden_width=1024).eval(), torch.randn(500, 768)
+    start, cpu = time.perf_counter(), time.process_time()
+    result = switching(encoder, x)
+    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+    print(f"{n_voxels} voxels: {wall:.0f} s, {cpu:.0f} s of a core\n{result}")
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["assign", world, n_train, seeds]:
             assign(world, int(n_train), [int(seed) for seed in seeds.split(",")])
+        case ["switch", n_train, seeds]:
+            switch(int(n_train), [int(seed) for seed in seeds.split(",")])
+        case ["time", n_voxels]:
+            seconds(int(n_voxels))
         case _:
             sys.exit(__doc__)
