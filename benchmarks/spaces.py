@@ -1,18 +1,19 @@
 """In which feature space is a voxel nonlinear? And along which directions do Jacobians switch?
 
-python benchmarks/spaces.py assign WORLD N_TRAIN SEEDS
+python benchmarks/spaces.py assign ENCODER WORLD N_TRAIN SEEDS
     Two feature spaces of 64 features each. Voxels are linear in both, or nonlinear in A alone, in B
-    alone or in a product of the two: seven functions each. As in data=cells they are in cells of
+    alone or in a product of the two: four functions each. As in data=cells they are in cells of
     nonlinear share (.1, .3, .6) and noise ceiling (.15, .4, .7), of 25 voxels each, with noise that
-    voxels share; 1,000 test stimuli. WORLD: cells (gates of data=cells; products of two of their
-    Gaussian latents) or one of jne.simulation.worlds (products of two linear drives). Prints the
-    confusion table of what was planted and what `SpaceEvidence.assigned` says, of the voxels of
-    alpha .3 and ceiling .4, then of all. SEEDS: 7000,7001. Seeds from 7000: none was used while developing.
+    voxels share; 1,000 test stimuli. ENCODER: residual (the default settings) or kernel
+    (encoder=kernel). WORLD: cells (gates of data=cells; products of two of their Gaussian latents)
+    or one of jne.simulation.worlds (products of two linear drives). Prints the confusion table of
+    what was planted and what `SpaceEvidence.assigned` says, of the voxels of alpha .3 and ceiling
+    .4, then of all. SEEDS: 7000,7001. Seeds from 7000: none was used while developing.
 
 python benchmarks/spaces.py switch N_TRAIN SEEDS
-    Voxels of data=cells with one, two or three gates, half of the signal each, at a noise ceiling of
-    .4: mean cosine of the principal angles between the first directions of `jne.switching` and those
-    of the gates, and its stability.
+    Voxels of data=cells with one, two or three gates, half of the signal, at a noise ceiling of .4:
+    mean cosine of the principal angles between the first directions of `jne.switching` and those of
+    the gates, and its stability.
 
 python benchmarks/spaces.py time VOXELS
     Seconds of `jne.switching`, k 8, N 500, D 768, H 1024.
@@ -38,7 +39,8 @@ from jne.measuring.evidence import space_parts
 from jne.simulation.worlds import WORLDS, noise_of
 from jne.utils.progress import without_progress
 
-D, PER_CELL, N_VAL, N_TEST, N_FUNCTIONS = 64, 25, 250, 1000, 7
+D, PER_CELL, N_VAL, N_TEST, N_FUNCTIONS = 64, 25, 250, 1000, 4
+KERNEL = {"_target_": "jne.encoders.KernelRegression"}
 SPACES = {"A": slice(0, D), "B": slice(D, 2 * D)}
 KINDS = ("linear", "A", "B", "interaction")
 CELLS = [(0, 0.0, c) for c in (0.15, 0.4, 0.7)]
@@ -49,7 +51,7 @@ CHOSEN = np.isin(ALPHA, (0, 0.3)) & (CEILING == 0.4)
 
 
 class Parts(NamedTuple):
-    """Features of both spaces (n, D); a linear drive (n, V); functions (n, 7) of each kind."""
+    """Features of both spaces (n, D); a linear drive (n, V); functions (n, 4) of each kind."""
 
     features: list[NDArray]
     linear: NDArray
@@ -94,13 +96,16 @@ def cohort(world: str, n_train: int, seed: int) -> StandardisedData:
     return as_data(np.hstack(features), responses, n_train)
 
 
-def assign(world: str, n_train: int, seeds: list[int]) -> None:
+def assign(encoder: str, world: str, n_train: int, seeds: list[int]) -> None:
+    settings = decay.settings("auto", 256)
+    if encoder == "kernel":
+        settings = settings.model_copy(update={"encoder": KERNEL})
     tables = np.zeros((2, len(KINDS), len(KINDS)))
     for seed in seeds:
         start = time.monotonic()
         data = cohort(world, n_train, seed)
         with without_progress():
-            fitted = fit(data, decay.settings("auto", 256))
+            fitted = fit(data, settings)
         features, responses = data.split("test")
         with torch.no_grad():
             prediction = fitted.encoder(features).numpy()
@@ -113,7 +118,10 @@ def assign(world: str, n_train: int, seeds: list[int]) -> None:
         right = (given == KIND)[CHOSEN].mean()
         print(f"seed {seed}: {right:.3f} right, {time.monotonic() - start:.0f} s", flush=True)
     for what, table in zip(("alpha .3, ceiling .4", "all cells"), tables, strict=True):
-        print(f"{world}, N {n_train}, {len(seeds)} cohorts, {what}: rows planted, columns given")
+        print(
+            f"{encoder}, {world}, N {n_train}, {len(seeds)} cohorts, {what}: "
+            f"rows planted, columns given"
+        )
         print(" " * 12 + "".join(f"{name:>12}" for name in KINDS))
         for name, row in zip(KINDS, table / table.sum(axis=1, keepdims=True), strict=True):
             print(f"{name:12}" + "".join(f"{value:12.3f}" for value in row))
@@ -152,8 +160,9 @@ def switch(n_train: int, seeds: list[int]) -> None:
             ]
             stable = result.stability[rows, m - 1]
             print(
-                f"seed {seed}, N {n_train}, {m} gates: cosine with the truth {np.mean(cosine):.3f}, "
-                f"least {np.min(cosine):.3f}; halves {stable.mean():.3f}, least {stable.min():.3f}; "
+                f"seed {seed}, N {n_train}, {m} gates: cosine with the truth "
+                f"{np.mean(cosine):.3f}, least {np.min(cosine):.3f}; halves "
+                f"{stable.mean():.3f}, least {stable.min():.3f}; "
                 f"participation ratio {np.median(result.participation_ratio[rows]):.2f}",
                 flush=True,
             )
@@ -181,8 +190,8 @@ def seconds(n_voxels: int) -> None:
 
 if __name__ == "__main__":
     match sys.argv[1:]:
-        case ["assign", world, n_train, seeds]:
-            assign(world, int(n_train), [int(seed) for seed in seeds.split(",")])
+        case ["assign", encoder, world, n_train, seeds]:
+            assign(encoder, world, int(n_train), [int(seed) for seed in seeds.split(",")])
         case ["switch", n_train, seeds]:
             switch(int(n_train), [int(seed) for seed in seeds.split(",")])
         case ["time", n_voxels]:

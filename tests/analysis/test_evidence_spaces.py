@@ -44,10 +44,14 @@ def test_components_are_regressed_on_together(arrays):
 
 def test_a_voxel_goes_to_the_component_that_explains_most_alone(arrays):
     result = space_evidence_of(*arrays, SPACES, V)
-    p_fdr = np.array([[0.01, 0.5, 0.01], [0.2, 0.3, 0.4], [np.nan] * 3, [0.5, 0.04, 0.2]])
-    r2 = np.array([[0.1, 0.9, 0.3], [0.9, 0.9, 0.9], [0.0] * 3, [0.5, 0.1, 0.2]])
-    assigned = result._replace(p_fdr=p_fdr, r2=r2).assigned()
-    assert list(assigned) == ["interaction", "linear", "linear", "edges"]
+    p = np.array([[0.01, 0.5, 0.001], [0.2, 0.3, 0.4], [np.nan] * 3, [0.02, np.nan, 0.2]])
+    r2 = np.array([[0.1, 0.2, 0.3], [0.9, 0.9, 0.9], [0.0] * 3, [0.5, 0.0, 0.2]])
+    assert stats.false_discovery_control([0.003, 0.6, 1, 0.06]) == pytest.approx(
+        [0.012, 0.8, 1, 0.12]
+    )
+    planted = result._replace(p=p, r2=r2)
+    assert list(planted.assigned()) == ["interaction", "linear", "linear", "linear"]
+    assert list(planted.assigned(0.15)) == ["interaction", "linear", "linear", "words"]
     assert "5 voxels" in repr(result)
     assert "share of words" in result._repr_html_()
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.analysis.evidence import RATE, Columns, Evidence, evidence_of
+from jne.analysis.prediction import fdr
 from jne.utils.notebook import summary_html, summary_text
 
 INTERACTION = "interaction"
@@ -49,11 +50,13 @@ class SpaceEvidence(NamedTuple):
     def assigned(self, rate: float = RATE) -> NDArray[np.str_]:
         """(V,), a component's name, or `linear`.
 
-        Of the components with evidence at this rate of false discoveries, that which alone explains
-        most; `linear` where none has.
+        A voxel has evidence where the smallest p of its components, times their number, is below
+        this rate of false discoveries over voxels. It is given to the component that alone explains
+        most; without evidence it is `linear`.
         """
-        r2 = np.where(self.p_fdr <= rate, self.r2, -np.inf)
-        best = np.where(np.isfinite(r2.max(axis=1)), r2.argmax(axis=1), -1)
+        p = np.where(np.isnan(self.p), 1, self.p).min(axis=1)
+        p_fdr = fdr(np.minimum(len(self.components) * p, 1))
+        best = np.where(p_fdr <= rate, self.r2.argmax(axis=1), -1)
         return np.array([*self.components, LINEAR])[best]
 
     def __repr__(self) -> str:
