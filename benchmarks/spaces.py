@@ -16,7 +16,8 @@ python benchmarks/spaces.py switch N_TRAIN SEEDS
     the gates, and its stability.
 
 python benchmarks/spaces.py time VOXELS
-    Seconds of `jne.switching`, k 8, N 500, D 768, H 1024.
+    Seconds of a core of `jne.switching`, k 8, N 500, D 768, H 1024: of so many voxels and of twice
+    as many, and what follows for 20,000.
 """
 
 import itertools
@@ -180,12 +181,17 @@ def as_data(features: NDArray, responses: NDArray, n_train: int) -> Standardised
 
 
 def seconds(n_voxels: int) -> None:
-    torch.manual_seed(0)
-    encoder, x = ResidualEncoder(768, n_voxels, hidden_width=1024).eval(), torch.randn(500, 768)
-    start, cpu = time.perf_counter(), time.process_time()
-    result = switching(encoder, x)
-    wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-    print(f"{n_voxels} voxels: {wall:.0f} s, {cpu:.0f} s of a core\n{result}")
+    taken = []
+    for n in (n_voxels, 2 * n_voxels):
+        torch.manual_seed(0)
+        encoder, x = ResidualEncoder(768, n, hidden_width=1024).eval(), torch.randn(500, 768)
+        start = time.process_time()
+        switching(encoder, x)
+        taken.append(time.process_time() - start)
+        print(f"{n} voxels: {taken[-1]:.0f} s of a core", flush=True)
+    of_voxel = (taken[1] - taken[0]) / n_voxels
+    whole = taken[0] + (20_000 - n_voxels) * of_voxel
+    print(f"{1e3 * of_voxel:.1f} ms a voxel; so of 20,000 {whole / 60:.1f} minutes of a core")
 
 
 if __name__ == "__main__":

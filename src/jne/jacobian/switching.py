@@ -182,25 +182,34 @@ def _voxel_block(job: Job, max_memory_gb: float) -> int:
     """How many voxels at a time; the chain keeps as many G_i as there is room for beside them."""
     n, d, item = job.n, job.d, job.x.element_size()
     per_voxel = item * (3 * n * d + 4 * min(n, d) ** 2)
+    if not _forward(job):  # as of the reverse order (`jne.jacobian.plan`)
+        per_voxel += item * n * 4 * max(job.chain.width if job.analytic else 0, d)
     budget = room = max_memory_gb * 1e9
-    kept = n * job.h * d * item if job.analytic else 0
+    if not job.analytic:
+        room -= job.autograd.limit_memory(budget / 2)
+    kept = n * job.h * d * item if _forward(job) else 0
     if room - kept > _SMALLEST_BLOCK * per_voxel:  # else each block computes the G_i once more
         room -= kept
     block = min(int(room / per_voxel), _LARGEST_BLOCK)
     if block < 1:
         least = np.ceil(per_voxel / 1e7) / 100
         raise InputError("max_memory_gb", f"must be at least {least:.2f}", value=max_memory_gb)
-    if job.analytic:
+    if _forward(job):
         job.chain.n_kept = min(n, int((budget - block * per_voxel) / (job.h * d * item)))
     return block
 
 
+def _forward(job: Job) -> bool:
+    """Whether to go forward to the last hidden layer, or back from the voxels, if they are few."""
+    if not job.analytic:
+        return False
+    return job.v * job.chain.reverse_operations() > job.chain.forward_operations(job.d)
+
+
 def _deviations(job: Job, block: slice) -> Tensor:
     """J_i - Jbar of a block of voxels (v, N, D); exactly 0 where all J_i are equal."""
-    size = block.stop - block.start
-    values = job.x.new_empty(job.n, size, job.d)
-    chain = job.chain if job.analytic else None
-    if chain and job.v * chain.reverse_operations() > chain.forward_operations(job.d):
+    if _forward(job):
+        values = job.x.new_empty(job.n, block.stop - block.start, job.d)
         for i, jacobian in enumerate(values):
             jacobian.copy_(job.jacobian(i, block))
     else:
