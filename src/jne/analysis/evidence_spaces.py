@@ -32,9 +32,9 @@ class SpaceEvidence(NamedTuple):
     components: tuple[str, ...]
     """(C,): the spaces, then `interaction`."""
     z: NDArray[np.float64]
-    """Standard normal where the component explains nothing; NaN where the prediction lacks it."""
+    """Standard normal where the voxel is linear; NaN where the prediction lacks the component."""
     p: NDArray[np.float64]
-    """One-sided: the component exists in the responses."""
+    """One-sided: the component predicts responses beyond the others."""
     p_fdr: NDArray[np.float64]
     """p adjusted over voxels by Benjamini-Hochberg, each component by itself."""
     slope: NDArray[np.float64]
