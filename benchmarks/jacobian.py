@@ -9,6 +9,7 @@ whole run would take hours, a part is timed at the true size and scaled; the tab
 """
 
 import argparse
+import itertools
 import statistics
 import subprocess
 import sys
@@ -25,7 +26,17 @@ from jne.jacobian.chain import Chain
 from jne.jacobian.product import PRECISIONS
 
 D, H = 768, 1024
-PARTS = ("accuracy", "rate", "gain_shape", "baselines", "growth", "memory", "brain", "rms")
+PARTS = (
+    "accuracy",
+    "rate",
+    "gain_shape",
+    "baselines",
+    "growth",
+    "memory",
+    "brain",
+    "rms",
+    "spaces",
+)
 console = Console(width=110)
 
 
@@ -144,6 +155,36 @@ def gain_shape(table: Table) -> None:
             f"gain and shape, N {n}, V {v:,}, {precision}, {budget} GB",
             f"{min(times[True]) / min(times[False]):.2f} times the time",
         )
+
+
+def spaces(table: Table) -> None:
+    """Two and ten feature spaces beside one; CPU seconds, in turns, the fastest of three."""
+    n, v = 60, 20_000
+    encoder, x = encoder_and_features(n, v)
+    cuts = {1: [0, D], 2: [0, 500, D], 10: [*range(0, 700, 70), D]}
+    given = {
+        k: {str(j): slice(*ends) for j, ends in enumerate(itertools.pairwise(at))}
+        if k > 1
+        else None
+        for k, at in cuts.items()
+    }
+    for gain_shape in (False, True):
+        times: dict[int, list[float]] = {k: [] for k in given}
+        for _ in range(3):
+            for k, taken in times.items():
+                start = time.process_time()
+                jacobian_deviation(
+                    encoder, x, variant=["l1"], gain_shape=gain_shape, spaces=given[k]
+                )
+                taken.append(time.process_time() - start)
+        fastest = {k: min(taken) / min(times[1]) for k, taken in times.items()}
+        what = "with gain and shape" if gain_shape else "l1"
+        table.add_row(
+            f"spaces, N {n}, V {v:,}, {what}",
+            f"2 spaces {fastest[2]:.3f}, 10 spaces {fastest[10]:.3f} times the time of one",
+        )
+    rms_of = {k: seconds(lambda s=s: rms_deviation(encoder, x, spaces=s)) for k, s in given.items()}
+    table.add_row("rms deviation", f"2 spaces {rms_of[2] / rms_of[1]:.3f} times the time of one")
 
 
 def loop_over_voxels(v: int, timed: int = 12) -> float:

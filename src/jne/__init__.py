@@ -34,8 +34,10 @@ _PUBLIC = {
     "ResidualEncoder": "jne.encoders",
     "Results": "jne.results",
     "Share": "jne.analysis.share_sums",
+    "SpaceEvidence": "jne.analysis.evidence_spaces",
+    "Switching": "jne.jacobian.switching",
     "compare": "jne.evaluation.pair",
-    "evidence": "jne.analysis.evidence",
+    "evidence": "jne.analysis.model_evidence",
     "jacobian_deviation": "jne.jacobian",
     "jne": "jne.analysis.nonlinearity",
     "jne_ss": "jne.analysis.nonlinearity",
@@ -45,6 +47,8 @@ _PUBLIC = {
     "nonlinear_share": "jne.analysis.nonlinear_share",
     "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
+    "space_evidence": "jne.analysis.model_evidence",
+    "switching": "jne.jacobian.switching",
 }
 # What the extra [estimator] is enough for
 _ESTIMATOR = {"Evidence", "JNERegressor", "MeasureJNE", "Share", "evidence", "nonlinear_share"}
@@ -57,6 +61,8 @@ __all__ = [
     "ResidualEncoder",
     "Results",
     "Share",
+    "SpaceEvidence",
+    "Switching",
     "compare",
     "evidence",
     "jacobian_deviation",
@@ -67,6 +73,8 @@ __all__ = [
     "nonlinear_share",
     "plotting",
     "rms_deviation",
+    "space_evidence",
+    "switching",
 ]
 
 

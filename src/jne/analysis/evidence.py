@@ -19,28 +19,24 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 
 from jne.analysis.contrast import quantile
 from jne.analysis.evidence_sums import (
-    MIN_STIMULI,
     N_REGRESSORS,
     EvidenceSums,
     one_sided_p,
     squared_pairs,
     validated_share,
 )
-from jne.analysis.linear_part import LinearPart
 from jne.analysis.prediction import fdr
-from jne.errors import InputError
-from jne.utils.bars import progress_bar
 from jne.utils.blocks import even_blocks
 from jne.utils.notebook import summary_html, summary_text
 
 _NOTHING = 1e-10
 """Of the variance of a prediction: what rounding leaves of one that is linear."""
-_RATE = 0.1
+RATE = 0.1
 """Of false discoveries, at which voxels are counted."""
 STIMULI_PER_FEATURE = 2
 """With fewer, a least-squares approximation is noisier than what it leaves."""
@@ -79,123 +75,8 @@ class Evidence(NamedTuple):
 
     @property
     def _title(self) -> str:
-        nonlinear = int((self.p_fdr <= _RATE).sum())
-        return f"Evidence: {np.size(self.z)} voxels, {nonlinear} nonlinear at q = {_RATE:g}"
-
-
-def evidence(
-    predict: Callable[[NDArray], ArrayLike] | nn.Module,
-    X_train: ArrayLike,
-    X_test: ArrayLike,
-    y_test: ArrayLike,
-    *,
-    ridge: Callable[[NDArray], ArrayLike] | ArrayLike,
-    y_train: ArrayLike | None = None,
-    verbose: int = 1,
-) -> Evidence:
-    """Does the nonlinear part of a model's predictions exist in unseen responses? Any model's.
-
-    Parameters
-    ----------
-    predict : callable or torch module
-        From features (n, D) to predictions (n, V), such as the `predict` of a fitted estimator. A
-        module is computed in evaluation mode, of the dtype of its weights, and left as it was.
-    X_train : (N, D) array
-        Features of the stimuli that the model was fitted to; better, of others, which need no
-        responses. On these the model's linear part is taken; twice as many as features, or more.
-    X_test : (n, D) array
-        Features of stimuli that nothing was fitted to.
-    y_test : (n, V) array
-        Their responses.
-    ridge : callable, or (n, V) array
-        A linear model that was fitted to the same stimuli, from features to predictions; or its
-        predictions of `y_test`.
-    y_train : (N, V) array, optional
-        The responses that both were fitted to. Least squares then stands beside `ridge`, and takes
-        up the noise that the model and `ridge` have both fitted; better, if there are any.
-    verbose : int
-        0 for no progress bar; a terminal shows one, and a notebook with ipywidgets.
-
-    Returns
-    -------
-    Evidence
-
-    Raises
-    ------
-    InputError
-        A `ValueError`: where shapes do not agree, values are not finite, or stimuli are too few.
-
-    Notes
-    -----
-    Stimuli are assumed to be independent. See docs/evidence.md.
-    """
-    train, test = (_finite(X, name) for X, name in ((X_train, "X_train"), (X_test, "X_test")))
-    y = _finite(y_test, "y_test")
-    if train.shape[1] != test.shape[1]:
-        raise InputError("X_test", f"must be (n, {train.shape[1]}), found {test.shape}")
-    if len(y) != len(test):
-        raise InputError("y_test", f"must be ({len(test)}, V), found {y.shape}")
-    if len(test) < MIN_STIMULI:
-        raise InputError("X_test", f"{len(test)} stimuli are too few to regress on")
-    call = _caller(predict) if isinstance(predict, nn.Module) else predict
-    of_train, of_test = (_finite(call(X), "predict") for X in (train, test))
-    of_ridge = _finite(ridge(test) if callable(ridge) else ridge, "ridge")
-    for name, values, n in (
-        ("predict", of_train, len(train)),
-        ("predict", of_test, len(test)),
-        ("ridge", of_ridge, len(test)),
-    ):
-        if values.shape != (n, y.shape[1]):
-            raise InputError(name, f"must give ({n}, {y.shape[1]}), found {values.shape}")
-    if len(train) < STIMULI_PER_FEATURE * train.shape[1]:
-        raise InputError(
-            "X_train",
-            f"{len(train)} stimuli are too few for {train.shape[1]} features: give "
-            f"{STIMULI_PER_FEATURE * train.shape[1]}, of which no responses are needed, or the "
-            f"model's predictions of principal components",
-        )
-    # What is summed is summed in float32
-    centre, scale = y.mean(axis=0), np.where(np.ptp(y, axis=0) > 0, y.std(axis=0), 1)
-    y, of_train, of_test, of_ridge = (
-        (values - centre) / scale for values in (y, of_train, of_test, of_ridge)
-    )
-    part = LinearPart(torch.from_numpy(train), torch.from_numpy(test))
-    left = part.remove(torch.from_numpy(of_train), torch.from_numpy(of_test))
-    sets = np.zeros(y.shape[1], dtype=np.int64)
-    linear = [of_ridge]
-    if y_train is not None:
-        seen = _finite(y_train, "y_train")
-        if seen.shape != of_train.shape:
-            raise InputError("y_train", f"must be {of_train.shape}, found {seen.shape}")
-        standardised = torch.from_numpy((seen - centre) / scale)
-        linear.append(-part.remove(standardised, torch.zeros(of_test.shape)).numpy())
-    with progress_bar("evidence", verbose) as bar:
-        return evidence_of(y, of_test, left.numpy(), linear, sets, 1, progress=bar)[0]
-
-
-def _caller(module: nn.Module) -> Callable[[NDArray], NDArray]:
-    weight = next(module.parameters(), torch.empty(0))
-
-    def call(X: NDArray) -> NDArray:
-        training = module.training
-        with torch.no_grad():
-            result = module.eval()(torch.from_numpy(X).to(weight))
-        module.train(training)
-        return np.asarray(result.cpu(), dtype=np.float64)
-
-    return call
-
-
-def _finite(values: ArrayLike, name: str) -> NDArray[np.float64]:
-    """(n, K); of one voxel, its axis may be missing."""
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or not len(array):
-        raise InputError(name, f"must have two axes, found {array.shape}")
-    if not np.isfinite(array).all():
-        raise InputError(name, "has NaN or infinite values")
-    return array
+        nonlinear = int((self.p_fdr <= RATE).sum())
+        return f"Evidence: {np.size(self.z)} voxels, {nonlinear} nonlinear at q = {RATE:g}"
 
 
 class Columns(Protocol):
@@ -288,7 +169,8 @@ def evidence_of(
             totals[name][number] = by_name[name][members].sum()
     totals["pairs"][-1] = squared_pairs(of_all)
     with_all = {name: np.column_stack([x, x.sum(axis=1)]) for name, x in sums.items()}
-    return _evidence(by_name, n_rows - N_REGRESSORS), EvidenceSums(**with_all, **totals)
+    degrees = n_rows - max(N_REGRESSORS, 3 + len(linear))  # with f - g, g and the constant
+    return _evidence(by_name, degrees), EvidenceSums(**with_all, **totals)
 
 
 def _float32(values: Columns, voxels: NDArray[np.int64]) -> Tensor:

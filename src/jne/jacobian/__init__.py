@@ -18,7 +18,7 @@ from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.measurement import Measurement, measure
 from jne.jacobian.product import PRECISIONS, Precision
 from jne.jacobian.rms import rms_deviation
-from jne.jacobian.variants import VARIANTS, variant_column, variant_file
+from jne.jacobian.variants import VARIANTS, in_space, variant_column, variant_file
 
 __all__ = [
     "GAIN_SHAPE",
@@ -28,6 +28,7 @@ __all__ = [
     "Measurement",
     "Precision",
     "check_computable",
+    "in_space",
     "jacobian_deviation",
     "measure",
     "rms_deviation",

@@ -10,7 +10,7 @@ orders of the same sums, and `jne.jacobian.plan` chooses one and its blocks.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
 
@@ -27,7 +27,7 @@ from jne.jacobian.orders import ORDERS
 from jne.jacobian.plan import Job, make_plan
 from jne.jacobian.resumable import ResumableArrays, fingerprint
 from jne.jacobian.shard import restrict_, share_of
-from jne.jacobian.variants import VARIANTS, check_variant, variant_file
+from jne.jacobian.variants import VARIANTS, check_variant, in_space, variant_file
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,7 @@ def jacobian_deviation(
     progress: Callable[[float], None] | None = ...,
     memo: Memo | None = ...,
     gain_shape: bool = ...,
+    spaces: Mapping[str, slice] | None = ...,
     shard: tuple[int, int] | None = ...,
 ) -> dict[str, NDArray]: ...
 
@@ -86,6 +87,7 @@ def jacobian_deviation(
     progress: Callable[[float], None] | None = None,
     memo: Memo | None = None,
     gain_shape: bool = False,
+    spaces: Mapping[str, slice] | None = None,
     shard: tuple[int, int] | None = None,
 ) -> NDArray | dict[str, NDArray]:
     r"""How far the Jacobian at each stimulus is from the mean Jacobian, per voxel (equation 3-4).
@@ -132,6 +134,11 @@ def jacobian_deviation(
         a_i = <J_i, Jbar> / <Jbar, Jbar>, and `shape` (N, V'), its norm(J_i - a_i Jbar) / norm(Jbar)
         (L2 over d; Keshishian et al. 2020). Without unit; exactly 1 and 0 for an encoder without
         activations; NaN where Jbar is 0 and J_i is not.
+    spaces : dict of slices, optional
+        Feature spaces by name: which columns of the features, one space after the other, all D of
+        them. Beside each array there is then one per space, such as `l1_words`, over the space's
+        columns alone. Those of l1 add up to the whole, the squares of those of l2 as well. Gain and
+        shape of a space are those of its columns of J_i and Jbar. Needs a sequence of variants.
     shard : (k, K), optional
         Compute shard k of K, 1 <= k <= K, alone: a share of the V' voxels, in their order, that may
         be empty (then no file is written). Beside each other, the arrays of the K shards have the
@@ -151,31 +158,33 @@ def jacobian_deviation(
     """
     variants = (variant,) if isinstance(variant, str) else tuple(variant)
     _check_words(variants, order)
-    if gain_shape and isinstance(variant, str):
-        raise InputError("gain_shape", f"needs a sequence of variants, such as [{variant!r}]")
+    for key, given in (("gain_shape", gain_shape), ("spaces", spaces)):
+        if given and isinstance(variant, str):
+            raise InputError(key, f"needs a sequence of variants, such as [{variant!r}]")
     names = variants + GAIN_SHAPE if gain_shape else variants
 
     def as_asked(results: dict[str, NDArray]) -> NDArray | dict[str, NDArray]:
         return results[variant] if isinstance(variant, str) else results
 
     with differentiable(encoder) as module:
-        job = Job(module, features, voxels, names, precision, torch.device(device), memo)
-        plan = make_plan(job, max_memory_gb, order)
+        job = Job(module, features, voxels, names, precision, torch.device(device), memo, spaces)
+        arrays, plan = job.arrays, make_plan(job, max_memory_gb, order)
         _log.info("%s", plan)
         if shard is not None:
             share = share_of(plan, job.v, shard)
             _log.info("shard %d/%d: %d of the %d voxels", *shard, share.stop - share.start, job.v)
             plan = restrict_(job, plan, share)
             if not job.v:
-                return as_asked({name: np.empty((job.n, 0), job.numpy_dtype) for name in names})
+                return as_asked({name: np.empty((job.n, 0), job.numpy_dtype) for name in arrays})
         files = identity = None
         if path is not None:
-            files = {name: variant_file(path, name) for name in names}
+            files = {name: variant_file(path, name) for name in arrays}
             identity = fingerprint(job.tensors(), job.settings(), str(plan))
-        with ResumableArrays(names, files, (job.n, job.v), job.numpy_dtype, identity) as out:
+        with ResumableArrays(arrays, files, (job.n, job.v), job.numpy_dtype, identity) as out:
             if job.constant:
+                gains = {"gain", *(in_space("gain", space) for space in job.spaces)}
                 for name, array in out.arrays.items():
-                    array[:] = name == "gain"  # a gain of 1, all else 0
+                    array[:] = name in gains  # a gain of 1, all else 0
             else:
                 n_units = plan.n_groups * (1 if plan.order in ("reverse", "held") else job.n)
                 for unit in ORDERS[plan.order](job, plan, out.arrays, out.done):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from jne.jacobian.gain_shape import GAIN_SHAPE, Direction, direction_of_, gain_and_shape
 from jne.jacobian.plan import Job, Plan
-from jne.jacobian.variants import VARIANTS
+from jne.jacobian.variants import VARIANTS, in_space
 from jne.utils.blocks import voxel_blocks
 
 
@@ -47,7 +47,7 @@ def _centred(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
                 block = slice(group.start + inside.start, group.start + inside.stop)
                 product = job.product.rows(block, right)
                 direction = None if directions is None else directions.rows(inside)
-                for name, values in _measures(product, direction, job.names):
+                for name, values in _measures(product, direction, job.names, job):
                     rows[name][block] = values
             for name, row in rows.items():
                 out[name][i, group] = row[group].cpu()
@@ -60,7 +60,7 @@ def _directions_(held: Tensor, job: Job, plan: Plan, group: slice, mean: Tensor)
         block = slice(group.start + inside.start, group.start + inside.stop)
         torch.mm(job.readout[block].to(job.device), mean, out=held[inside])
         job.add_path_(held[inside], block)
-    return direction_of_(held)
+    return direction_of_(held, job.blocks)
 
 
 def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
@@ -75,8 +75,8 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
             values -= first  # equal Jacobians deviate by exactly 0
             shift = values.mean(dim=0)
             values -= shift
-            direction = direction_of_(first.add_(shift)) if job.gain_shape else None
-            for name, measure in _measures(values, direction, names):
+            direction = direction_of_(first.add_(shift), job.blocks) if job.gain_shape else None
+            for name, measure in _measures(values, direction, names, job):
                 out[name][:, block] = measure.cpu()
         yield unit + 1
 
@@ -94,9 +94,9 @@ def _held(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[
                 for jacobian in values:
                     _zscore_(jacobian)
             mean = _mean(values)
-            direction = direction_of_(mean.clone()) if job.gain_shape else None
+            direction = direction_of_(mean.clone(), job.blocks) if job.gain_shape else None
             for i, jacobian in enumerate(values):
-                for name, measure in _measures(jacobian - mean, direction, names):
+                for name, measure in _measures(jacobian - mean, direction, names, job):
                     out[name][i, block] = measure.cpu()
         yield unit + 1
 
@@ -114,10 +114,12 @@ def _streamed(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Itera
         if done >= (unit + 1) * job.n:
             continue
         means = _mean_jacobians(job, block)
-        direction = direction_of_(means[job.plain].clone()) if job.gain_shape else None
+        mean = means[job.plain].clone() if job.gain_shape else None
+        direction = None if mean is None else direction_of_(mean, job.blocks)
         for i in range(max(done - unit * job.n, 0), job.n):
             for names, values in _both_forms(job, job.jacobian(i, block)):
-                for name, measure in _measures(values - means[names], direction, names):
+                deviation = values - means[names]
+                for name, measure in _measures(deviation, direction, names, job):
                     out[name][i, block] = measure.cpu()
             yield unit * job.n + i + 1
 
@@ -157,14 +159,24 @@ def _zscore_(jacobian: Tensor) -> Tensor:
 
 
 def _measures(
-    deviation: Tensor, direction: Direction | None, names: Sequence[str]
+    deviation: Tensor, direction: Direction | None, names: Sequence[str], job: Job
 ) -> Iterator[tuple[str, Tensor]]:
     """Gain and shape, then the norm of each variant, over d: whichever of them are in `names`.
 
-    deviation: J_i - Jbar, (..., v, D), overwritten. direction: of Jbar, for gain and shape alone.
+    Of all features, and of each feature space. deviation: J_i - Jbar, (..., v, D), overwritten.
+    direction: of Jbar, for gain and shape alone.
     """
     if direction is not None and set(GAIN_SHAPE).issubset(names):
-        yield from zip(GAIN_SHAPE, gain_and_shape(deviation, direction), strict=True)
+        whole, *parts = gain_and_shape(deviation, direction, job.blocks)
+        yield from zip(GAIN_SHAPE, whole, strict=True)
+        for space, part in zip(job.spaces, parts, strict=False):
+            yield from zip((in_space(name, space) for name in GAIN_SHAPE), part, strict=True)
     norms = [name for name in names if name in VARIANTS]
     for name in norms:
-        yield name, VARIANTS[name].norm(deviation, name is norms[-1])
+        norm, consume = VARIANTS[name].norm, name is norms[-1]
+        if not job.spaces:
+            yield name, norm(deviation, consume)
+            continue
+        inside = [norm(deviation[..., columns], consume) for columns in job.blocks]
+        yield from zip((in_space(name, space) for space in job.spaces), inside, strict=True)
+        yield name, norm(torch.stack(inside, dim=-1), True)  # the norm of all is that of norms

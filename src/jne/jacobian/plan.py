@@ -3,7 +3,7 @@
 N stimuli, D features, H width of the last hidden layer, V voxels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,8 @@ from jne.jacobian.autograd import ModuleJacobians, device_of, dtype_of
 from jne.jacobian.chain import Chain, Memo
 from jne.jacobian.gain_shape import GAIN_SHAPE
 from jne.jacobian.product import ReadoutMatmul
-from jne.jacobian.variants import VARIANTS
+from jne.jacobian.variants import VARIANTS, in_space
+from jne.utils.spaces import check_spaces
 
 _VOXEL_BLOCK = 2048  # rows of a product: large enough for full speed, small enough for the cache
 _SMALLEST_BLOCK = 64
@@ -47,6 +48,7 @@ class Job:
         precision: str,
         device: torch.device,
         memo: Memo | None = None,
+        spaces: Mapping[str, slice] | None = None,
     ) -> None:
         self.dtype = dtype_of(encoder)
         if self.dtype not in (torch.float32, torch.float64):
@@ -67,6 +69,9 @@ class Job:
             raise InputError("features", "NaN or infinite values")
         self.x = x
         self.n, self.d = x.shape
+        self.spaces = check_spaces(spaces, self.d)
+        self.blocks = [*self.spaces.values()] or [slice(None)]
+        """Columns of the features that are summed by themselves."""
         chosen = None if voxels is None else torch.as_tensor(np.array(voxels), dtype=torch.long)
         self.chosen = chosen is not None
         self.analytic = isinstance(encoder, HasResidualChain)
@@ -104,6 +109,12 @@ class Job:
     def product(self) -> ReadoutMatmul:
         return ReadoutMatmul(self.readout, self.precision, self.device)
 
+    @property
+    def arrays(self) -> list[str]:
+        """`names`, and each of them in each space."""
+        inside = [in_space(name, space) for space in self.spaces for name in self.names]
+        return [*self.names, *inside]
+
     def jacobian(self, i: int, block: slice) -> Tensor:
         """J_i of a block of voxels, (v, D)."""
         if self.analytic:
@@ -137,7 +148,7 @@ class Job:
 
     def settings(self) -> str:
         """All else that the result depends on."""
-        return f"{self.names} {self.precision} {self.device.type} {self._structure}"
+        return f"{self.names} {self.precision} {self.device.type} {self._structure} {self.spaces}"
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,14 @@ With G_i (H, D) the Jacobian of the last hidden layer and w_v a row of the reado
 
     sum_i |J_iv - Jbar_v|^2 = w_v' M w_v,   M = sum_i (G_i - Gbar) (G_i - Gbar)'   (H, H)
 
-so that all voxels cost as much as H of them. A linear path is the same at all stimuli.
+so that all voxels cost as much as H of them. A linear path is the same at all stimuli. M is the
+sum of those of the feature spaces, each of some columns of G_i.
 
 N stimuli, D features, H width of the last hidden layer, V voxels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import overload
 
 import numpy as np
 import torch
@@ -19,9 +21,34 @@ from torch import Tensor, nn
 from jne.jacobian.autograd import differentiable
 from jne.jacobian.deviation import jacobian_deviation
 from jne.jacobian.plan import Job
+from jne.jacobian.variants import in_space
 from jne.utils.blocks import voxel_blocks
 
 _VOXELS_AT_ONCE = 2**13
+
+
+@overload
+def rms_deviation(
+    encoder: nn.Module,
+    features: Tensor | NDArray,
+    *,
+    device: str = ...,
+    max_memory_gb: float = ...,
+    progress: Callable[[float], None] | None = ...,
+    spaces: None = ...,
+) -> NDArray[np.floating]: ...
+
+
+@overload
+def rms_deviation(
+    encoder: nn.Module,
+    features: Tensor | NDArray,
+    *,
+    device: str = ...,
+    max_memory_gb: float = ...,
+    progress: Callable[[float], None] | None = ...,
+    spaces: Mapping[str, slice],
+) -> dict[str, NDArray[np.floating]]: ...
 
 
 def rms_deviation(
@@ -31,22 +58,23 @@ def rms_deviation(
     device: str = "cpu",
     max_memory_gb: float = 4.0,
     progress: Callable[[float], None] | None = None,
-) -> NDArray[np.floating]:
+    spaces: Mapping[str, slice] | None = None,
+) -> NDArray[np.floating] | dict[str, NDArray[np.floating]]:
     r"""The root mean square over stimuli of the L2 norm of J_i - Jbar, per voxel.
 
     .. math:: \sqrt{\frac1N \sum_i \sum_d (J_{ivd} - \bar J_{vd})^2}
 
     Parameters
     ----------
-    encoder, features, device, max_memory_gb, progress
+    encoder, features, device, max_memory_gb, progress, spaces
         As of `jacobian_deviation`. The bound on memory counts where the encoder has no
         `residual_chain`: then the deviations of all stimuli are computed one by one.
 
     Returns
     -------
-    (V,) array
-        In standardised response per standardised feature. Exactly 0 for an encoder without
-        activations.
+    (V,) array, or dict of them by space where there are `spaces`
+        The squares of those of spaces add up to that of all features. In standardised response per
+        standardised feature. Exactly 0 for an encoder without activations.
 
     Raises
     ------
@@ -54,42 +82,59 @@ def rms_deviation(
         As `jacobian_deviation`.
     """
     with differentiable(encoder) as module:
-        job = Job(module, features, None, ("l2",), "float32", torch.device(device))
+        job = Job(module, features, None, ("l2",), "float32", torch.device(device), None, spaces)
         if job.constant:
-            return np.zeros(job.v, job.numpy_dtype)
-        if job.analytic:
-            return _of_chain(job, progress)
-    deviation = jacobian_deviation(
-        encoder,
-        features,
-        variant="l2",
-        device=device,
-        max_memory_gb=max_memory_gb,
-        progress=progress,
-    )
+            results: list[NDArray[np.floating]] = [
+                np.zeros(job.v, job.numpy_dtype) for _ in job.blocks
+            ]
+        elif job.analytic:
+            results = _of_chain(job, progress)
+        else:
+            deviations = jacobian_deviation(
+                encoder,
+                features,
+                variant=["l2"],
+                device=device,
+                max_memory_gb=max_memory_gb,
+                progress=progress,
+                spaces=spaces,
+            )
+            of_spaces = [in_space("l2", space) for space in job.spaces]
+            results = [_root_mean_square(deviations[name]) for name in of_spaces or ["l2"]]
+    return dict(zip(job.spaces, results, strict=True)) if job.spaces else results[0]
+
+
+def _root_mean_square(deviation: NDArray[np.floating]) -> NDArray[np.floating]:
     result: NDArray[np.floating] = np.sqrt(np.square(deviation, dtype=np.float64).mean(axis=0))
     return result.astype(deviation.dtype)
 
 
-def _of_chain(job: Job, progress: Callable[[float], None] | None) -> NDArray[np.floating]:
+def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArray[np.floating]]:
+    """(V,) of each of the job's blocks of columns."""
     # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
     first = job.chain.hidden_jacobian(0).clone()
     narrow = job.v < job.h  # then the products with the readout are the smaller ones
     weights = job.readout.to(job.device)
     size = (job.v,) if narrow else (job.h, job.h)
-    squares = torch.zeros(size, dtype=torch.float64, device=job.device)
+    squares = [torch.zeros(size, dtype=torch.float64, device=job.device) for _ in job.blocks]
     shift, difference = torch.zeros_like(first), torch.empty_like(first)
     for i in range(1, job.n):
         torch.sub(job.chain.hidden_jacobian(i), first, out=difference)
         shift += difference
-        squares += _products(difference, weights, narrow)
+        for total, columns in zip(squares, job.blocks, strict=True):
+            total += _products(difference[:, columns], weights, narrow)
         if progress is not None:
             progress(i / job.n)
-    squares -= _products(shift.div_(job.n), weights, narrow) * job.n
-    total = squares if narrow else _quadratic(weights, squares)
+    shift.div_(job.n)
+    results = []
+    for total, columns in zip(squares, job.blocks, strict=True):
+        total -= _products(shift[:, columns], weights, narrow) * job.n
+        of_voxels = total if narrow else _quadratic(weights, total)
+        mean = of_voxels.clamp(min=0) / job.n
+        results.append(np.sqrt(mean.cpu().numpy()).astype(job.numpy_dtype))
     if progress is not None:
         progress(1.0)
-    return np.sqrt((total.clamp(min=0) / job.n).cpu().numpy()).astype(job.numpy_dtype)
+    return results
 
 
 def _products(g: Tensor, weights: Tensor, narrow: bool) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jne.errors import InputError
+from jne.utils.files import file_name
 
 
 def _l1(values: Tensor, consume: bool) -> Tensor:
@@ -49,9 +50,14 @@ def check_variant(name: str) -> str:
     return name
 
 
-def variant_file(path: Path, variant: str) -> Path:
-    """`path` for the default variant; for another one, `path` with its name added."""
-    return path if variant == DEFAULT else path.with_stem(f"{path.stem}_{variant}")
+def in_space(name: str, space: str) -> str:
+    """What an array is called of which only the columns of a feature space count: `l1_words`."""
+    return f"{name}_{space}"
+
+
+def variant_file(path: Path, name: str) -> Path:
+    """`path` for the default variant; for another array, `path` with its name added."""
+    return path if name == DEFAULT else path.with_stem(f"{path.stem}_{file_name(name)}")
 
 
 def variant_column(metric: str, variant: str) -> str:

@@ -4,8 +4,9 @@ The test stimuli are unseen. The linear approximation of the encoder is that ove
 fitted to, which needs no responses.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from jne.analysis.evidence import (
     Evidence,
     evidence_of,
 )
+from jne.analysis.evidence_spaces import SpaceEvidence, space_evidence_of
 from jne.analysis.evidence_sums import MIN_STIMULI
 from jne.analysis.linear_part import LinearPart
 from jne.data.datamodule import EncodingData, StandardisedData
@@ -30,6 +32,7 @@ from jne.errors import InputError
 from jne.fitting.fit import Fitted
 from jne.fitting.history import History
 from jne.fitting.readout import last_layer
+from jne.measuring.nonlinearity import feature_spaces
 from jne.measuring.scores import Scores
 from jne.results.evidence import ALL, RegionEvidence
 from jne.utils.files import atomic_array
@@ -55,6 +58,8 @@ class MeasuredEvidence:
     columns: dict[str, NDArray]
     """(V',) each, by their names in `jne.columns`."""
     regions: RegionEvidence
+    spaces: dict[str, dict[str, NDArray]] = field(default_factory=dict)
+    """Of every feature space, and of their interaction: columns (V',)."""
 
     def calibrated(self, jne: NDArray) -> dict[str, NDArray[np.float64]]:
         """Columns (V',): JNE (V',) times the slope of its nonlinear part, with the interval."""
@@ -110,7 +115,17 @@ def measure_evidence(
     else:
         voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
-    return MeasuredEvidence(_columns(voxels), regions)
+    of_spaces = {}
+    spaces = feature_spaces(data)
+    if spaces and n_independent >= MIN_STIMULI + len(spaces):
+        split = [space_parts(*part, spaces) for part in zip(encoders, data.parts, strict=True)]
+        parts = [data.in_order(folds, centred=True) for folds in zip(*split, strict=True)]
+        arrays = scores.responses, scores.predictions, parts, linear
+        split_evidence = space_evidence_of(
+            *arrays, spaces, shape[1], groups=groups, crossed=crossed
+        )
+        of_spaces = _space_columns(split_evidence)
+    return MeasuredEvidence(_columns(voxels), regions, of_spaces)
 
 
 def _noise(histories: Sequence[History], scores: Scores) -> NDArray[np.float64]:
@@ -139,6 +154,22 @@ def _columns(evidence: Evidence) -> dict[str, NDArray[np.float64]]:
     }
 
 
+def _space_columns(evidence: SpaceEvidence) -> dict[str, dict[str, NDArray]]:
+    columns = {
+        "nonlinear_z": evidence.z,
+        "nonlinear_p": evidence.p,
+        "nonlinear_p_fdr": evidence.p_fdr,
+        "nonlinear_slope": evidence.slope,
+        "nonlinear_slope_error": evidence.slope_error,
+        "r2_nonlinear_part": evidence.r2,
+        "validated_share": evidence.share,
+    }
+    return {
+        component: {name: values[:, k] for name, values in columns.items()}
+        for k, component in enumerate(evidence.components)
+    }
+
+
 class _Readout:
     """What a readout (V, H) makes of inputs (n, H), computed for some voxels at a time."""
 
@@ -151,22 +182,59 @@ class _Readout:
 
 
 def nonlinear_part(encoder: nn.Module, data: StandardisedData) -> Columns:
-    """What is not linear in an encoder's predictions of the test stimuli, (n, V').
+    """What is not linear in an encoder's predictions of the test stimuli, (n, V')."""
+    return _nonlinear(encoder, data, [])[0]
+
+
+def space_parts(
+    encoder: nn.Module, data: StandardisedData, spaces: Mapping[str, slice]
+) -> list[Columns]:
+    """The components of `nonlinear_part`, (n, V') each: of every space, then their interaction.
+
+    To see what is nonlinear in one space, the features of the others are held at 0, their mean.
+    """
+    held = []
+    for columns in spaces.values():
+        alone = copy(data)
+        alone.features = torch.zeros_like(data.features)
+        alone.features[:, columns] = data.features[:, columns]
+        held.append(alone)
+    return _nonlinear(encoder, data, held)[1:]
+
+
+def _nonlinear(
+    encoder: nn.Module, data: StandardisedData, held: Sequence[StandardisedData]
+) -> list[Columns]:
+    """What is not linear at the test stimuli; then at those of each of `held`; then the rest of it.
 
     Of an encoder that ends in a linear layer, the inputs of that are approximated: they are fewer.
     """
     fitted = np.concatenate([data.rows["train"], data.rows["val"]])
     rows = np.concatenate([fitted, data.rows["test"]])
+    outputs = [_outputs(encoder, inputs, rows) for inputs in (data, *held)]
+    weight = outputs[0][1]
+    features = data.features[fitted], data.features[data.rows["test"]]
+    values = torch.cat([values for values, _ in outputs], dim=1)
+    whole, *parts = _not_linear(*features, values, cross_validation(data)).chunk(
+        len(outputs), dim=1
+    )
+    parts = [whole, *parts, whole - sum(parts)]
+    if weight is None:
+        return [part.float().numpy() for part in parts]
+    return [_Readout(part, weight) for part in parts]
+
+
+def _outputs(
+    encoder: nn.Module, data: StandardisedData, rows: NDArray[np.int64]
+) -> tuple[Tensor, Tensor | None]:
+    """What enters the encoder's readout (n, H), and its weight; else the predictions, and None."""
     try:
         readout, values = last_layer(encoder, data, rows)
-        weight = readout.weight
     except InputError:
         with torch.no_grad():
             outputs = [encoder(block) for block in data.features[rows].split(_STIMULI_AT_ONCE)]
-        values, weight = torch.cat(outputs), None
-    features = data.features[fitted], data.features[data.rows["test"]]
-    left = _not_linear(*features, values, cross_validation(data))
-    return left.float().numpy() if weight is None else _Readout(left, weight)
+        return torch.cat(outputs), None
+    return values, readout.weight
 
 
 def _not_linear(features: Tensor, at: Tensor, values: Tensor, splits: Splits) -> Tensor:

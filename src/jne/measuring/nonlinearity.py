@@ -6,7 +6,7 @@ stimuli, V voxels, of which V' were trained on.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from jne.jacobian import (
     GAIN_SHAPE,
     SETTINGS,
     check_computable,
+    in_space,
     jacobian_deviation,
     rms_deviation,
     variant_column,
@@ -52,6 +53,8 @@ class Nonlinearity:
     """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and
     jne_ss."""
     seconds: float
+    spaces: dict[str, dict[str, NDArray]] = field(default_factory=dict)
+    """Of every feature space: columns (V,) of deviation, gain and shape, by the same names."""
 
     @property
     def jne(self) -> NDArray:
@@ -86,29 +89,59 @@ def measure_nonlinearity(
     """
     compute = compute or deviations
     start = time.monotonic()
-    files = {v: variant_file(folder / "deviation.npy", v) for v in settings.variants}
+    files = {v: variant_file(folder / "deviation.npy", v) for v in array_names(data, settings)}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
     chosen = chosen_outputs(data, scores, settings, alpha)
     arrays = _arrays(encoders, data, chosen, settings, files, compute)
-    columns = {
-        variant_column(name, variant): metric(arrays[variant])
-        for variant in settings.variants
-        for name, metric in reductions("deviation").items()
-    }
-    columns |= {
-        name: metric(arrays[array])
-        for array in GAIN_SHAPE
-        for name, metric in reductions(array).items()
-    }
-    files["shape"].unlink()  # as large as the others, and all that is asked of it is in the column
+    columns = _columns(arrays, settings)
+    spaces = {}
+    for space in feature_spaces(data):
+        inside = {name: arrays[in_space(name, space)] for name in _whole_names(settings)}
+        spaces[space] = _columns(inside, settings)
+    # As large as the others, and all that is asked of them is in the columns
+    for name in {*files} - {*settings.variants, "gain"}:
+        files[name].unlink()
     deviation = arrays[DEFAULT]
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if all(isinstance(e, HasResidualChain) or is_linear_layer(e) for e in encoders):
-        columns["rms_deviation"] = _rms_deviation(encoders, data, settings)
+        of_blocks = _rms_deviation(encoders, data, settings)
+        squares = sum(np.square(rms, dtype=np.float64) for rms in of_blocks.values())
+        columns["rms_deviation"] = np.sqrt(squares).astype(np.float32)
+        for space, of_space in spaces.items():
+            of_space["rms_deviation"] = of_blocks[space]
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
-    return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start)
+    return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start, spaces)
+
+
+def feature_spaces(data: EncodingData) -> dict[str, slice]:
+    """The data's spaces by name; empty where there is only one."""
+    return data.feature_spaces or {}
+
+
+def array_names(data: EncodingData, settings: JacobianConfig) -> list[str]:
+    """Names of the arrays that `deviations` writes."""
+    names = _whole_names(settings)
+    return [*names, *(in_space(name, space) for space in feature_spaces(data) for name in names)]
+
+
+def _whole_names(settings: JacobianConfig) -> list[str]:
+    return [*settings.variants, *GAIN_SHAPE]
+
+
+def _columns(arrays: Mapping[str, NDArray], settings: JacobianConfig) -> dict[str, NDArray]:
+    """(V,) each, of the arrays (N, V) of `_whole_names`."""
+    columns = {
+        variant_column(name, variant): metric(arrays[variant])
+        for variant in settings.variants
+        for name, metric in reductions("deviation").items()
+    }
+    return columns | {
+        name: metric(arrays[array])
+        for array in GAIN_SHAPE
+        for name, metric in reductions(array).items()
+    }
 
 
 def check_measurable(encoder: nn.Module, data: EncodingData, settings: JacobianConfig) -> None:
@@ -182,9 +215,10 @@ def _arrays(
 
 def _rms_deviation(
     encoders: Sequence[nn.Module], data: EncodingData, settings: JacobianConfig
-) -> NDArray[np.float32]:
-    """(V,), of all trained voxels, whichever `jacobian.voxels` asks for."""
-    squares = np.zeros(data.n_trained)
+) -> dict[str, NDArray[np.float32]]:
+    """(V,), of all trained voxels, whichever `jacobian.voxels` asks for: by space, or a single."""
+    spaces = feature_spaces(data) or {"": slice(None)}
+    squares = {space: np.zeros(data.n_trained) for space in spaces}
     with stage_progress() as progress:
         task = progress.add_task("rms deviation", total=len(data.rows["test"]), unit="stimuli")
         done = 0
@@ -195,12 +229,21 @@ def _rms_deviation(
                 progress.update(task, completed=before + share * n)
 
             of_part = rms_deviation(
-                encoder.to("cpu").eval(), features, device=settings.device, progress=advance
+                encoder.to("cpu").eval(),
+                features,
+                device=settings.device,
+                progress=advance,
+                spaces=spaces,
             )
             done += len(features)
+            for space, rms in of_part.items():
+                squares[space] += len(features) * np.square(rms, dtype=np.float64)
             progress.update(task, completed=done)  # a linear encoder's takes no step
-            squares += len(features) * np.square(of_part, dtype=np.float64)
-    return data.all_voxels(np.sqrt(squares / len(data.rows["test"])).astype(np.float32))
+    n = len(data.rows["test"])
+    return {
+        space: data.all_voxels(np.sqrt(total / n).astype(np.float32))
+        for space, total in squares.items()
+    }
 
 
 def deviations(
@@ -224,7 +267,8 @@ def deviations(
         _deviations(encoder, part, chosen, settings, file, shard)
     if len(parts) == 1 or not folds[0].exists():  # this shard has no voxels
         return
-    for name in (*settings.variants, *GAIN_SHAPE):
+    names = [DEFAULT] if only_jne else array_names(data, settings)
+    for name in names:
         files = [variant_file(file, name) for file in folds]
         arrays = [np.load(file, mmap_mode="r") for file in files]
         shape = len(data.rows["test"]), arrays[0].shape[1]
@@ -257,6 +301,7 @@ def _deviations(
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=True,
+                gain_shape=not only_jne,
+                spaces=None if only_jne else feature_spaces(data),
                 shard=shard,
             )

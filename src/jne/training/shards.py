@@ -28,9 +28,9 @@ from jne.data.datamodule import EncodingData
 from jne.data.prepared import Source, prepared_folder
 from jne.errors import InputError
 from jne.fitting.history import History
-from jne.jacobian import GAIN_SHAPE, variant_file
+from jne.jacobian import variant_file
 from jne.measuring.config import JacobianConfig
-from jne.measuring.nonlinearity import MEASURED, chosen_outputs, deviations
+from jne.measuring.nonlinearity import MEASURED, array_names, chosen_outputs, deviations
 from jne.measuring.scores import Scores
 from jne.results.folder import RunFolder, finished_status, move_log, open_run, status_of
 from jne.runs.folders import discard_if_empty
@@ -141,7 +141,7 @@ class Shards:
         path: Path,
     ) -> None:
         """In place of `deviations`: write what the shards computed of these outputs."""
-        for name in (*settings.variants, *GAIN_SHAPE):
+        for name in array_names(data, settings):
             files = [variant_file(self._folder(k) / path.name, name) for k in self._all]
             shares = [np.load(file, mmap_mode="r") for file in files if file.exists()]
             if sum(share.shape[1] for share in shares) != len(outputs):
