@@ -154,6 +154,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("nonlinear_p", "p (nonlinear)", RUN, "p that the nonlinear part of the prediction "
            "exists in unseen responses", regional=True),
     Column("nonlinear_p_fdr", "q (nonlinear)", RUN, "the same, adjusted by Benjamini-Hochberg"),
+    Column("nonlinear_in", "nonlinear in", RUN, "with several feature spaces, the one that the "
+           "voxel is nonlinear in, interaction or linear; empty where that was not tested", TEXT),
     Column("nonlinear_slope", "slope", RUN, "of unseen responses on the nonlinear part of the "
            "prediction: 1 where that has the right size, 0 where it is noise"),
     Column("nonlinear_slope_error", "error of slope", RUN, "its robust standard error"),

@@ -24,7 +24,8 @@ SPLIT = np.array([[0.1, 0.2, np.nan, 0.4], [0.5, 0.6, np.nan, 0.8]], dtype=np.fl
 
 @pytest.fixture
 def table(tmp_path):
-    return write_spaces(tmp_path, VOXELS, FEATURE, {"r2_split": SPLIT})
+    measured = {space: {"r2_split": split} for space, split in zip(FEATURE, SPLIT, strict=True)}
+    return write_spaces(tmp_path, VOXELS, FEATURE, measured)
 
 
 def test_what_is_written_is_read(tmp_path, table):
@@ -43,6 +44,20 @@ def test_without_a_measure_there_is_no_table(tmp_path):
     assert read_feature_spaces(tmp_path / "of_one_space", 5) is None
 
 
+def test_an_interaction_is_a_row_of_its_own(tmp_path):
+    """Measures that a row does not have are NaN."""
+    z = np.arange(4.0)
+    measured = {"interaction": {"nonlinear_z": z}, "depth": {"jne": z + 1}}
+    write_spaces(tmp_path, VOXELS, FEATURE, measured)
+    spaces = read_spaces(tmp_path, VOXELS, FEATURE)
+    assert list(spaces.loc["x"].index) == ["clip", "depth", "interaction"]
+    np.testing.assert_array_equal(spaces.xs("interaction", level="space")["nonlinear_z"], z)
+    np.testing.assert_array_equal(spaces.xs("depth", level="space")["jne"], z + 1)
+    assert spaces.xs("clip", level="space").isna().all(axis=None)
+    regions = space_regions(spaces, VOXELS)
+    assert regions.loc[("V4", "interaction"), "nonlinear_z"] == 1.5
+
+
 def test_means_by_region(table):
     regions = space_regions(table, VOXELS)
     assert list(dict.fromkeys(regions.index.get_level_values("roi"))) == ["V1", "V4", "all"]
@@ -50,8 +65,8 @@ def test_means_by_region(table):
     assert regions.loc[("all", "depth"), "r2_split"] == pytest.approx(1.9 / 3)
     metrics = space_metrics(regions.loc[["all"]].droplevel("roi"))
     assert metrics == {
-        "r2_split/clip": pytest.approx(0.7 / 3),
-        "r2_split/depth": pytest.approx(1.9 / 3),
+        "space/clip/r2_split": pytest.approx(0.7 / 3),
+        "space/depth/r2_split": pytest.approx(1.9 / 3),
     }
 
 

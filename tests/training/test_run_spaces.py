@@ -38,15 +38,16 @@ def test_a_run_on_two_spaces(run_script, overrides, tmp_path):
     assert run.feature_spaces == {"narrow": slice(0, 5), "wide": slice(5, 25)}
     assert run.array("features").shape[1] == 25
     split = run.spaces["r2_split"].unstack(sort=False)
-    assert list(split.columns) == ["narrow", "wide"]
+    assert list(split.columns) == ["narrow", "wide", "interaction"]
+    assert split.pop("interaction").isna().all()
     np.testing.assert_allclose(split.sum(axis=1), run.voxels["r2_banded"], atol=1e-5)
-    unique = run.spaces["r2_unique"].unstack(sort=False)
+    unique = run.spaces["r2_unique"].unstack(sort=False).drop(columns="interaction")
     whole = unique.sum(axis=1).to_numpy() + run.voxels["r2_shared"]
     np.testing.assert_allclose(whole, run.voxels["r2_banded"], atol=1e-5)
     assert (unique["wide"][:3].abs() < 0.1).all()  # these are of the narrow space alone
     assert (unique["wide"][3:] > 0.1).all()
     metrics = run.summary["metrics"]
-    assert metrics["r2_split/wide"] == pytest.approx(split["wide"].mean(), abs=1e-5)
+    assert metrics["space/wide/r2_split"] == pytest.approx(split["wide"].mean(), abs=1e-5)
     assert metrics["r2_banded/mean"] == pytest.approx(run.voxels["r2_banded"].mean())
     arrays = [np.load(tmp_path / f"{name}.npy") for name in run.feature_spaces]
     predicted = run.predict(np.concatenate(arrays, axis=1))  # in the units of the files
@@ -93,4 +94,5 @@ def test_features_of_images_and_of_a_file_side_by_side(run_script, overrides, tm
     widths = json.loads((prepared / "feature_spaces.json").read_text())
     assert widths["precomputed"] == 20
     assert np.load(prepared / "features.npy").shape[1] == sum(widths.values())
-    assert run.spaces is None
+    assert "r2_split" not in run.spaces
+    assert (run.spaces["jne"].unstack().count(axis=1) == 3).all()

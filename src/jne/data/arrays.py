@@ -26,7 +26,7 @@ from jne.data.prepared import Prepared, write_prepared
 from jne.data.source import Source
 from jne.data.splits import SPLITS, Count, Share, random_split
 from jne.data.volume import Grid, regions_of
-from jne.data.voxel_table import check_voxel_table, with_numbers
+from jne.data.voxel_table import check_voxel_table, shares_of_percent, with_numbers
 from jne.errors import InputError
 from jne.features.base import (
     FeatureArrays,
@@ -332,27 +332,9 @@ class Arrays(Source):
             table.insert(0, "voxel", np.arange(n_voxels))
         table = with_numbers(table, "data.voxels", str(path))
         if self.noise_ceiling_unit == "percent":
-            table["noise_ceiling"] = self._shares(table)
+            table["noise_ceiling"] = shares_of_percent(table, "data.voxels", str(self.voxels))
         check_voxel_table(table, "data.voxels", str(path))
         return table
-
-    def _shares(self, voxels: pd.DataFrame) -> pd.Series:
-        """The noise ceilings, which are percent, from 0 to 1."""
-        if "noise_ceiling" not in voxels:
-            raise InputError(
-                "data.noise_ceiling_unit",
-                f"{self.voxels} has no column noise_ceiling; leave this key out",
-                value=self.noise_ceiling_unit,
-            )
-        percent = voxels["noise_ceiling"]
-        outside = percent[(percent < 0) | (percent > 100)]
-        if len(outside):
-            raise InputError(
-                "data.voxels",
-                f"{self.voxels}: the column noise_ceiling must hold percent from 0 to 100, found "
-                f"{outside.iloc[0]:g}",
-            )
-        return percent / 100
 
     def _stimulus_table(self, n_stimuli: int) -> pd.DataFrame:
         if self.stimuli is None:

@@ -45,6 +45,25 @@ def with_numbers(table: pd.DataFrame, key: str, what: str) -> pd.DataFrame:
     return table
 
 
+def shares_of_percent(table: pd.DataFrame, key: str, what: str) -> pd.Series:
+    """The noise ceilings of a table, which are percent, from 0 to 1. key, what: as above."""
+    if "noise_ceiling" not in table:
+        raise InputError(
+            "data.noise_ceiling_unit",
+            f"{what} has no column noise_ceiling; leave this key out",
+            value="percent",
+        )
+    percent = table["noise_ceiling"]
+    outside = percent[(percent < 0) | (percent > 100)]
+    if len(outside):
+        raise InputError(
+            key,
+            f"{what}: the column noise_ceiling must hold percent from 0 to 100, found "
+            f"{outside.iloc[0]:g}",
+        )
+    return percent / 100
+
+
 def _numeric(table: pd.DataFrame) -> list[str]:
     return names(table, lambda entry: entry.source == DATA and entry.is_number)
 

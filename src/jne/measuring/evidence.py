@@ -60,6 +60,8 @@ class MeasuredEvidence:
     regions: RegionEvidence
     spaces: dict[str, dict[str, NDArray]] = field(default_factory=dict)
     """Of every feature space, and of their interaction: columns (V',)."""
+    nonlinear_in: NDArray[np.str_] | None = None
+    """(V',), with several spaces: which of these a voxel is nonlinear in, or `linear`."""
 
     def calibrated(self, jne: NDArray) -> dict[str, NDArray[np.float64]]:
         """Columns (V',): JNE (V',) times the slope of its nonlinear part, with the interval."""
@@ -115,7 +117,7 @@ def measure_evidence(
     else:
         voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
-    of_spaces = {}
+    of_spaces, nonlinear_in = {}, None
     spaces = feature_spaces(data)
     if spaces and n_independent >= MIN_STIMULI + len(spaces):
         split = [space_parts(*part, spaces) for part in zip(encoders, data.parts, strict=True)]
@@ -124,8 +126,8 @@ def measure_evidence(
         split_evidence = space_evidence_of(
             *arrays, spaces, shape[1], groups=groups, crossed=crossed
         )
-        of_spaces = _space_columns(split_evidence)
-    return MeasuredEvidence(_columns(voxels), regions, of_spaces)
+        of_spaces, nonlinear_in = _space_columns(split_evidence), split_evidence.assigned()
+    return MeasuredEvidence(_columns(voxels), regions, of_spaces, nonlinear_in)
 
 
 def _noise(histories: Sequence[History], scores: Scores) -> NDArray[np.float64]:

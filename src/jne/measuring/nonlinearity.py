@@ -267,8 +267,7 @@ def deviations(
         _deviations(encoder, part, chosen, settings, file, shard)
     if len(parts) == 1 or not folds[0].exists():  # this shard has no voxels
         return
-    names = [DEFAULT] if only_jne else array_names(data, settings)
-    for name in names:
+    for name in array_names(data, settings):
         files = [variant_file(file, name) for file in folds]
         arrays = [np.load(file, mmap_mode="r") for file in files]
         shape = len(data.rows["test"]), arrays[0].shape[1]
@@ -301,7 +300,7 @@ def _deviations(
                 max_memory_gb=settings.max_memory_gb,
                 path=path,
                 progress=lambda done: progress.update(task, completed=done * len(features)),
-                gain_shape=not only_jne,
-                spaces=None if only_jne else feature_spaces(data),
+                gain_shape=True,
+                spaces=feature_spaces(data),
                 shard=shard,
             )

@@ -2,18 +2,21 @@
 
     feature_spaces.json  {name: number of columns}, in the order of the features
     spaces.csv           a row per voxel and space, in the order of voxels.csv and of the features:
-                         voxel, space and what was measured. NaN where there is no value
+                         voxel, space and what was measured. NaN where there is no value. Where the
+                         nonlinear part was split over spaces, what they do together is the row
+                         `interaction`, after the spaces of each voxel
 
 A folder of data with one feature space has neither; without a measure there is no spaces.csv.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from jne.analysis.evidence_spaces import INTERACTION
 from jne.errors import InputError
 from jne.roi import ordered
 from jne.utils.blocks import named_slices
@@ -30,18 +33,24 @@ def write_spaces(
     path: Path,
     voxels: pd.DataFrame,
     spaces: Mapping[str, slice],
-    columns: Mapping[str, NDArray],
+    measured: Mapping[str, Mapping[str, NDArray]],
 ) -> pd.DataFrame | None:
     """Write both files, and return the table as `Results.spaces` has it; None without columns.
 
-    voxels: the voxel table (V rows). spaces: K of them. columns: (K, V) each.
+    voxels: the voxel table (V rows). measured: columns (V,) by their names, of every space and,
+    where that was measured, of the interaction of spaces.
     """
     widths = {name: place.stop - place.start for name, place in spaces.items()}
     write_json(path / FEATURE_SPACES, widths)
-    if not columns:
+    rows = [*spaces, *({INTERACTION} & {*measured})]
+    names = dict.fromkeys(name for row in rows for name in measured.get(row, {}))
+    if not names:
         return None
-    table = _index(voxels, spaces).to_frame(index=False)
-    table = table.assign(**{name: values.T.ravel() for name, values in columns.items()})
+    missing = np.full(len(voxels), np.nan)
+    table = _index(voxels, rows).to_frame(index=False)
+    for name in names:
+        columns = [measured.get(row, {}).get(name, missing) for row in rows]
+        table[name] = np.stack(columns, axis=1).ravel()
     write_table(path / SPACES, table)
     return table.set_index(["voxel", "space"])
 
@@ -67,12 +76,14 @@ def read_spaces(
         return None
     with reading(path, "runs"):
         table = read_table(path)
-    index, values = _index(voxels, spaces), table.drop(columns=["voxel", "space"], errors="ignore")
+    names = [*spaces, INTERACTION]
+    index = _index(voxels, names[: len(table) // len(voxels)])
+    values = table.drop(columns=["voxel", "space"], errors="ignore")
     rows = table.reindex(columns=["voxel", "space"]).astype(str)
     fits = rows.equals(index.to_frame(index=False).astype(str))
     if not fits or len(values.select_dtypes("number").columns) < values.shape[1]:
         raise InputError(
-            "", f"{path} must hold numbers, a row for each voxel and each of {', '.join(spaces)}"
+            "", f"{path} must hold numbers, a row for each voxel and each of {', '.join(names)}"
         )
     return values.set_index(index)
 
@@ -94,16 +105,16 @@ def space_regions(spaces: pd.DataFrame, voxels: pd.DataFrame) -> pd.DataFrame:
 
 
 def space_metrics(of_all: pd.DataFrame) -> dict[str, float]:
-    """The finite means over all voxels as MEASURE/SPACE. of_all: of `space_regions`, by space."""
+    """The finite means over all voxels as space/SPACE/MEASURE. of_all: of `space_regions`."""
     return {
-        f"{name}/{space}": float(mean)
+        f"space/{space}/{name}": float(mean)
         for name, means in of_all.items()
         for space, mean in means.items()
         if np.isfinite(mean)
     }
 
 
-def _index(voxels: pd.DataFrame, spaces: Mapping[str, slice]) -> pd.MultiIndex:
+def _index(voxels: pd.DataFrame, spaces: Sequence[str]) -> pd.MultiIndex:
     n, k = len(voxels), len(spaces)
-    rows = [np.repeat(voxels["voxel"].to_numpy(), k), np.tile(list(spaces), n)]
+    rows = [np.repeat(voxels["voxel"].to_numpy(), k), np.tile(spaces, n)]
     return pd.MultiIndex.from_arrays(rows, names=["voxel", "space"])

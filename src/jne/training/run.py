@@ -150,8 +150,8 @@ class TrainingRun:
         voxels = outcome.voxels({**baseline, **banded.columns, **more})
         spaces = None
         if data.feature_spaces is not None:
-            columns = {name: data.all_voxels(x) for name, x in banded.of_spaces.items()}
-            spaces = write_spaces(self.path, voxels, data.feature_spaces, columns)
+            measured_in = outcome.of_spaces(banded.of_spaces)
+            spaces = write_spaces(self.path, voxels, data.feature_spaces, measured_in)
         if share is not None:
             has_signal = voxels["signal_share"].notna()
             voxels["signal_from"] = np.where(has_signal, share.source, "")
@@ -159,6 +159,9 @@ class TrainingRun:
         evidence = outcome.evidence
         if evidence is not None:
             evidence.regions.save(self.path / EVIDENCE)
+            if evidence.nonlinear_in is not None:
+                voxels["nonlinear_in"] = ""
+                voxels.loc[data.kept, "nonlinear_in"] = evidence.nonlinear_in
         regions = roi_table(
             voxels,
             None if share is None else share.regions,
@@ -234,7 +237,7 @@ class TrainingRun:
         self.folder.note(val_loss=history.best_loss)
         show_regions(self.config.name, regions)
         if spaces is not None:
-            say_spaces(regions, of_spaces)
+            say_spaces(voxels, regions, of_spaces)
         say_verdict(voxels, regions)
         if halves is not None:
             say_halves(agreed)

@@ -114,7 +114,7 @@ def say_verdict(voxels: pd.DataFrame, regions: pd.DataFrame) -> None:
     say(f"the encoder: {'; '.join(words)} (docs/evidence.md)", soft_wrap=True)
 
 
-def say_spaces(regions: pd.DataFrame, of_all: pd.DataFrame) -> None:
+def say_spaces(voxels: pd.DataFrame, regions: pd.DataFrame, of_all: pd.DataFrame) -> None:
     """What each feature space explains. of_all: of `space_regions`, means over all voxels."""
     whole = regions.iloc[-1]
     for name, (title, column) in _OF_SPACES.items():
@@ -122,6 +122,10 @@ def say_spaces(regions: pd.DataFrame, of_all: pd.DataFrame) -> None:
             parts = ", ".join(f"{space} {_number(mean)}" for space, mean in of_all[name].items())
             rest = f"{label(column)} {_number(whole[column])}"
             say(f"{title}: {parts}; {rest} (docs/features.md)", soft_wrap=True)
+    if "nonlinear_in" in voxels:
+        counts = voxels["nonlinear_in"].replace("", np.nan).value_counts()
+        parts = ", ".join(f"{name} {n}" for name, n in counts.items())
+        say(f"what voxels are nonlinear in: {parts} (docs/evidence.md)", soft_wrap=True)
 
 
 def say_penalty_ends(voxels: pd.DataFrame) -> None:

@@ -78,6 +78,20 @@ class Outcome:
             trained |= self.evidence.calibrated(self.nonlinearity.jne[data.kept])
         return voxel_table(table, data.voxel_status, data.kept, trained, columns)
 
+    def of_spaces(self, explained: Mapping[str, NDArray]) -> dict[str, dict[str, NDArray]]:
+        """Columns (V,) of every feature space, and of their interaction.
+
+        explained: columns (K, V'), of the spaces alone.
+        """
+        data = self.data
+        columns = {space: {**of_space} for space, of_space in self.nonlinearity.spaces.items()}
+        for k, space in enumerate(data.feature_spaces or ()):
+            columns[space] |= {name: data.all_voxels(x[k]) for name, x in explained.items()}
+        for component, x in ({} if self.evidence is None else self.evidence.spaces).items():
+            of_component = {name: data.all_voxels(values) for name, values in x.items()}
+            columns[component] = columns.get(component, {}) | of_component
+        return columns
+
 
 class Measure(Protocol):
     """What is done with the encoders once they have predicted the test stimuli."""
