@@ -30,9 +30,12 @@ class _Session:
     kept: slice | NDArray[np.int64]
     """The trials of images that are averaged; the others are standardised with them."""
     row: NDArray[np.int64]
-    """(n_kept,), the image of each of them."""
+    """(n_kept,), the image of each of them: a row of the means."""
+    new: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """The images that are shown for the first time, and once: their trials are their means so far.
+    Which rows, which trials, of those that are kept."""
     rows: NDArray[np.int64]
-    """(n_rows,), the images: rows of the means."""
+    """(n_rows,), the other images."""
     repeats: list[tuple[NDArray[np.int64], NDArray[np.int64]]]
     """Of the first time an image is shown, the second, and so on: which of `rows`, which trials, of
     those that are kept."""
@@ -53,25 +56,35 @@ class Repeats:
         """(N, U), how often each image was shown in each unit."""
         np.add.at(self.presentations, (row[row >= 0], unit[row >= 0]), 1)
         inside = [(trials["session"] == number).to_numpy() for number in self.numbers]
-        self.sessions = [_session(row[trial], unit[trial]) for trial in inside]
+        shown = np.zeros(len(self.presentations), dtype=bool)
+        self.sessions: list[_Session] = []
+        for trial in inside:
+            self.sessions.append(_session(row[trial], unit[trial], shown))
+            shown[self.sessions[-1].row] = True
 
     @cached_property
     def noise_weights(self) -> "_NoiseWeights":
         return _NoiseWeights(self)
 
 
-def _session(row: NDArray[np.int64], unit: NDArray[np.int64]) -> _Session:
+def _session(
+    row: NDArray[np.int64], unit: NDArray[np.int64], shown: NDArray[np.bool_]
+) -> _Session:
+    """shown: (N,), whether an earlier session shows an image."""
     kept: slice | NDArray[np.int64] = slice(None)
     if row.min() < 0:
         kept = np.flatnonzero(row >= 0)
     row = row[kept]
     order = np.argsort(row, kind="stable")
     rows, first, count = np.unique(row[order], return_index=True, return_counts=True)
+    only = (count == 1) & ~shown[rows]
+    new = rows[only], order[first[only]]
+    rows, first, count = rows[~only], first[~only], count[~only]
     repeats = []
     for repeat in range(count.max(initial=0)):
         again = np.flatnonzero(count > repeat)
         repeats.append((again, order[first[again] + repeat]))
-    return _Session(slice(unit.min(), unit.max() + 1), unit, kept, row, rows, repeats)
+    return _Session(slice(unit.min(), unit.max() + 1), unit, kept, row, new, rows, repeats)
 
 
 def units_of(trials: pd.DataFrame, zscore: str) -> NDArray[np.int64]:
@@ -118,25 +131,32 @@ class Means:
         session = self._repeats.sessions[number]
         start, end = session.units.start, session.units.stop
         self.valid[start:end] = valid
-        if not len(session.rows):
-            return
         betas = betas[session.kept]
         if not valid.all():
             betas = np.where(valid[session.unit[session.kept] - start], betas, 0)
-        (_, once), *more = session.repeats
-        total = betas[once].astype(np.float64)
-        for again, trials in more:
-            total[again] += betas[trials]
-        presentations = self._repeats.presentations
-        before = count_valid(presentations, self.valid, session.rows, slice(start))
-        count = before + count_valid(presentations, self.valid, session.rows, session.units)
-        total += before * self.values[session.rows]
-        total /= np.maximum(count, 1)  # where there are none it is 0
-        self.values[session.rows] = total
+        rows, trials = session.new
+        self.values[rows] = betas[trials]
+        if len(session.rows):
+            self._average(session, betas)
         if self.squares is not None:
             self.squares += np.square(betas, dtype=np.float64).sum(axis=0)
         if self._noise is not None:
             self._noise.add(number, betas)
+
+    def _average(self, session: _Session, betas: NDArray[np.float32]) -> None:
+        """Images with several trials by now. betas: of the trials that are kept."""
+        (_, once), *more = session.repeats
+        total = betas[once].astype(np.float64)
+        for again, trials in more:
+            total[again] += betas[trials]
+        presentations, earlier = self._repeats.presentations, slice(session.units.start)
+        before = count_valid(presentations, self.valid, session.rows, earlier)
+        count = before + count_valid(presentations, self.valid, session.rows, session.units)
+        means = self.values[session.rows].astype(np.float64)
+        means *= before
+        total += means
+        total /= np.maximum(count, 1)  # where there are none it is 0
+        self.values[session.rows] = total
 
     def kept_repeats(self) -> RepeatNoise | None:
         """What repeats say of the noise, NaN for voxels with invalid units; None without any."""
