@@ -67,9 +67,7 @@ class Repeats:
         return _NoiseWeights(self)
 
 
-def _session(
-    row: NDArray[np.int64], unit: NDArray[np.int64], shown: NDArray[np.bool_]
-) -> _Session:
+def _session(row: NDArray[np.int64], unit: NDArray[np.int64], shown: NDArray[np.bool_]) -> _Session:
     """shown: (N,), whether an earlier session shows an image."""
     kept: slice | NDArray[np.int64] = slice(None)
     if row.min() < 0:
