@@ -349,6 +349,29 @@ def test_chosen_voxels_and_variants_are_measured(run_train):
         )
 
 
+@pytest.mark.runs
+def test_without_jne_a_run_has_the_rms_deviation_of_one_with_it(run_train):
+    (whole,) = run_train()
+    (folder,) = set(run_train("jacobian.voxels=none", figures=True)) - {whole}
+    found, expected = Results(folder), Results(whole)
+    of_jacobians = ("jne", "mean_deviation", "gain_change", "shape_change", "jne_ss_p95")
+    for name in expected.voxels:
+        if name in (*of_jacobians, "jne_calibrated"):
+            assert found.voxels[name].isna().all()
+        else:
+            pd.testing.assert_series_equal(found.voxels[name], expected.voxels[name])
+    assert found.voxels["rms_deviation"].notna().all()
+    assert list(found.voxels) == list(expected.voxels)
+    absent = {f"{name}.npy" for name in ("deviation", "gain", "jne_ss")}
+    files = [{path.name for path in of_run.iterdir()} for of_run in (whole, folder)]
+    assert files[0] - files[1] - {"train.log"} == absent
+    assert {path.stem for path in (folder / "figures").iterdir()} == {
+        "training", "r2", "rms_deviation_by_roi",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="there is no such array, but features"):
+        found.array("jne_ss")
+
+
 @pytest.mark.slow
 def test_significant_voxels_alone_are_measured(run_train):
     (folder,) = run_train(
