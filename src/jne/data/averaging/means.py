@@ -56,26 +56,28 @@ class Repeats:
         """(N, U), how often each image was shown in each unit."""
         np.add.at(self.presentations, (row[row >= 0], unit[row >= 0]), 1)
         inside = [(trials["session"] == number).to_numpy() for number in self.numbers]
-        shown = np.zeros(len(self.presentations), dtype=bool)
+        earlier = np.zeros(len(self.presentations), dtype=bool)
         self.sessions: list[_Session] = []
         for trial in inside:
-            self.sessions.append(_session(row[trial], unit[trial], shown))
-            shown[self.sessions[-1].row] = True
+            self.sessions.append(_session(row[trial], unit[trial], earlier))
+            earlier[self.sessions[-1].row] = True
 
     @cached_property
     def noise_weights(self) -> "_NoiseWeights":
         return _NoiseWeights(self)
 
 
-def _session(row: NDArray[np.int64], unit: NDArray[np.int64], shown: NDArray[np.bool_]) -> _Session:
-    """shown: (N,), whether an earlier session shows an image."""
+def _session(
+    row: NDArray[np.int64], unit: NDArray[np.int64], earlier: NDArray[np.bool_]
+) -> _Session:
+    """earlier: (N,), whether an earlier session shows an image."""
     kept: slice | NDArray[np.int64] = slice(None)
     if row.min() < 0:
         kept = np.flatnonzero(row >= 0)
     row = row[kept]
     order = np.argsort(row, kind="stable")
     rows, first, count = np.unique(row[order], return_index=True, return_counts=True)
-    only = (count == 1) & ~shown[rows]
+    only = (count == 1) & ~earlier[rows]
     new = rows[only], order[first[only]]
     rows, first, count = rows[~only], first[~only], count[~only]
     repeats = []
