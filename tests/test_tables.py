@@ -82,3 +82,33 @@ def test_what_is_no_table_is_refused(tmp_path, content):
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(InputError, match=r"t\.csv cannot be read \(it is no table\)"):
         read_table(tmp_path / "t.csv")
+
+
+def test_large_tables_have_the_bytes_that_pandas_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    odd = [
+        0,
+        -0.0,
+        1,
+        -7,
+        1e-4,
+        9.9999e-5,
+        1e6,
+        999999.5,
+        1e15,
+        1e16,
+        1e22,
+        np.nan,
+        np.inf,
+        -np.inf,
+    ]
+    n = 12_000
+    table = pd.DataFrame({"roi": rng.choice(["V1", "a, b", 'c"d', "", "=e"], n)})
+    for name, dtype in (("wide", np.float64), ("narrow", np.float32)):
+        table[name] = (rng.standard_normal(n) * 10.0 ** rng.integers(-12, 13, n)).astype(dtype)
+        table.loc[: len(odd) - 1, name] = np.array(odd, dtype)
+    table["whole"], table["flag"] = np.arange(n), np.arange(n) % 2 == 0
+    write_table(tmp_path / "a.csv", table)
+    table["roi"] = table["roi"].replace("=e", "'=e")
+    table.to_csv(tmp_path / "b.csv", index=False)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()

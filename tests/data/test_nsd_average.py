@@ -1,6 +1,7 @@
 """Sessions in any layout, averaged in any number of blocks, against plain reading and one block."""
 
 import os
+import sys
 
 import h5py
 import nibabel as nib
@@ -13,6 +14,7 @@ from nsd_tree import write_nsd
 from jne.analysis.repeats import repeats_of
 from jne.data.averaging import by_session
 from jne.data.averaging.means import Means, Repeats, standardise, units_of
+from jne.data.nifti import read_stored
 from jne.data.nsd import sessions
 from jne.data.nsd.sessions import Hdf5Session, NiftiSession
 from jne.data.prepared import prepare
@@ -88,6 +90,21 @@ def test_a_compressed_image_is_unpacked_once(tmp_path, places):
     np.testing.assert_array_equal(session.read(slice(10, 50)), expected[10:50])
     path.write_bytes(b"")
     np.testing.assert_array_equal(session.read(slice(40, 90)), expected[40:])
+
+
+@pytest.mark.parametrize("with_isal", [False, True])
+def test_a_compressed_image_is_the_same_by_either_unpacker(tmp_path, monkeypatch, with_isal):
+    if with_isal:
+        pytest.importorskip("isal")
+    else:
+        monkeypatch.setitem(sys.modules, "isal.igzip", None)  # as if it were not installed
+    values = np.random.default_rng(0).integers(-500, 500, SHAPE).astype(np.int16)
+    path = tmp_path / "betas.nii.gz"
+    nib.save(nib.Nifti1Image(values.T, np.eye(4)), path)
+    np.testing.assert_array_equal(read_stored(path), values.T)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(InputError, match=r"betas\.nii\.gz cannot be read"):
+        read_stored(path)
 
 
 @pytest.mark.parametrize("ddof", [0, 1])

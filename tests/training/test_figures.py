@@ -47,7 +47,7 @@ def test_of_many_rois_figures_show_the_50_strongest_and_say_so():
     jne_ss = np.abs(np.random.default_rng(0).standard_normal((7, len(voxels))))
     expected = [f"area{k:05d}" for k in range(1950, 2000)]
     with rc_context(STYLE):
-        strip, violins = figures.overview(voxels), figures.jne_by_roi(voxels)
+        strip, violins = figures.overview(voxels), figures.by_roi(voxels, "jne", "mean_deviation")
         matrix = figures.jne_ss_map(voxels, jne_ss)
     assert len(strip.axes[0].patches) == 50
     for panel in (violins.axes[1], matrix.axes[0]):
@@ -61,7 +61,7 @@ def test_of_many_rois_figures_show_the_50_strongest_and_say_so():
 def test_up_to_50_rois_figures_show_all_in_their_order():
     voxels = voxels_of(50, paper=True)
     with rc_context(STYLE):
-        labels = figures.jne_by_roi(voxels).axes[1].get_xticklabels()
+        labels = figures.by_roi(voxels, "jne", "mean_deviation").axes[1].get_xticklabels()
     assert [label.get_text() for label in labels] == list(voxels["roi"].unique())
 
 

@@ -167,7 +167,7 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(run_train, tmp_path):
         (["encoder.n_hidden=0"], "encoder.n_hidden=0: must be at least 1"),
         (["encoder.activation=sine"], "encoder.activation=sine: choose one of"),
         (["optimizer.lr=fast"], "optimizer.lr=fast: input should be a number"),
-        (["optimizer.weight_decay=true"], "optimizer.weight_decay=True: input should be a number"),
+        (["optimizer.weight_decay=true"], "optimizer.weight_decay=true: input should be a number"),
         (["activation=rleu"], r"activation=rleu: there is no such choice; .* relu\? \(gelu, relu"),
         (["encoder=cubic"], r"encoder=cubic: there is no such choice \(ridge, kernel, linear, "),
         (["control=shufle"], r"control=shufle: there is no such choice; did you mean shuffle\?"),
@@ -351,6 +351,29 @@ def test_chosen_voxels_and_variants_are_measured(run_train):
         np.testing.assert_allclose(
             results.voxels[f"jne_{variant}"], jne(results.array(f"deviation_{variant}")), rtol=1e-6
         )
+
+
+@pytest.mark.runs
+def test_without_jne_a_run_has_the_rms_deviation_of_one_with_it(run_train):
+    (whole,) = run_train()
+    (folder,) = set(run_train("jacobian.voxels=none", figures=True)) - {whole}
+    found, expected = Results(folder), Results(whole)
+    of_jacobians = ("jne", "mean_deviation", "gain_change", "shape_change", "jne_ss_p95")
+    for name in expected.voxels:
+        if name in of_jacobians or name.startswith("jne_calibrated"):
+            assert found.voxels[name].isna().all()
+        else:
+            pd.testing.assert_series_equal(found.voxels[name], expected.voxels[name])
+    assert found.voxels["rms_deviation"].notna().all()
+    assert list(found.voxels) == list(expected.voxels)
+    absent = {f"{name}.npy" for name in ("deviation", "gain", "jne_ss")}
+    files = [{path.name for path in of_run.iterdir()} for of_run in (whole, folder)]
+    assert files[0] - files[1] - {"train.log"} == absent
+    assert {path.stem for path in (folder / "figures").iterdir()} == {
+        "training", "r2", "rms_deviation_by_roi",
+    }  # fmt: skip
+    with pytest.raises(InputError, match="there is no such array, but features"):
+        found.array("jne_ss")
 
 
 @pytest.mark.slow

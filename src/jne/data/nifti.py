@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,3 +49,19 @@ def read_values(path: Path) -> NDArray[np.float64]:
     image = open_image(path)
     with reading_image(path):
         return np.asarray(image.dataobj, dtype=np.float64)
+
+
+def read_stored(path: Path) -> NDArray[Any]:
+    """The numbers of a compressed image (.nii.gz) as they are stored, before scaling.
+
+    isal, where it is installed, unpacks twice as fast as Python's gzip.
+    """
+    image = open_image(path)
+    with reading_image(path):
+        try:
+            igzip = import_module("isal.igzip")
+        except ImportError:
+            return np.asarray(image.dataobj.get_unscaled())
+        with igzip.open(path) as file:
+            image = type(image).from_file_map(type(image).make_file_map({"image": file}))
+            return np.asarray(image.dataobj.get_unscaled())

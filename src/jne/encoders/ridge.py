@@ -254,8 +254,8 @@ class _ErrorCurve:
     ) -> None:
         """responses: (N, v). projected: `project` of each fold, which others share."""
         left_out = [responses[fold.left_out] for fold in folds]
-        reduced = [fold.reduce(values) for fold, values in zip(folds, left_out, strict=True)]
-        self._folds = list(zip(folds, reduced, projected, strict=True))
+        twice = [fold.reduce(values) * 2 for fold, values in zip(folds, left_out, strict=True)]
+        self._folds = list(zip(folds, twice, projected, strict=True))
         every = torch.cat(left_out)
         self.n_rows, self.total = len(every), every.square().sum(dim=0).double()
 
@@ -265,9 +265,9 @@ class _ErrorCurve:
         Of weak signals the error itself would have no digits left.
         """
         change = torch.zeros_like(self.total)
-        for fold, left_out, projected in self._folds:
+        for fold, twice, projected in self._folds:
             predictions = fold.predict(projected, penalty.to(projected.dtype))
-            change += (predictions - 2 * left_out).mul_(predictions).sum(dim=0)
+            change += (predictions - twice).mul_(predictions).sum(dim=0)
         return change
 
     def loss(self, penalty: Tensor) -> Tensor:
@@ -300,7 +300,8 @@ class RidgeSolver:
     def shrink(self, projected: Tensor, penalty: Tensor) -> Tensor:
         """Weights of the directions (r, V), from what `project` returns and penalties (V,)."""
         s = self._s[:, None]
-        return s / (s.square() + penalty) * projected
+        shrinkage = s.square() + penalty
+        return torch.div(s, shrinkage, out=shrinkage) * projected
 
     def noise(self, at: Tensor) -> Callable[[Tensor], Tensor]:
         """A function of penalties (V,): the mean squared prediction of rows (n, D), (V,).

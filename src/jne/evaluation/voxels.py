@@ -273,6 +273,12 @@ def _scores(subject: Subject, config: EvaluateConfig) -> pd.DataFrame:
 def _analysed(table: pd.DataFrame, subject: Subject, config: EvaluateConfig) -> pd.Series:
     """Which voxels enter the tests, (V,) bool. Raises InputError where there are none."""
     measured = table["jne"].notna()
+    if not measured.any():
+        raise InputError(
+            "runs",
+            f"{subject.nonlinear.path} has JNE of no voxel, and the report is about JNE; train it "
+            f"with jacobian.voxels=all",
+        )
     if config.voxels == "all":
         return measured
     analysed = measured & (table["p_fdr_nonlinear"] < config.stats.alpha)

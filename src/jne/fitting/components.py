@@ -42,7 +42,7 @@ from jne.utils.reading import reading
 
 _FILE = "components.npz"
 _MANY_VOXELS, _PER_STIMULUS = 10_000, 4
-_ROWS_AT_ONCE = 2**10
+_ROWS_AT_ONCE = 2**9  # of the square of products, half of which on its diagonal is for nothing
 _RANK_TOLERANCE = 1e-6  # of a stimulus's squared responses: what float32 products leave uncertain
 
 

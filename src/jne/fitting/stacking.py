@@ -13,6 +13,7 @@ n stimuli, D features, H width of the last hidden layer, v of the V' trained vox
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -170,9 +171,10 @@ class _Fold:
         """
         left, parts = self._of_train.parts(y, self.penalty[voxels])
         if solve:
-            terms = np.stack([left, *parts]).astype(np.float64)
-            products = np.einsum("inv,jnv->ijv", terms, terms)
-            self._products[..., voxels] = products / len(left)
+            terms = [term.astype(np.float64) for term in (left, *parts)]
+            for i, j in combinations_with_replacement(range(3), 2):
+                product = np.einsum("nv,nv->v", terms[i], terms[j]) / len(left)
+                self._products[i, j, voxels] = self._products[j, i, voxels] = product
         return [left, *parts]
 
     def write(self, voxels: slice, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
@@ -270,7 +272,8 @@ def regress(y: NDArray, x: list[NDArray]) -> tuple[NDArray, NDArray, NDArray]:
     size[size < _ROUNDING] = np.nan
     c = np.nan_to_num(c / size[:, None])
     inverse = np.linalg.pinv(np.einsum("knv,jnv->vkj", c, c), rcond=1e-8, hermitian=True)
-    pulls = np.einsum("vkj,jnv->knv", inverse, c)
+    by_regressor = np.ascontiguousarray(inverse.transpose(1, 2, 0))  # (K, K, v): v is last in all
+    pulls = np.einsum("kjv,jnv->knv", by_regressor, c)
     slope = np.einsum("knv,nv->kv", pulls, y)
     rest = y - np.einsum("kv,knv->nv", slope, c)
     free = np.maximum(1 - 1 / len(y) - np.einsum("knv,knv->nv", pulls, c), 1e-6)

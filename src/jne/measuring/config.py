@@ -1,15 +1,15 @@
 """The keys that say how an encoder is measured."""
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from jne.config import Device, Section
 from jne.jacobian import Precision
 from jne.jacobian.variants import DEFAULT, check_variant
 
-_VOXELS = ("all", "significant")
+_VOXELS = ("all", "significant", "none")
 
 
 def _number_or_rois(value: object) -> object:
@@ -35,7 +35,7 @@ class JacobianConfig(Section):
     """conf/jacobian"""
 
     voxels: Annotated[
-        Literal["all", "significant"] | list[str],
+        Literal["all", "significant", "none"] | list[str],
         # A single ROI may be written without brackets: jacobian.voxels=V1
         BeforeValidator(lambda v: [v] if isinstance(v, str) and v not in _VOXELS else v),
     ]
@@ -46,6 +46,14 @@ class JacobianConfig(Section):
     # Optional, for config files from before there were these keys
     trajectory: Annotated[int | list[str] | None, BeforeValidator(_number_or_rois)] = None
     shard: Annotated[str | None, BeforeValidator(_shard)] = None
+
+    @model_validator(mode="after")
+    def _shards_have_voxels(self) -> Self:
+        if self.voxels == "none" and self.shard is not None:
+            raise ValueError(
+                "shard has no voxels to share with jacobian.voxels=none; set it to null"
+            )
+        return self
 
     @property
     def share(self) -> tuple[int, int] | None:

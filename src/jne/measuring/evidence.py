@@ -69,6 +69,7 @@ class MeasuredEvidence:
         z95 = quantile()
         ends = {"": 0.0, "_low": -z95, "_high": z95}
         linear = np.isfinite(self.columns["r2_linear_part"]) & ~np.isfinite(slope)
+        linear &= np.isfinite(jne)  # a voxel whose Jacobians were not computed stays NaN
         return {
             f"jne_calibrated{name}": np.where(linear, 0, np.maximum(slope + z * error, 0) * jne)
             for name, z in ends.items()

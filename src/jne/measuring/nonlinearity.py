@@ -17,7 +17,7 @@ from jne.analysis import nonlinearity
 from jne.columns import reductions
 from jne.data.datamodule import EncodingData
 from jne.encoders import HasResidualChain, is_linear_layer
-from jne.errors import keys_below
+from jne.errors import InputError, keys_below
 from jne.jacobian import (
     GAIN_SHAPE,
     SETTINGS,
@@ -45,10 +45,11 @@ MEASURED = "measured.npy"
 class Nonlinearity:
     """How nonlinear the encoder is at the test stimuli."""
 
-    deviation: NDArray[np.float32]
-    """(N, V), memory-mapped; NaN for voxels that were not trained on or not asked for."""
-    jne_ss: NDArray[np.float32]
-    """(N, V), memory-mapped."""
+    deviation: NDArray[np.float32] | None
+    """(N, V), memory-mapped; NaN for voxels that were not trained on or not asked for. None with
+    `jacobian.voxels=none`."""
+    jne_ss: NDArray[np.float32] | None
+    """(N, V), memory-mapped; None with `jacobian.voxels=none`."""
     columns: dict[str, NDArray]
     """(V,) each: those of `jne.columns` of deviation (for each variant), gain, shape and
     jne_ss."""
@@ -80,7 +81,8 @@ def measure_nonlinearity(
 
     Writes deviation.npy, gain.npy and jne_ss.npy into `folder`, (N, V) float32, and
     deviation_VARIANT.npy for every other variant. If an earlier attempt was killed, continues from
-    its last block.
+    its last block. With `jacobian.voxels=none` there are no arrays, and of the columns all but
+    rms_deviation are NaN.
 
     encoders: of each of `data.parts`; a deviation is from the mean Jacobian over the test stimuli
     of the stimulus's own part. alpha: significant below this, for `jacobian.voxels=significant`.
@@ -89,6 +91,11 @@ def measure_nonlinearity(
     """
     compute = compute or deviations
     start = time.monotonic()
+    if settings.voxels == "none":
+        columns = {name: np.full(len(data.voxel_status), np.nan) for name in _unmeasured(settings)}
+        spaces: dict[str, dict[str, NDArray]] = {space: {} for space in feature_spaces(data)}
+        _add_rms_deviation(columns, spaces, encoders, data, settings)
+        return Nonlinearity(None, None, columns, time.monotonic() - start, spaces)
     files = {v: variant_file(folder / "deviation.npy", v) for v in array_names(data, settings)}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
     chosen = chosen_outputs(data, scores, settings, alpha)
@@ -105,12 +112,8 @@ def measure_nonlinearity(
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
-    if all(isinstance(e, HasResidualChain) or is_linear_layer(e) for e in encoders):
-        of_blocks = _rms_deviation(encoders, data, settings)
-        squares = sum(np.square(rms, dtype=np.float64) for rms in of_blocks.values())
-        columns["rms_deviation"] = np.sqrt(squares).astype(np.float32)
-        for space, of_space in spaces.items():
-            of_space["rms_deviation"] = of_blocks[space]
+    if all(map(_has_rms_deviation, encoders)):
+        _add_rms_deviation(columns, spaces, encoders, data, settings)
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start, spaces)
 
@@ -144,11 +147,28 @@ def _columns(arrays: Mapping[str, NDArray], settings: JacobianConfig) -> dict[st
     }
 
 
+def _unmeasured(settings: JacobianConfig) -> list[str]:
+    """The names of the columns of the arrays that are not measured."""
+    of_variants = [variant_column(n, v) for v in settings.variants for n in reductions("deviation")]
+    return of_variants + [n for array in (*GAIN_SHAPE, "jne_ss") for n in reductions(array)]
+
+
+def _has_rms_deviation(encoder: nn.Module) -> bool:
+    return isinstance(encoder, HasResidualChain) or is_linear_layer(encoder)
+
+
 def check_measurable(encoder: nn.Module, data: EncodingData, settings: JacobianConfig) -> None:
     """Raise InputError where `measure_nonlinearity` will refuse the encoder or the settings.
 
     Before hours of training. Which voxels will be significant is not known: a single one must do.
     """
+    if settings.voxels == "none" and not _has_rms_deviation(encoder):
+        raise InputError(
+            "jacobian.voxels",
+            "leaves rms_deviation alone, which this encoder does not have; choose all, significant "
+            "or ROIs",
+            value="none",
+        )
     if settings.voxels == "significant":
         chosen = np.arange(1)
     else:
@@ -179,6 +199,8 @@ def chosen_outputs(
     if settings.voxels == "significant":
         assert scores is not None
         return np.flatnonzero(scores.columns["p_fdr"] < alpha)
+    if settings.voxels == "none":
+        return np.arange(0)
     rois = data.prepared.voxels["roi"]
     return np.flatnonzero(rois.iloc[data.kept].isin(settings.voxels))
 
@@ -211,6 +233,21 @@ def _arrays(
             measured.unlink(missing_ok=True)
         arrays[name] = np.load(final, mmap_mode="r")
     return arrays
+
+
+def _add_rms_deviation(
+    columns: dict[str, NDArray],
+    spaces: Mapping[str, dict[str, NDArray]],
+    encoders: Sequence[nn.Module],
+    data: EncodingData,
+    settings: JacobianConfig,
+) -> None:
+    """To `columns`, and to those of every space."""
+    of_blocks = _rms_deviation(encoders, data, settings)
+    squares = sum(np.square(rms, dtype=np.float64) for rms in of_blocks.values())
+    columns["rms_deviation"] = np.sqrt(squares).astype(np.float32)
+    for space, of_space in spaces.items():
+        of_space["rms_deviation"] = of_blocks[space]
 
 
 def _rms_deviation(

@@ -35,6 +35,8 @@
 
 While a run is being written there are also .lock, held by the process that writes, and *.partial.
 
+With jacobian.voxels=none there is no deviation.npy, gain.npy or jne_ss.npy.
+
 NaN stands for a voxel that was left out. Everything but status.json and train.log depends only on
 the config and the data: the same seed gives the same bytes.
 """
@@ -136,8 +138,10 @@ def voxel_table(
 
 
 def is_linear(voxels: pd.DataFrame) -> bool:
-    """Whether the Jacobian is the same at every stimulus: all mean deviations are exactly 0."""
+    """Whether the Jacobian is the same at every stimulus: all deviations are exactly 0."""
     deviation = voxels["mean_deviation"].dropna()
+    if not len(deviation) and "rms_deviation" in voxels:
+        deviation = voxels["rms_deviation"].dropna()
     return len(deviation) > 0 and not deviation.any()
 
 

@@ -47,7 +47,8 @@ def labelled(run: "Results") -> "xarray.Dataset":
         name: ("voxel", _values(run.voxels[name]), _attributes(name))
         for name in columns[n_identity:]
     }
-    for name, (dimension, units) in _ARRAYS.items():
+    for name in run.arrays:
+        dimension, units = _ARRAYS[name]
         variables[name] = (("stimulus", dimension), run.array(name), {"units": units})
     coordinates: dict[str, Any] = {}
     for axis, table, names in (

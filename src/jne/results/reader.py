@@ -52,7 +52,8 @@ _CONFIG: dict[str, type] = {
     "encoder": dict,
 }
 _MAX_FOLDS = 1000
-_ARRAYS = ("features", "responses", "predictions", "deviation", "gain", "jne_ss")
+_ARRAYS = ("features", "responses", "predictions")
+_OF_JACOBIANS = ("deviation", "gain", "jne_ss")
 _SCALING = ("feature_mean", "feature_scale", "response_mean", "response_scale")
 
 
@@ -126,6 +127,12 @@ class Results:
     def _repr_html_(self) -> str:
         return as_html(self)
 
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays of its folder; those of Jacobians not with `jacobian.voxels=none`."""
+        chosen = self.config.get("jacobian", {}).get("voxels")
+        return _ARRAYS if chosen == "none" else _ARRAYS + _OF_JACOBIANS
+
     def array(self, name: str) -> NDArray[np.float32]:
         """An array of the folder, memory-mapped.
 
@@ -133,7 +140,7 @@ class Results:
         or `jne_ss`, (n_test, n_voxels). All are float32. Raises InputError where it cannot be read,
         and where there is no such array.
         """
-        names = {*_ARRAYS, *(path.stem for path in self.path.glob("*.npy"))}
+        names = {*self.arrays, *(path.stem for path in self.path.glob("*.npy"))}
         if name not in names:
             listed = ", ".join(sorted(names))
             like = did_you_mean(name, names)
@@ -320,7 +327,8 @@ class Results:
             "jne_ss": measured,
             "gain": self.voxels["gain_change"].notna().to_numpy(),
         }
-        for name, has_values in expected.items():
+        for name in self.arrays[1:]:
+            has_values = expected[name]
             self._check_finite(name, self._check_array(name, n, n_voxels), has_values)
 
     def _check_array(self, name: str, n: int, n_columns: int | None) -> NDArray[np.float32]:

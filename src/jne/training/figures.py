@@ -25,27 +25,32 @@ def draw_run(
     voxels: pd.DataFrame,
     epochs: pd.DataFrame,
     best_epoch: int,
-    jne_ss: NDArray,
+    jne_ss: NDArray | None,
     trajectory: pd.DataFrame | None,
 ) -> list[Path]:
     """The figures of a run, written into `folder` as PNG and PDF; the PNGs, the overview first.
 
-    voxels, epochs, jne_ss, trajectory: as in the results folder.
+    voxels, epochs, jne_ss, trajectory: as in the results folder; jne_ss is None where JNE was not
+    measured (`jacobian.voxels=none`).
     """
     with matplotlib.rc_context(STYLE):
         figures = {
             "training": training_curves(epochs, best_epoch),
             "r2": r2_distribution(voxels),
-            "jne_by_roi": jne_by_roi(voxels),
-            "jne_ss": jne_ss_map(voxels, jne_ss),
         }
+        if jne_ss is None:
+            figures["rms_deviation_by_roi"] = by_roi(voxels, "rms_deviation")
+        else:
+            figures["jne_by_roi"] = by_roi(voxels, "jne", "mean_deviation")
+            figures["jne_ss"] = jne_ss_map(voxels, jne_ss)
         if trajectory is not None:
             figures["trajectory"] = trajectories(trajectory, best_epoch)
         paths = []
         for name, figure in figures.items():
             figure.suptitle(short(title, 100), x=0.01, ha="left", fontsize=7, color="#555555")
             paths.append(save(figure, folder / f"{name}.png", pdf=True))
-        paths.insert(0, save(overview(voxels), folder / "overview.png", dpi=100))
+        if jne_ss is not None:
+            paths.insert(0, save(overview(voxels), folder / "overview.png", dpi=100))
     return paths
 
 
@@ -157,12 +162,14 @@ def r2_distribution(voxels: pd.DataFrame) -> Figure:
     return figure
 
 
-def jne_by_roi(voxels: pd.DataFrame) -> Figure:
-    """JNE of each voxel by ROI, and below it the mean deviation."""
-    rois, _ = drawn_rois(voxels.dropna(subset=["jne"]))
-    width = max(3.6, 1.4 + 0.42 * len(rois))
-    figure, axes = subplots(2, 1, figsize=(width, 4.8), sharex=True, layout="constrained")
-    for panel, column in zip(axes, ("jne", "mean_deviation"), strict=True):
+def by_roi(voxels: pd.DataFrame, *columns: str) -> Figure:
+    """A panel of each of the columns: each voxel by ROI."""
+    rois, _ = drawn_rois(voxels.dropna(subset=[columns[0]]))
+    size = max(3.6, 1.4 + 0.42 * len(rois)), 2.4 * len(columns)
+    figure, axes = subplots(
+        len(columns), 1, figsize=size, sharex=True, squeeze=False, layout="constrained"
+    )
+    for panel, column in zip(axes.flat, columns, strict=True):
         plot_by_roi(voxels, column, panel)
     return figure
 

@@ -243,7 +243,9 @@ class TrainingRun:
             say_halves(agreed)
         say_penalty_ends(voxels)
         show_locations(self.config, self.folder, self.tracked)
-        say(f"picture    {self.folder.figures / 'jne_by_roi.png'}", soft_wrap=True)
+        drawn_by_roi = "rms_deviation" if nonlinearity.jne_ss is None else "jne"
+        picture = self.folder.figures / f"{drawn_by_roi}_by_roi.png"
+        say(f"picture    {picture}", soft_wrap=True)
         return history.best_loss
 
     def _log(self, metrics: dict[str, float], drawn: list[Path]) -> None:

@@ -31,7 +31,9 @@ def show_regions(name: str, regions: pd.DataFrame) -> None:
     """The table of a run: what `roi_table` returns."""
     table = Table(title=name, title_justify="left")
     table.add_column("ROI")
-    columns = {label(column): column for column in _COLUMNS if column in regions}
+    jne = "rms_deviation" if regions["jne"].isna().all() else "jne"  # jacobian.voxels=none
+    names = [jne if name == "jne" else name for name in _COLUMNS]
+    columns = {label(column): column for column in names if column in regions}
     for heading in ("voxels", *columns):
         longest = max(map(len, heading.split()))  # a heading breaks between words alone
         table.add_column(heading, justify="right", min_width=longest)

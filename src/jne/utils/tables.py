@@ -11,13 +11,16 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from jne.errors import InputError
 from jne.utils.files import atomic_file
 from jne.utils.plain import regular_file
 
 _MAX_CSV_ROWS = 50_000
+_MANY_ROWS = 10_000  # fewer are written before Arrow is imported
 # Of what is read. A whole brain of 226,000 voxels takes a tenth of a gigabyte
 _MAX_BYTES, _MAX_HEADER = 2**30, 2**16
 # Columns of names: 01 and 1 are two, and an empty column is no column of numbers.
@@ -33,8 +36,25 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     written = table.rename(columns=_quoted)
     for name in written.select_dtypes(exclude="number"):
         written[name] = written[name].map(_quoted)
+    quoting = _quoting(written)
+    if len(written) >= _MANY_ROWS and quoting == csv.QUOTE_MINIMAL:
+        for name in written.select_dtypes(["float32", "float64"]):
+            written[name] = _digits(written[name].to_numpy())
     with atomic_file(path) as temporary:
-        written.to_csv(temporary, index=False, quoting=_quoting(written))
+        written.to_csv(temporary, index=False, quoting=quoting)
+
+
+def _digits(values: NDArray[np.floating]) -> NDArray[np.object_]:
+    """What pandas writes for each number (n,), which takes most of its time; empty for NaN."""
+    import pyarrow as pa
+
+    digits: NDArray[np.object_] = pa.array(values).cast(pa.string()).to_numpy(zero_copy_only=False)
+    size = np.abs(values)
+    # Arrow has exponents for other sizes than NumPy, and no point in whole numbers.
+    alike = (size > 1e-3) & (size < 1e5) & (np.floor(values) != values)
+    digits[~alike] = values[~alike].astype(str)
+    digits[np.isnan(values)] = ""
+    return digits
 
 
 def _quoting(table: pd.DataFrame) -> Literal[0, 2]:

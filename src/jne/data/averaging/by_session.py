@@ -11,12 +11,12 @@ it is prepared:
     averaging/session_S.npy   (V, n_trials) int16, what was a compressed file
 """
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,9 +33,10 @@ from jne.utils.progress import stage_progress
 
 AVERAGING = "averaging"
 """The folder of what is needed only while a subject is prepared."""
-_MEANS_BYTES = 10**9  # of the means of a block, in memory
+_MEANS_BYTES = 5 * 10**8  # of the means of a block; one is computed while another is written
 _ROWS_BYTES = 2**26  # of the responses that are written at once
-
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 Betas = tuple[NDArray[np.float32], NDArray[np.int64]]
 """(n_trials, V) in the units of the data, and how many trials of each voxel are saturated."""
@@ -173,7 +174,12 @@ def average_repeats(
     names = [f"{block.start}_{block.stop}" for block in blocks]
     opened: dict[int, OpenSession] = {}
     sessions = averaging.repeats.numbers
-    with stage_progress() as progress, ThreadPoolExecutor(torch.get_num_threads()) as pool:
+    written: Future[None] | None = None
+    with (
+        stage_progress() as progress,
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,
+        ThreadPoolExecutor(1) as writer,
+    ):
         total = len(blocks) * len(sessions)
         task = progress.add_task("betas", total=total, unit="reads")
 
@@ -191,12 +197,8 @@ def average_repeats(
                 continue
             columns = list(even_blocks(block.stop - block.start, VOXELS_AT_ONCE))
             parts = [_Part(averaging, v.stop - v.start) for v in columns]
-            raw_of = partial(read, block=block)
-            ahead = pool.submit(raw_of, sessions[0])
-            for k in range(len(sessions)):
-                raw = ahead.result()
-                if k + 1 < len(sessions):  # read while this one is averaged
-                    ahead = pool.submit(raw_of, sessions[k + 1])
+            # One is read while another is averaged.
+            for k, raw in enumerate(_ahead(pool, partial(read, block=block), sessions)):
 
                 def add(part: _Part, v: slice, k: int = k, raw: NDArray[Any] = raw) -> None:
                     part.add(k, *opened[sessions[k]].betas(raw[v]))
@@ -207,14 +209,37 @@ def average_repeats(
             if len(blocks) == 1:
                 _write_columns(folder / "responses.npy", means, order)
                 return noise.reordered(order)
-            path.parent.mkdir(exist_ok=True)
-            noise.save(path.with_name(f"noise_{name}.npz"))
-            _write_columns(path, means, np.arange(block.stop - block.start))
+            if written is not None:
+                written.result()
+            written = writer.submit(_write_block, path.parent, name, noise, means)
             del parts, means, raw, add  # the next block takes their place in memory
+        if written is not None:
+            written.result()
     means = [np.load(folder / AVERAGING / f"means_{name}.npy", mmap_mode="r") for name in names]
     _write_columns(folder / "responses.npy", means, order)
     parts_noise = [SessionNoise.load(folder / AVERAGING / f"noise_{name}.npz") for name in names]
     return SessionNoise.joined(parts_noise).reordered(order)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[_Result]:
+    """What the function makes of each item: of the next one while one is used."""
+    coming: Future[_Result] | None = None
+    for item in items:
+        following = pool.submit(function, item)
+        if coming is not None:
+            yield coming.result()
+        coming = following
+    if coming is not None:
+        yield coming.result()
+
+
+def _write_block(scratch: Path, name: str, noise: SessionNoise, means: list[NDArray]) -> None:
+    scratch.mkdir(exist_ok=True)
+    noise.save(scratch / f"noise_{name}.npz")
+    n_voxels = sum(part.shape[1] for part in means)
+    _write_columns(scratch / f"means_{name}.npy", means, np.arange(n_voxels))
 
 
 def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -> None:
@@ -225,6 +250,11 @@ def _write_columns(path: Path, parts: list[NDArray], order: NDArray[np.int64]) -
     with atomic_file(path) as temporary, open(temporary, "wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         at_once = max(_ROWS_BYTES // (4 * n_voxels), 1)
-        for start in range(0, n_images, at_once):
+
+        def gather(start: int) -> NDArray[np.float32]:
             rows = np.concatenate([part[start : start + at_once] for part in parts], axis=1)
-            rows.take(place, axis=1).astype(np.float32, copy=False).tofile(file)
+            return rows.take(place, axis=1).astype(np.float32, copy=False)
+
+        with ThreadPoolExecutor(1) as pool:
+            for rows in _ahead(pool, gather, range(0, n_images, at_once)):
+                rows.tofile(file)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jne.data.averaging.by_session import Betas
-from jne.data.nifti import check_shape, open_image, reading_image
+from jne.data.nifti import check_shape, open_image, read_stored
 from jne.utils.files import write_array
 from jne.utils.hdf5 import check_own, open_hdf5
 from jne.utils.reading import reading
@@ -120,9 +120,7 @@ class NiftiSession(_Volume):
         return np.array(np.load(self._unpacked, mmap_mode="r")[chosen])
 
     def _unpack(self) -> NDArray[Any]:
-        image = open_image(self._path)
-        with reading_image(self._path):
-            volume = np.asarray(image.dataobj.get_unscaled())  # (X, Y, Z, n_trials)
+        volume = read_stored(self._path)  # (X, Y, Z, n_trials)
         z, y, x = self._places
         return volume[x, y, z]
 
