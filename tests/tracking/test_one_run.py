@@ -226,6 +226,7 @@ def test_a_resumed_run_shows_all_its_pictures(tmp_path, store):
         for name in names[:count]:
             tracked.log_file(tmp_path / name)
         run_id = tracked.run_id
+    tracked.end("FINISHED")
     text = MlflowClient(store).get_run(run_id).data.tags["mlflow.note.content"]
     assert text.count("![]") == 3
 

@@ -238,9 +238,10 @@ def test_a_description_of_the_user_stays(tmp_path, store):
     (tmp_path / "a.png").write_bytes(b"")
     arguments = {"uri": store, "experiment": "jne", "artifacts": str(tmp_path / "artifacts")}
     client = MlflowClient(store)
-    with track(arguments, "fail", "described", {}, tmp_path) as tracked:
-        tracked.log_file(tmp_path / "a.png")
-        assert "a.png" in client.get_run(tracked.run_id).data.tags[DESCRIPTION]
-        client.set_tag(tracked.run_id, DESCRIPTION, "mine")
-        tracked.log_file(tmp_path / "a.png", "figures")
-    assert client.get_run(tracked.run_id).data.tags[DESCRIPTION] == "mine"
+    for name, own in (("described", "mine"), ("not described", None)):
+        with track(arguments, "fail", name, {}, tmp_path / name) as tracked:
+            tracked.log_file(tmp_path / "a.png")
+            if own is not None:
+                client.set_tag(tracked.run_id, DESCRIPTION, own)
+        description = client.get_run(tracked.run_id).data.tags[DESCRIPTION]
+        assert description == own if own else "a.png" in description
