@@ -8,6 +8,7 @@ regions      what sections say of whole regions, over stimuli
 summary      one figure of all regions: the first screen
 share        how much of the signal is nonlinear, by region, without an encoder
 evidence     how much of it the encoder has found: its nonlinear part, in unseen responses
+feature_spaces  in which of several feature spaces it is nonlinear
 maps         R² and JNE on the brain
 hierarchy    JNE by region and tier
 performance  R² and Pearson's r of both encoders, against the noise ceiling
@@ -25,6 +26,7 @@ from jne.evaluation.sections.base import Section, evaluate_sections
 from jne.evaluation.sections.comparison import Comparison
 from jne.evaluation.sections.data_sets import DataSets
 from jne.evaluation.sections.evidence import Evidence
+from jne.evaluation.sections.feature_spaces import FeatureSpaces
 from jne.evaluation.sections.generalisation import Generalisation
 from jne.evaluation.sections.hierarchy import Hierarchy
 from jne.evaluation.sections.maps import Maps
@@ -41,6 +43,7 @@ SECTIONS: tuple[Section, ...] = (
     Summary(),
     Share(),
     Evidence(),
+    FeatureSpaces(),
     Maps(),
     Hierarchy(),
     DataSets(),

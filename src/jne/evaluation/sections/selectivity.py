@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -16,17 +15,13 @@ from jne.evaluation.claims import why_unclaimed
 from jne.evaluation.sections.base import Section, Tables, by_region, first_names
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.features.images import Images, open_images
-from jne.plots.style import short, subplots
+from jne.plots.style import qualitative, short, subplots
 from jne.utils.files import write_array
 from jne.utils.progress import say
 
 _MAX_NAMED = 8  # regions in a sentence
+_MOST_IN_LEGEND = 10
 _N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
-# Paul Tol's muted scheme, which colour-blind readers can tell apart
-_QUALITATIVE = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
-    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
-)  # fmt: skip
 
 
 class Selectivity(Section):
@@ -212,12 +207,11 @@ def _embedding(clusters: Clusters) -> Figure:
         layout="constrained",
     )
     panel = axes[0, 0]
-    few = len(clusters.names) <= len(_QUALITATIVE)
-    colours = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(clusters.names)))
+    few = len(clusters.names) <= _MOST_IN_LEGEND
+    colours = qualitative(len(clusters.names))
     for k, name in enumerate(clusters.names):
         positions = clusters.embedding[clusters.label == k]
-        colour = _QUALITATIVE[k] if few else colours[k]
-        panel.plot(*positions.T, ".", ms=4, color=colour, label=short(name), rasterized=True)
+        panel.plot(*positions.T, ".", ms=4, color=colours[k], label=short(name), rasterized=True)
         if not few:
             centre = np.median(positions, axis=0)
             panel.text(*centre, str(k + 1), ha="center", va="center", fontsize=6)
