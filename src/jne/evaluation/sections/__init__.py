@@ -18,6 +18,7 @@ out_of_distribution  R², JNE and evidence on an external test set
 generalisation       what nonlinearity is worth there: R² above ridge regression, errors by JNE-SS
 swept        runs that differ in one key: JNE and R² by layer, activation or placement
 selectivity  JNE-SS by cluster of stimuli
+switching    the directions of features along which Jacobians move, and stimuli at their ends
 variants     JNE against its variants and the mean deviation
 reliability  JNE with other test stimuli and other seeds
 """
@@ -37,6 +38,7 @@ from jne.evaluation.sections.selectivity import Selectivity
 from jne.evaluation.sections.share import Share
 from jne.evaluation.sections.summary import Summary
 from jne.evaluation.sections.swept import Swept
+from jne.evaluation.sections.switching import Switches
 from jne.evaluation.sections.variants import Variants
 
 SECTIONS: tuple[Section, ...] = (
@@ -53,6 +55,7 @@ SECTIONS: tuple[Section, ...] = (
     Generalisation(),
     Swept(),
     Selectivity(),
+    Switches(),
     Variants(),
     Reliability(),
 )
