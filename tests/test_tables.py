@@ -61,6 +61,15 @@ def test_harmless_tables_have_the_bytes_that_they_had(tmp_path):
     assert (tmp_path / "t.csv").read_text() == table.to_csv(index=False)
 
 
+def test_numbers_below_zero_that_were_read_as_text_are_numbers(tmp_path):
+    """As those of a user's table of stimuli, which is read as text."""
+    texts = ["-1.5", "2", "-3e-05", "-7"]
+    write_table(tmp_path / "t.csv", pd.DataFrame({"brightness": texts, "image": texts}))
+    table = read_table(tmp_path / "t.csv")
+    assert list(table["brightness"]) == [-1.5, 2, -3e-05, -7]
+    assert list(table["image"]) == texts
+
+
 def test_tables_that_somebody_wrote_are_read(tmp_path):
     """They hold formulas without an apostrophe."""
     table = pd.DataFrame({"roi": ["=1", "-rf", "@x", "V1"], "r2": [-1.0, 0, 1, np.nan]})

@@ -112,6 +112,12 @@ def test_of_many_stimuli_and_features_the_leading_directions_are_numpys():
             np.testing.assert_allclose(part.participation_ratio[v], ratio, rtol=1e-4)
             assert cosines(directions[:, :2], part.directions[v][:, :2]).min() > 0.999
 
+    region = switching(encoder.double(), x, {"all": np.arange(4)}, k=4, verbose=0)
+    directions, _, share, ratio = truth(deviation.reshape(-1, 200), 4)
+    np.testing.assert_allclose(region.share[0], share, rtol=1e-8)
+    np.testing.assert_allclose(region.participation_ratio[0], ratio, rtol=1e-8)
+    np.testing.assert_allclose(np.abs((region.directions[0] * directions).sum(axis=0)), 1)
+
 
 def test_in_blocks_they_are_the_same():
     encoder, x = ResidualEncoder(40, 30, hidden_width=16), draw(50, 40).float()
@@ -120,6 +126,34 @@ def test_in_blocks_they_are_the_same():
     np.testing.assert_allclose(blocks.share, whole.share, rtol=1e-4)
     with pytest.raises(InputError, match="max_memory_gb=1e-07: must be at least"):
         switching(encoder, x, k=2, max_memory_gb=1e-7, verbose=0)
+
+
+def test_of_regions_the_order_of_the_products_changes_nothing():
+    """All stimuli at once, where there is room, or one after the other."""
+    encoder, x = ResidualEncoder(40, 30, hidden_width=16).double(), draw(50, 40)
+    regions = {"few": np.arange(3), "many": np.arange(30)}
+    whole = switching(encoder, x, regions, 2, verbose=0)
+    narrow = switching(encoder, x, regions, 2, max_memory_gb=1e-7, verbose=0)
+    for name in ("directions", "loadings", "share", "participation_ratio", "stability"):
+        np.testing.assert_allclose(getattr(narrow, name), getattr(whole, name), atol=1e-9)
+
+
+def test_agreement_is_that_of_the_spaces_of_directions():
+    x = draw(30, 9)
+    first, other = (
+        switching(ResidualEncoder(9, 4, hidden_width=8).double(), x, k=K, verbose=0)
+        for _ in range(2)
+    )
+    expected = [
+        [cosines(a[:, :j], b[:, :j]).mean() for j in range(1, K + 1)]
+        for a, b in zip(first.directions, other.directions, strict=True)
+    ]
+    np.testing.assert_allclose(first.agreement(other), expected, atol=1e-9)
+    np.testing.assert_allclose(first.agreement(first), 1)
+    linear = switching(RidgeRegression(9, 4), x.float(), k=K, verbose=0)
+    assert np.isnan(first.agreement(linear)).all()
+    with pytest.raises(InputError, match=r"other: its directions must have one shape"):
+        first.agreement(switching(RidgeRegression(9, 4), x.float(), k=2, verbose=0))
 
 
 def test_one_gate_is_one_direction():

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from jne.errors import InputError
@@ -31,6 +32,7 @@ FEWEST_STIMULI = 6  # of a half of them, three
 _SMALL = 128  # a decomposition of so few rows is as fast as an approximate one
 _MORE, _BLOCKS = 8, 3  # of a Krylov space: columns more than are wanted, and blocks of them
 _COLLINEAR, _TINY = 1e-6, 1e-30
+_ROWS = 512  # of a product, whose sum is in the encoder's precision
 _SMALLEST_BLOCK, _LARGEST_BLOCK = 64, 256
 
 
@@ -83,6 +85,20 @@ class Switching:
                 with np.errstate(invalid="ignore"):
                     result[name] = np.einsum("vnk,n->vk", centred, z / size) / length
         return result
+
+    def agreement(self, other: "Switching") -> NDArray[np.float64]:
+        """How well the first 1 to k directions agree with those of another encoder, (V', k).
+
+        The mean cosine of the principal angles, as of `stability`. other: of the same voxels or
+        regions, features and k, such as that of an encoder with another seed.
+        """
+        if other.directions.shape != self.directions.shape:
+            shapes = f"{other.directions.shape} and {self.directions.shape}"
+            raise InputError("other", f"its directions must have one shape with these: {shapes}")
+        first, second = (torch.as_tensor(x.directions).double() for x in (self, other))
+        ratio = torch.as_tensor(self.participation_ratio + other.participation_ratio)
+        agreement: NDArray[np.float64] = _agreement(first, second, ratio).numpy()
+        return agreement
 
     def __repr__(self) -> str:
         return summary_text(self._title, self._measures)
@@ -167,7 +183,10 @@ def switching(
             blocks = [slice(*pair) for pair in itertools.pairwise([0, *map(int, ends)])]
         parts = []
         for block in blocks:
-            parts.append((_of_voxels if regions is None else _of_region)(job, block, k))
+            if regions is None:
+                parts.append(_of_voxels(job, block, k))
+            else:
+                parts.append(_of_region(job, block, k, max_memory_gb))
             if bar is not None:
                 bar(block.stop / job.v)
     names = [] if regions is None else list(regions)
@@ -249,7 +268,13 @@ def _leading(gram: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
             blocks.append(_orthonormal(gram @ blocks[-1]))
         basis = _orthonormal(_orthonormal(torch.cat(blocks, dim=2)))  # once leaves rounding
         gram = basis.mT @ (gram @ basis)
-    values, vectors = torch.linalg.eigh(gram)
+    if (
+        n > _SMALL and basis is None
+    ):  # of one large matrix, LAPACK finds the k in a third of the time
+        largest = eigh(gram[0].cpu().numpy(), subset_by_index=[n - k, n - 1])
+        values, vectors = (torch.from_numpy(x)[None].to(gram) for x in largest)
+    else:
+        values, vectors = torch.linalg.eigh(gram)
     values, vectors = values.flip(1)[:, :k].clamp(min=0), vectors.flip(2)[:, :, :k]
     return vectors if basis is None else basis @ vectors, values / total[:, None], ratio
 
@@ -285,18 +310,20 @@ def _agreement(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
 # --- of the voxels of a region together ---
 
 
-def _of_region(job: Job, block: slice, k: int) -> tuple[Tensor, ...]:
+def _of_region(job: Job, block: slice, k: int, max_memory_gb: float) -> tuple[Tensor, ...]:
     """The arrays of `Switching`, each of one region, from sums over its voxels and stimuli."""
-    rows = _rows(job, block)
+    rows = _rows(job, block, max_memory_gb)
     first = rows(0)
     grams, shifts = [], []
     for start in (0, 1):
         gram = torch.zeros(job.d, job.d, dtype=torch.float64, device=job.device)
         shift = torch.zeros_like(first)
-        for i in range(start, job.n, 2):
-            difference = rows(i) - first
-            shift += difference
-            gram += difference.T @ difference
+        half, size = range(start, job.n, 2), max(1, _ROWS // len(first))
+        for begin in range(0, len(half), size):
+            differences = torch.stack([rows(i) - first for i in half[begin : begin + size]])
+            shift += differences.sum(dim=0)
+            differences = differences.flatten(end_dim=1)
+            gram += differences.T @ differences
         grams.append(gram)
         shifts.append(shift)
     counts = [(job.n + 1) // 2, job.n // 2]
@@ -321,7 +348,7 @@ def _outer(shift: Tensor, n: int) -> Tensor:
     return (shift.T @ shift).double() / n
 
 
-def _rows(job: Job, block: slice) -> Callable[[int], Tensor]:
+def _rows(job: Job, block: slice, max_memory_gb: float) -> Callable[[int], Tensor]:
     """From a stimulus to rows (r, D) with the products over d of its Jacobian's, (v, D).
 
     Of many voxels, whose Jacobians are W G_i with W (v, H), H rows do: R G_i where R'R = W'W.
@@ -331,4 +358,11 @@ def _rows(job: Job, block: slice) -> Callable[[int], Tensor]:
     weights = job.readout[block].to(job.device)
     if len(weights) > job.h:
         weights = torch.linalg.qr(weights, mode="r")[1]
+    n_bytes = job.n * len(weights) * 5 * max(job.chain.width, job.d) * job.x.element_size()
+    reverse, forward = (
+        len(weights) * job.chain.reverse_operations(),
+        2 * job.chain.forward_operations(job.d),
+    )
+    if n_bytes < max_memory_gb * 1e9 and reverse < forward:  # of few voxels, all stimuli at once
+        return job.chain.reverse(weights).__getitem__
     return lambda i: weights @ job.chain.hidden_jacobian(i)

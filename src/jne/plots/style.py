@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogFormatterSciNotation
 
@@ -24,6 +26,11 @@ from jne.utils.files import atomic_file
 TIER_COLOURS = {"PVC": "#0072B2", "IVC": "#009E73", "HVC": "#D55E00"}
 OTHER_COLOUR = "#7F7F7F"
 COLOURS = TIER_COLOURS | {roi: TIER_COLOURS[tier] for tier, rois in TIERS.items() for roi in rois}
+# Paul Tol's muted scheme, which they can tell apart, too
+_QUALITATIVE = (
+    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
+    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
+)  # fmt: skip
 STYLE: Any = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -44,6 +51,13 @@ def short(name: str, length: int = 30) -> str:
     line = "".join(c if c.isprintable() else " " for c in name)
     half = length // 2
     return line if len(line) <= length else f"{line[:half]}…{line[1 - half :]}"
+
+
+def qualitative(n: int) -> list[str]:
+    """n colours without an order; of more than ten, neighbours are alike."""
+    if n <= len(_QUALITATIVE):
+        return list(_QUALITATIVE[:n])
+    return [to_hex(colour) for colour in matplotlib.colormaps["turbo"](np.linspace(0, 1, n))]
 
 
 def subplots(rows: int = 1, columns: int = 1, **settings: Any) -> tuple[Figure, Any]:

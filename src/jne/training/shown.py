@@ -121,7 +121,9 @@ def say_spaces(voxels: pd.DataFrame, regions: pd.DataFrame, of_all: pd.DataFrame
     whole = regions.iloc[-1]
     for name, (title, column) in _OF_SPACES.items():
         if name in of_all:
-            parts = ", ".join(f"{space} {_number(mean)}" for space, mean in of_all[name].items())
+            parts = ", ".join(
+                f"{space} {_number(mean)}" for space, mean in of_all[name].dropna().items()
+            )
             rest = f"{label(column)} {_number(whole[column])}"
             say(f"{title}: {parts}; {rest} (docs/features.md)", soft_wrap=True)
     if "nonlinear_in" in voxels:

@@ -27,8 +27,10 @@ _MAX_BYTES, _MAX_HEADER = 2**30, 2**16
 _TEXT = ("roi", "tier", "category", "hemisphere", "image", "split", "mesh")
 # Names, too, but numbers where all are whole numbers as one writes them.
 _IDS = ("stimulus", "voxel")
-# Also what spreadsheets skip before a formula, and the wide forms of = + - @; a sign alone is none
-_FORMULA = re.compile("(?s)'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].")
+# Also what spreadsheets skip before a formula, and the wide forms of = + - @; a sign alone is none,
+# nor is a number below 0, whose column would be no column of numbers
+_NEGATIVE = r"(?!-\d+(\.\d*)?([eE][+-]?\d+)?\Z)"
+_FORMULA = re.compile(f"(?s){_NEGATIVE}'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].")
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:

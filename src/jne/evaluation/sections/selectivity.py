@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -11,22 +10,17 @@ from numpy.typing import NDArray
 
 from jne.analysis import selectivity
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
-from jne.errors import InputError
 from jne.evaluation.claims import why_unclaimed
 from jne.evaluation.sections.base import Section, Tables, by_region, first_names
+from jne.evaluation.thumbnails import draw_rows, stimulus_images, without_images
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
-from jne.features.images import Images, open_images
-from jne.plots.style import short, subplots
+from jne.features.images import Images
+from jne.plots.style import qualitative, short, subplots
 from jne.utils.files import write_array
-from jne.utils.progress import say
 
 _MAX_NAMED = 8  # regions in a sentence
+_MOST_IN_LEGEND = 10
 _N_EXAMPLE_ROWS, _N_EXAMPLES = 8, 7  # clusters, images of each
-# Paul Tol's muted scheme, which colour-blind readers can tell apart
-_QUALITATIVE = (
-    "#332288", "#88CCEE", "#44AA99", "#117733", "#999933",
-    "#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777",
-)  # fmt: skip
 
 
 class Selectivity(Section):
@@ -80,13 +74,9 @@ class Selectivity(Section):
     def figures(self, data: SubjectData, tables: Tables) -> dict[str, Figure]:
         figures = {"mom": _mom_matrix(data, tables), "embedding": _embedding(data.clusters)}
         if "image" in tables["stimuli"]:
-            try:
-                figures["examples"] = draw_examples(
-                    tables["mom"], tables["stimuli"], _images(data, tables["stimuli"])
-                )
-            except (InputError, OSError) as error:
-                sentence = f"{data.name}: the report shows no example stimuli ({error})"
-                say(sentence, style="yellow", highlight=False)
+            with without_images(data.name, "example stimuli"):
+                images = stimulus_images(data.subject.nonlinear, tables["stimuli"])
+                figures["examples"] = draw_examples(tables["mom"], tables["stimuli"], images)
         return figures
 
     def write_files(self, data: SubjectData, folder: Path) -> dict[str, str]:
@@ -146,22 +136,6 @@ def _long_mom(mom: pd.DataFrame, clusters: Clusters) -> pd.DataFrame:
     )
 
 
-def _images(data: SubjectData, stimuli: pd.DataFrame) -> Images:
-    """The images of the test stimuli. Raises InputError where they cannot be found."""
-    run = data.subject.nonlinear
-    if run.images_path is None:
-        raise InputError("", f"the run in {run.path} did not record where its images are")
-    if not run.images_path.exists():
-        raise InputError("", f"the images of {run.path} are no longer at {run.images_path}")
-    images = open_images(run.images_path)
-    absent = sorted(set(stimuli["image"].astype(str)).difference(images.names))
-    if absent:
-        raise InputError(
-            "", f"{len(absent)} images are not in {run.images_path}, such as {absent[0]}"
-        )
-    return images
-
-
 def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
     regions, clusters = [WHOLE_BRAIN, *data.shown_rois], data.clusters.names
     preferred = tables["preferences"].query("preferred")
@@ -212,12 +186,11 @@ def _embedding(clusters: Clusters) -> Figure:
         layout="constrained",
     )
     panel = axes[0, 0]
-    few = len(clusters.names) <= len(_QUALITATIVE)
-    colours = matplotlib.colormaps["turbo"](np.linspace(0, 1, len(clusters.names)))
+    few = len(clusters.names) <= _MOST_IN_LEGEND
+    colours = qualitative(len(clusters.names))
     for k, name in enumerate(clusters.names):
         positions = clusters.embedding[clusters.label == k]
-        colour = _QUALITATIVE[k] if few else colours[k]
-        panel.plot(*positions.T, ".", ms=4, color=colour, label=short(name), rasterized=True)
+        panel.plot(*positions.T, ".", ms=4, color=colours[k], label=short(name), rasterized=True)
         if not few:
             centre = np.median(positions, axis=0)
             panel.text(*centre, str(k + 1), ha="center", va="center", fontsize=6)
@@ -245,26 +218,12 @@ def draw_examples(mom: pd.DataFrame, stimuli: pd.DataFrame, images: Images) -> F
     mom, stimuli: the tables of this section. Raises InputError where an image cannot be read.
     """
     whole = mom[mom["roi"] == WHOLE_BRAIN].sort_values("mom", ascending=False)
-    clusters = list(whole["cluster"])[:_N_EXAMPLE_ROWS]
-    figure, axes = subplots(
-        len(clusters),
-        _N_EXAMPLES,
-        figsize=(6.6, 0.2 + 0.92 * len(clusters)),
-        squeeze=False,
-        gridspec_kw={"wspace": 0.04, "hspace": 0.06},
-    )
-    number = {name: i for i, name in enumerate(images.names)}
-    for panel in axes.flat:
-        panel.set(xticks=[], yticks=[])
-        panel.spines[:].set_visible(False)
-    for row, cluster in zip(axes, clusters, strict=True):
+    rows = {}
+    for cluster in list(whole["cluster"])[:_N_EXAMPLE_ROWS]:
         members = stimuli[stimuli["cluster"] == cluster]
         position = members[["x", "y"]].to_numpy()
         distance = np.linalg.norm(position - np.median(position, axis=0), axis=1)
         nearest = members["image"].iloc[np.argsort(distance)].astype(str)
-        for panel, name in zip(row, nearest, strict=False):
-            image = images.read(number[name])
-            image.thumbnail((160, 160))
-            panel.imshow(image)
-        row[0].set_ylabel(short(cluster), rotation=0, ha="right", va="center")
-    return figure
+        names = list(nearest[:_N_EXAMPLES])
+        rows[cluster] = names + [""] * (_N_EXAMPLES - len(names))
+    return draw_rows(rows, images)
