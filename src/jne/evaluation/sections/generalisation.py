@@ -166,7 +166,7 @@ def _row(gain_in: NDArray[np.float64], gain_out: NDArray[np.float64]) -> dict[st
 def _errors(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
     """Spearman's correlation of JNE-SS and squared error over stimuli, by region and kind."""
     run, rows = data.subject.nonlinear, []
-    kinds = kinds_of(external.stimuli)
+    kinds = kinds_of(external.stimuli) or {OUT: np.arange(len(external.stimuli))}
     own = [run.array(name) for name in ("responses", "predictions", "deviation")]
     for region, chosen in by_region(data.analysed, data.rois):
         v = chosen.index.to_numpy()
