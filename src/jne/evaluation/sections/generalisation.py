@@ -251,6 +251,6 @@ def _figure(tables: Tables, rois: Sequence[str]) -> Figure:
         rho, rho_low, rho_high = (_rows(errors, names, kind)[column] for column in ends("rho"))
         right.hlines(y + shift, rho_low, rho_high, color=colour, lw=1)
         right.plot(rho, y + shift, "o", ms=3.5, color=colour)
-    right.set_yticks(y, [short(name, 20) for name in names])
+    right.set_yticks(y, ["all voxels", *(short(name, 20) for name in rois)])
     right.set(xlabel="Spearman of JNE-SS and squared error")
     return figure
