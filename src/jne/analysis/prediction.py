@@ -247,6 +247,29 @@ def fdr(p: NDArray) -> NDArray[np.float64]:
     return adjusted
 
 
+def holm(p: NDArray) -> NDArray[np.float64]:
+    """p adjusted by Holm's step-down method, over the tests that have a p.
+
+    Holm (1979). statsmodels has it, too, but collects garbage each time, which takes a tenth of a
+    second.
+
+    Parameters
+    ----------
+    p : (n,) array
+        NaN where a group was not tested; such groups do not count among the tests.
+
+    Returns
+    -------
+    (n,) array of float64
+        NaN stays NaN.
+    """
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is last
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1))
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
 def _check_shapes(responses: NDArray, predictions: NDArray) -> None:
     if responses.shape != predictions.shape or responses.ndim != 2:
         raise ValueError(

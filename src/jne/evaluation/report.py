@@ -190,7 +190,7 @@ def _section(
         "tables": _across(result) if len(subjects) > 1 else [],
         "subjects": blocks,
         "caveats": section.caveats(subjects, result.tables),
-        "files": list(result.tables),
+        "files": [name for name, table in result.tables.items() if len(table)],
         "others": list(files.get(section, {}).items()),
     }
 

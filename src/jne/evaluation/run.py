@@ -1,11 +1,10 @@
 """What a report writes to its folder and to MLflow."""
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -15,7 +14,7 @@ from jne.evaluation.report import Figures, Findings, Key, sentences
 from jne.evaluation.sections.base import Section, SectionResults, concat_subjects
 from jne.evaluation.subjects import Subject
 from jne.evaluation.voxels import SubjectData
-from jne.plots.style import STYLE, save
+from jne.plots.writers import figure_writer
 from jne.results.folder import RunFolder
 from jne.runs.session import open_session
 from jne.stages import Stages
@@ -23,6 +22,9 @@ from jne.tracking import TrackedRun
 from jne.utils.files import atomic_file, make_folder, write_json
 from jne.utils.progress import say, stage_progress
 from jne.utils.tables import write_large_table, write_table
+
+_FEW_SUBJECTS = 3
+"""Whose figures are written before other processes have started."""
 
 
 @contextmanager
@@ -94,26 +96,31 @@ class Report:
     def draw(self, subjects: Sequence[SubjectData], results: Sequence[SectionResults]) -> Figures:
         """All figures, as figures/SUBJECT_NAME.png and .pdf."""
         figures: dict[Key, dict[str, Path]] = {}
-        with matplotlib.rc_context(STYLE), stage_progress() as progress:
+        many = len(subjects) > _FEW_SUBJECTS
+        with stage_progress() as progress, figure_writer(DPI, in_processes=many) as write:
             task = progress.add_task("figures", total=len(results), unit="")
             for result in results:
                 section = result.section
                 progress.update(task, step=section.title)
                 if len(subjects) > 1:
                     drawn = section.figures_across(subjects, result.tables)
-                    figures[section, None] = self._save("all_subjects", drawn)
+                    figures[section, None] = self._write(write, "all_subjects", drawn)
                 for data in subjects:
                     drawn = section.figures(data, result.by_subject[data.name])
-                    figures[section, data.name] = self._save(data.file_name, drawn)
+                    figures[section, data.name] = self._write(write, data.file_name, drawn)
                 progress.advance(task)
+        for paths in figures.values():
+            for path in paths.values():
+                self.tracked.log_file(path, "figures")
         return figures
 
-    def _save(self, prefix: str, drawn: Mapping[str, Figure]) -> dict[str, Path]:
+    def _write(
+        self, write: Callable[[Figure, Path], None], prefix: str, drawn: Mapping[str, Figure]
+    ) -> dict[str, Path]:
         paths = {}
         for name, figure in drawn.items():
-            path = self._new(self.folder.figures / f"{prefix}_{name}.png")
-            paths[name] = save(figure, path, dpi=DPI, pdf=True)
-            self.tracked.log_file(path, "figures")
+            paths[name] = self._new(self.folder.figures / f"{prefix}_{name}.png")
+            write(figure, paths[name])
         return paths
 
     def _new(self, path: Path) -> Path:

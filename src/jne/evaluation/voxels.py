@@ -3,7 +3,6 @@
 N test stimuli, V voxels, C clusters of stimuli.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +11,11 @@ import numpy as np
 import pandas as pd
 from rich.progress import TaskID
 
-from jne.analysis import hierarchy, prediction, reliability, selectivity
+from jne.analysis import hierarchy, prediction, reliability
 from jne.analysis.selectivity import WHOLE_BRAIN, Clusters
 from jne.columns import baselines
 from jne.errors import InputError
+from jne.evaluation.clusters import stimulus_clusters
 from jne.evaluation.config import EvaluateConfig
 from jne.evaluation.external_test import ExternalTest, external_test
 from jne.evaluation.missing_variants import missing_variants
@@ -47,7 +47,7 @@ class SubjectData:
     rois: list[str]
     """The ROIs reported, in order: at most MAX_REPORTED, unless the config names more."""
     clusters: Clusters
-    """Clusters of the test stimuli; the same for subjects with the same test features."""
+    """Clusters of the test stimuli."""
     external: ExternalTest | None = None
     """How the encoder does on an external test set, where there is one."""
 
@@ -145,15 +145,12 @@ def voxel_tables(
     """
     stages = stages or Stages(config.stages)
     tables: list[SubjectData] = []
-    clusters: dict[str, Clusters] = {}  # by test set
     with stage_progress() as progress:
         for subject in subjects:
             task = progress.add_task(f"voxels of {subject.name}", total=100, unit="")
             run = subject.nonlinear
             rois = _chosen_rois(run, config)
-            test_set = hashlib.sha256(np.ascontiguousarray(run.array("features")).data).hexdigest()
-            if test_set not in clusters:
-                clusters[test_set] = _stimulus_clusters(run, config)
+            clusters = stimulus_clusters(run, config, stages)
             progress.update(task, completed=20)
 
             def advance(done: float, task: TaskID = task) -> None:
@@ -164,7 +161,7 @@ def voxel_tables(
             if external is not None:
                 voxels = voxels.assign(**external.columns)
             progress.update(task, completed=100)
-            tables.append(SubjectData(config, subject, voxels, rois, clusters[test_set], external))
+            tables.append(SubjectData(config, subject, voxels, rois, clusters, external))
     return tables
 
 
@@ -196,22 +193,6 @@ def _strongest(run: Results, rois: list[str]) -> list[str]:
     median = run.voxels.groupby("roi", observed=True)["jne"].median().reindex(rois)
     median[[roi in ROIS for roi in rois]] = np.inf
     return ordered(median.nlargest(MAX_REPORTED).index)
-
-
-def _stimulus_clusters(run: Results, config: EvaluateConfig) -> Clusters:
-    """The categories of the stimuli if asked for and present, else K-means on a t-SNE."""
-    settings = config.selectivity
-    categories = run.stimuli.get("category")
-    if settings.clusters == "categories" and categories is None:
-        raise InputError(
-            "selectivity.clusters",
-            f"the stimuli of {run.path} have no column `category`; choose tsne",
-            value="categories",
-        )
-    features = run.array("features")
-    if categories is not None and settings.clusters != "tsne" and categories.nunique() > 1:
-        return selectivity.cluster_categories(features, list(categories), config.seed)
-    return selectivity.cluster_features(features, settings.max_clusters, config.seed)
 
 
 def _voxel_table(

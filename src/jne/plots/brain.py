@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import PolyCollection
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_rgba_array
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from jne.columns import axis_label, find
 from jne.errors import InputError
@@ -31,6 +31,7 @@ from jne.plots.meshes import (
 from jne.plots.style import drawing, subplots
 
 _GREYS = (0.86, 0.72)  # gyri and sulci
+_PIXEL = 0.3  # mm; half of one in print at 200 dpi
 # The axis that points to the viewer, and the one that points up.
 _VIEWS = {
     "lateral": {"left": ((-1, 0, 0), (0, 0, 1)), "right": ((1, 0, 0), (0, 0, 1))},
@@ -186,7 +187,7 @@ def _draw_surface(
     for row, side in zip(_grid(axes, 2, _WIDTHS), HEMISPHERES, strict=True):
         at_vertex = on_surface(voxels, values, side, N_VERTICES[mesh])
         for panel, (view, directions) in zip(row, _VIEWS.items(), strict=True):
-            triangles, faces, light, grey = _visible_mesh(mesh, side, *directions[side])
+            picture, faces, light, grey = _visible_mesh(mesh, side, *directions[side])
             # A triangle shows the mean of its vertices that have a value.
             at_face = at_vertex[faces]
             count = np.isfinite(at_face).sum(axis=1)
@@ -194,17 +195,8 @@ def _draw_surface(
             shade = np.repeat(grey[:, None], 3, axis=1)
             visible = count > 0
             shade[visible] = colours(norm(total[visible] / count[visible]))[:, :3]
-            panel.add_collection(
-                PolyCollection(
-                    triangles,  # type: ignore[arg-type]  # an array is drawn faster than a list
-                    facecolors=shade * light[:, None],
-                    edgecolors="face",
-                    linewidths=0.15,
-                    rasterized=True,
-                )
-            )
-            panel.set_aspect("equal")
-            panel.autoscale_view()
+            rgba = np.array([*to_rgba_array(shade * light[:, None]), (1, 1, 1, 0)])
+            panel.imshow((255 * rgba).round().astype(np.uint8)[picture], origin="lower")
             panel.axis("off")
             if side == "left":
                 panel.set_title(view, loc="center", fontsize=8, fontweight="normal")
@@ -215,10 +207,11 @@ def _draw_surface(
 def _visible_mesh(
     mesh: str, side: str, toward: tuple[int, ...], up: tuple[int, ...]
 ) -> tuple[NDArray, NDArray, NDArray, NDArray]:
-    """The part of an inflated hemisphere that faces the viewer, from back to front.
+    """The part of an inflated hemisphere that faces the viewer, drawn once for all maps.
 
-    Returns T triangles in the plane of the picture (T, 3, 2), their vertices (T, 3), the light on
-    them and the grey of their gyrus or sulcus (T,).
+    Returns which of T triangles each pixel shows, T where none (height, width), from the bottom to
+    the top; the vertices of the triangles (T, 3), the light on them and the grey of their gyrus or
+    sulcus (T,).
     """
     points, faces = surface(mesh, side, "inflated")
     viewer, above = np.array(toward, dtype=float), np.array(up, dtype=float)
@@ -230,7 +223,22 @@ def _visible_mesh(
     front = front[np.argsort((corners[front].mean(axis=1)) @ viewer)]
     faces = faces[front]
     grey = np.where(sulcus(mesh, side)[faces].mean(axis=1) > 0.5, _GREYS[1], _GREYS[0])
-    return corners[front] @ plane, faces, 0.75 + 0.25 * facing[front], grey
+    return _rasterise(corners[front] @ plane), faces, 0.75 + 0.25 * facing[front], grey
+
+
+def _rasterise(triangles: NDArray) -> NDArray[np.int32]:
+    """Which of T triangles (T, 3, 2), in mm and from back to front, a pixel shows; T where none.
+
+    (height, width), with a margin of 5 %.
+    """
+    lowest, highest = triangles.min(axis=(0, 1)), triangles.max(axis=(0, 1))
+    margin = 0.05 * (highest - lowest)
+    width, height = np.ceil((highest - lowest + 2 * margin) / _PIXEL).astype(int).tolist()
+    picture = Image.new("I", (width, height), len(triangles))
+    pen = ImageDraw.Draw(picture)
+    for k, corners in enumerate(((triangles - lowest + margin) / _PIXEL).reshape(-1, 6).tolist()):
+        pen.polygon(corners, fill=k)
+    return np.array(picture)
 
 
 def _levels(voxels: pd.DataFrame, values: NDArray, space: dict[str, Any]) -> NDArray[np.int64]:

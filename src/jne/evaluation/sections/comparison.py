@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from statsmodels.stats.multitest import multipletests
 
 from jne.analysis import hierarchy
+from jne.analysis.prediction import holm
 from jne.analysis.reliability import correlation
 from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.evaluation.sections.base import Section, Tables, by_region
@@ -87,11 +87,7 @@ def _comparison(data: SubjectData) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
-    tested = table["p"].notna()
-    table["p_holm"] = np.nan
-    if tested.any():
-        table.loc[tested, "p_holm"] = multipletests(table.loc[tested, "p"], method="holm")[1]
-    return table
+    return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
 def _r2_scatter(data: SubjectData) -> Figure:

@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from jne.analysis.prediction import holm
 from jne.evaluation.sections.base import ALL_SUBJECTS, Section, Tables, p_text
 from jne.evaluation.sections.regions import (
     STEP_HEADINGS,
     Regions,
     clear_rises,
-    holm,
     measured_table,
     over_subjects,
     percent,
@@ -216,7 +216,7 @@ def _by_group(data: SubjectData, evidence: RegionEvidence, regions: Regions) -> 
             }
         )
     table = pd.DataFrame(content)
-    table["p_holm"] = table.groupby("level")["nonlinear_p"].transform(holm)
+    table["p_holm"] = table.groupby("level")["nonlinear_p"].transform(lambda p: holm(p.to_numpy()))
     first = ["level", "group", "n_voxels", _SHARE, f"{_SHARE}_low", f"{_SHARE}_high"]
     tested = ["nonlinear_z", "nonlinear_p", "p_holm", "n_nonlinear", "voxels_nonlinear"]
     others = table.columns.difference([*first, *tested], sort=False)

@@ -166,7 +166,7 @@ def _row(gain_in: NDArray[np.float64], gain_out: NDArray[np.float64]) -> dict[st
 def _errors(data: SubjectData, external: ExternalTest) -> pd.DataFrame:
     """Spearman's correlation of JNE-SS and squared error over stimuli, by region and kind."""
     run, rows = data.subject.nonlinear, []
-    kinds = kinds_of(external.stimuli)
+    kinds = kinds_of(external.stimuli) or {OUT: np.arange(len(external.stimuli))}
     own = [run.array(name) for name in ("responses", "predictions", "deviation")]
     for region, chosen in by_region(data.analysed, data.rois):
         v = chosen.index.to_numpy()
@@ -251,6 +251,6 @@ def _figure(tables: Tables, rois: Sequence[str]) -> Figure:
         rho, rho_low, rho_high = (_rows(errors, names, kind)[column] for column in ends("rho"))
         right.hlines(y + shift, rho_low, rho_high, color=colour, lw=1)
         right.plot(rho, y + shift, "o", ms=3.5, color=colour)
-    right.set_yticks(y, [short(name, 20) for name in names])
+    right.set_yticks(y, ["all voxels", *(short(name, 20) for name in rois)])
     right.set(xlabel="Spearman of JNE-SS and squared error")
     return figure

@@ -223,7 +223,7 @@ def _jne_by_region(data: SubjectData) -> Figure:
     figure, axes = subplots(
         2,
         len(levels),
-        figsize=(width + 0.7 * len(tiers), 4.2),
+        figsize=(width + 0.7 * len(tiers), 5.0),
         width_ratios=[width, 0.7 * len(tiers)][: len(levels)],
         sharex="col",
         sharey="row",
@@ -237,8 +237,9 @@ def _jne_by_region(data: SubjectData) -> Figure:
             panel.set_ylabel("")
     for panel, (_, names) in zip(axes[1], levels, strict=True):
         name_groups(panel, names)
-    for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):
-        panel.set_title(title)
+    if data.rois:
+        for panel, title in zip(axes[0], ("by ROI", "by tier"), strict=False):
+            panel.set_title(title)
     return figure
 
 

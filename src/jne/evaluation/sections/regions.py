@@ -10,7 +10,6 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from statsmodels.stats.multitest import multipletests
 
 from jne.analysis.contrast import Contrast, difference, quantile, slope
 from jne.analysis.random_effects import random_effects_mean
@@ -106,15 +105,6 @@ def _tiers(
 def rows(table: pd.DataFrame, level: str, name: str) -> pd.DataFrame:
     """The groups of a level that have the measure."""
     return table[(table["level"] == level) & table[name].notna()]
-
-
-def holm(p: pd.Series) -> pd.Series:
-    """Holm's correction over the groups that were tested."""
-    tested = p.notna()
-    if tested.any():
-        p = p.copy()
-        p[tested] = multipletests(p[tested], method="holm")[1]
-    return p
 
 
 def over_subjects(table: pd.DataFrame, keys: list[str], name: str) -> pd.DataFrame:

@@ -143,7 +143,7 @@ def _mom_matrix(data: SubjectData, tables: Tables) -> Figure:
     figure, axes = subplots(
         1,
         2,
-        figsize=(1.9 + 0.6 * len(regions), 1.2 + max(1.6, 0.17 * len(clusters))),
+        figsize=(max(3.6, 1.9 + 0.6 * len(regions)), 1.2 + max(1.6, 0.17 * len(clusters))),
         sharey=True,
         layout="constrained",
     )
