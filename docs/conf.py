@@ -50,8 +50,8 @@ numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR10"}
 numpydoc_validation_exclude = {  # their fields or methods have short docstrings of their own
-    r"\.(Clusters|Evidence|Features|HasResidualChain|Measurement|Prepared|ResidualLayer|Share|Source)$",
-    r"\.(JNERegressor|Results|Section)\b",
+    r"\.(Clusters|Evidence|Features|HasResidualChain|Measurement|Prepared|Share|Source)$",
+    r"\.(JNERegressor|ResidualLayer|Results|Section|SpaceEvidence|Switching)\b",
     r"\.MeasureJNE\.",  # Lightning documents its hooks
 }
 
