@@ -74,5 +74,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "abort_on_example_error": True,
     "image_srcset": ["2x"],
+    "ignore_repr_types": "matplotlib",  # what the last call on axes returns
     "min_reported_time": float("inf"),  # the time depends on the machine
 }

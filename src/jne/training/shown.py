@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
+from jne.analysis.evidence_spaces import INTERACTION
 from jne.columns import label, matching
 from jne.fitting.history import chosen_decays
 from jne.results.contents import regions_in_mlflow
@@ -119,7 +120,8 @@ def say_spaces(voxels: pd.DataFrame, regions: pd.DataFrame, of_all: pd.DataFrame
     whole = regions.iloc[-1]
     for name, (title, column) in _OF_SPACES.items():
         if name in of_all:
-            parts = ", ".join(f"{space} {_number(mean)}" for space, mean in of_all[name].items())
+            means = of_all[name].drop(INTERACTION, errors="ignore")  # linear: it has none
+            parts = ", ".join(f"{space} {_number(mean)}" for space, mean in means.items())
             rest = f"{label(column)} {_number(whole[column])}"
             say(f"{title}: {parts}; {rest} (docs/features.md)", soft_wrap=True)
     if "nonlinear_in" in voxels:
