@@ -64,12 +64,12 @@ ridge = RidgeCV(alphas=np.geomspace(1, 1e4, 9)).fit(X[train], y[train])
 #
 # The deviations of a space are the part of the sum that its columns have, so they add up.
 
-from jne import jacobian_deviation, jne
+import jne
 
-deviation = jacobian_deviation(encoder, X[test], variant=["l1"], spaces=spaces)
+deviation = jne.jacobian_deviation(encoder, X[test], variant=["l1"], spaces=spaces)
 print(sorted(deviation))
 print(f"{np.abs(deviation['l1_image'] + deviation['l1_caption'] - deviation['l1']).max():.1e}")
-jne_of = {name: jne(deviation[f"l1_{name}"]) for name in spaces}
+jne_of = {name: jne.jne(deviation[f"l1_{name}"]) for name in spaces}
 
 # %%
 # Is it in the responses?
@@ -78,9 +78,7 @@ jne_of = {name: jne(deviation[f"l1_{name}"]) for name in spaces}
 # An encoder also bends in a space where the voxel does not. On unseen responses the nonlinear part
 # of its prediction is split into the spaces and their interaction, and all are tested together.
 
-from jne import space_evidence
-
-evidence = space_evidence(
+evidence = jne.space_evidence(
     encoder, X[train], X[test], y[test], ridge=ridge.predict, spaces=spaces, y_train=y[train]
 )
 print(evidence)
@@ -96,9 +94,9 @@ for k, name in enumerate(kinds):
 # A gate adds the same direction to the Jacobian wherever it is open, so the six voxels of a gate
 # share one. The Jacobian of a product moves along both of its features.
 
-from jne import switching
-
-result = switching(encoder, X[test], {kinds[k]: np.flatnonzero(kind == k) for k in range(1, 4)}, 4)
+result = jne.switching(
+    encoder, X[test], {kinds[k]: np.flatnonzero(kind == k) for k in range(1, 4)}, 4
+)
 print(result)
 for name, share, ratio in zip(result.names, result.share, result.participation_ratio, strict=True):
     print(f"{name:12} shares {share.round(2)}, participation ratio {ratio:.1f}")
