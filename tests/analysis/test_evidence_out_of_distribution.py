@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from jne.analysis.evidence import LinearPart, evidence_of
+from jne.analysis.evidence import evidence_of
+from jne.analysis.linear_part import LinearPart
 
 N, D, V, H, N_OUT, N_COHORTS = 300, 24, 60, 100, 200, 200
 SETS = {"same": (1.0, 0.0), "wide": (1.6, 0.0), "shifted": (1.0, 0.6), "far": (1.0, 1.5)}
