@@ -50,8 +50,8 @@ numpydoc_class_members_toctree = False
 numpydoc_show_inherited_class_members = False
 numpydoc_validation_checks = {"GL08", "PR01", "PR02", "PR03", "PR10"}
 numpydoc_validation_exclude = {  # their fields or methods have short docstrings of their own
-    r"\.(Clusters|Evidence|Features|HasResidualChain|Measurement|Prepared|ResidualLayer|Share|Source)$",
-    r"\.(JNERegressor|Results|Section)\b",
+    r"\.(Clusters|Evidence|Features|HasResidualChain|Measurement|Prepared|Share|Source)$",
+    r"\.(JNERegressor|ResidualLayer|Results|Section|SpaceEvidence|Switching)\b",
     r"\.MeasureJNE\.",  # Lightning documents its hooks
 }
 
@@ -74,5 +74,6 @@ sphinx_gallery_conf = {
     "download_all_examples": False,
     "abort_on_example_error": True,
     "image_srcset": ["2x"],
+    "ignore_repr_types": "matplotlib",  # what the last call on axes returns
     "min_reported_time": float("inf"),  # the time depends on the machine
 }

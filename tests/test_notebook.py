@@ -175,11 +175,11 @@ def test_names_in_html_are_text(tmp_path):
 
 
 def test_a_measurement_shows_its_quartiles():
-    measured = jne.measure(torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.Tanh()),
+    measured = jne.measure(torch.nn.Sequential(torch.nn.Linear(4, 12), torch.nn.Tanh()),
                            torch.randn(30, 4))  # fmt: skip
     quartiles = np.quantile(measured.jne, [0.25, 0.5, 0.75])
     text, page = repr(measured), measured._repr_html_()
-    assert "30 stimuli, 9 voxels" in text
+    assert "30 stimuli, 12 voxels" in text
     for value in quartiles:
         assert f"{value:.3g}" in text
         assert f"{value:.3g}" in page
@@ -208,7 +208,7 @@ def test_the_bars_of_a_histogram_are_its_counts():
     ]
     counts, _ = np.histogram(values, 30)
     np.testing.assert_allclose(np.array(heights) / 70 * counts.max(), counts, atol=0.05)
-    assert histogram_svg(np.ones(3), "x") == ""
+    assert histogram_svg(np.ones(30), "x") == histogram_svg(np.arange(3), "x") == ""
 
 
 @pytest.mark.parametrize(("verbose", "bar"), [(1, True), (0, False)])

@@ -232,7 +232,7 @@ def test_what_the_reader_is_told(subjects, result):
                          "(p < 0.001).")  # fmt: skip
     _, unclear = findings[result.section, "subj02"]
     assert "rises from IVC to HVC" in unclear
-    assert "does not clearly change from PVC to IVC" in unclear
+    assert "does not clearly change from PVC to IVC (" in unclear
     (across,) = findings[result.section, None]
     assert "is nonlinear in the features (mean of 2 subjects), without an encoder" in across
     assert across.endswith("it rises clearly from PVC to IVC in 1 of 2, from IVC to HVC in 2 of 2.")

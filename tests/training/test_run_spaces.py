@@ -32,8 +32,11 @@ def overrides(tmp_path):
     return [*TINY, *data, f"data.features={{{spaces}}}"]
 
 
-def test_a_run_on_two_spaces(run_script, overrides, tmp_path):
+def test_a_run_on_two_spaces(run_script, overrides, tmp_path, capfd):
     (folder,) = run_script("train.py", *overrides, "baseline=[ridge,banded,partition]")
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("R²")]
+    assert len(lines) == 2
+    assert not any("interaction" in line for line in lines)  # linear fits have none
     run = Results(folder)
     assert run.feature_spaces == {"narrow": slice(0, 5), "wide": slice(5, 25)}
     assert run.array("features").shape[1] == 25

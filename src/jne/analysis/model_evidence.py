@@ -79,8 +79,8 @@ def space_evidence(
     y_test: ArrayLike,
     *,
     ridge: Callable[[NDArray], ArrayLike] | ArrayLike,
-    spaces: Mapping[str, slice],
     y_train: ArrayLike | None = None,
+    spaces: Mapping[str, slice],
 ) -> SpaceEvidence:
     """In which feature space is a model nonlinear, as unseen responses have it? Any model's.
 

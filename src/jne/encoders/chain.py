@@ -19,7 +19,7 @@ class ResidualLayer:
     """Acts on each element separately; `nn.Identity` where there is none."""
     skip: bool
     falloff: Tensor | None = None
-    """Of a first layer of radial units, (H,): c_k in activation(linear(x) - c |x|^2 / 2)."""
+    """Of a first layer of radial units, (H,): c_k in activation(linear(x) - c ||x||² / 2)."""
 
 
 def is_linear_layer(module: nn.Module) -> bool:

@@ -111,10 +111,27 @@ def draw(
     vmax: float,
     note: str = "",
 ) -> Figure:
-    """The same of any values (V,), from 0 to `vmax`, as a figure.
+    """Any values (V,) on a brain, from 0 to `vmax`, as a figure of its own.
 
-    voxels: a voxel table with positions. space: the shape and affine of a volume; None for a
-    surface. label: of the colour bar. cmap: of matplotlib. note: in the corner of the figure.
+    Parameters
+    ----------
+    voxels : DataFrame
+        A voxel table with positions, such as `Results.voxels`.
+    values : (V,) array
+    space : dict or None
+        The shape and affine of a volume, `Results.space`; None for a surface.
+    label : str
+        Of the colour bar; a unit in a second line.
+    cmap : str
+        A colour map of matplotlib.
+    vmax : float
+        The value at the top of the colour bar.
+    note : str
+        In the corner of the figure.
+
+    Returns
+    -------
+    Figure
     """
     figure, axes = subplots(figsize=_size(voxels, values, space), layout="constrained")
     draw_on(axes, voxels, values, space, label=label, cmap=cmap, vmax=vmax)
@@ -133,7 +150,7 @@ def draw_on(
     cmap: str,
     vmax: float,
 ) -> None:
-    """The same within axes."""
+    """What `draw` draws, within axes."""
     norm = Normalize(0, vmax)
     axes.axis("off")
     if "vertex" in voxels:

@@ -23,9 +23,9 @@ def plot_scatter(
 ) -> Axes:
     """A point per voxel, or a density of many, and the line on which both are equal.
 
-    `plot_scatter(linear, nonlinear)` draws the R2 of two runs; `plot_scatter(run, run,
-    ("r2_ridge", "r2"))` two measures of one. The title has Pearson's r and the number of voxels
-    that have both.
+    `plot_scatter(linear, nonlinear)` draws the R2 of two runs;
+    `plot_scatter(run, run, ("r2_ridge", "r2"))` two measures of one. The title has Pearson's r and
+    the number of voxels that have both.
 
     Parameters
     ----------

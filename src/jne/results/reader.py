@@ -104,8 +104,8 @@ class Results:
     def newest(cls, output: str | Path = "outputs", **chosen: object) -> Self:
         """The newest finished run below an output folder.
 
-        chosen: values of columns of `jne.list_runs`, as in `Results.newest(subject="subj01",
-        seed=1)`. Raises InputError where no run has them.
+        chosen: values of columns of `jne.list_runs`, as in
+        `Results.newest(subject="subj01", seed=1)`. Raises InputError where no run has them.
         """
         return cls(newest_run(output, chosen))
 

@@ -14,11 +14,11 @@ _VIEW = "jne"  # the key of the view of all training runs; the other keys begin 
 _WORKFLOW = "machine_learning"  # without it the UI opens on the tools for language models
 _DESCRIPTION = "mlflow.note.content"  # the tag that the UI shows at the top of a run's page
 _MAX_PICTURES = 6  # more would make the page slow
-_COLUMNS = [
+_COLUMNS = [  # what is compared first: a narrow window shows no more
+    *(f"metrics.`{name}`" for name in ("r2/mean", "jne/mean", "validated_share/all")),
+    *(f"metrics.`{name}`" for name in ("nonlinear_share/all", "r2/above_ridge")),
     *(f"params.`{name}`" for name in ("data", "subject", "features", "layer", "encoder")),
     *(f"params.`{name}`" for name in ("activation", "placement", "control", "seed")),
-    *(f"metrics.`{name}`" for name in ("r2/mean", "r2/above_ridge", "nonlinear_share/all")),
-    *(f"metrics.`{name}`" for name in ("validated_share/all", "jne/mean")),
     "attributes.`Duration`",
 ]
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _BINS, _WIDTH, _HEIGHT = 30, 300, 70  # of a histogram; in pixels
+_FEW = 10  # values, which the quartiles show as well as a histogram would
 
 
 def heading_html(title: str, note: str = "") -> str:
@@ -23,7 +24,8 @@ def table_html(table: Any) -> str:
 
 def image_html(png: bytes) -> str:
     """A picture, embedded."""
-    return f'<img src="data:image/png;base64,{b64encode(png).decode()}">'
+    source = f"data:image/png;base64,{b64encode(png).decode()}"
+    return f'<img src="{source}" style="max-width: 100%">'
 
 
 def summary_text(title: str, measures: Mapping[str, NDArray]) -> str:
@@ -37,13 +39,14 @@ def summary_text(title: str, measures: Mapping[str, NDArray]) -> str:
 
 def summary_html(title: str, measures: Mapping[str, NDArray]) -> str:
     """Quartiles of each measure (V,) over voxels, and a histogram of the first."""
-    head = "".join(f"<th>{name}</th>" for name in ("", "voxels", *_QUANTILES))
+    head = "".join(f"<th>{name}</th>" for name in ("", "n", *_QUANTILES))
+    right = '<tr style="text-align: right">'
     rows = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in _cells(values))}</tr>"
+        f"{right}<th>{escape(name)}</th><td>{'</td><td>'.join(_cells(values))}</td></tr>"
         for name, values in measures.items()
     )
     name, values = next(iter(measures.items()))
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
+    table = f"<table><thead>{right}{head}</tr></thead><tbody>{rows}</tbody></table>"
     return heading_html(title) + table + histogram_svg(values, name)
 
 
@@ -59,17 +62,17 @@ def _cells(values: NDArray) -> list[str]:
 
 
 def histogram_svg(values: NDArray, label: str) -> str:
-    """How many voxels have which value, (V,); empty where there are no two different ones."""
+    """How many voxels have which value, (V,); empty of few voxels, or of equal ones."""
     values = np.atleast_1d(values)
     finite = values[np.isfinite(values)]
-    if not len(finite) or np.ptp(finite) == 0:
+    if len(finite) < _FEW or np.ptp(finite) == 0:
         return ""
     counts, edges = np.histogram(finite, bins=_BINS)
     width = _WIDTH / _BINS
     bars = _bars(counts, width)
     texts = (
         (0, "start", f"{edges[0]:.3g}"),
-        (_WIDTH / 2, "middle", f"{label}, n = {len(finite)} voxels"),
+        (_WIDTH / 2, "middle", f"{label}, n = {len(finite)}"),
         (_WIDTH, "end", f"{edges[-1]:.3g}"),
     )
     captions = "".join(

@@ -164,12 +164,15 @@ def rise(table: pd.DataFrame, trends: pd.DataFrame, what: str) -> list[str]:
     clauses: dict[str, list[str]] = {}
     for _, row in table.iterrows():
         difference, low, high = (float(row[name]) for name in ends("difference"))
-        verb = "does not clearly change"
+        verb, by = "does not clearly change", "({})"
         if low > 0 or high < 0:
-            verb = "rises" if difference > 0 else "falls"
+            verb, by = "rises" if difference > 0 else "falls", "by {}"
+        points = (
+            f"{_whole_percent(difference)} percentage points "
+            f"[{_whole_percent(low)}, {_whole_percent(high)}]"
+        )
         clauses.setdefault(verb, []).append(
-            f"from {row['lower']} to {row['upper']} by {_whole_percent(difference)} percentage "
-            f"points [{_whole_percent(low)}, {_whole_percent(high)}]"
+            f"from {row['lower']} to {row['upper']} {by.format(points)}"
         )
     changes = [f"{verb} {' and '.join(where)}" for verb, where in clauses.items()]
     slopes = [

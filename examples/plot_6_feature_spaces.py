@@ -69,7 +69,8 @@ from jne import Results
 
 run = Results.newest(folder / "outputs")
 voxels = run.voxels.set_index("voxel")
-table = run.spaces.join(voxels["roi"].astype(str))
+table = run.spaces[["r2_split", "r2_unique"]].join(voxels["roi"].astype(str))
+table = table.drop("interaction", level="space")  # of nonlinear maps alone
 table.groupby(["roi", "space"], sort=False).mean().unstack().round(2)
 
 # %%

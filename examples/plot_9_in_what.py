@@ -136,12 +136,12 @@ for k, name in enumerate(kinds):
     mean = np.maximum(evidence.r2[of_kind], 0).mean(axis=0)
     panels[1].bar(np.arange(3) + 0.2 * k - 0.3, mean, 0.18, color=colours[k])
 panels[0].set(xlabel="JNE in the image", ylabel="JNE in the caption", title="the encoder")
-panels[0].legend(title="planted in", frameon=False)
 panels[1].set(ylabel="R² of the component alone", title="unseen responses")
 panels[1].set_xticks(range(3), evidence.components)
 panels[2].set(xlabel="direction", ylabel="share of the deviation", title="what switches")
-panels[2].set_ylim(0)
 panels[2].set_xticks(range(1, 5))
+panels[2].set_ylim(0)
+panels[0].legend(title="planted in", frameon=False)
 
 # %%
 # :doc:`/evidence` and :doc:`/switching` say how right these are.
