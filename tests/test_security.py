@@ -288,6 +288,10 @@ CALLS = {
     "encoders/__init__.py: build_encoder": "the section `encoder` of the config, and two sizes",
     "evaluation/external_test.py: _source": "the section `test` of the config; words of a run's "
     "own config are arguments, which are passed on as they are",
+    "data/nifti.py: read_stored": "the name of a package, isal, where it is installed",
+    "runs/feature_choices.py: __getitem__": "the names in the user's own choice of features; the "
+    "config is composed, not resolved",
+    "runs/help.py: keys_with_comments": "the user's own config, printed",
     "runs/experiment.py: write_experiment": "the overrides of a job of the user's sweep; the file "
     "is written, not resolved",
     "runs/experiment.py: _content": "the overrides of a job of the user's sweep, from its "

@@ -29,7 +29,6 @@ from jne.data.volume import Grid, regions_of
 from jne.data.voxel_table import check_voxel_table, shares_of_percent, with_numbers
 from jne.errors import InputError
 from jne.features.base import (
-    FeatureArrays,
     Features,
     InOrder,
     Layer,
@@ -40,11 +39,11 @@ from jne.features.base import (
 )
 from jne.features.images import Images
 from jne.features.pairing import check_one_order, rows_by_name
-from jne.features.spaces import check_names, joined, named
 from jne.utils.arrays import read_array
 from jne.utils.files import write_json
 from jne.utils.paths import Folder, UserPath
 from jne.utils.progress import say
+from jne.utils.spaces import FeatureArrays, check_names, joined, named
 from jne.utils.user_tables import read_user_table
 
 # Keys of data.features alone, and their values where there are none

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from jne.data.centring import LARGEST
 from jne.data.splits import check_split
 from jne.errors import InputError
-from jne.features.base import FeatureArrays
+from jne.utils.spaces import FeatureArrays
 
 if TYPE_CHECKING:
     from jne.data.prepared import Source

@@ -37,12 +37,11 @@ from jne.data.notes import NOTES, images_digest, noted
 from jne.data.source import Source
 from jne.data.voxel_table import check_voxel_table
 from jne.errors import InputError
-from jne.features.base import FeatureArrays
-from jne.features.spaces import joined
 from jne.utils.blocks import named_slices
 from jne.utils.files import atomic_folder, file_name, write_array, write_json
 from jne.utils.plain import read_json, regular_file
 from jne.utils.reading import reading
+from jne.utils.spaces import FeatureArrays, joined
 from jne.utils.tables import read_table, write_table
 
 _REPEATS = "repeats.npz"

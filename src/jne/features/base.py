@@ -11,10 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, SerializeAsAny, Wrap
 
 from jne.errors import InputError
 from jne.features.images import Images
-
-FeatureArrays = NDArray | dict[str, NDArray]
-"""Features (N, D) of one space; or of several, by their names."""
-
+from jne.utils.spaces import FeatureArrays
 
 InOrder = WrapSerializer(lambda spaces, plain: list(plain(spaces).items()))
 """Of a field with spaces by their names: their order, too, tells prepared folders apart."""

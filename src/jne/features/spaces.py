@@ -1,7 +1,7 @@
 """Feature spaces side by side: one matrix of features, in which each space has its columns."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from pydantic import SerializeAsAny, model_validator
 
 from jne.errors import InputError
-from jne.features.base import FeatureArrays, Features, InOrder, OwnFeatures
+from jne.features.base import Features, InOrder, OwnFeatures
 from jne.features.images import Images
-
-_NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)  # they become part of keys and metrics
+from jne.utils.spaces import FeatureArrays, check_names, named
 
 
 class FeatureSpaces(Features):
@@ -49,34 +48,3 @@ class FeatureSpaces(Features):
 
     def extract(self, images: Images | None, rows: NDArray[np.int64], n: int) -> NDArray:
         raise InputError("features", "these data take one feature space", value=self.name)
-
-
-def check_names(names: Iterable[str], key: str) -> None:
-    """Raise InputError, naming `key`, where a name is not one word of letters, digits, _ and -."""
-    for name in names:
-        if not _NAME.fullmatch(name):
-            raise InputError(key, f"the name of a feature space must be one word, found {name!r}")
-
-
-def named(name: str, features: FeatureArrays) -> dict[str, NDArray]:
-    """Features by the name of their space; of several layers NAME_layer_3 and so on."""
-    if isinstance(features, Mapping):
-        return {f"{name}_{layer}": array for layer, array in features.items()}
-    return {name: features}
-
-
-def joined(features: FeatureArrays) -> tuple[NDArray, dict[str, int] | None]:
-    """Features as one matrix (N, D), and the number of columns of each space, in their order.
-
-    None where there is one space. Raises InputError where spaces have other numbers of rows.
-    """
-    if not isinstance(features, Mapping):
-        return features, None
-    rows = {name: len(array) for name, array in features.items()}
-    if len(set(rows.values())) > 1:
-        listed = ", ".join(f"{name} of {n}" for name, n in rows.items())
-        raise InputError("data.features", f"spaces of different numbers of stimuli: {listed}")
-    matrix = np.concatenate(list(features.values()), axis=1)
-    if len(features) == 1:
-        return matrix, None
-    return matrix, {name: array.shape[1] for name, array in features.items()}

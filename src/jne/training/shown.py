@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 from rich.table import Table
 
-from jne.analysis.evidence_spaces import INTERACTION
 from jne.columns import label, matching
 from jne.fitting.history import chosen_decays
 from jne.results.contents import regions_in_mlflow

@@ -1,8 +1,16 @@
 """Feature spaces: which columns of the features (N, D) belong to which, by name."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from jne.errors import InputError
+
+FeatureArrays = NDArray | dict[str, NDArray]
+"""Features (N, D) of one space; or of several, by their names."""
+_NAME = re.compile(r"[A-Za-z_][\w-]*", re.ASCII)  # they become part of keys and metrics
 
 
 def check_spaces(spaces: Mapping[str, slice] | None, n_features: int) -> dict[str, slice]:
@@ -25,3 +33,34 @@ def check_spaces(spaces: Mapping[str, slice] | None, n_features: int) -> dict[st
     if checked and start < n_features:
         raise InputError("spaces", f"must cover all {n_features} features, but end at {start}")
     return checked
+
+
+def check_names(names: Iterable[str], key: str) -> None:
+    """Raise InputError, naming `key`, where a name is not one word of letters, digits, _ and -."""
+    for name in names:
+        if not _NAME.fullmatch(name):
+            raise InputError(key, f"the name of a feature space must be one word, found {name!r}")
+
+
+def named(name: str, features: FeatureArrays) -> dict[str, NDArray]:
+    """Features by the name of their space; of several layers NAME_layer_3 and so on."""
+    if isinstance(features, Mapping):
+        return {f"{name}_{layer}": array for layer, array in features.items()}
+    return {name: features}
+
+
+def joined(features: FeatureArrays) -> tuple[NDArray, dict[str, int] | None]:
+    """Features as one matrix (N, D), and the number of columns of each space, in their order.
+
+    None where there is one space. Raises InputError where spaces have other numbers of rows.
+    """
+    if not isinstance(features, Mapping):
+        return features, None
+    rows = {name: len(array) for name, array in features.items()}
+    if len(set(rows.values())) > 1:
+        listed = ", ".join(f"{name} of {n}" for name, n in rows.items())
+        raise InputError("data.features", f"spaces of different numbers of stimuli: {listed}")
+    matrix = np.concatenate(list(features.values()), axis=1)
+    if len(features) == 1:
+        return matrix, None
+    return matrix, {name: array.shape[1] for name, array in features.items()}
