@@ -93,7 +93,7 @@ def test_a_killed_training_is_one_run_with_every_point_once(
     counted = points(store, run.info.run_id)
     assert set(counted.values()) == {1}
     for name in ("val/loss", "trajectory/jne"):
-        assert {step for key, step in counted if key == name} == set(range(6))
+        assert {step for key, step in counted if key == name} == set(range(1, 7))
     assert len(run.inputs.dataset_inputs) == 1
     assert set(json.loads((folder / "summary.json").read_text())["metrics"]) <= set(
         run.data.metrics
@@ -116,7 +116,7 @@ def test_a_run_whose_store_was_replaced_has_its_whole_curves_in_the_new_one(
     second = status(only_run(tmp_path))["mlflow_run_id"]
     assert first != second
     counted = points(f"sqlite:///{other}", second)
-    assert {step for key, step in counted if key == "val/loss"} == set(range(6))
+    assert {step for key, step in counted if key == "val/loss"} == set(range(1, 7))
     assert set(counted.values()) == {1}
 
 

@@ -37,8 +37,7 @@ def test_a_layer_of_no_features_is_refused(tmp_path):
                                  "transpose_features=true"])  # fmt: skip
 def test_keys_of_an_array_of_features_are_refused_beside_images(tmp_path, key):
     sentence = refused(tmp_path, *ARRAYS, "data.images=pictures", *CLIP, f"data.{key}")
-    name, value = key.split("=")
-    assert sentence.startswith(f"data.{name}={value.replace('true', 'True')}: has no effect on")
+    assert sentence.startswith(f"data.{key}: has no effect on")
 
 
 @pytest.mark.runs
