@@ -1,6 +1,6 @@
 """Extracted features on disk.
 
-One folder per model, weights, preprocessing, pooling and set of images:
+One folder per model, weights, preprocessing, pooling (with cells: the grid) and set of images:
 
     features.npy  (n_images, L, D), or (n_images, D_0 + ... + D_last) where layers differ in width
     done.npy      (n_images,) bool: which images have their features in features.npy

@@ -6,26 +6,27 @@ n images, L layers, D_k features of layer k.
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from jne.errors import InputError
 from jne.features.base import Features, not_given
 from jne.features.cache import filled_cache
 from jne.features.images import Images
-from jne.features.towers import Tower
+from jne.features.towers import Pooling, Tower
 from jne.utils.paths import UserPath
 from jne.utils.progress import stage_progress
+from jne.utils.spaces import FeatureArrays, cell_names, named
 
 
 class ExtractedFeatures(Features):
@@ -38,6 +39,11 @@ class ExtractedFeatures(Features):
     """Height and width in pixels of the images that enter the model. None: the model's own."""
     pooling: Literal["class", "mean"]
     """The class token, or the mean of the patches; for a network of stages always the mean."""
+    tokens: Literal["class", "patches"] | None = Field(default=None, exclude_if=not_given)
+    """patches: a feature space for each cell of a grid over the image, the mean of its patches.
+    class or None: one space, as `pooling` says."""
+    grid: int | None = Field(default=None, ge=2, le=7, exclude_if=not_given)
+    """g, with patches: the grid has g x g cells. None: 2."""
     dtype: Literal["float16", "float32"]
     """Of the features on disk."""
     # These say how features are computed, not what they are: they are excluded from the settings
@@ -45,6 +51,41 @@ class ExtractedFeatures(Features):
     batch_size: int = Field(ge=1, exclude=True)
     device: Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?)$", exclude=True)]
     cache: UserPath = Field(exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, keys: dict[str, Any]) -> dict[str, Any]:
+        """What is written out and what is left to a default have the same digest."""
+        tokens = keys.get("tokens")
+        if tokens == "patches" and keys.get("grid") is None:
+            return keys | {"grid": 2}
+        return keys | {"tokens": None} if tokens == "class" else keys
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> "ExtractedFeatures":
+        if self.grid is not None and self.tokens is None:
+            raise InputError(
+                "grid", "has no effect without tokens=patches; leave it out", self.grid
+            )
+        if self.tokens is not None and self.pooling == "mean":
+            raise InputError("pooling", "has no effect with tokens=patches; leave it out", "mean")
+        return self
+
+    @property
+    def token_pooling(self) -> Pooling:
+        """How the tokens of a transformer become the features of a layer."""
+        return self.pooling if self.grid is None else self.grid
+
+    def each(self, extract: Callable[[Features], NDArray]) -> FeatureArrays:
+        features = super().each(extract)
+        if self.grid is None:
+            return features
+        if not isinstance(features, dict):
+            return _by_cell(features, self.grid)
+        arrays: dict[str, NDArray] = {}
+        for layer, array in features.items():
+            arrays |= named(layer, _by_cell(array, self.grid))
+        return arrays
 
     def input_files(self) -> list[Path]:
         return [self.checkpoint] if self.checkpoint is not None else []
@@ -101,7 +142,7 @@ class ExtractedFeatures(Features):
         try:
             yield
         except (RuntimeError, AssertionError, ValueError, TypeError, ArithmeticError) as error:
-            if self.image_size is None:
+            if self.image_size is None or isinstance(error, InputError):
                 raise
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise InputError(
@@ -145,3 +186,8 @@ class ExtractedFeatures(Features):
                     features = torch.cat(tower.pooled(pixels), dim=1)
                 yield batch, features.float().cpu().numpy()
                 progress.update(task, advance=len(batch))
+
+
+def _by_cell(features: NDArray, grid: int) -> dict[str, NDArray]:
+    """Features (N, grid * grid * D) of cells, row after row, as arrays (N, D) by their names."""
+    return dict(zip(cell_names(grid), np.split(features, grid**2, axis=1), strict=True))

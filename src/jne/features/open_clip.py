@@ -61,7 +61,7 @@ class OpenClip(ExtractedFeatures):
             visual,
             image_transform_v2(PreprocessCfg(**preprocessing), is_train=False),
             preprocessing,
-            self.pooling,
+            self.token_pooling,
             blocks,
             n_prefix=1,
             batch_first=visual.transformer.batch_first,

@@ -19,6 +19,7 @@ class Timm(ExtractedFeatures):
     def load(self) -> Tower:
         import timm  # takes seconds
         from timm.data import create_transform, resolve_model_data_config
+        from timm.layers import HybridEmbed, PatchEmbed
 
         if not timm.is_model(self.model):
             raise unknown_model(self.model, timm.list_models())
@@ -37,14 +38,26 @@ class Timm(ExtractedFeatures):
         transform = create_transform(**preprocessing, is_training=False)
         blocks: Any = getattr(model, "blocks", None)
         # An EfficientNet also has blocks. Only a model of tokens knows how many come first.
-        if blocks is None or not hasattr(model, "num_prefix_tokens"):
+        of_tokens = blocks is not None and hasattr(model, "num_prefix_tokens")
+        # The patches of timm's own embeddings are row after row; those of others need not be.
+        embedding = getattr(model, "patch_embed", None)
+        in_rows = of_tokens and isinstance(embedding, PatchEmbed | HybridEmbed)
+        if self.tokens is not None and not in_rows:
+            raise InputError(
+                "features.tokens",
+                f"{self.model} has no patch tokens in rows over the image; leave it out, or choose "
+                "a vision transformer",
+                value="patches",
+            )
+        if not of_tokens:
             return Stages(model, transform, preprocessing, "mean")
-        if self.pooling == "class" and getattr(model, "cls_token", None) is None:
+        pooling = self.token_pooling
+        if pooling == "class" and getattr(model, "cls_token", None) is None:
             raise InputError(
                 "features.pooling", f"{self.model} has no class token; choose mean", value="class"
             )
         return Transformer(
-            model, transform, preprocessing, self.pooling, blocks, model.num_prefix_tokens
+            model, transform, preprocessing, pooling, blocks, model.num_prefix_tokens
         )
 
     def _resized(self, model: Any, image_size: int) -> Any:

@@ -4,6 +4,7 @@ n images, L layers, D_k features of layer k.
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,12 @@ from typing import Any, ClassVar, Literal
 
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from jne.errors import InputError
+
+Pooling = Literal["class", "mean"] | int
+"""The class token; the mean of the patches; or g, their means in the cells of a g x g grid."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +29,7 @@ class Tower(ABC):
     """From an image to what the model takes."""
     preprocessing: dict[str, Any]
     """What `transform` does, as JSON values."""
-    pooling: Literal["class", "mean"]
+    pooling: Pooling
     """How a layer becomes one vector."""
 
     layer_0: ClassVar[str]
@@ -57,15 +64,23 @@ class Transformer(Tower):
     layer_0 = "the embedding"
 
     def pooled(self, pixels: Tensor) -> list[Tensor]:
-        """The class token of each layer, or the mean of its patches."""
+        """The class token of each layer, the mean of its patches, or their means in g x g cells.
+
+        Cells are row after row, each with all its features: D_k is g x g times the layer's width.
+        Raises InputError where the patches make no map of g x g cells.
+        """
         layers: list[Tensor] = []
 
         def keep(tokens: Tensor) -> None:
             tokens = tokens if self.batch_first else tokens.transpose(0, 1)  # (n, n_tokens, D)
             if self.pooling == "class":
                 layers.append(tokens[:, 0])
+                return
+            patches = tokens[:, self.n_prefix :]
+            if self.pooling == "mean":
+                layers.append(patches.mean(dim=1))
             else:
-                layers.append(tokens[:, self.n_prefix :].mean(dim=1))
+                layers.append(_cells(patches, self.pooling))
 
         hooks = [self.blocks[0].register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))]
         hooks += [
@@ -78,6 +93,22 @@ class Transformer(Tower):
             for hook in hooks:
                 hook.remove()
         return layers
+
+
+def _cells(patches: Tensor, grid: int) -> Tensor:
+    """Means (n, grid * grid * D) of patches in cells, which share a patch where sides do not fit.
+
+    patches: (n, side * side, D), row after row.
+    """
+    side = math.isqrt(patches.shape[1])
+    if patches.ndim != 3 or side**2 != patches.shape[1]:
+        raise InputError(
+            "features.tokens", "this model's patches make no square map", value="patches"
+        )
+    if side < grid:
+        raise InputError("features.grid", f"this model has {side} x {side} patches", value=grid)
+    maps = patches.transpose(1, 2).unflatten(2, (side, side))
+    return adaptive_avg_pool2d(maps, grid).flatten(2).transpose(1, 2).flatten(1)
 
 
 @dataclass(frozen=True)

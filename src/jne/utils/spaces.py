@@ -1,5 +1,6 @@
 """Feature spaces: which columns of the features (N, D) belong to which, by name."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 
@@ -47,6 +48,18 @@ def named(name: str, features: FeatureArrays) -> dict[str, NDArray]:
     if isinstance(features, Mapping):
         return {f"{name}_{layer}": array for layer, array in features.items()}
     return {name: features}
+
+
+def cell_names(grid: int) -> list[str]:
+    """The spaces of the cells of a grid over an image, `cell_ROW_COLUMN` from 1, row after row."""
+    return [f"cell_{row + 1}_{column + 1}" for row in range(grid) for column in range(grid)]
+
+
+def grid_of(names: Iterable[str]) -> int | None:
+    """How many rows and columns the grid has whose cells are these spaces; None for others."""
+    names = list(names)
+    grid = math.isqrt(len(names))
+    return grid if grid > 1 and names == cell_names(grid) else None
 
 
 def joined(features: FeatureArrays) -> tuple[NDArray, dict[str, int] | None]:
