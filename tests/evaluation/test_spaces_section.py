@@ -13,6 +13,7 @@ from jne.evaluation.voxels import voxel_tables
 from jne.plots.style import STYLE
 from jne.results import Results
 from jne.results.spaces import write_spaces
+from jne.utils.spaces import cell_names
 from jne.utils.tables import write_table
 
 SPACES = {"clip": slice(0, 2), "depth": slice(2, 6)}
@@ -138,6 +139,30 @@ def test_the_bars_of_a_region_are_its_parts(subjects, result):
     np.testing.assert_allclose(bars(counted, 1), [(0, 0.6), (0.6, 0.2)])
     np.testing.assert_allclose(bars(deviation, 0), [(0, 0.25), (0.25, 0.75)], atol=1e-5)
     np.testing.assert_allclose(bars(r2, 1), [(0, 0.17), (0, -0.02)])
+
+
+def test_of_cells_the_image_is_drawn_in_place_of_bars(folder, tmp_path):
+    run = write_run(folder / "cells")
+    whole, at = run.voxels["mean_deviation"].to_numpy(), np.arange(N_VOXELS)
+    parts = np.array([[0.1, 0.2], [0.3, 0.4]])
+    parts = np.where(at[:, None] < 5, parts.ravel(), parts.T.ravel())  # V1; others
+    columns = slice(0, 1), slice(1, 2), slice(2, 3), slice(3, 6)
+    cells = dict(zip(cell_names(2), columns, strict=True))
+    measured = {name: {"mean_deviation": whole * parts[:, k]} for k, name in enumerate(cells)}
+    write_spaces(run.path, run.voxels, cells, measured)
+    (data,) = tables_of(folder, Results(run.path))
+    (result,) = evaluate_sections([FeatureSpaces()], [data])
+    with rc_context(STYLE):
+        figures = FeatureSpaces().figures(data, result.by_subject["subj01"])
+    assert list(figures) == ["feature_spaces_cells"]
+    *panels, _ = figures["feature_spaces_cells"].axes
+    assert [panel.get_title("left") for panel in panels] == ["all voxels", "V1", "V2", "EBA"]
+    for panel, expected in zip(
+        panels[1:3], ([[0.1, 0.2], [0.3, 0.4]], [[0.1, 0.3], [0.2, 0.4]]), strict=True
+    ):
+        np.testing.assert_allclose(panel.images[0].get_array(), expected, atol=1e-5)
+    assert panels[0].get_ylabel().replace("\n", " ") == "share of the mean deviation"
+    build_page([data], [result], {}, {}, tmp_path)
 
 
 def test_without_evidence_the_deviation_alone(folder):

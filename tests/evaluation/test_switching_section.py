@@ -22,6 +22,7 @@ from jne.plots.style import STYLE
 from jne.results import Results
 from jne.results.spaces import write_spaces
 from jne.utils.files import write_json
+from jne.utils.spaces import cell_names
 
 NONLINEAR = {"V1": 0.0, "V2": 1.5, "EBA": 1.5}
 MEMBERS = {"V2": np.arange(5, 10), "EBA": np.arange(10, 15)}
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 def with_images(folder):
     images = folder / "images"
-    images.mkdir()
+    images.mkdir(parents=True)
     for i in range(N_STIMULI):
         Image.new("RGB", (20, 10), (8 * i, 0, 0)).save(images / f"{i:02d}.png")
     return images
@@ -159,6 +160,35 @@ def test_images_of_the_ends_are_drawn_from_the_lowest_to_the_highest(data, table
     loadings = tables["switching_loadings"].query("roi == 'V2' and direction == 1")["loading"]
     order = list(np.argsort(loadings.to_numpy()))
     assert drawn == [*order[:4], None, *order[-4:]]
+
+
+def test_of_cells_the_deviation_of_each_stimulus_is_drawn_over_its_image(folder):
+    images = with_images(folder / "cells")
+    run = write_run(folder / "cells" / "run", stimuli=PROPERTIES, images=images)
+    run, _ = with_evidence(run, NONLINEAR)
+    columns = slice(0, 1), slice(1, 3), slice(3, 4), slice(4, 6)
+    cells = dict(zip(cell_names(2), columns, strict=True))
+    write_spaces(run.path, run.voxels, cells, {})
+    data = of_runs(folder, Results(run.path))
+    tables = Switches().tables(data)
+    j = jacobians(data.subject.nonlinear, switching_regions(data)["EBA"])
+    deviation = np.abs(j - j.mean(axis=0)).sum(axis=1)  # over voxels
+    ends = tables["switching_ends"].query("roi == 'EBA' and direction == 1")
+    number = ends["stimulus"].str[1:].astype(int).to_numpy()
+    for name, of_cell in cells.items():
+        expected = deviation[:, of_cell].sum(axis=1) / deviation.sum(axis=1)
+        np.testing.assert_allclose(ends[name], expected[number], rtol=1e-4)
+    with rc_context(STYLE):
+        figure = Switches().figures(data, tables)["switching_cells"]
+    *panels, bar = figure.axes
+    assert len(panels) == 2 * 9
+    assert bar.get_ylabel() == "share of deviation"
+    picture, over = panels[9].images
+    assert picture.get_size() == (10, 20)
+    assert over.get_extent() == [4.5, 14.5, 9.5, -0.5]  # the square at the centre
+    assert panels[9].get_xlim() == (-0.5, 19.5)
+    lowest = ends.query("end == 'lowest' and rank == 1")[cell_names(2)]
+    np.testing.assert_allclose(over.get_array().ravel(), lowest.to_numpy()[0])
 
 
 def test_without_evidence_and_in_linear_regions_there_is_no_section(folder, tmp_path):

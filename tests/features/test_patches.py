@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from PIL import Image
 from tiny_models import N, clip, vit
 
+from jne import Results
 from jne.errors import InputError
 from jne.features import FeatureSpaces
 from jne.features.images import open_images
@@ -169,19 +169,32 @@ def test_names_of_cells_say_which_grid_it_is():
 
 
 @pytest.mark.runs
-def test_a_run_on_the_cells_of_its_images(run_train, tmp_path):
+def test_a_run_finds_the_cell_in_which_voxels_are_nonlinear(run_script, tmp_path):
+    """Three voxels are of the brightness, top left, without its sign; three of it bottom right."""
     rng = np.random.default_rng(0)
-    (tmp_path / "in" / "images").mkdir(parents=True)
-    for k in range(30):
-        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / "in" / "images" / f"{k:02d}.png")
-    np.save(tmp_path / "in" / "y.npy", rng.normal(size=(30, 5)))
-    data = ["data=arrays", f"data.root={tmp_path / 'in'}", "data.images=images"]
+    n, folder = 500, tmp_path / "in"
+    (folder / "images").mkdir(parents=True)
+    quadrants = rng.uniform(-1, 1, (n, 2, 2))
+    for k, pixels in enumerate(np.kron(128 + 120 * quadrants, np.ones((16, 16)))):
+        Image.fromarray(pixels.astype(np.uint8)).convert("RGB").save(
+            folder / "images" / f"{k:03d}.png"
+        )
+    nonlinear = np.abs(np.repeat(quadrants[:, [0, 1], [0, 1]], 3, axis=1))
+    linear = quadrants.reshape(n, 4) @ rng.normal(size=(4, 6))
+    responses = 3 * nonlinear + linear + 0.3 * rng.normal(size=(n, 6))
+    np.save(folder / "y.npy", responses.astype(np.float32))
+    data = ["data=arrays", f"data.root={folder}", "data.images=images", "data.responses=y.npy"]
     model = ["features=timm", "features.model=test_vit", "features.pretrained=false"]
-    settings = [*data, "data.responses=y.npy", *model, "features.image_size=32"]
-    (folder,) = run_train(*settings, "features.tokens=patches")
-    widths = json.loads((folder / "feature_spaces.json").read_text())
-    assert widths == dict.fromkeys(cell_names(2), 64)
-    assert OmegaConf.load(folder / "config.yaml").features.tokens == "patches"
+    settings = [*data, *model, "features.image_size=32", "features.layer=0", "encoder=kernel"]
+    test = f"data.n_test={n // 2}"
+    (path,) = run_script("train.py", *settings, test, "features.tokens=patches")
+    run = Results(path)
+    assert run.feature_spaces == {
+        name: slice(64 * k, 64 * (k + 1)) for k, name in enumerate(cell_names(2))
+    }
+    assert run.config["features"]["tokens"] == "patches"
+    assert list(run.voxels["nonlinear_in"]) == ["cell_1_1"] * 3 + ["cell_2_2"] * 3
+    parts = run.spaces["mean_deviation"].unstack()[cell_names(2)]
+    assert list(parts.idxmax(axis=1)) == ["cell_1_1"] * 3 + ["cell_2_2"] * 3
     with pytest.raises(SystemExit, match=r"^error: features.grid=2: has no effect without tokens"):
-        run_train(*settings, "features.grid=2")
+        run_script("train.py", *settings, "features.grid=2")

@@ -12,9 +12,10 @@ from jne.analysis.selectivity import WHOLE_BRAIN
 from jne.errors import keys_below
 from jne.evaluation.claims import why_unclaimed
 from jne.evaluation.voxels import SubjectData
-from jne.jacobian import SETTINGS
+from jne.jacobian import SETTINGS, jacobian_deviation
 from jne.jacobian.switching import FEWEST_STIMULI, Switching, switching
 from jne.results import Results
+from jne.utils.spaces import grid_of
 
 N_DIRECTIONS = 3
 MIN_NONLINEAR = 3
@@ -37,6 +38,9 @@ class RegionSwitching:
     none."""
     others: str
     """What these encoders are."""
+    by_cell: dict[str, NDArray[np.float64]]
+    """By cell of the image, (R, n): the share of each stimulus's deviation that lies in it, summed
+    over the region's voxels. Empty where the run's feature spaces are not cells."""
 
 
 def switching_regions(data: SubjectData) -> dict[str, NDArray[np.int64]]:
@@ -93,7 +97,10 @@ def region_switching(data: SubjectData) -> RegionSwitching | None:
         agreement = np.mean([first.agreement(other) for other in others], axis=0)
     n_voxels = {roi: len(members) for roi, members in regions.items()}
     kind = f"{'fold' if run.n_folds > 1 else 'seed'}{'s' if len(others) > 1 else ''}"
-    return RegionSwitching(first, rows, n_voxels, agreement, f"{len(others)} other {kind}")
+    by_cell: dict[str, NDArray[np.float64]] = {}
+    if grid_of(run.feature_spaces or ()):
+        by_cell = _by_space(run, rows, outputs, data)
+    return RegionSwitching(first, rows, n_voxels, agreement, f"{len(others)} other {kind}", by_cell)
 
 
 def _some(rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -118,14 +125,41 @@ def _switching(
         )
 
 
+def _by_space(
+    run: Results, rows: NDArray[np.int64], outputs: Mapping[str, NDArray], data: SubjectData
+) -> dict[str, NDArray[np.float64]]:
+    """(R, n) by feature space: its part of the first encoder's deviations (L1), as shares."""
+    encoder, x = run.encoder(data.config.trust, 1), np.array(run.array("features")[rows])
+    spaces, jacobian = run.feature_spaces or {}, data.config.jacobian
+    regions = []
+    for voxels in outputs.values():
+        with keys_below("jacobian", SETTINGS):
+            deviation = jacobian_deviation(
+                encoder,
+                x,
+                variant=["l1"],
+                voxels=voxels,
+                device=jacobian.device,
+                max_memory_gb=jacobian.max_memory_gb,
+                spaces=spaces,
+            )
+        sums = {name: array.sum(axis=1, dtype=np.float64) for name, array in deviation.items()}
+        regions.append({name: sums[f"l1_{name}"] / sums["l1"] for name in spaces})
+    return {name: np.stack([shares[name] for shares in regions]) for name in spaces}
+
+
 def loadings_table(switched: RegionSwitching, stimuli: pd.DataFrame) -> pd.DataFrame:
-    """A row per region, direction and stimulus: its loading. stimuli: of the run, all of them."""
+    """A row per region, direction and stimulus: its loading, and its deviation's shares by cell.
+
+    stimuli: of the run, all of them.
+    """
     rows = stimuli.iloc[switched.rows]
     columns = [name for name in ("stimulus", "category", "image") if name in stimuli]
     parts = []
     for r, roi in enumerate(switched.switching.names):
         for k in range(switched.switching.share.shape[1]):
             part = rows[columns].assign(roi=roi, direction=k + 1)
-            parts.append(part.assign(loading=switched.switching.loadings[r, :, k]))
+            shares = {name: share[r] for name, share in switched.by_cell.items()}
+            parts.append(part.assign(loading=switched.switching.loadings[r, :, k], **shares))
     table = pd.concat(parts, ignore_index=True)
-    return table[["roi", "direction", *columns, "loading"]]
+    return table[["roi", "direction", *columns, "loading", *switched.by_cell]]

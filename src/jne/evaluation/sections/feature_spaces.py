@@ -13,9 +13,11 @@ from jne.analysis.evidence import RATE
 from jne.analysis.evidence_spaces import INTERACTION
 from jne.analysis.hierarchy import MIN_VOXELS
 from jne.evaluation.sections.base import Section, Tables
+from jne.evaluation.sections.cells_figure import MAX_REGIONS, draw_cells
 from jne.evaluation.sections.regions import regions_of
 from jne.evaluation.voxels import MAX_SHOWN, SubjectData
 from jne.plots.style import qualitative, short, subplots
+from jne.utils.spaces import grid_of
 
 _COUNTED = "voxels_nonlinear"
 _BARS = {
@@ -36,8 +38,15 @@ class FeatureSpaces(Section):
         "several together; the rest of a bar's row is linear, for all that is known), what part of "
         "the mean deviation of the Jacobians lies in the features of each space, and the parts of "
         "the R² of banded ridge regression.",
+        "feature_spaces_cells": "By region and cell of the image as it enters the model: the share "
+        "of voxels that are nonlinear in the cell alone, the cell's part of the mean deviation of "
+        "the Jacobians, and of the R² of banded ridge regression. What attention has brought into "
+        "a cell from others counts where it was brought.",
     }
-    regional: Mapping[str, int] = {"feature_spaces": MAX_SHOWN}
+    regional: Mapping[str, int] = {
+        "feature_spaces": MAX_SHOWN,
+        "feature_spaces_cells": MAX_REGIONS,
+    }
     headings: Mapping[str, str] = {
         "space": "feature space",
         "n_voxels": "voxels",
@@ -103,6 +112,10 @@ class FeatureSpaces(Section):
             | (table["level"] == "brain")
         ]
         bars = [name for name in _BARS if name in table and table[name].notna().any()]
+        grid = grid_of(data.subject.nonlinear.feature_spaces or ())
+        if grid and bars:
+            measures = {name: _BARS[name] for name in bars}
+            return {"feature_spaces_cells": draw_cells(table, measures, grid)}
         return {"feature_spaces": _draw(table, bars)} if bars else {}
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from jne.errors import InputError
 from jne.evaluation.sections.base import Section, Tables
@@ -13,6 +14,7 @@ from jne.evaluation.thumbnails import draw_rows, stimulus_images, without_images
 from jne.evaluation.voxels import SubjectData
 from jne.plots.style import qualitative, short, subplots
 from jne.utils.progress import say
+from jne.utils.spaces import cell_names, grid_of
 
 _N_ENDS = 6  # stimuli at an end, in the table
 _N_DRAWN = 4
@@ -31,6 +33,9 @@ class Switches(Section):
         "switching_ends": "The stimuli with the lowest (left) and the highest loadings (right) on "
         "each direction: those at which the response's slope along the direction is farthest from "
         "its mean over stimuli.",
+        "switching_cells": "The ends of the first direction again, and where in the image the "
+        "deviation of each stimulus's Jacobians comes from: its share by cell, over the square at "
+        "the centre that the model sees.",
     }
     headings: Mapping[str, str] = {
         "n_voxels": "voxels",
@@ -102,6 +107,12 @@ class Switches(Section):
             with without_images(data.name, "stimuli at the ends of what switches"):
                 images = stimulus_images(data.subject.nonlinear, ends)
                 figures["switching_ends"] = draw_rows(_image_rows(ends), images)
+                grid = grid_of(data.subject.nonlinear.feature_spaces or ())
+                if grid:
+                    first = ends[ends["direction"] == 1]
+                    figures["switching_cells"] = draw_rows(
+                        _image_rows(first), images, _cells(first, grid), "share of deviation"
+                    )
         return figures
 
     def findings(self, data: SubjectData, tables: Tables) -> list[str]:
@@ -205,8 +216,21 @@ def _image_rows(ends: pd.DataFrame) -> dict[str, list[str]]:
             [str(name) for name in both.loc[both["end"] == end, "image"]]
             for end in ("lowest", "highest")
         )
-        rows[f"{short(str(roi), 20)} {direction}"] = [*low, "", *high[::-1]]
+        rows[_label(roi, direction)] = [*low, "", *high[::-1]]
     return rows
+
+
+def _cells(ends: pd.DataFrame, grid: int) -> dict[str, dict[str, NDArray]]:
+    """Shares (grid, grid) of the deviation of each image, by region and direction."""
+    cells = {}
+    for (roi, direction), rows in ends.groupby(_KEYS, sort=False):
+        shares = rows[cell_names(grid)].to_numpy().reshape(-1, grid, grid)
+        cells[_label(roi, direction)] = dict(zip(rows["image"].astype(str), shares, strict=True))
+    return cells
+
+
+def _label(roi: object, direction: object) -> str:
+    return f"{short(str(roi), 20)} {direction}"
 
 
 def _draw_shares(table: pd.DataFrame) -> Figure:
