@@ -38,6 +38,8 @@ Compute = Callable[..., None]
 """Takes the arguments of `deviations`, and writes what it writes."""
 
 MEASURED = "measured.npy"
+_L2 = "l2"
+_FEW = 4096  # voxels, whose Jacobians cost about as much as the (H, H) matrix of rms_deviation
 """File of the deviations of the chosen voxels, while a run is written."""
 
 
@@ -94,7 +96,7 @@ def measure_nonlinearity(
     if settings.voxels == "none":
         columns = {name: np.full(len(data.voxel_status), np.nan) for name in _unmeasured(settings)}
         spaces: dict[str, dict[str, NDArray]] = {space: {} for space in feature_spaces(data)}
-        _add_rms_deviation(columns, spaces, encoders, data, settings)
+        _add_rms_deviation(columns, spaces, encoders, data, settings, {})
         return Nonlinearity(None, None, columns, time.monotonic() - start, spaces)
     files = {v: variant_file(folder / "deviation.npy", v) for v in array_names(data, settings)}
     files |= {name: folder / f"{name}.npy" for name in GAIN_SHAPE}
@@ -103,17 +105,17 @@ def measure_nonlinearity(
     columns = _columns(arrays, settings)
     spaces = {}
     for space in feature_spaces(data):
-        inside = {name: arrays[in_space(name, space)] for name in _whole_names(settings)}
+        inside = {name: arrays[in_space(name, space)] for name in _whole_names(data, settings)}
         spaces[space] = _columns(inside, settings)
-    # As large as the others, and all that is asked of them is in the columns
-    for name in {*files} - {*settings.variants, "gain"}:
-        files[name].unlink()
     deviation = arrays[DEFAULT]
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
     if all(map(_has_rms_deviation, encoders)):
-        _add_rms_deviation(columns, spaces, encoders, data, settings)
+        _add_rms_deviation(columns, spaces, encoders, data, settings, arrays)
+    # As large as the others, and all that is asked of them is in the columns
+    for name in {*files} - {*settings.variants, "gain"}:
+        files[name].unlink()
     jne_ss = np.load(folder / "jne_ss.npy", mmap_mode="r")
     return Nonlinearity(deviation, jne_ss, columns, time.monotonic() - start, spaces)
 
@@ -125,12 +127,23 @@ def feature_spaces(data: EncodingData) -> dict[str, slice]:
 
 def array_names(data: EncodingData, settings: JacobianConfig) -> list[str]:
     """Names of the arrays that `deviations` writes."""
-    names = _whole_names(settings)
+    names = _whole_names(data, settings)
     return [*names, *(in_space(name, space) for space in feature_spaces(data) for name in names)]
 
 
-def _whole_names(settings: JacobianConfig) -> list[str]:
-    return [*settings.variants, *GAIN_SHAPE]
+def _whole_names(data: EncodingData, settings: JacobianConfig) -> list[str]:
+    return [*_variants(data, settings), *GAIN_SHAPE]
+
+
+def _variants(data: EncodingData, settings: JacobianConfig) -> list[str]:
+    """What the pass over the Jacobians computes: with L2, few voxels need no other pass for rms."""
+    few = data.n_trained <= _FEW and _l2_gives_rms(settings) and _L2 not in settings.variants
+    return [*settings.variants, _L2] if few else [*settings.variants]
+
+
+def _l2_gives_rms(settings: JacobianConfig) -> bool:
+    """Whether L2 deviations are of all voxels, and exact."""
+    return settings.voxels == "all" and settings.precision == "float32"
 
 
 def _columns(arrays: Mapping[str, NDArray], settings: JacobianConfig) -> dict[str, NDArray]:
@@ -179,7 +192,7 @@ def check_measurable(encoder: nn.Module, data: EncodingData, settings: JacobianC
         check_computable(
             encoder,
             data.split("test")[0],
-            variant=settings.variants,
+            variant=_variants(data, settings),
             voxels=None if len(chosen) == data.n_outputs else chosen,
             precision=settings.precision,
             device=settings.device,
@@ -241,13 +254,29 @@ def _add_rms_deviation(
     encoders: Sequence[nn.Module],
     data: EncodingData,
     settings: JacobianConfig,
+    arrays: Mapping[str, NDArray],
 ) -> None:
-    """To `columns`, and to those of every space."""
-    of_blocks = _rms_deviation(encoders, data, settings)
+    """To `columns`, and to those of every space; from L2 deviations, where they are in `arrays`."""
+    if _L2 in arrays and _l2_gives_rms(settings):
+        names = [in_space(_L2, space) for space in spaces] or [_L2]
+        of_blocks = {
+            space: _root_mean_square(arrays[name])
+            for space, name in zip(spaces or ("",), names, strict=True)
+        }
+    else:
+        of_blocks = _rms_deviation(encoders, data, settings)
     squares = sum(np.square(rms, dtype=np.float64) for rms in of_blocks.values())
     columns["rms_deviation"] = np.sqrt(squares).astype(np.float32)
     for space, of_space in spaces.items():
         of_space["rms_deviation"] = of_blocks[space]
+
+
+def _root_mean_square(deviation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(V,), over the stimuli of an array (N, V)."""
+    total = np.zeros(deviation.shape[1])
+    for row in deviation:
+        total += np.square(row, dtype=np.float64)
+    return np.sqrt(total / len(deviation)).astype(np.float32)
 
 
 def _rms_deviation(
@@ -330,7 +359,7 @@ def _deviations(
             jacobian_deviation(
                 encoder.to("cpu").eval(),
                 features,
-                variant=settings.variants,
+                variant=_variants(data, settings),
                 voxels=None if len(chosen) == data.n_outputs else chosen,
                 precision=settings.precision,
                 device=settings.device,
