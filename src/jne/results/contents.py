@@ -158,7 +158,7 @@ def roi_table(
     """
     columns = {name: voxels[name].to_numpy() for name in averaged(voxels)}
     columns["jne_ss_mean"] = np.square(columns["jne"])  # mean_i JNE-SS = JNE^2
-    rows_of = voxels.groupby("roi").indices
+    rows_of = voxels.groupby("roi", observed=True).indices
     rows: list[dict[str, Any]] = []
     for roi in [*ordered(voxels["roi"]), "all"]:
         chosen = np.arange(len(voxels)) if roi == "all" else rows_of[roi]
