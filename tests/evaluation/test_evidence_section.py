@@ -6,21 +6,19 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from finished_run import CONSTANT, N_STIMULI, evaluate_config, write_run
+from finished_run import CONSTANT, N_STIMULI, write_run
 from matplotlib import rc_context
 from region_evidence import Simulated, region_evidence, with_evidence
 from region_shares import with_shares
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from two_subjects import close
+from two_subjects import close, tables_of
 
 from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import build_page, collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.evidence import Evidence
 from jne.evaluation.sections.share import Share
-from jne.evaluation.subjects import by_subject
-from jne.evaluation.voxels import voxel_tables
 from jne.plots.style import STYLE
 
 GROUPS = {
@@ -35,13 +33,6 @@ GROUPS = {
 TIERS = [("V1", "PVC"), ("V2", "IVC"), ("EBA", "HVC")]
 RATE = 0.1
 Z = stats.norm.ppf(0.975)
-
-
-def tables_of(folder, *runs):
-    data = voxel_tables(by_subject(list(runs)), evaluate_config(folder, "variants=[l1]"))
-    for subject in data:
-        subject.voxels["analysed"] &= subject.voxels.index % 5 != 2
-    return data
 
 
 @pytest.fixture(scope="module")

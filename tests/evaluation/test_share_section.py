@@ -6,18 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from finished_run import CONSTANT, evaluate_config, write_run
+from finished_run import CONSTANT, write_run
 from matplotlib import rc_context
 from region_shares import N_BLOCKS, with_shares
 from scipy import stats
-from two_subjects import close
+from two_subjects import close, tables_of
 
 from jne.analysis.random_effects import random_effects_mean
 from jne.evaluation.report import collect_findings, sentences
 from jne.evaluation.sections import SECTIONS, evaluate_sections
 from jne.evaluation.sections.share import Share
-from jne.evaluation.subjects import by_subject
-from jne.evaluation.voxels import voxel_tables
 from jne.plots.style import STYLE
 
 RISING = {"EBA": 0.6, "V1": 0.0, "V2": 0.3}  # in the order of the sums, which is not the report's
@@ -32,13 +30,6 @@ GROUPS = {
 }
 FACTOR = N_BLOCKS / (N_BLOCKS - 1)
 T = stats.t.ppf(0.975, N_BLOCKS - 1)
-
-
-def tables_of(folder, *runs):
-    data = voxel_tables(by_subject(list(runs)), evaluate_config(folder, "variants=[l1]"))
-    for subject in data:
-        subject.voxels["analysed"] &= subject.voxels.index % 5 != 2
-    return data
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-from finished_run import CONSTANT, N_VOXELS, evaluate_config, write_run
+from finished_run import CONSTANT, N_VOXELS, write_run
 from matplotlib import rc_context
+from two_subjects import tables_of
 
 from jne.evaluation.report import build_page, collect_findings
 from jne.evaluation.sections import evaluate_sections
 from jne.evaluation.sections.feature_spaces import FeatureSpaces
-from jne.evaluation.subjects import by_subject
-from jne.evaluation.voxels import voxel_tables
 from jne.plots.style import STYLE
 from jne.results import Results
 from jne.results.spaces import write_spaces
@@ -41,13 +40,6 @@ def with_spaces(run, nonlinear_in=IN, interaction=True, scale=1.0):
     if nonlinear_in is not None:
         write_table(run.path / "voxels.csv", run.voxels.assign(nonlinear_in=nonlinear_in))
     return Results(run.path)
-
-
-def tables_of(folder, *runs):
-    data = voxel_tables(by_subject(list(runs)), evaluate_config(folder, "variants=[l1]"))
-    for subject in data:
-        subject.voxels["analysed"] &= subject.voxels.index % 5 != 2
-    return data
 
 
 @pytest.fixture(scope="module")
