@@ -100,12 +100,16 @@ def rms_deviation(
                 spaces=spaces,
             )
             of_spaces = [in_space("l2", space) for space in job.spaces]
-            results = [_root_mean_square(deviations[name]) for name in of_spaces or ["l2"]]
+            results = [root_mean_square(deviations[name]) for name in of_spaces or ["l2"]]
     return dict(zip(job.spaces, results, strict=True)) if job.spaces else results[0]
 
 
-def _root_mean_square(deviation: NDArray[np.floating]) -> NDArray[np.floating]:
-    result: NDArray[np.floating] = np.sqrt(np.square(deviation, dtype=np.float64).mean(axis=0))
+def root_mean_square(deviation: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Of L2 deviations (N, V), over the stimuli: (V,), summed in float64, a stimulus at a time."""
+    total = np.zeros(deviation.shape[1])
+    for row in deviation:
+        total += np.square(row, dtype=np.float64)
+    result: NDArray[np.floating] = np.sqrt(total / len(deviation))
     return result.astype(deviation.dtype)
 
 

@@ -104,8 +104,16 @@ def measure_evidence(
     rois = data.prepared.voxels["roi"].fillna("").astype(str).to_numpy()[data.kept]
     names, sets = np.unique(rois, return_inverse=True)
     encoders = [fitted.encoder for fitted in fits]
-    of_parts = [nonlinear_part(*part) for part in zip(encoders, data.parts, strict=True)]
-    nonlinear = data.in_order(of_parts, centred=True)
+    spaces = feature_spaces(data)
+    if n_independent < MIN_STIMULI + len(spaces):
+        spaces = {}
+    of_parts = [
+        _nonlinear(encoder, part, _held(part, spaces))
+        for encoder, part in zip(encoders, data.parts, strict=True)
+    ]
+    nonlinear, *components = (
+        data.in_order(folds, centred=True) for folds in zip(*of_parts, strict=True)
+    )
     shape = scores.predictions.shape
     inputs = scores.responses, scores.predictions, nonlinear, linear, sets, len(names)
     if len(data.parts) > 1:
@@ -119,11 +127,8 @@ def measure_evidence(
         voxels, sums = evidence_of(*inputs, groups=groups, crossed=crossed)
     regions = RegionEvidence([*map(str, names), ALL], sums)
     of_spaces, nonlinear_in = {}, None
-    spaces = feature_spaces(data)
-    if spaces and n_independent >= MIN_STIMULI + len(spaces):
-        split = [space_parts(*part, spaces) for part in zip(encoders, data.parts, strict=True)]
-        parts = [data.in_order(folds, centred=True) for folds in zip(*split, strict=True)]
-        arrays = scores.responses, scores.predictions, parts, linear
+    if spaces:
+        arrays = scores.responses, scores.predictions, components, linear
         split_evidence = space_evidence_of(
             *arrays, spaces, shape[1], groups=groups, crossed=crossed
         )
@@ -196,19 +201,24 @@ def space_parts(
 
     To see what is nonlinear in one space, the features of the others are held at 0, their mean.
     """
+    return _nonlinear(encoder, data, _held(data, spaces))[1:]
+
+
+def _held(data: StandardisedData, spaces: Mapping[str, slice]) -> list[StandardisedData]:
+    """Of every space, the data with the features of the others at 0."""
     held = []
     for columns in spaces.values():
         alone = copy(data)
         alone.features = torch.zeros_like(data.features)
         alone.features[:, columns] = data.features[:, columns]
         held.append(alone)
-    return _nonlinear(encoder, data, held)[1:]
+    return held
 
 
 def _nonlinear(
     encoder: nn.Module, data: StandardisedData, held: Sequence[StandardisedData]
 ) -> list[Columns]:
-    """What is not linear at the test stimuli; then at those of each of `held`; then the rest of it.
+    """What is not linear at the test stimuli; with `held`, then that of each, and then the rest.
 
     Of an encoder that ends in a linear layer, the inputs of that are approximated: they are fewer.
     """
@@ -221,7 +231,7 @@ def _nonlinear(
     whole, *parts = _not_linear(*features, values, cross_validation(data)).chunk(
         len(outputs), dim=1
     )
-    parts = [whole, *parts, whole - sum(parts)]
+    parts = [whole, *parts, whole - sum(parts)] if held else [whole]
     if weight is None:
         return [part.float().numpy() for part in parts]
     return [_Readout(part, weight) for part in parts]

@@ -28,6 +28,7 @@ from jne.jacobian import (
     variant_column,
     variant_file,
 )
+from jne.jacobian.rms import root_mean_square
 from jne.jacobian.variants import DEFAULT
 from jne.measuring.config import JacobianConfig
 from jne.measuring.scores import Scores
@@ -260,7 +261,7 @@ def _add_rms_deviation(
     if _L2 in arrays and _l2_gives_rms(settings):
         names = [in_space(_L2, space) for space in spaces] or [_L2]
         of_blocks = {
-            space: _root_mean_square(arrays[name])
+            space: root_mean_square(arrays[name])
             for space, name in zip(spaces or ("",), names, strict=True)
         }
     else:
@@ -269,14 +270,6 @@ def _add_rms_deviation(
     columns["rms_deviation"] = np.sqrt(squares).astype(np.float32)
     for space, of_space in spaces.items():
         of_space["rms_deviation"] = of_blocks[space]
-
-
-def _root_mean_square(deviation: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(V,), over the stimuli of an array (N, V)."""
-    total = np.zeros(deviation.shape[1])
-    for row in deviation:
-        total += np.square(row, dtype=np.float64)
-    return np.sqrt(total / len(deviation)).astype(np.float32)
 
 
 def _rms_deviation(
