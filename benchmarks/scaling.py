@@ -25,7 +25,7 @@ SLOWER = {  # than the limit: docs/scaling.md, measured
     "training on voxels": 1.3,  # benchmarks/train_whole_brain.py
     "components": 1.9,
     "ridge baseline": 1.9,
-    "ridge readout": 1.75,
+    "stacked readout": 1.75,
     "voxel statistics": 2.2,
     "JNE and JNE-SS": 2.6,
     "results": 2.6,

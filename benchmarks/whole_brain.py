@@ -187,19 +187,19 @@ def child(script: str, out: str, arguments: list[str]) -> None:
     """Run a root script in this process, with its stages timed."""
     stages = Stages()
     if script == "train.py":
-        from jne.data import datamodule, prepared
+        from jne.data import datamodule
         from jne.fitting import baseline, fit, module
         from jne.measuring import nonlinearity
         from jne.training import run, steps
 
         for where, function, name in (
-            (prepared, "prepare", "prepare"),
+            (steps, "prepare", "prepare"),
             (datamodule.EncodingData, "__init__", "voxel statistics"),
             (baseline, "baseline_columns", "ridge baseline"),
             (module.EncodingModule, "__init__", "initial weights"),
             (fit, "response_components", "components"),
             (fit, "_train", "training"),
-            (fit, "refit_readout", "ridge readout"),
+            (fit, "stack_readout", "stacked readout"),
             (steps, "fit_and_test", "test predictions"),
             (steps, "score_test", "R2 and p"),
             (nonlinearity, "_arrays", "Jacobians"),
@@ -228,6 +228,14 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
         per_fold = 2 * d * (rows - validated + 14 * min(validated, d))
         return v * (folds * per_fold + 2 * d * rows + 2 * d * d)
 
+    def stacked() -> float:
+        """Twice the validation stimuli from those that train, then the weights of both."""
+        r = min(train, H + D)
+        held_out = 2 * train * (r + D) + 2 * val * (2 * r + D)
+        r = min(both, H + D)
+        of_both = 2 * both * (r + D) + 2 * r * (H + D) + 2 * D * D
+        return v * (2 * held_out + of_both + 2 * 2 * D * H)  # which float64 doubles
+
     weights = D * H + 2 * H * H + H * k
     hidden = 1.2e9 * test  # once, half of the rows left out
     return {
@@ -236,7 +244,7 @@ def limits(n: dict[str, int], v: int, n_epochs: int, betas: float) -> dict[str, 
         "ridge baseline": (ridge(both, D, 5, both // 5) + 2 * test * D * v, everyone * y, 0),
         "components": (2 * v * (train * train / 2 + val * train), both * y, 4.0 * both * k),
         "training": (n_epochs * (6 * train + 2 * val) * weights, 0, 0),
-        "ridge readout": (ridge(both, H + D, 1, val), both * y, 0),
+        "stacked readout": (stacked(), 3 * both * y, 0),
         "test predictions": (2 * test * (H + D) * v, 0, 0),
         "R2 and p": (0, test * y, 0),
         "Jacobians": (2 * test * v * H * D + hidden, 0, 3 * out),
@@ -317,7 +325,8 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
         n_voxels = len(pd.read_csv(prepared / "voxels.csv"))
         epochs = len(pd.read_csv(finished / "epochs.csv"))
         metrics = json.loads((finished / "summary.json").read_text())["metrics"]
-        print(sizes, epochs, "epochs", {k: round(metrics[k], 4) for k in ("r2/mean", "jne/mean")})
+        means = {k: round(metrics[k], 4) for k in ("r2/mean", "jne/mean") if k in metrics}
+        print(sizes, epochs, "epochs", means)  # no JNE with jacobian.voxels=none
         show(trained, limits(sizes, n_voxels, epochs, betas), rate)
         report = ["variants=[l1]", f"runs=[{finished}]", f"output={out}"]
         show(_stages("evaluate.py", folder, report), {}, rate)

@@ -1,5 +1,6 @@
 """The ridge readout and the baselines, on the tiny cohort, against ridge regression by hand."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,9 @@ from jne.encoders import ResidualEncoder, RidgeRegression
 from jne.encoders.ridge import PENALTIES
 from jne.errors import InputError
 from jne.fitting import baseline
-from jne.fitting.baseline import baseline_columns
+from jne.fitting.baseline import baseline_columns, ridge_penalties
 from jne.fitting.readout import last_layer, refit_readout
+from jne.fitting.stacking import stack_readout
 from jne.stages import Stages
 
 
@@ -85,21 +87,34 @@ def test_a_baseline_is_computed_once(data, tmp_path, monkeypatch):
 def test_a_killed_baseline_continues(data, tmp_path, monkeypatch):
     expected = baseline_columns(["ridge"], data, Stages(tmp_path / "whole"))["r2_ridge"]
     monkeypatch.setattr(baseline, "_VOXELS_AT_ONCE", 7)
-    fit, calls = baseline.RidgeCV.fit, []
+    choose, calls = baseline.RidgeCV.choose, []
 
     def killed(*arguments):
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return fit(*arguments)
+        return choose(*arguments)
 
-    monkeypatch.setattr(baseline.RidgeCV, "fit", killed)
+    monkeypatch.setattr(baseline.RidgeCV, "choose", killed)
     with pytest.raises(KeyboardInterrupt):
         baseline_columns(["ridge"], data, Stages(tmp_path))
     assert not list(tmp_path.glob("baseline/[!.]*"))
     found = baseline_columns(["ridge"], data, Stages(tmp_path))["r2_ridge"]
     assert len(calls) == 3 + 3  # of 30 voxels in blocks of 7, two were complete
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_stacking_takes_the_penalties_of_the_baseline(data, tmp_path):
+    """They are those that it would choose itself."""
+    encoder = ResidualEncoder(data.n_features, data.n_outputs, hidden_width=8, linear_path=True)
+    again, chosen = deepcopy(encoder), ridge_penalties(data, Stages(tmp_path))
+    expected = stack_readout(encoder, data)
+    solved = stack_readout(again, data, chosen)
+    np.testing.assert_allclose(solved.penalty, expected.penalty, rtol=1e-4)
+    np.testing.assert_array_equal(solved.end, expected.end)
+    np.testing.assert_allclose(solved.stack_nonlinear, expected.stack_nonlinear, atol=1e-4)
+    np.testing.assert_array_equal(solved.penalty, chosen[0])
+    assert ridge_penalties(data) is None
 
 
 def test_kernel_ridge_that_does_not_fit_the_memory_is_refused(data, tmp_path, monkeypatch):

@@ -116,10 +116,20 @@ class RidgeCV:
         """Of each split, the rows that validate; of these, those that are used, (N,)."""
         return self._folds if used is None else [fold.only(used) for fold in self._folds]
 
-    def least(self, responses: Tensor) -> Tensor:
-        """Weights (D, V) at the smallest penalty of the grid: least squares, or close to it."""
-        penalty = responses.new_full((responses.shape[1],), self.unit * PENALTIES[0])
-        return self._solver.weights(responses, penalty)
+    def predictor(self, at: Tensor) -> Callable[[Tensor, Tensor], list[Tensor]]:
+        """A function of responses Y (N, V) and penalties (V,): predictions of rows (n, D).
+
+        (n, V) each, of ridge regression and of least squares, or close to it: at the smallest
+        penalty of the grid.
+        """
+        scores, least = at @ self._solver.directions, self.unit * PENALTIES[0]
+
+        def predict(responses: Tensor, penalty: Tensor) -> list[Tensor]:
+            projected = self._solver.project(responses)
+            penalties = penalty.to(responses), responses.new_full((1,), least)
+            return [scores @ self._solver.shrink(projected, each) for each in penalties]
+
+        return predict
 
 
 Used = Sequence[Sequence[NDArray[np.bool_]]]

@@ -83,6 +83,18 @@ def linear_predictions(
     return np.split(_computed("ridge", data)[_N_COLUMNS:], 2)
 
 
+def ridge_penalties(
+    data: StandardisedData, stages: Stages | None = None
+) -> NDArray[np.float32] | None:
+    """Those of `baseline_columns`, and their ends of the grid, (2, V'), of data without folds.
+
+    None without a store, in which they would be kept.
+    """
+    if stages is None or not isinstance(data, EncodingData):
+        return None
+    return np.array(_stage("ridge", data, stages)[1:_N_COLUMNS])
+
+
 def external_predictions(
     features: Tensor, data: EncodingData, stages: Stages
 ) -> list[NDArray[np.float32]]:
@@ -94,15 +106,15 @@ def external_predictions(
     penalty = torch.from_numpy(np.array(_stage("ridge", data, stages)[1]))
     rows = np.concatenate([data.rows["train"], data.rows["val"]])
     mean = data.features[rows].mean(dim=0)
-    ridge, at = RidgeCV(data.features[rows] - mean, ()), features - mean
+    predict = RidgeCV(data.features[rows] - mean, ()).predictor(features - mean)
     predictions = np.empty((2, len(features), data.n_trained), dtype=np.float32)
     for voxels in voxel_blocks(data.n_trained, _VOXELS_AT_ONCE):
         responses = data.responses.block(rows, voxels)
         offset = responses.mean(dim=0)
         responses -= offset
-        weights = ridge.weights(responses, penalty[voxels]), ridge.least(responses)
-        for of_kind, w in zip(predictions, weights, strict=True):
-            of_kind[:, voxels] = at @ w + offset
+        of_block = predict(responses, penalty[voxels])
+        for of_kind, values in zip(predictions, of_block, strict=True):
+            of_kind[:, voxels] = values + offset
     return list(predictions)
 
 
@@ -135,17 +147,18 @@ def _fill(arrays: ResumableArrays, data: StandardisedData) -> None:
     rows, test = np.concatenate([data.rows["train"], data.rows["val"]]), data.rows["test"]
     mean = data.features[rows].mean(dim=0)
     ridge = RidgeCV(data.features[rows] - mean, cross_validation(data))
-    of_test = data.features[test] - mean
+    predict = ridge.predictor(data.features[test] - mean)
     with stage_progress() as progress:
         task = progress.add_task("ridge regression", total=data.n_trained, unit="voxels")
         for unit, voxels in enumerate(voxel_blocks(data.n_trained, _VOXELS_AT_ONCE)):
             if unit >= arrays.done:
                 responses = data.responses.block(rows, voxels)
                 offset = responses.mean(dim=0)
-                fitted = ridge.fit(responses - offset)
-                weights = fitted.weights, ridge.least(responses - offset)
-                table[_N_COLUMNS:, voxels] = torch.cat([of_test @ w for w in weights]) + offset
-                table[1:_N_COLUMNS, voxels] = fitted.penalty, fitted.end
+                responses -= offset
+                chosen = ridge.choose(responses)
+                predictions = predict(responses, chosen.penalty)
+                table[_N_COLUMNS:, voxels] = torch.cat(predictions) + offset
+                table[1:_N_COLUMNS, voxels] = chosen.penalty, chosen.end
                 _score(table, data, voxels)
                 arrays.advance(unit + 1)
             progress.update(task, completed=voxels.stop)

@@ -18,6 +18,7 @@ from torch.nn.functional import mse_loss
 from jne.data.datamodule import StandardisedData
 from jne.encoders import KernelRegression, is_linear, is_linear_layer
 from jne.errors import InputError
+from jne.fitting.baseline import ridge_penalties
 from jne.fitting.callbacks import BestWeights, EpochCurves, LastCheckpoint, Patience
 from jne.fitting.checkpoint import (
     FirstBatch,
@@ -221,7 +222,7 @@ def train_module(
     elif readout == "trained":
         history = train(module, data)
     else:
-        history = _with_ridge(module, data, readout, train, on_epoch, solve)
+        history = _with_ridge(module, data, readout, train, on_epoch, solve, stages)
     if trajectory is None:
         return history
     return replace(history, trajectory=trajectory.table(module.encoder, history.best_epoch))
@@ -234,6 +235,7 @@ def _with_ridge(
     train: Train,
     on_epoch: Callable[[dict[str, float]], None] | None,
     solve: bool,
+    stages: Stages | None,
 ) -> History:
     """Train, then solve for the last layer; an encoder that has no other layer is not trained."""
     module.outputs = output_layers(module.encoder, data, "readout", readout, "trained")
@@ -242,10 +244,12 @@ def _with_ridge(
         return _solved(module, data, refit_readout(module.encoder, data), on_epoch)
     solve = solve or is_linear(module.encoder)
     stacked = solve and readout == "stacked" and stackable(module.encoder, data)
-    refit = stack_readout if stacked else refit_readout
     freeze_linear_path(module.encoder)
     trained = train(module, data)
-    return trained.with_readout(refit(module.encoder, data)) if solve else trained
+    if stacked:
+        penalties = ridge_penalties(data, stages)
+        return trained.with_readout(stack_readout(module.encoder, data, penalties))
+    return trained.with_readout(refit_readout(module.encoder, data)) if solve else trained
 
 
 def _solved(

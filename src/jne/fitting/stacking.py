@@ -11,8 +11,9 @@ of all voxels, and are applied to fits to training and validation stimuli (docs/
 n stimuli, D features, H width of the last hidden layer, v of the V' trained voxels.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -64,20 +65,26 @@ def stackable(encoder: nn.Module, data: StandardisedData) -> bool:
     return lacks is None
 
 
-def stack_readout(encoder: nn.Module, data: StandardisedData) -> RidgeReadout:
+def stack_readout(
+    encoder: nn.Module, data: StandardisedData, chosen: NDArray[np.float32] | None = None
+) -> RidgeReadout:
     """Replace the weights of the encoder's last layer and linear path by those of stacking.
 
     Voxels are taken a block at a time, three times: for their slopes, for the error that voxels
     share, for the weights. Its loss is at a and b, by weights that were fitted to the training
-    stimuli. encoder: nonlinear, and nothing is missing (`stacking_lacks`).
+    stimuli. encoder: nonlinear, and nothing is missing (`stacking_lacks`). chosen: (2, V'), the
+    penalties of ridge regression from the features and their ends of the grid, where they are
+    chosen already (`jne.fitting.baseline.ridge_penalties`).
     """
-    (solved,) = stack_readouts([encoder], [data])
+    (solved,) = stack_readouts([encoder], [data], chosen)
     return solved
 
 
 @torch.no_grad()
 def stack_readouts(
-    encoders: Sequence[nn.Module], data: Sequence[StandardisedData]
+    encoders: Sequence[nn.Module],
+    data: Sequence[StandardisedData],
+    chosen: NDArray[np.float32] | None = None,
 ) -> list[RidgeReadout]:
     """As `stack_readout`, of the encoders of all folds of one data set.
 
@@ -86,6 +93,9 @@ def stack_readouts(
     folds choose the penalties, but for those stimuli.
     """
     folds = [_Fold(*fold) for fold in zip(encoders, data, strict=True)]
+    if chosen is not None:
+        (alone,) = folds
+        alone.penalty[:], alone.end[:] = chosen
     choosing = None
     if len(folds) > 1:
         choosing = [[untested(fold.rows, part) for fold in folds] for part in data]
@@ -100,10 +110,10 @@ def stack_readouts(
         ) -> Iterator[tuple[int, slice, tuple[NDArray, list[NDArray], tuple[NDArray, ...]]]]:
             for voxels in voxel_blocks(n_outputs, _VOXELS_AT_ONCE):
                 responses = [fold.responses(voxels) for fold in folds]
-                if solve:
+                if solve and chosen is None:
                     centred = [y - y.mean(dim=0) for y in responses]
-                    chosen = choose_together([fold.ridge for fold in folds], centred, choosing)
-                    for fold, of_fold in zip(folds, chosen, strict=True):
+                    choices = choose_together([fold.ridge for fold in folds], centred, choosing)
+                    for fold, of_fold in zip(folds, choices, strict=True):
                         fold.penalty[voxels], fold.end[voxels] = of_fold.penalty, of_fold.end
                 held_out = [
                     fold.held_out(y, voxels, solve)
@@ -153,12 +163,16 @@ class _Fold:
         assert isinstance(path, nn.Linear)
         assert readout.bias is not None
         self._readout, self._path, self._bias = readout, path, readout.bias
-        self.ridge = RidgeCV(self._x - self._x.mean(dim=0), cross_validation(data))
-        self._of_train = _HeldOut(self._h, self._x, self._n)
+        of_train = Parts(self._h[: self._n], self._x[: self._n])
+        self._predict = of_train.predictor(self._h[self._n :], self._x[self._n :])
         self.penalty, self.end = np.empty((2, data.n_outputs), dtype=np.float32)
         self._products = np.empty((3, 3, data.n_outputs))
         self._noise = np.empty(data.n_outputs, dtype=np.float32)
         self._whole: Parts | None = None
+
+    @cached_property
+    def ridge(self) -> RidgeCV:
+        return RidgeCV(self._x - self._x.mean(dim=0), cross_validation(self._data))
 
     def responses(self, voxels: slice) -> Tensor:
         """To training, then validation stimuli, (N, v)."""
@@ -169,13 +183,14 @@ class _Fold:
 
         y: of `responses`.
         """
-        left, parts = self._of_train.parts(y, self.penalty[voxels])
+        r, *parts = self._predict(y[: self._n], torch.from_numpy(self.penalty[voxels]))
+        held_out = [(y[self._n :] - r).numpy(), *(part.numpy() for part in parts)]
         if solve:
-            terms = [term.astype(np.float64) for term in (left, *parts)]
+            terms = [term.astype(np.float64) for term in held_out]
             for i, j in combinations_with_replacement(range(3), 2):
-                product = np.einsum("nv,nv->v", terms[i], terms[j]) / len(left)
+                product = np.einsum("nv,nv->v", terms[i], terms[j]) / len(r)
                 self._products[i, j, voxels] = self._products[j, i, voxels] = product
-        return [left, *parts]
+        return held_out
 
     def write(self, voxels: slice, a: NDArray[np.float32], b: NDArray[np.float32]) -> None:
         """The weights of v voxels, fitted to training and validation stimuli."""
@@ -244,22 +259,26 @@ class Parts:
         vanishing = (self._linear_h @ readout.double()).float()
         return Maps(offset, self._ridge.weights(y, penalty), path + vanishing, readout, vanishing)
 
+    def predictor(self, h: Tensor, x: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, ...]]:
+        """A function of what `solve` takes: r, l - r and g, (m, v) each, of m other stimuli.
 
-class _HeldOut:
-    """r, l and g of the training stimuli, at the validation stimuli."""
+        Without weights, which are many times as many. h: (m, H). x: (m, D).
+        """
+        h, x = (h - self.mean_h).double(), (x - self.mean_x).double()
+        directions = self._both.directions.double()
+        of_h, of_x = self._scale * directions[: h.shape[1]], directions[h.shape[1] :]
+        to_l = (x @ (of_x + self._linear_h @ of_h)).float()
+        to_g = ((h - x @ self._linear_h) @ of_h).float()
+        to_r = (x @ self._ridge.directions.double()).float()
 
-    def __init__(self, h: Tensor, x: Tensor, n: int) -> None:
-        """Of all stimuli, the first n of which train."""
-        self._n, self._parts = n, Parts(h[:n], x[:n])
-        self._h, self._x = h[n:] - self._parts.mean_h, x[n:] - self._parts.mean_x
+        def predict(y: Tensor, penalty: Tensor) -> tuple[Tensor, ...]:
+            offset = y.mean(dim=0)
+            y = y - offset
+            both = self._both.shrink(self._both.project(y), penalty)
+            r = to_r @ self._ridge.shrink(self._ridge.project(y), penalty)
+            return r + offset, to_l @ both - r, to_g @ both
 
-    def parts(self, y: Tensor, penalty: NDArray[np.float32]) -> tuple[NDArray, list[NDArray]]:
-        """y - r and [l - r, g], (n, v) each, of the responses y to all stimuli."""
-        maps = self._parts.solve(y[: self._n], torch.from_numpy(penalty))
-        r = maps.offset + self._x @ maps.ridge
-        line = self._x @ (maps.linear - maps.ridge)
-        g = self._h @ maps.readout - self._x @ maps.vanishing
-        return (y[self._n :] - r).numpy(), [line.numpy(), g.numpy()]
+        return predict
 
 
 def regress(y: NDArray, x: list[NDArray]) -> tuple[NDArray, NDArray, NDArray]:

@@ -34,7 +34,12 @@ def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) ->
         encoder.load_state_dict(weights)
     except RuntimeError as error:
         raise _do_not_fit(source, error) from error
-    return encoder.eval()
+    encoder.eval()
+    with torch.no_grad():
+        responses = encoder(torch.zeros(1, sizes["n_features"]))
+    if responses.shape != (1, sizes["n_voxels"]):
+        raise _do_not_fit(source, "it makes no responses of voxels")
+    return encoder
 
 
 def _check_size(
@@ -54,8 +59,6 @@ def _check_size(
         for name in sorted({*shapes, *weights}):
             if name not in weights or shapes.get(name) != weights[name].shape:
                 raise _do_not_fit(source, f"{name} has another shape")
-        if encoder(torch.empty(1, sizes["n_features"])).shape != (1, sizes["n_voxels"]):
-            raise _do_not_fit(source, "it makes no responses of voxels")
 
 
 def _numbers(value: Any) -> Iterator[int | float]:

@@ -9,7 +9,7 @@ import csv
 import re
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,14 @@ _FORMULA = re.compile(f"(?s){_NEGATIVE}'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20].
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV without the index."""
     written = table.rename(columns=_quoted)
+    has_return = any("\r" in str(name) for name in written)
     for name in written.select_dtypes(exclude="number"):
-        written[name] = written[name].map(_quoted)
-    quoting = _quoting(written)
-    if len(written) >= _MANY_ROWS and quoting == csv.QUOTE_MINIMAL:
+        codes, cells = pd.factorize(written[name], use_na_sentinel=False)  # names come many times
+        has_return |= any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        written[name] = np.array([*map(_quoted, cells)], dtype=object)[codes]
+    # All cells are put into quotes where a carriage return would end a row
+    quoting = csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
+    if len(written) >= _MANY_ROWS and not has_return:
         for name in written.select_dtypes(["float32", "float64"]):
             written[name] = _digits(written[name].to_numpy())
     with atomic_file(path) as temporary:
@@ -57,14 +61,6 @@ def _digits(values: NDArray[np.floating]) -> NDArray[np.object_]:
     digits[~alike] = values[~alike].astype(str)
     digits[np.isnan(values)] = ""
     return digits
-
-
-def _quoting(table: pd.DataFrame) -> Literal[0, 2]:
-    """How cells are put into quotes: all of them where a carriage return would end a row."""
-    text = table.select_dtypes(exclude="number")
-    cells = (cell for name in text for cell in (name, *text[name]))
-    has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
-    return csv.QUOTE_NONNUMERIC if has_return else csv.QUOTE_MINIMAL
 
 
 def write_large_table(path: Path, table: pd.DataFrame) -> Path:
