@@ -328,6 +328,8 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
         means = {k: round(metrics[k], 4) for k in ("r2/mean", "jne/mean") if k in metrics}
         print(sizes, epochs, "epochs", means)  # no JNE with jacobian.voxels=none
         show(trained, limits(sizes, n_voxels, epochs, betas), rate)
+        if "jne/mean" not in means:  # what a report is about
+            return
         report = ["variants=[l1]", f"runs=[{finished}]", f"output={out}"]
         show(_stages("evaluate.py", folder, report), {}, rate)
     finally:
