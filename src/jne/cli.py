@@ -213,6 +213,8 @@ def user_message(error: Exception) -> str:
         return str(error)
     if re.search(r"hydra/launcher/(joblib|submitit)|hydra_plugins", str(error)):
         return 'hydra/launcher: this launcher is not installed; pip install "jne[launchers]"'
+    if type(error).__name__ == "FailedJobError":  # submitit's, which may not be installed
+        return f"hydra/launcher: SLURM took no job ({str(error).strip().splitlines()[-1]})"
     if isinstance(error, OverrideParseException):
         return _unreadable_override(error.override)
     if isinstance(error, ValueError) and "Config group override must be" in str(error):

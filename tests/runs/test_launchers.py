@@ -13,6 +13,8 @@ from helpers import ROOT, TINY, TINY_COHORT, contents, status, sweep_folder
 from mlflow import MlflowClient
 from omegaconf import OmegaConf
 
+from jne.cli import user_message
+from jne.errors import InputError
 from jne.runs.launchers import LAUNCHERS, Launcher, launcher_of, wait_for_slurm
 from jne.utils.slurm import job_ended
 
@@ -31,6 +33,27 @@ def test_launchers_and_their_defaults():
     assert row("my_package.MyLauncher") == Launcher()
     assert LAUNCHERS["JoblibLauncher"].shares_terminal
     assert LAUNCHERS["SlurmLauncher"].wait is wait_for_slurm
+
+
+def test_a_machine_without_slurm_is_refused(monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda program: None)
+    with pytest.raises(InputError, match="hydra/launcher: SLURM is not on this machine"):
+        LAUNCHERS["SlurmLauncher"].check()
+    LAUNCHERS["JoblibLauncher"].check()
+
+
+def test_jobs_that_slurm_did_not_take(monkeypatch, tmp_path):
+    """They are not waited for, and the end is what sbatch said last."""
+    core = pytest.importorskip("submitit.core.utils")
+    (tmp_path / ".submitit").mkdir()
+    (tmp_path / ".submitit" / "558d55cf1402496d9027d04f183a0cc4.pkl").touch()  # as it names them
+    (tmp_path / ".submitit" / "123_0").mkdir()
+    asked: list[str] = []
+    monkeypatch.setattr("jne.runs.launchers.job_ended", lambda job: asked.append(job) or True)
+    wait_for_slurm(tmp_path)
+    assert asked == ["123"]
+    error = core.FailedJobError("sbatch: error: a\nsbatch: fatal: no such partition\n")
+    assert user_message(error).endswith("SLURM took no job (sbatch: fatal: no such partition)")
 
 
 def launch(output: Path, *settings: str) -> subprocess.CompletedProcess:

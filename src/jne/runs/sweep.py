@@ -87,6 +87,7 @@ class SweepCallback(Callback):
         self.jobs = jobs_of(config) if is_grid(config) else None
         self.command = Command.from_config(config)
         self.launcher = launcher_of(config)
+        self.launcher.check()
         self.folder = Path(config.hydra.sweep.dir).absolute()
         check_parent(self.folder, "hydra.sweep.dir")
         tracking = OmegaConf.to_container(config.tracking, resolve=True)
