@@ -117,8 +117,12 @@ class Chain:
         return total
 
     def reverse_operations(self) -> float:
-        """Operations of `reverse` for one stimulus and voxel."""
-        return sum(2 * layer.weight.numel() for layer in self.layers)
+        """Operations of `reverse` for one stimulus and voxel, on average."""
+        shares = (1 if x.slope is None else _computed_share(x.slope) for x in self.layers)
+        return sum(
+            2 * layer.weight.numel() * share
+            for layer, share in zip(self.layers, shares, strict=True)
+        )
 
     def hidden_jacobian(self, i: int) -> Tensor:
         """G_i (H, D) of stimulus i, not to be written to; those of the first `n_kept` are kept."""
@@ -160,16 +164,25 @@ class Chain:
             shift += torch.sub(self.hidden_jacobian(i), first, out=difference)
         return first.add(shift, alpha=1 / self.n)
 
-    def reverse(self, weights: Tensor) -> Tensor:
-        """J_i of every stimulus, (N, v, D), from the readout's rows `weights` (v, H)."""
-        g = weights[None]  # the same for all stimuli, until the first slope
+    def reverse(self, i: int, weights: Tensor) -> Tensor:
+        """J_i of stimulus i, (v, D), from the readout's rows `weights` (v, H).
+
+        Its transpose is computed: rows are left out faster than columns.
+        """
+        g = weights.T.contiguous()
         for layer in reversed(self.layers):
-            g_inside = g if layer.slope is None else g * layer.slope[:, None, :]
-            step = g_inside @ layer.weight
-            if layer.falloff is not None:
-                step -= (g_inside @ layer.falloff)[..., None] * self._x[:, None]
-            g = g + step if layer.skip else step
-        return g if len(g) == self.n else g.repeat(self.n, 1, 1)
+            slope, rows = _slope_and_rows(layer, i)
+            weight, falloff, inside = layer.weight, layer.falloff, g
+            if rows is not None:
+                weight, inside = weight[rows], g[rows]
+                falloff = None if falloff is None else falloff[rows]
+            if slope is not None:
+                inside = inside * (slope if rows is None else slope[rows])[:, None]
+            step = weight.T @ inside
+            if falloff is not None:
+                step.addr_(self._x[i], falloff @ inside, alpha=-1)
+            g = step.add_(g) if layer.skip else step
+        return g.T
 
 
 def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None]:

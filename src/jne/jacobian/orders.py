@@ -7,10 +7,10 @@ centred   Forward to the last hidden layer, then W_out (G_i - Gbar), where J_i =
           voxels, 2 N V H D operations in all. For many voxels. Gain and shape need the rows of
           Jbar as well: where these do not fit the memory for all voxels, the stimuli are gone
           through once per group of blocks.
-reverse   From the voxels back to the features, for all stimuli of a block of voxels at once.
-          For few voxels.
-held      J_i of a block of voxels at all stimuli, each computed once as W_out G_i. For the z-score
-          variants, which need J_i itself, where the memory has room for them.
+reverse   J_i of a block of voxels at all stimuli, from the voxels back to the features. For few
+          voxels.
+held      The same, each computed once as W_out G_i. For the z-score variants, which need J_i
+          itself, where the memory has room for them.
 streamed  J_i of one stimulus at a time, twice: for the mean, then for the deviations. For the
           z-score variants where it has not, and for modules without a residual chain that have more
           voxels than features.
@@ -64,11 +64,14 @@ def _directions_(held: Tensor, job: Job, plan: Plan, group: slice, mean: Tensor)
 
 
 def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[int]:
+    if job.analytic:
+        yield from _held(job, plan, out, done)
+        return
     for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
         if unit < done:
             continue
         for names in filter(None, (job.plain, job.zscored)):
-            values = job.jacobians(block)  # (N, v, D)
+            values = job.autograd.at_stimuli(slice(None), job.outputs[block].to(job.device))
             if names is job.zscored:
                 _zscore_(values)
             first = values[0].clone()
@@ -87,8 +90,7 @@ def _held(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[
         if unit < done:
             continue
         values = held[:, : block.stop - block.start]
-        for i, jacobian in enumerate(values):
-            jacobian.copy_(job.jacobian(i, block))
+        job.jacobians_(values, block, backward=plan.order == "reverse")
         for names in filter(None, (job.plain, job.zscored)):
             if names is job.zscored:
                 for jacobian in values:

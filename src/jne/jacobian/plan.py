@@ -122,12 +122,18 @@ class Job:
             return self.add_path_(product, block)
         return self.autograd.at_stimulus(i, self.outputs[block].to(self.device))
 
-    def jacobians(self, block: slice) -> Tensor:
-        """J_i of a block of voxels at all stimuli, (N, v, D)."""
-        if self.analytic:
-            weights = self.readout[block].to(self.device)
-            return self.add_path_(self.chain.reverse(weights), block)
-        return self.autograd.at_stimuli(slice(None), self.outputs[block].to(self.device))
+    def jacobians_(self, held: Tensor, block: slice, backward: bool) -> Tensor:
+        """J_i of a block of voxels at all stimuli, in the array `held` (N, v, D), by the chain.
+
+        backward: from the voxels to the features, in place of forward to the last hidden layer.
+        """
+        weights = self.readout[block].to(self.device)
+        for i, jacobian in enumerate(held):
+            if backward:
+                self.add_path_(jacobian.copy_(self.chain.reverse(i, weights)), block)
+            else:
+                jacobian.copy_(self.jacobian(i, block))
+        return held
 
     def add_path_(self, jacobians: Tensor, block: slice) -> Tensor:
         """Add the Jacobian of the linear path, if there is one, to those (..., v, D) of a block."""
@@ -226,7 +232,9 @@ def _operations(job: Job, budget: float, order: str | None) -> tuple[dict[str, f
     operations = {"reverse": n * v * job.chain.reverse_operations()}
     held_block = 0
     if not job.zscored:
-        operations["centred"] = 2 * forward + product
+        room = budget - _fixed_memory(job) - job.product.nbytes - d * v * job.x.element_size()
+        kept = min(max(room / (n * h * d * job.x.element_size()), 0), 1)  # about, see `_in_blocks`
+        operations["centred"] = (2 - kept) * forward + product
     else:
         # Where reverse has fewer operations, the readout is not even converted for `product`
         if order == "held" or forward + product < operations["reverse"]:
@@ -264,7 +272,9 @@ def _memory(job: Job, budget: float, order: str) -> _Memory:
     per_voxel = {
         "centred": d * (copies * item + (job.product.bytes_per_value if order == "centred" else 0)),
         # For all stimuli: the Jacobian so far, its product with the slopes, the step, their sum
-        "reverse": n * ((4 * _width(job) if job.analytic else copies * d) + d) * item,
+        "reverse": n * d * item + _one_stimulus(job) + 4 * _width(job) * item
+        if job.analytic
+        else n * (copies + 1) * d * item,
         "held": n * d * item + _one_stimulus(job),
         "streamed": _one_stimulus(job),
     }[order]
@@ -304,7 +314,7 @@ def _in_blocks(
         if order == "held":
             operations = (n_groups - (n_groups - 1) * kept / n) * forward + 2 * n * v * h * d
         else:
-            operations -= kept / n * forward
+            operations = (2 - kept / n) * forward + 2 * n * v * h * d
     return Plan(order, block, group, n_groups, kept, float(operations), used / 1e9)
 
 

@@ -4,13 +4,14 @@ With G_i (H, D) the Jacobian of the last hidden layer and w_v a row of the reado
 
     sum_i |J_iv - Jbar_v|^2 = w_v' M w_v,   M = sum_i (G_i - Gbar) (G_i - Gbar)'   (H, H)
 
-so that all voxels cost as much as H of them. A linear path is the same at all stimuli. M is the
-sum of those of the feature spaces, each of some columns of G_i.
+so that all voxels cost as much as H of them; of few voxels, J_i itself costs less. A linear path is
+the same at all stimuli. M is the sum of those of the feature spaces, each of some columns of G_i.
 
 N stimuli, D features, H width of the last hidden layer, V voxels.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import overload
 
 import numpy as np
@@ -115,37 +116,41 @@ def root_mean_square(deviation: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArray[np.floating]]:
     """(V,) of each of the job's blocks of columns."""
-    # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
-    first = job.chain.hidden_jacobian(0).clone()
-    narrow = job.v < job.h  # then the products with the readout are the smaller ones
     weights = job.readout.to(job.device)
-    size = (job.v,) if narrow else (job.h, job.h)
+    of_voxels = job.v < job.h  # then the products with the readout are the smaller ones
+    jacobian, readout = job.chain.hidden_jacobian, weights if of_voxels else None
+    if job.v * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
+        of_voxels, readout, jacobian = True, None, partial(job.chain.reverse, weights=weights)
+    # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
+    first = jacobian(0).clone()
+    size = (job.v,) if of_voxels else (job.h, job.h)
     squares = [torch.zeros(size, dtype=torch.float64, device=job.device) for _ in job.blocks]
     shift, difference = torch.zeros_like(first), torch.empty_like(first)
     for i in range(1, job.n):
-        torch.sub(job.chain.hidden_jacobian(i), first, out=difference)
+        torch.sub(jacobian(i), first, out=difference)
         shift += difference
         for total, columns in zip(squares, job.blocks, strict=True):
-            total += _products(difference[:, columns], weights, narrow)
+            total += _products(difference[:, columns], readout, of_voxels)
         if progress is not None:
             progress(i / job.n)
     shift.div_(job.n)
     results = []
     for total, columns in zip(squares, job.blocks, strict=True):
-        total -= _products(shift[:, columns], weights, narrow) * job.n
-        of_voxels = total if narrow else _quadratic(weights, total)
-        mean = of_voxels.clamp(min=0) / job.n
+        total -= _products(shift[:, columns], readout, of_voxels) * job.n
+        summed = total if of_voxels else _quadratic(weights, total)
+        mean = summed.clamp(min=0) / job.n
         results.append(np.sqrt(mean.cpu().numpy()).astype(job.numpy_dtype))
     if progress is not None:
         progress(1.0)
     return results
 
 
-def _products(g: Tensor, weights: Tensor, narrow: bool) -> Tensor:
-    """g g' (H, H), or its quadratic form with each row of the weights (V,), in float64."""
-    if narrow:
-        return (weights @ g).square().sum(dim=1, dtype=torch.float64)
-    return (g @ g.T).double()
+def _products(g: Tensor, readout: Tensor | None, of_voxels: bool) -> Tensor:
+    """g g' (H, H) in float64; or of voxels (V,), the squares of g or of its product with a readout."""
+    if not of_voxels:
+        return (g @ g.T).double()
+    rows = g if readout is None else readout @ g
+    return rows.square().sum(dim=1, dtype=torch.float64)
 
 
 def _quadratic(weights: Tensor, matrix: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ def switching(
             if regions is None:
                 parts.append(_of_voxels(job, block, k))
             else:
-                parts.append(_of_region(job, block, k, max_memory_gb))
+                parts.append(_of_region(job, block, k))
             if bar is not None:
                 bar(block.stop / job.v)
     names = [] if regions is None else list(regions)
@@ -201,8 +201,10 @@ def _voxel_block(job: Job, max_memory_gb: float) -> int:
     """How many voxels at a time; the chain keeps as many G_i as there is room for beside them."""
     n, d, item = job.n, job.d, job.x.element_size()
     per_voxel = item * (3 * n * d + 4 * min(n, d) ** 2)
-    if not _forward(job):  # as of the reverse order (`jne.jacobian.plan`)
-        per_voxel += item * n * 4 * max(job.chain.width if job.analytic else 0, d)
+    if not job.analytic:
+        per_voxel += item * n * 4 * d
+    elif not _forward(job):  # as of the reverse order (`jne.jacobian.plan`)
+        per_voxel += item * 4 * max(job.chain.width, d)
     budget = room = max_memory_gb * 1e9
     if not job.analytic:
         room -= job.autograd.limit_memory(budget / 2)
@@ -227,12 +229,11 @@ def _forward(job: Job) -> bool:
 
 def _deviations(job: Job, block: slice) -> Tensor:
     """J_i - Jbar of a block of voxels (v, N, D); exactly 0 where all J_i are equal."""
-    if _forward(job):
-        values = job.x.new_empty(job.n, block.stop - block.start, job.d)
-        for i, jacobian in enumerate(values):
-            jacobian.copy_(job.jacobian(i, block))
+    if job.analytic:
+        held = job.x.new_empty(job.n, block.stop - block.start, job.d)
+        values = job.jacobians_(held, block, backward=not _forward(job))
     else:
-        values = job.jacobians(block)
+        values = job.autograd.at_stimuli(slice(None), job.outputs[block].to(job.device))
     values -= values[0].clone()
     values -= values.mean(dim=0)
     return values.transpose(0, 1)
@@ -310,9 +311,9 @@ def _agreement(first: Tensor, second: Tensor, ratio: Tensor) -> Tensor:
 # --- of the voxels of a region together ---
 
 
-def _of_region(job: Job, block: slice, k: int, max_memory_gb: float) -> tuple[Tensor, ...]:
+def _of_region(job: Job, block: slice, k: int) -> tuple[Tensor, ...]:
     """The arrays of `Switching`, each of one region, from sums over its voxels and stimuli."""
-    rows = _rows(job, block, max_memory_gb)
+    rows = _rows(job, block)
     first = rows(0)
     grams, shifts = [], []
     for start in (0, 1):
@@ -348,7 +349,7 @@ def _outer(shift: Tensor, n: int) -> Tensor:
     return (shift.T @ shift).double() / n
 
 
-def _rows(job: Job, block: slice, max_memory_gb: float) -> Callable[[int], Tensor]:
+def _rows(job: Job, block: slice) -> Callable[[int], Tensor]:
     """From a stimulus to rows (r, D) with the products over d of its Jacobian's, (v, D).
 
     Of many voxels, whose Jacobians are W G_i with W (v, H), H rows do: R G_i where R'R = W'W.
@@ -358,11 +359,6 @@ def _rows(job: Job, block: slice, max_memory_gb: float) -> Callable[[int], Tenso
     weights = job.readout[block].to(job.device)
     if len(weights) > job.h:
         weights = torch.linalg.qr(weights, mode="r")[1]
-    n_bytes = job.n * len(weights) * 5 * max(job.chain.width, job.d) * job.x.element_size()
-    reverse, forward = (
-        len(weights) * job.chain.reverse_operations(),
-        2 * job.chain.forward_operations(job.d),
-    )
-    if n_bytes < max_memory_gb * 1e9 and reverse < forward:  # of few voxels, all stimuli at once
-        return job.chain.reverse(weights).__getitem__
+    if len(weights) * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
+        return lambda i: job.chain.reverse(i, weights)
     return lambda i: weights @ job.chain.hidden_jacobian(i)
