@@ -146,7 +146,7 @@ def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArra
 
 
 def _products(g: Tensor, readout: Tensor | None, of_voxels: bool) -> Tensor:
-    """g g' (H, H) in float64; or of voxels (V,), the squares of g or of its product with a readout."""
+    """Float64: g g' (H, H); of voxels (V,), the squares of g, or of its product with a readout."""
     if not of_voxels:
         return (g @ g.T).double()
     rows = g if readout is None else readout @ g
