@@ -5,8 +5,8 @@ python benchmarks/whole_brain.py FOLDER [VOXELS [SESSIONS [OVERRIDE ...]]]
 Writes a synthetic subject into FOLDER/nsd in NSD's own layout, unless one is there: 226,000 voxels
 and 40 sessions of 750 trials if nothing else is said, 42 GB of betas. Then runs train.py and
 evaluate.py on it. The subject stays; the outputs, 13 GB at that size, are deleted. The features are
-768 random numbers per image. Voxels respond to 64 of them, half linearly, half rectified, with
-noise ceilings from 0 to .7.
+768 random numbers per image, the encoder has the paper's width, 1,024. Voxels respond to 64 of the
+features, half linearly, half rectified, with noise ceilings from 0 to .7.
 
 Per stage: seconds, seconds of the CPU (of all threads), peak memory without the page cache, GB read
 from and written to the disk, and the limit: the larger of its matrix products at the measured rate
@@ -314,6 +314,7 @@ def main(folder: Path, n_voxels: int, n_sessions: int, overrides: list[str]) -> 
             "features=precomputed",
             f"features.path={root / 'features.npy'}",
             "features.ids=sorted",
+            f"encoder.hidden_width={H}",
             f"output={out}",
             *overrides,
         ]

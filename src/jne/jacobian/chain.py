@@ -9,7 +9,7 @@ has none). S_k is the identity where layer k has a skip connection, else zero. W
 W_1 - c x_i' where the units of the first layer are radial, with falloff c (H,).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 
@@ -164,25 +164,30 @@ class Chain:
             shift += torch.sub(self.hidden_jacobian(i), first, out=difference)
         return first.add(shift, alpha=1 / self.n)
 
-    def reverse(self, i: int, weights: Tensor) -> Tensor:
-        """J_i of stimulus i, (v, D), from the readout's rows `weights` (v, H).
+    def reverse(self, weights: Tensor) -> Callable[[int], Tensor]:
+        """A function of stimulus i: J_i, (v, D), from the readout's rows `weights` (v, H).
 
         Its transpose is computed: rows are left out faster than columns.
         """
-        g = weights.T.contiguous()
-        for layer in reversed(self.layers):
-            slope, rows = _slope_and_rows(layer, i)
-            weight, falloff, inside = layer.weight, layer.falloff, g
-            if rows is not None:
-                weight, inside = weight[rows], g[rows]
-                falloff = None if falloff is None else falloff[rows]
-            if slope is not None:
-                inside = inside * (slope if rows is None else slope[rows])[:, None]
-            step = weight.T @ inside
-            if falloff is not None:
-                step.addr_(self._x[i], falloff @ inside, alpha=-1)
-            g = step.add_(g) if layer.skip else step
-        return g.T
+        readout = weights.T.contiguous()
+
+        def jacobian(i: int) -> Tensor:
+            g = readout
+            for layer in reversed(self.layers):
+                slope, rows = _slope_and_rows(layer, i)
+                weight, falloff, inside = layer.weight, layer.falloff, g
+                if rows is not None:
+                    weight, inside = weight[rows], g[rows]
+                    falloff = None if falloff is None else falloff[rows]
+                if slope is not None:
+                    inside = inside * (slope if rows is None else slope[rows])[:, None]
+                step = weight.T @ inside
+                if falloff is not None:
+                    step.addr_(self._x[i], falloff @ inside, alpha=-1)
+                g = step.add_(g) if layer.skip else step
+            return g.T
+
+        return jacobian
 
 
 def _slope_and_rows(layer: _Layer, i: int) -> tuple[Tensor | None, Tensor | None]:

@@ -127,10 +127,10 @@ class Job:
 
         backward: from the voxels to the features, in place of forward to the last hidden layer.
         """
-        weights = self.readout[block].to(self.device)
+        reverse = self.chain.reverse(self.readout[block].to(self.device))
         for i, jacobian in enumerate(held):
             if backward:
-                self.add_path_(jacobian.copy_(self.chain.reverse(i, weights)), block)
+                self.add_path_(jacobian.copy_(reverse(i)), block)
             else:
                 jacobian.copy_(self.jacobian(i, block))
         return held

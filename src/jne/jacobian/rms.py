@@ -11,7 +11,6 @@ N stimuli, D features, H width of the last hidden layer, V voxels.
 """
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import overload
 
 import numpy as np
@@ -120,7 +119,7 @@ def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArra
     of_voxels = job.v < job.h  # then the products with the readout are the smaller ones
     jacobian, readout = job.chain.hidden_jacobian, weights if of_voxels else None
     if job.v * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
-        of_voxels, readout, jacobian = True, None, partial(job.chain.reverse, weights=weights)
+        of_voxels, readout, jacobian = True, None, job.chain.reverse(weights)
     # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
     first = jacobian(0).clone()
     size = (job.v,) if of_voxels else (job.h, job.h)

@@ -360,5 +360,5 @@ def _rows(job: Job, block: slice) -> Callable[[int], Tensor]:
     if len(weights) > job.h:
         weights = torch.linalg.qr(weights, mode="r")[1]
     if len(weights) * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
-        return lambda i: job.chain.reverse(i, weights)
+        return job.chain.reverse(weights)
     return lambda i: weights @ job.chain.hidden_jacobian(i)

@@ -35,10 +35,8 @@ def build_saved(saved: Mapping[str, Any], source: Path, trust: Sequence[str]) ->
     except RuntimeError as error:
         raise _do_not_fit(source, error) from error
     encoder.eval()
-    with torch.no_grad():
-        responses = encoder(torch.zeros(1, sizes["n_features"]))
-    if responses.shape != (1, sizes["n_voxels"]):
-        raise _do_not_fit(source, "it makes no responses of voxels")
+    if _is_own(config):
+        _check_responses(encoder, source, sizes)
     return encoder
 
 
@@ -48,7 +46,8 @@ def _check_size(
     """Raise InputError where the config describes another encoder than the weights are of.
 
     Before it is made: a number in the config could ask for more memory than there is. On torch's
-    device `meta`, tensors have no values.
+    device `meta`, tensors have no values. There, responses load torch's compiler, for a second, so
+    an encoder of this package makes its own later.
     """
     n_values = sum(map(Tensor.numel, weights.values()))
     if any(number > n_values for number in _numbers(config)):
@@ -59,6 +58,18 @@ def _check_size(
         for name in sorted({*shapes, *weights}):
             if name not in weights or shapes.get(name) != weights[name].shape:
                 raise _do_not_fit(source, f"{name} has another shape")
+        if not _is_own(config):
+            _check_responses(encoder, source, sizes)
+
+
+def _is_own(config: Mapping[str, Any]) -> bool:
+    return str(config.get("_target_")).startswith("jne.")
+
+
+@torch.no_grad()
+def _check_responses(encoder: nn.Module, source: Path, sizes: dict[str, int]) -> None:
+    if encoder(torch.zeros(1, sizes["n_features"])).shape != (1, sizes["n_voxels"]):
+        raise _do_not_fit(source, "it makes no responses of voxels")
 
 
 def _numbers(value: Any) -> Iterator[int | float]:
