@@ -117,7 +117,8 @@ def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArra
     """(V,) of each of the job's blocks of columns."""
     weights = job.readout.to(job.device)
     of_voxels = job.v < job.h  # then the products with the readout are the smaller ones
-    jacobian, readout = job.chain.hidden_jacobian, weights if of_voxels else None
+    jacobian: Callable[[int], Tensor] = job.chain.hidden_jacobian
+    readout = weights if of_voxels else None
     if job.v * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
         of_voxels, readout, jacobian = True, None, job.chain.reverse(weights)
     # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
