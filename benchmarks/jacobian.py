@@ -14,14 +14,16 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, rms_deviation
+from jne import ResidualEncoder, jacobian_deviation, jne, jne_ss, rms_deviation, rms_sketch
 from jne.jacobian.chain import Chain
 from jne.jacobian.product import PRECISIONS
 
@@ -53,6 +55,16 @@ def seconds(function, repeats: int = 1) -> float:
         function()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
+    """The fewest seconds of a function, and what it returns."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = function()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds), result
 
 
 def product_rate(dtype: torch.dtype) -> float:
@@ -351,6 +363,17 @@ def rms(table: Table) -> None:
     encoder, x = encoder_and_features(60, 20_000)
     whole, exact = (seconds(lambda f=f: f(encoder, x)) for f in (rms_deviation, jacobian_deviation))
     table.add_row("V 20,000, N 60", f"{whole:.2f} s; exact L1 deviations {exact:.2f} s")
+    no_chain = torch.nn.Sequential(torch.nn.Linear(D, H), torch.nn.GELU(), torch.nn.Linear(H, 5000))
+    x = torch.randn(30, D)
+    exact, truth = timed(lambda: rms_deviation(no_chain, x))
+    taken, sketch = timed(lambda: rms_sketch(no_chain, x))
+    off = np.abs(sketch.rms / truth - 1)
+    table.add_row(
+        "no chain, V 5,000, N 30",
+        f"exact {exact:.2f} s; 64 directions {taken:.2f} s, off by {100 * off.mean():.1f} % on "
+        f"average; errors {100 * (sketch.error / truth).mean():.1f} %; "
+        f"r {np.corrcoef(sketch.rms, truth)[0, 1]:.3f}",
+    )
 
 
 def main() -> None:

@@ -14,13 +14,9 @@ Deviations, JNE and R2 are compared with ours. The product of a row is the time 
 products would take at the rate of this machine.
 """
 
-import time
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 import torch
-from jacobian import D, H, encoder_and_features, loop_over_voxels, product_rate
+from jacobian import D, H, encoder_and_features, loop_over_voxels, product_rate, timed
 from rich.console import Console
 from rich.table import Table
 
@@ -29,16 +25,6 @@ from jne.encoders.ridge import RidgeCV
 
 N, V, MANY = 1000, 1000, 20_000
 N_TRAIN, N_TARGETS, N_FOLDS = 4500, 20_000, 5
-
-
-def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """The fewest seconds of a function, and what it returns."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), result
 
 
 # Jacobians: the deviations (N, V), |J - mean J|_1

@@ -47,6 +47,7 @@ _PUBLIC = {
     "nonlinear_share": "jne.analysis.nonlinear_share",
     "plotting": "jne.plotting",
     "rms_deviation": "jne.jacobian",
+    "rms_sketch": "jne.jacobian",
     "space_evidence": "jne.analysis.model_evidence",
     "switching": "jne.jacobian.switching",
 }
@@ -73,6 +74,7 @@ __all__ = [
     "nonlinear_share",
     "plotting",
     "rms_deviation",
+    "rms_sketch",
     "space_evidence",
     "switching",
 ]

@@ -334,8 +334,11 @@ def test_an_encoder_of_ones_own(run_train):
     with torch.no_grad():
         slopes = 1 - torch.tanh(first(x)) ** 2
         jacobians = second.weight @ (slopes[:, :, None] * first.weight)
-        truth = (jacobians - jacobians.mean(dim=0)).abs().sum(dim=2)
-    np.testing.assert_allclose(results.array("deviation"), truth, rtol=1e-3)
+        difference = jacobians - jacobians.mean(dim=0)
+    deviation, rms = results.array("deviation"), results.voxels["rms_deviation"]
+    np.testing.assert_allclose(deviation, difference.abs().sum(dim=2), rtol=1e-3)
+    expected = difference.square().sum(dim=2).mean(dim=0).sqrt()
+    np.testing.assert_allclose(rms, expected, rtol=1e-3)
     assert folder.name.endswith("subj01_mine_s0")
 
 

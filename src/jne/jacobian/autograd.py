@@ -4,6 +4,7 @@ N stimuli, D features, V outputs of the module, v of a block. Forward mode takes
 and stimulus, and gives all outputs; reverse mode a pass per output, for many stimuli at once.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
@@ -70,6 +71,13 @@ class ModuleJacobians:
                 for k in range(len(outputs)):
                     (jacobians[rows, k],) = torch.autograd.grad(total[k], block, retain_graph=True)
         return jacobians
+
+    def along(self, direction: Tensor) -> Iterator[Tensor]:
+        """J_i times a direction (D,), (n, V) of some stimuli after the other, in forward mode."""
+        for x in self.x.split(self._at_once):
+            with foreign("differentiated"):
+                tangents = direction.expand_as(x).clone()
+                yield torch.func.jvp(lambda rows: self.module(rows.clone()), (x,), (tangents,))[1]
 
     def _along(self, x: Tensor, directions: Tensor, outputs: Tensor | slice) -> Tensor:
         """J times each of the directions (k, D), at one stimulus x (D,): (k, v)."""
@@ -184,7 +192,9 @@ def differentiable(module: nn.Module) -> Iterator[nn.Module]:
     Yields the module, or a copy where its weights were made in inference mode and have none.
     """
     # Lightning tests in inference mode, in which no derivative can be taken.
-    with torch.inference_mode(False), torch.no_grad():
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        # Of torch itself, when it first takes a derivative in forward mode
+        warnings.filterwarnings("ignore", ".*torch.jit.script", FutureWarning)
         if any(tensor.is_inference() for tensor in (*module.parameters(), *module.buffers())):
             module = deepcopy(module)
         with _evaluated(module):

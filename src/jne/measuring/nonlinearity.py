@@ -112,7 +112,7 @@ def measure_nonlinearity(
     with atomic_array(folder / "jne_ss.npy", deviation.shape, np.float32) as jne_ss:
         nonlinearity.jne_ss(deviation, out=jne_ss)
         columns |= {name: metric(jne_ss) for name, metric in reductions("jne_ss").items()}
-    if all(map(_has_rms_deviation, encoders)):
+    if (_L2 in arrays and _l2_gives_rms(settings)) or all(map(_has_rms_deviation, encoders)):
         _add_rms_deviation(columns, spaces, encoders, data, settings, arrays)
     # As large as the others, and all that is asked of them is in the columns
     for name in {*files} - {*settings.variants, "gain"}:
@@ -179,8 +179,8 @@ def check_measurable(encoder: nn.Module, data: EncodingData, settings: JacobianC
     if settings.voxels == "none" and not _has_rms_deviation(encoder):
         raise InputError(
             "jacobian.voxels",
-            "leaves rms_deviation alone, which this encoder does not have; choose all, significant "
-            "or ROIs",
+            "leaves rms_deviation alone, for which this encoder lacks a residual_chain; choose "
+            "all, significant or ROIs",
             value="none",
         )
     if settings.voxels == "significant":
