@@ -47,12 +47,14 @@ def rms_sketch(
 
     Parameters
     ----------
-    encoder, features, device, max_memory_gb, progress
+    encoder, features
         As of `jacobian_deviation`.
     n_directions : int
         2 or more.
     seed : int
         Of the directions.
+    device, max_memory_gb, progress
+        As of `jacobian_deviation`.
 
     Returns
     -------
