@@ -124,6 +124,11 @@ class Chain:
             for layer, share in zip(self.layers, shares, strict=True)
         )
 
+    def reverse_is_less(self, n_voxels: int) -> bool:
+        """Whether J_i of so many voxels takes fewer operations by `reverse` than G_i alone."""
+        n_features = self._x.shape[1]
+        return n_voxels * self.reverse_operations() < self.forward_operations(n_features)
+
     def hidden_jacobian(self, i: int) -> Tensor:
         """G_i (H, D) of stimulus i, not to be written to; those of the first `n_kept` are kept."""
         if i >= self.n_kept:

@@ -71,7 +71,7 @@ def _reverse(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterat
         if unit < done:
             continue
         for names in filter(None, (job.plain, job.zscored)):
-            values = job.autograd.at_stimuli(slice(None), job.outputs[block].to(job.device))
+            values = job.jacobians(block)
             if names is job.zscored:
                 _zscore_(values)
             first = values[0].clone()
@@ -89,8 +89,8 @@ def _held(job: Job, plan: Plan, out: dict[str, NDArray], done: int) -> Iterator[
     for unit, block in enumerate(voxel_blocks(job.v, plan.voxel_block)):
         if unit < done:
             continue
-        values = held[:, : block.stop - block.start]
-        job.jacobians_(values, block, backward=plan.order == "reverse")
+        room = held[:, : block.stop - block.start]
+        values = job.jacobians(block, plan.order == "reverse", room)
         for names in filter(None, (job.plain, job.zscored)):
             if names is job.zscored:
                 for jacobian in values:

@@ -126,11 +126,16 @@ class Job:
             return self.add_path_(product, block)
         return self.autograd.at_stimulus(i, self.outputs[block].to(self.device))
 
-    def jacobians_(self, held: Tensor, block: slice, backward: bool) -> Tensor:
-        """J_i of a block of voxels at all stimuli, in the array `held` (N, v, D), by the chain.
+    def jacobians(self, block: slice, backward: bool = True, held: Tensor | None = None) -> Tensor:
+        """J_i of a block of voxels at all stimuli, (N, v, D).
 
         backward: from the voxels to the features, in place of forward to the last hidden layer.
+        held: an array for them; by default a new one. Without a chain both are for nothing.
         """
+        if not self.analytic:
+            return self.autograd.at_stimuli(slice(None), self.outputs[block].to(self.device))
+        if held is None:
+            held = self.x.new_empty(self.n, block.stop - block.start, self.d)
         reverse = self.chain.reverse(self.readout[block].to(self.device))
         for i, jacobian in enumerate(held):
             if backward:
@@ -321,7 +326,8 @@ def _in_blocks(
         if order == "held":
             operations = (n_groups - (n_groups - 1) * kept / n) * forward + 2 * n * v * h * d
         else:
-            operations = (2 - kept / n) * forward + 2 * n * v * h * d
+            products = 2 if order == "streamed" else 1  # of J_i, or of its deviation
+            operations = (2 - kept / n) * forward + products * 2 * n * v * h * d
     return Plan(order, block, group, n_groups, kept, float(operations), used / 1e9)
 
 

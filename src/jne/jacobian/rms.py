@@ -119,7 +119,7 @@ def _of_chain(job: Job, progress: Callable[[float], None] | None) -> list[NDArra
     of_voxels = job.v < job.h  # then the products with the readout are the smaller ones
     jacobian: Callable[[int], Tensor] = job.chain.hidden_jacobian
     readout = weights if of_voxels else None
-    if job.v * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
+    if job.chain.reverse_is_less(job.v):
         of_voxels, readout, jacobian = True, None, job.chain.reverse(weights)
     # Less than the first, which equal Jacobians are exactly; the mean of that is subtracted last
     first = jacobian(0).clone()

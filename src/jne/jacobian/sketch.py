@@ -71,8 +71,9 @@ def rms_sketch(
     with differentiable(encoder) as module:
         job = Job(module, features, None, ("l2",), "float32", torch.device(device))
         if job.analytic or job.constant:
-            given = {"device": device, "max_memory_gb": max_memory_gb, "progress": progress}
-            exact = rms_deviation(encoder, features, **given)  # type: ignore[call-overload]
+            exact = rms_deviation(
+                encoder, features, device=device, max_memory_gb=max_memory_gb, progress=progress
+            )
             return RmsSketch(exact, np.zeros_like(exact))
         if not job.autograd.forward_mode:
             raise InputError("encoder", "torch has no forward mode for it; take rms_deviation")

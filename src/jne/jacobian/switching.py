@@ -222,18 +222,12 @@ def _voxel_block(job: Job, max_memory_gb: float) -> int:
 
 def _forward(job: Job) -> bool:
     """Whether to go forward to the last hidden layer, or back from the voxels, if they are few."""
-    if not job.analytic:
-        return False
-    return job.v * job.chain.reverse_operations() > job.chain.forward_operations(job.d)
+    return job.analytic and not job.chain.reverse_is_less(job.v)
 
 
 def _deviations(job: Job, block: slice) -> Tensor:
     """J_i - Jbar of a block of voxels (v, N, D); exactly 0 where all J_i are equal."""
-    if job.analytic:
-        held = job.x.new_empty(job.n, block.stop - block.start, job.d)
-        values = job.jacobians_(held, block, backward=not _forward(job))
-    else:
-        values = job.autograd.at_stimuli(slice(None), job.outputs[block].to(job.device))
+    values = job.jacobians(block, backward=not _forward(job))
     values -= values[0].clone()
     values -= values.mean(dim=0)
     return values.transpose(0, 1)
@@ -359,6 +353,6 @@ def _rows(job: Job, block: slice) -> Callable[[int], Tensor]:
     weights = job.readout[block].to(job.device)
     if len(weights) > job.h:
         weights = torch.linalg.qr(weights, mode="r")[1]
-    if len(weights) * job.chain.reverse_operations() < job.chain.forward_operations(job.d):
+    if job.chain.reverse_is_less(len(weights)):
         return job.chain.reverse(weights)
     return lambda i: weights @ job.chain.hidden_jacobian(i)
