@@ -49,22 +49,19 @@ def encoder_and_features(n: int, v: int) -> tuple[ResidualEncoder, torch.Tensor]
 
 
 def seconds(function, repeats: int = 1) -> float:
+    return timed(function, repeats, statistics.median)[0]
+
+
+def timed(
+    function: Callable[[], Any], repeats: int = 1, of: Callable[[list[float]], float] = min
+) -> tuple[float, Any]:
+    """The fewest seconds of a function, or another summary of them, and what it returns."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
-
-
-def timed(function: Callable[[], Any], repeats: int = 1) -> tuple[float, Any]:
-    """The fewest seconds of a function, and what it returns."""
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
         result = function()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds), result
+        times.append(time.perf_counter() - start)
+    return of(times), result
 
 
 def product_rate(dtype: torch.dtype) -> float:
@@ -213,19 +210,19 @@ def loop_over_voxels(v: int, timed: int = 12) -> float:
     return statistics.median(seconds(lambda k=k: backward(k)) for k in range(1, timed))
 
 
-def vmap_jacrev(n: int, v: int) -> float:
+def vmap_jacrev(n: int, v: int) -> Callable[[], torch.Tensor]:
     encoder, x = encoder_and_features(n, v)
 
     def deviations() -> torch.Tensor:
         jacobian = torch.func.jacrev(lambda row: encoder(row[None])[0])
         with torch.no_grad():
-            jacobians = torch.func.vmap(jacobian, chunk_size=1)(x)
+            jacobians = torch.func.vmap(jacobian, chunk_size=4)(x)
             return jacobians.sub_(jacobians.mean(dim=0)).abs_().sum(dim=2)
 
-    return seconds(deviations)
+    return deviations
 
 
-def held_analytic(n: int, v: int) -> float:
+def held_analytic(n: int, v: int) -> Callable[[], torch.Tensor]:
     """J = W_out (I + D3 W3) (I + D2 W2) D1 W1 of every stimulus, held whole."""
     encoder, x = encoder_and_features(n, v)
     w1, w2, w3 = (layer.weight.detach() for layer in encoder.hidden)
@@ -246,7 +243,7 @@ def held_analytic(n: int, v: int) -> float:
             jacobians -= jacobians.mean(dim=0)
             return jacobians.abs_().sum(dim=2)
 
-    return seconds(deviations)
+    return deviations
 
 
 def ours(n: int, v: int, precision: str = "float32") -> float:
@@ -264,13 +261,13 @@ def baselines(table: Table) -> None:
             f"{loop / 3600:.2f} h, from 11 voxels at the true V; ours (from N {n}) faster: {gains}",
         )
     n, v = 100, 5_000  # 1.5 GB held, and as much again inside: a tenth of N, to stay in minutes
-    theirs, own = vmap_jacrev(n, v), ours(n, v)
+    theirs, own = seconds(vmap_jacrev(n, v)), ours(n, v)
     table.add_row(
         f"vmap(jacrev), N {n}, V {v:,}",
         f"{theirs:.1f} s; ours {own:.1f} s, {theirs / own:.1f} times",
     )
     n, v = 1000, 6_500  # 20 GB held: the largest that 24 GB take
-    theirs, own = held_analytic(n, v), ours(n, v)
+    theirs, own = seconds(held_analytic(n, v)), ours(n, v)
     table.add_row(
         f"analytic, tensor held, N {n}, V {v:,}",
         f"{theirs:.1f} s, {n * v * D * 4 / 1e9:.1f} GB tensor; ours {own:.1f} s, "
